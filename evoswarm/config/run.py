@@ -1,0 +1,112 @@
+"""What a run is: the top of the configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from evoswarm.config.base import NonNegative, Section
+from evoswarm.config.search import ModelSwarms, SearchConfig
+from evoswarm.config.utility import UtilityConfig
+
+
+class Pool(Section):
+    """The experts. A bare string or list in place of this section is `experts`."""
+
+    experts: Path | list[Path]
+    """A folder of expert folders (sorted by name), or a list of expert folders: PEFT adapters, or full checkpoints of one
+    architecture."""
+    include_base: bool = False
+    """Put the base model itself into the pool as the expert `base`. Moves are affine (coefficients sum to 1); with the
+    base among the experts, their sum can be anything."""
+    check_values: bool = True
+    """Read every value once before the start to find NaN and infinities."""
+
+
+class TransformersEngine(Section):
+    """Hugging Face transformers, on CPU or GPU."""
+
+    type: Literal["transformers"] = "transformers"
+    batch_size: int = Field(64, ge=1)
+    """Examples per slice. Slices are fixed and sorted by length, so a utility never depends on who shares the batch."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Data type of the base model; auto: as saved."""
+    device: str | None = None
+    """torch device, for example `cuda:0`; null: the GPU if there is one, else the CPU."""
+    threads: int = Field(1, ge=1)
+    """CPU threads of one engine. Part of the result's definition: another number may round differently."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Off unless you trust its author."""
+
+
+class FakeEngine(Section):
+    """Deterministic stand-in that hashes prompt and weights; for tests and for measuring the loop itself."""
+
+    type: Literal["fake"] = "fake"
+    batch_size: int = Field(64, ge=1)
+    """Examples per slice."""
+
+
+EngineConfig = Annotated[TransformersEngine | FakeEngine, Field(discriminator="type")]
+
+
+class LocalBackend(Section):
+    """Everything in this process, without Ray."""
+
+    type: Literal["local"] = "local"
+
+
+class RayBackend(Section):
+    """Particle, scorer and coordinator actors on a Ray cluster."""
+
+    type: Literal["ray"] = "ray"
+    address: str | None = None
+    """Cluster address (`auto`, `host:6379`, `ray://host:10001`); null: RAY_ADDRESS if set, else a local cluster."""
+    scorers: int | None = Field(None, ge=1)
+    """Number of scorer actors; null: one per free GPU, or one per `engine.threads` CPUs."""
+    particle_gpus: NonNegative | None = None
+    """GPUs that each particle actor pins; null: 1 where the cluster has GPUs, else 0. Fractions share a GPU."""
+    scorer_gpus: NonNegative | None = None
+    """GPUs of each scorer actor; null: 1 where the cluster has GPUs, else 0."""
+    wait_seconds: NonNegative = 300
+    """How long to wait for resources that the cluster does not have yet."""
+    max_retries: int = Field(3, ge=0)
+    """How often a lost slice, particle or scorer is tried again before the evaluation counts as failed."""
+
+
+BackendConfig = Annotated[LocalBackend | RayBackend, Field(discriminator="type")]
+
+
+class RunConfig(Section):
+    """One run of evoswarm."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the run: letters, digits, dot, dash and underscore."""
+    model: str
+    """Base model: a folder, or a name on the Hugging Face hub."""
+    pool: Pool
+    """The experts."""
+    utility: Annotated[UtilityConfig, Field()]
+    """What is maximised."""
+    search: SearchConfig = ModelSwarms()
+    """The algorithm that moves the population."""
+    engine: EngineConfig = TransformersEngine()
+    """What runs the model."""
+    backend: BackendConfig = RayBackend()
+    """Where it runs."""
+    seed: int = Field(0, ge=0, lt=2**63)
+    """One seed determines everything."""
+    output: Path = Path("runs")
+    """Folder of run directories; this run's is `output/name`."""
+
+    @field_validator("pool", mode="before")
+    @classmethod
+    def _experts_alone(cls, value: Any) -> Any:
+        return {"experts": value} if isinstance(value, str | Path | list) else value
+
+    @property
+    def run_dir(self) -> Path:
+        """The run directory."""
+        return self.output / self.name

@@ -1,0 +1,45 @@
+"""A deterministic stand-in for a model, for tests and for measuring the loop itself."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from evoswarm.utility.types import OptionScore, Prompt
+
+
+class EchoEngine:
+    """Repeats the last word of a prompt for a share of prompts that grows as the weights' mean nears 1.
+
+    Which prompts those are is fixed by their text, so a better particle answers a superset of what a worse one does.
+    """
+
+    def __init__(self) -> None:
+        self.quality = 0.5
+
+    def install(self, weights: Mapping[str, np.ndarray] | None) -> None:
+        """Set the quality: 1 at mean 1, one half at mean 0, falling with the distance."""
+        means = [float(np.mean(array, dtype=np.float64)) for array in weights.values()] if weights else [0.0]
+        self.quality = 1 / (1 + (float(np.mean(means)) - 1) ** 2)
+
+    def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
+        """The last word, or a question mark."""
+        return [_text(prompt).split()[-1] if self._knows(prompt) else "?" for prompt in prompts]
+
+    def loglikelihood(
+        self, prompts: Sequence[Prompt], options: Sequence[Sequence[str]]
+    ) -> list[tuple[OptionScore, ...]]:
+        """The first option is the likeliest where the prompt is known, else the last one."""
+        return [
+            tuple(OptionScore(-float(i if self._knows(prompt) else len(row) - i), 1) for i in range(len(row)))
+            for prompt, row in zip(prompts, options, strict=True)
+        ]
+
+    def _knows(self, prompt: Prompt) -> bool:
+        return zlib.crc32(_text(prompt).encode()) / 2**32 < self.quality
+
+
+def _text(prompt: Prompt) -> str:
+    return prompt if isinstance(prompt, str) else " ".join(content for _, content in prompt)

@@ -1,0 +1,58 @@
+"""Loading a base model and its tokenizer as users load them."""
+
+from __future__ import annotations
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as hf_logging
+
+from evoswarm.config.run import TransformersEngine
+from evoswarm.errors import UserError
+
+
+def load_tokenizer(model: str, config: TransformersEngine) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, with a padding token.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=config.trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise UserError(
+            f"{model}: the tokenizer cannot be loaded ({_first_line(error)}); put tokenizer.json and "
+            "tokenizer_config.json of the base model into its folder"
+        ) from None
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise UserError(f"{model}: the tokenizer has neither a pad nor an eos token; set one in its config")
+        tokenizer.pad_token_id = tokenizer.eos_token_id
+    return tokenizer
+
+
+def load_model(model: str, config: TransformersEngine) -> PreTrainedModel:
+    """The base model, from safetensors only.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    dtype = "auto" if config.dtype == "auto" else getattr(torch, config.dtype)
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            model, dtype=dtype, use_safetensors=True, trust_remote_code=config.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise UserError(f"{model}: the base model cannot be loaded ({_first_line(error)})") from None
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids that end an answer: the model's own list (instruct models have several) and the tokenizer's."""
+    own = model.generation_config.eos_token_id if model.generation_config else None
+    ids = own if isinstance(own, list) else [own]
+    return sorted({int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None})
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

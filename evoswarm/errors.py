@@ -1,0 +1,14 @@
+"""Errors that reach a user."""
+
+from __future__ import annotations
+
+
+class UserError(ValueError):
+    """The user's mistake: one line that says what is wrong, where, and what to do.
+
+    The command line prints it without a traceback and exits with status 2.
+    """
+
+
+class Stopped(Exception):
+    """The run was asked to stop; everything up to the last checkpoint is kept and `--resume auto` goes on from there."""

@@ -1,0 +1,96 @@
+"""Rows: what a particle is, said in coefficients. Pure data, no numpy, no tensors.
+
+A particle's position is `x = sum_j c_j * basis_j`. The basis starts as the pool's experts; a mutation adds one seeded
+noise vector; re-basing replaces old noise by vectors that were saved to disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ExpertVector:
+    """The weights of one expert of the pool.
+
+    The base model itself, where `pool.include_base` puts it into the pool, is the expert named `base`.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True)
+class NoiseVector:
+    """m * e per scalar, m ~ Bernoulli(gene_rate), e ~ N(0, sigma^2), drawn from (seed, generation, particle).
+
+    Source: GENOME (arXiv 2503.01155), mutation.
+    """
+
+    seed: int
+    generation: int
+    particle: int
+    gene_rate: float
+    sigma: float
+
+
+@dataclass(frozen=True)
+class SavedVector:
+    """Noise of many generations added up and saved as safetensors; `path` is relative to the run directory."""
+
+    path: str
+
+
+BasisVector = ExpertVector | NoiseVector | SavedVector
+_KINDS: dict[str, type] = {"expert": ExpertVector, "noise": NoiseVector, "saved": SavedVector}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One particle's position: its non-zero terms, in basis order. Hashable, some hundred bytes.
+
+    Example:
+        Row(((ExpertVector("code"), 0.6), (ExpertVector("math"), 0.4)))
+    """
+
+    terms: tuple[tuple[BasisVector, float], ...]
+
+    @classmethod
+    def of(cls, basis: Iterable[BasisVector], coefficients: Iterable[float]) -> Row:
+        """The row of one line [J] of the coefficient matrix; zeros are dropped."""
+        pairs = zip(basis, coefficients, strict=True)
+        return cls(tuple((vector, float(value)) for vector, value in pairs if value != 0))
+
+    @classmethod
+    def one(cls, expert: str) -> Row:
+        """The row of a single expert, as it is."""
+        return cls(((ExpertVector(expert), 1.0),))
+
+    @property
+    def experts(self) -> dict[str, float]:
+        """Coefficients of the experts alone: what a person reads as the recipe."""
+        return {vector.name: value for vector, value in self.terms if isinstance(vector, ExpertVector)}
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """The row as plain JSON, one object per term."""
+        return [basis_to_dict(vector) | {"coefficient": value} for vector, value in self.terms]
+
+    @classmethod
+    def from_list(cls, terms: Iterable[Mapping[str, Any]]) -> Row:
+        """The inverse of `to_list`."""
+        split = ((dict(term), term["coefficient"]) for term in terms)
+        return cls(tuple((basis_from_dict(t), float(c)) for t, c in split))
+
+
+def basis_to_dict(vector: BasisVector) -> dict[str, Any]:
+    """A basis vector as plain JSON: its kind and its fields."""
+    kind = next(kind for kind, cls in _KINDS.items() if isinstance(vector, cls))
+    return {"kind": kind} | asdict(vector)
+
+
+def basis_from_dict(data: Mapping[str, Any]) -> BasisVector:
+    """The inverse of `basis_to_dict`; a `coefficient` beside the fields is ignored."""
+    fields = {key: value for key, value in data.items() if key not in ("kind", "coefficient")}
+    vector: BasisVector = _KINDS[data["kind"]](**fields)
+    return vector

@@ -1,0 +1,145 @@
+"""One expert on disk: a PEFT adapter folder or a full checkpoint folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from evoswarm.errors import UserError
+from evoswarm.weights.noise import CHUNK
+from evoswarm.weights.tensorfile import TensorFile, TensorSpec
+
+Kind = Literal["adapter", "checkpoint"]
+ADAPTER_FILE = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Expert:
+    """A named checkpoint of the pool; its tensors are read lazily."""
+
+    name: str
+    path: Path
+    kind: Kind
+    config: dict[str, Any]
+    files: tuple[TensorFile, ...]
+
+    @cached_property
+    def specs(self) -> dict[str, TensorSpec]:
+        """Every tensor by name, over all files."""
+        return {name: spec for file in self.files for name, spec in file.specs.items()}
+
+    @cached_property
+    def _where(self) -> dict[str, TensorFile]:
+        return {name: file for file in self.files for name in file.specs}
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all tensors in bytes."""
+        return sum(spec.nbytes for spec in self.specs.values())
+
+    def flat(self, tensor: str) -> np.ndarray:
+        """Tensor as a read-only array [numel] in the expert's data type."""
+        return self._where[tensor].flat(tensor)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Content hash over the configuration and all files."""
+        digest = hashlib.sha256(json.dumps(_settings(self.config), sort_keys=True).encode())
+        for file in self.files:
+            with file.path.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        return digest.hexdigest()
+
+    def non_finite(self) -> list[str]:
+        """Names of the tensors that hold NaN or infinity; reads every value."""
+        return [name for name, spec in sorted(self.specs.items()) if spec.is_float and not _finite(self.flat(name))]
+
+
+def _finite(flat: np.ndarray, step: int = 64 * CHUNK) -> bool:
+    return all(bool(np.isfinite(flat[start : start + step]).all()) for start in range(0, flat.size, step))
+
+
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration without what says where it lies rather than what it is."""
+    return {key: value for key, value in config.items() if key not in ("base_model_name_or_path", "_name_or_path")}
+
+
+def is_expert_folder(path: Path) -> bool:
+    """Whether `path` looks like an adapter or checkpoint folder, readable or not."""
+    return path.is_dir() and any((path / name).exists() for name in (ADAPTER_CONFIG, "config.json"))
+
+
+def open_expert(path: Path, *, name: str | None = None) -> Expert:
+    """Open an adapter or checkpoint folder.
+
+    Raises:
+        UserError: no expert there, a pickle, or a file that is missing, truncated or damaged.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder; an expert is a folder with {ADAPTER_CONFIG} or config.json")
+    if (path / ADAPTER_CONFIG).exists():
+        return _open_adapter(path, name or path.name)
+    if (path / "config.json").exists():
+        return _open_checkpoint(path, name or path.name)
+    raise UserError(f"{path}: neither {ADAPTER_CONFIG} nor config.json; an expert is a PEFT adapter or a checkpoint")
+
+
+def _open_adapter(path: Path, name: str) -> Expert:
+    if not (path / ADAPTER_FILE).exists():
+        if (path / "adapter_model.bin").exists():
+            raise UserError(
+                f"{path}: adapter_model.bin is a pickle, which can run code and is not read; convert it where you trust "
+                "it: PeftModel.from_pretrained(base, folder).save_pretrained(folder, safe_serialization=True)"
+            )
+        raise UserError(f"{path}: {ADAPTER_FILE} is missing; save the adapter with peft's save_pretrained")
+    return Expert(name, path, "adapter", read_json(path / ADAPTER_CONFIG), (TensorFile(path / ADAPTER_FILE),))
+
+
+def _open_checkpoint(path: Path, name: str) -> Expert:
+    files = checkpoint_files(path)
+    if not files:
+        hint = "; .bin files are pickles and are not read: save with safe_serialization=True" * any(path.glob("*.bin"))
+        raise UserError(f"{path}: no model.safetensors{hint}")
+    return Expert(name, path, "checkpoint", read_json(path / "config.json"), tuple(TensorFile(f) for f in files))
+
+
+def checkpoint_files(path: Path) -> list[Path]:
+    """The safetensors files of a checkpoint folder, sharded or not; empty if there are none.
+
+    Raises:
+        UserError: the index names a shard that is not there or lies outside the folder.
+    """
+    index = path / "model.safetensors.index.json"
+    if not index.exists():
+        return [path / "model.safetensors"] if (path / "model.safetensors").exists() else []
+    names = sorted(set(read_json(index).get("weight_map", {}).values()))
+    for name in names:
+        if Path(name).name != name:
+            raise UserError(f"{index}: shard {name!r} points outside the folder")
+        if not (path / name).exists():
+            raise UserError(f"{path / name}: named by {index.name} but missing; copy the whole checkpoint")
+    return [path / name for name in names]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        UserError: missing, not UTF-8, not JSON or not an object.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise UserError(f"{path}: is not valid JSON ({error})") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: must hold a JSON object")
+    return data

@@ -1,0 +1,128 @@
+"""From rows to weights: x = sum_j c_j * basis_j, streamed over the pool once for any number of rows.
+
+The same row gives the same weights bit for bit, alone or among others, with any number of threads, on any machine:
+fp32 in basis order (see `kernel`), and one rounding to the expert's data type at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from evoswarm.rows import BasisVector, ExpertVector, NoiseVector, Row, SavedVector
+from evoswarm.weights.kernel import combine_for
+from evoswarm.weights.noise import CHUNK, noise_chunk
+from evoswarm.weights.pool import Pool
+from evoswarm.weights.tensorfile import TensorFile, TensorSpec
+
+Weights = dict[str, np.ndarray]
+"""Tensor name to array of the expert's shape and data type."""
+
+
+class Materialiser:
+    """Makes weights from rows of one pool.
+
+    Peak memory beyond the result of `all`: one chunk of 64 kB per thread for each basis vector and each row. `stream`
+    holds one tensor of each row at a time, so that checkpoints larger than memory can be written.
+    """
+
+    def __init__(self, pool: Pool, *, root: Path | None = None, threads: int = 1) -> None:
+        """
+        Args:
+            pool: the experts.
+            root: the run directory, which saved basis vectors are relative to.
+            threads: CPU threads; does not change the result.
+        """
+        self.pool, self.root, self.threads = pool, root, threads
+        self._saved: dict[str, TensorFile] = {}
+
+    def all(self, rows: Sequence[Row]) -> list[Weights]:
+        """The weights of every row, in one pass over the pool."""
+        result: list[Weights] = [{} for _ in rows]
+        for spec, arrays in self.stream(rows):
+            for weights, array in zip(result, arrays, strict=True):
+                weights[spec.name] = array
+        return result
+
+    def one(self, row: Row) -> Weights:
+        """The weights of one row."""
+        return self.all([row])[0]
+
+    def stream(
+        self, rows: Sequence[Row], *, specs: Sequence[TensorSpec] | None = None
+    ) -> Iterator[tuple[TensorSpec, np.ndarray]]:
+        """Tensor by tensor: its spec, and an array [P, *shape] with the result of every row.
+
+        Args:
+            rows: P rows.
+            specs: a selection of tensors, or other data types for the result; the pool's layout by default.
+        """
+        basis = list(dict.fromkeys(vector for row in rows for vector, _ in row.terms if not self._is_zero(vector)))
+        coefficients = np.zeros((len(rows), len(basis)), np.float32)
+        for r, row in enumerate(rows):
+            for vector, value in row.terms:
+                if not self._is_zero(vector):
+                    coefficients[r, basis.index(vector)] = value
+        specs = self.pool.layout if specs is None else specs
+        with ThreadPoolExecutor(self.threads) as executor:
+            for spec in specs:
+                yield spec, self._tensor(executor, spec, basis, coefficients, sum(s.numel for s in specs))
+
+    def _tensor(
+        self,
+        executor: ThreadPoolExecutor,
+        spec: TensorSpec,
+        basis: list[BasisVector],
+        coefficients: np.ndarray,
+        scalars: int,
+    ) -> np.ndarray:
+        out = np.empty((len(coefficients), *spec.shape), spec.numpy_dtype)
+        flat = out.reshape(len(coefficients), -1)
+        if not spec.is_float:
+            flat[:] = self.pool.experts[0].flat(spec.name)
+            return out
+        combine = combine_for(coefficients.size * scalars)
+        sources = [self._source(vector, spec.name) for vector in basis]
+
+        def work(chunks: range) -> None:
+            parts = np.empty((len(basis), CHUNK), np.float32)
+            result = np.empty((len(coefficients), CHUNK), np.float32)
+            for chunk in chunks:
+                start, stop = chunk * CHUNK, min((chunk + 1) * CHUNK, spec.numel)
+                for part, vector, source in zip(parts, basis, sources, strict=True):
+                    part[: stop - start] = _chunk(vector, source, spec.name, chunk, start, stop)
+                target = flat[:, start:stop] if spec.dtype == "F32" else result[:, : stop - start]
+                combine(parts[:, : stop - start], coefficients, target)
+                if spec.dtype != "F32":
+                    flat[:, start:stop] = target
+
+        count = -(-spec.numel // CHUNK)
+        list(executor.map(work, [range(i, count, self.threads) for i in range(min(self.threads, count))]))
+        return out
+
+    def _is_zero(self, vector: BasisVector) -> bool:
+        return isinstance(vector, ExpertVector) and self.pool.is_zero(vector.name)
+
+    def _source(self, vector: BasisVector, tensor: str) -> np.ndarray | None:
+        """The whole tensor of a basis vector as a lazy view; None for noise, which is drawn chunk by chunk."""
+        if isinstance(vector, ExpertVector):
+            return self.pool.flat(vector.name, tensor)
+        if isinstance(vector, SavedVector):
+            assert self.root is not None, "saved basis vectors need the run directory"
+            if vector.path not in self._saved:
+                self._saved[vector.path] = TensorFile(self.root / vector.path)
+            return self._saved[vector.path].flat(tensor)
+        return None
+
+
+def _chunk(
+    vector: BasisVector, source: np.ndarray | None, tensor: str, chunk: int, start: int, stop: int
+) -> np.ndarray:
+    """Scalars [stop - start] of one basis vector."""
+    if source is None:
+        assert isinstance(vector, NoiseVector)
+        return noise_chunk(vector, tensor, chunk, stop - start)
+    return source[start:stop]

@@ -1,0 +1,58 @@
+"""Merging an adapter into base weights: W + s B A, from a base that is kept as it was.
+
+Source: LoRA (arXiv 2106.09685), s = alpha / r; rsLoRA (arXiv 2312.03732), s = alpha / sqrt(r).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+Tensor = TypeVar("Tensor")
+
+_LORA = re.compile(
+    r"^(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<part>[AB])(?:\.weight)?$"
+)
+_PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True)
+class LoraPair(Generic[Tensor]):
+    """A [r, in] and B [out, r] of one module; for embeddings A is [r, vocabulary]."""
+
+    a: Tensor
+    b: Tensor
+    embedding: bool = False
+
+
+def lora_modules(tensors: Mapping[str, Tensor]) -> dict[str, LoraPair[Tensor]]:
+    """Module name (as in the base model) to its pair of LoRA tensors, from the keys of a saved adapter."""
+    parts: dict[str, dict[str, Any]] = {}
+    for key, tensor in tensors.items():
+        if match := _LORA.match(key):
+            entry = parts.setdefault(match["module"], {"embedding": match["embedding"] is not None})
+            entry[match["part"].lower()] = tensor
+    return {module: LoraPair(**entry) for module, entry in sorted(parts.items())}
+
+
+def full_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of an adapter that replace a whole parameter (`modules_to_save`, trained biases), by base-model name."""
+    whole = {key: tensor for key, tensor in tensors.items() if not _LORA.match(key)}
+    return {key.removeprefix(_PREFIX).replace(".base_layer.", "."): tensor for key, tensor in whole.items()}
+
+
+def scaling(config: Mapping[str, Any], module: str) -> float:
+    """The factor s of one module, from adapter_config.json, per-module patterns included."""
+    rank = _pattern(config.get("rank_pattern"), module, config.get("r", 8))
+    alpha = _pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", 8))
+    return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+
+
+def _pattern(pattern: Mapping[str, Any] | None, module: str, default: Any) -> Any:
+    """peft's rule: a key matches the whole module name or its end after a dot."""
+    keys: Iterable[str] = pattern or {}
+    matching = (pattern[key] for key in keys if pattern and re.match(rf"(.*\.)?({key})$", module))
+    return next(matching, default)

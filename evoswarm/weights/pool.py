@@ -1,0 +1,157 @@
+"""The pool: experts that were checked to fit each other, read lazily."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from evoswarm.config.run import Pool as PoolConfig
+from evoswarm.errors import UserError
+from evoswarm.weights.check import base_mismatches, mismatches
+from evoswarm.weights.expert import Expert, Kind, is_expert_folder, open_expert
+from evoswarm.weights.tensorfile import TensorSpec
+
+BASE = "base"
+"""Name of the base model where it is an expert of the pool."""
+
+
+@dataclass
+class Pool:
+    """Experts of one kind with the same tensors.
+
+    With `include_base`, `names` ends with `base`: for adapters the zero adapter, for checkpoints the base checkpoint.
+    """
+
+    experts: list[Expert]
+    include_base: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._by_name = {expert.name: expert for expert in self.experts}
+
+    @property
+    def names(self) -> list[str]:
+        """Expert names in basis order."""
+        return [expert.name for expert in self.experts] + ([BASE] if self.has_zero_base else [])
+
+    @property
+    def has_zero_base(self) -> bool:
+        """Whether the expert `base` is the zero adapter, which has no file."""
+        return self.include_base and self.kind == "adapter"
+
+    @property
+    def kind(self) -> Kind:
+        """adapter or checkpoint."""
+        return self.experts[0].kind
+
+    @property
+    def layout(self) -> list[TensorSpec]:
+        """Every tensor of an expert, sorted by name."""
+        return [spec for _, spec in sorted(self.experts[0].specs.items())]
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Content hash of every expert that has a file."""
+        with ThreadPoolExecutor(4) as threads:
+            return dict(zip(self._by_name, threads.map(lambda e: e.sha256, self.experts), strict=True))
+
+    def is_zero(self, name: str) -> bool:
+        """Whether the expert is the zero adapter."""
+        return name == BASE and self.has_zero_base
+
+    def flat(self, name: str, tensor: str) -> np.ndarray:
+        """Tensor [numel] of an expert, a view of its file."""
+        return self._by_name[name].flat(tensor)
+
+
+def open_pool(config: PoolConfig, *, model: str, check: bool = True) -> Pool:
+    """Open the experts and check that they fit each other and the base model.
+
+    Args:
+        config: where the experts are.
+        model: base model; its tensors are compared where it is a local folder.
+        check: False where the same pool was checked before (worker processes).
+
+    Raises:
+        UserError: one error that lists every problem of every expert.
+    """
+    experts, problems = _open_all(_folders(config))
+    base = Path(model)
+    if config.include_base and experts and experts[0].kind == "checkpoint":
+        experts.append(open_expert(base, name=BASE))
+    if check:
+        _check(experts, problems, config, base)
+    pool = Pool(experts, config.include_base)
+    if check:
+        pool.warnings = _base_name_warnings(experts, model)
+    return pool
+
+
+def _check(experts: list[Expert], problems: list[str], config: PoolConfig, base: Path) -> None:
+    if experts:
+        problems += mismatches(experts, include_base=config.include_base)
+        if base.is_dir():
+            problems += [line for expert in experts for line in base_mismatches(expert, base)]
+    if config.check_values and not problems:
+        problems += _non_finite(experts)
+    if problems:
+        more = f"{len(problems)} problems: " if len(problems) > 1 else ""
+        raise UserError(f"pool: {more}" + "; ".join(problems))
+    if len(experts) + config.include_base < 2:
+        raise UserError(f"pool: only one expert ({experts[0].name}); give at least two, or set pool.include_base: true")
+
+
+def _non_finite(experts: Sequence[Expert]) -> list[str]:
+    with ThreadPoolExecutor(4) as threads:
+        found = threads.map(Expert.non_finite, experts)
+        return [f"{e.name}: NaN or infinity in {names[0]}" for e, names in zip(experts, found, strict=True) if names]
+
+
+def _base_name_warnings(experts: Sequence[Expert], model: str) -> list[str]:
+    named = experts[0].config.get("base_model_name_or_path") if experts[0].kind == "adapter" else None
+    if named and named != model and Path(named).name != Path(model).name:
+        return [f"the experts were made on {named}, the run uses {model}; make sure that it is the same model"]
+    return []
+
+
+def _open_all(folders: dict[str, Path]) -> tuple[list[Expert], list[str]]:
+    experts, problems = [], []
+    for name, folder in folders.items():
+        try:
+            experts.append(open_expert(folder, name=name))
+        except UserError as error:
+            problems.append(str(error))
+    return experts, problems
+
+
+def _folders(config: PoolConfig) -> dict[str, Path]:
+    """Expert name to folder: the folder's name, or longer where two have the same."""
+    if isinstance(config.experts, list):
+        paths = config.experts
+        if not paths:
+            raise UserError("pool: the list of experts is empty; give at least two expert folders")
+    else:
+        paths = _children(config.experts)
+    names = [path.name for path in paths]
+    if len(set(names)) < len(names):
+        names = [f"{path.parent.name}/{path.name}" for path in paths]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"pool: {twice} is listed twice; name every expert once")
+    if BASE in names and config.include_base:
+        raise UserError(f"pool: an expert folder is named {BASE!r}, the name of the base model in the pool; rename it")
+    return dict(zip(names, paths, strict=True))
+
+
+def _children(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise UserError(f"pool: {folder} is no folder; give a folder of expert folders, or a list of them")
+    children = sorted(child for child in folder.iterdir() if is_expert_folder(child))
+    if not children:
+        hint = "; it is itself an expert: give the folder above it" if is_expert_folder(folder) else ""
+        raise UserError(f"pool: {folder} holds no expert folders (adapter_config.json or config.json inside){hint}")
+    return children

@@ -1,0 +1,106 @@
+"""Weights on disk: a PEFT adapter, a sharded checkpoint, or one saved basis vector."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from evoswarm.rows import Row
+from evoswarm.weights.expert import ADAPTER_CONFIG, ADAPTER_FILE
+from evoswarm.weights.materialise import Materialiser
+from evoswarm.weights.tensorfile import TensorSpec, write_safetensors
+
+SHARD_BYTES = 2 << 30
+"""Largest file of a saved checkpoint; not a bound on memory, which is one tensor."""
+
+
+def save_expert(
+    materialiser: Materialiser, row: Row, folder: Path, *, base: str, shard_bytes: int = SHARD_BYTES
+) -> None:
+    """Write the weights of `row` as a folder of the pool's own kind; the folder appears only when it is whole.
+
+    Adapters load with `PeftModel.from_pretrained`, checkpoints with `AutoModelForCausalLM.from_pretrained`.
+
+    Args:
+        materialiser: the pool.
+        row: the position.
+        folder: replaced if it exists.
+        base: base model as the adapter's config shall name it, and, if a folder, where a checkpoint's tokenizer is.
+        shard_bytes: largest file of a checkpoint.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        if materialiser.pool.kind == "adapter":
+            _save_adapter(materialiser, row, temporary, base)
+        else:
+            _save_checkpoint(materialiser, row, temporary, base, shard_bytes)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def save_vector(materialiser: Materialiser, row: Row, path: Path) -> None:
+    """Write the weights of `row` in fp32 as one basis vector (re-basing)."""
+    specs = [replace(spec, dtype="F32") for spec in materialiser.pool.layout if spec.is_float]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_safetensors(path, specs, _tensors(materialiser, row, specs))
+
+
+def _tensors(materialiser: Materialiser, row: Row, specs: list[TensorSpec]) -> Iterator[tuple[str, np.ndarray]]:
+    return ((spec.name, array[0]) for spec, array in materialiser.stream([row], specs=specs))
+
+
+def _save_adapter(materialiser: Materialiser, row: Row, folder: Path, base: str) -> None:
+    pool = materialiser.pool
+    config = pool.experts[0].config | {"base_model_name_or_path": base, "inference_mode": True}
+    _write_text(folder / ADAPTER_CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
+    write_safetensors(
+        folder / ADAPTER_FILE, pool.layout, _tensors(materialiser, row, pool.layout), metadata={"format": "pt"}
+    )
+
+
+def _save_checkpoint(materialiser: Materialiser, row: Row, folder: Path, base: str, shard_bytes: int) -> None:
+    source = materialiser.pool.experts[0].path
+    for path in sorted([*source.iterdir(), *(Path(base).iterdir() if Path(base).is_dir() else ())]):
+        if path.suffix in (".json", ".model", ".txt", ".jinja") and not path.name.endswith(".index.json"):
+            shutil.copyfile(path, folder / path.name) if not (folder / path.name).exists() else None
+    shards = _shards(materialiser.pool.layout, shard_bytes)
+    names = _shard_names(len(shards))
+    for name, specs in zip(names, shards, strict=True):
+        write_safetensors(folder / name, specs, _tensors(materialiser, row, specs), metadata={"format": "pt"})
+    if len(shards) > 1:
+        total = sum(spec.nbytes for spec in materialiser.pool.layout)
+        where = {spec.name: name for name, specs in zip(names, shards, strict=True) for spec in specs}
+        index = {"metadata": {"total_size": total}, "weight_map": where}
+        _write_text(folder / "model.safetensors.index.json", json.dumps(index, indent=2) + "\n")
+
+
+def _shards(layout: list[TensorSpec], limit: int) -> list[list[TensorSpec]]:
+    shards: list[list[TensorSpec]] = [[]]
+    for spec in layout:
+        if shards[-1] and sum(s.nbytes for s in shards[-1]) + spec.nbytes > limit:
+            shards.append([])
+        shards[-1].append(spec)
+    return shards
+
+
+def _shard_names(count: int) -> list[str]:
+    if count == 1:
+        return ["model.safetensors"]
+    return [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
+
+
+def _write_text(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,154 @@
+"""Safetensors files as lazy numpy arrays, bfloat16 included, and a writer that never holds more than one tensor.
+
+The safetensors package checks a file when it is opened; the arrays are then views of a memory map, because its numpy
+interface has no bfloat16 and copies slices.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from evoswarm.errors import UserError
+
+DTYPES: dict[str, np.dtype] = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "I16": np.dtype(np.int16),
+    "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, shape and safetensors data type of one tensor."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def numpy_dtype(self) -> np.dtype:
+        """The numpy data type."""
+        return DTYPES[self.dtype]
+
+    @property
+    def numel(self) -> int:
+        """Number of scalars."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the tensor takes part in arithmetic; others are copied."""
+        return self.dtype in FLOATS
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return self.numel * self.numpy_dtype.itemsize
+
+
+class TensorFile:
+    """One safetensors file, read lazily through a memory map."""
+
+    def __init__(self, path: Path) -> None:
+        """Open and check `path`.
+
+        Raises:
+            UserError: the file is missing, truncated, damaged, or holds a data type that is not supported.
+        """
+        self.path = path
+        try:
+            with safe_open(path, framework="numpy"):
+                pass
+            header, start = _read_header(path)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise UserError(f"{path}: not a readable safetensors file ({error}); save or copy it again") from None
+        self.metadata: dict[str, str] = header.pop("__metadata__", {})
+        unknown = sorted({entry["dtype"] for entry in header.values()} - set(DTYPES))
+        if unknown:
+            raise UserError(f"{path}: data type {', '.join(unknown)} is not supported; save as F32, F16 or BF16")
+        self.specs = {n: TensorSpec(n, tuple(entry["shape"]), entry["dtype"]) for n, entry in header.items()}
+        self._offsets = {name: start + entry["data_offsets"][0] for name, entry in header.items()}
+        self._map: np.ndarray | None = None
+
+    def flat(self, name: str) -> np.ndarray:
+        """Tensor `name` as a read-only array [numel], a view of the memory map."""
+        if self._map is None:
+            self._map = np.memmap(self.path, mode="r", dtype=np.uint8)
+        spec, offset = self.specs[name], self._offsets[name]
+        return np.asarray(self._map[offset : offset + spec.nbytes]).view(spec.numpy_dtype)
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_map": None}
+
+
+def _read_header(path: Path) -> tuple[dict, int]:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        return json.loads(file.read(length)), 8 + length
+
+
+def write_safetensors(
+    path: Path,
+    specs: Iterable[TensorSpec],
+    tensors: Iterable[tuple[str, np.ndarray]],
+    *,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write tensors one by one as they come; the file appears under its name only when it is whole and on disk.
+
+    Args:
+        path: the file to write.
+        specs: every tensor, in the order in which `tensors` yields them.
+        tensors: names and arrays of the shapes and types of `specs`.
+        metadata: text for the header.
+    """
+    specs = list(specs)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(_header(specs, metadata))
+            for spec, (name, array) in zip(specs, tensors, strict=True):
+                assert (name, array.shape, array.dtype) == (spec.name, spec.shape, spec.numpy_dtype), name
+                file.write(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _header(specs: list[TensorSpec], metadata: Mapping[str, str] | None) -> bytes:
+    entries: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    offset = 0
+    for spec in specs:
+        entries[spec.name] = {
+            "dtype": spec.dtype,
+            "shape": list(spec.shape),
+            "data_offsets": [offset, offset + spec.nbytes],
+        }
+        offset += spec.nbytes
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def dtype_name(dtype: np.dtype) -> str:
+    """The safetensors name of a numpy data type."""
+    return _NAMES[np.dtype(dtype)]
