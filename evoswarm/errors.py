@@ -12,3 +12,7 @@ class UserError(ValueError):
 
 class Stopped(Exception):
     """The run was asked to stop; everything up to the last checkpoint is kept and `--resume auto` goes on from there."""
+
+
+class ClusterError(RuntimeError):
+    """Workers or nodes were lost more often than is bearable; the run can be resumed."""

@@ -13,8 +13,6 @@ from pydantic import BaseModel, ValidationError
 from evoswarm.config.run import RunConfig
 from evoswarm.errors import UserError
 
-_PATH_KEYS = (("output",), ("pool", "experts"))
-
 
 def load_config(path: Path | str, *, overrides: Sequence[str] = ()) -> RunConfig:
     """Read, override and check a configuration; relative paths are taken from the file's folder.
@@ -85,7 +83,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _absolute(data: dict[str, Any], root: Path) -> dict[str, Any]:
     """Paths of the config relative to `root` made absolute, so that any worker in any folder reads the same files."""
-    result = _walk_paths(data, root)
+    root = (root / Path(str(data.get("root", "."))).expanduser()).resolve()
+    result = _walk_paths(data, root) | {"root": str(root)}
     if "output" not in result:
         result["output"] = "runs"
     for key in ("model", "output"):

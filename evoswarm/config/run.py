@@ -73,7 +73,7 @@ class RayBackend(Section):
     wait_seconds: NonNegative = 300
     """How long to wait for resources that the cluster does not have yet."""
     max_retries: int = Field(3, ge=0)
-    """How often a lost slice, particle or scorer is tried again before the evaluation counts as failed."""
+    """How often work that a lost worker took with it is tried again before the run stops (it can be resumed)."""
 
 
 BackendConfig = Annotated[LocalBackend | RayBackend, Field(discriminator="type")]
@@ -100,6 +100,8 @@ class RunConfig(Section):
     """One seed determines everything."""
     output: Path = Path("runs")
     """Folder of run directories; this run's is `output/name`."""
+    root: Path = Path(".")
+    """Folder that relative paths and custom functions start from; the config file's own folder by default."""
 
     @field_validator("pool", mode="before")
     @classmethod

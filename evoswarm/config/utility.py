@@ -21,7 +21,8 @@ class Data(Section):
     validation: str = "dev"
     """Validation split: a key of the JSON file, a split of the folder, or a path of a second file."""
     test: str | None = "test"
-    """Test split, likewise; null: the run reports no test utility. For a single-split file: the path of the test file."""
+    """Test split, likewise; null: the run reports no test utility. For a file with one split: the path of the test
+    file."""
     columns: dict[str, str] = {}
     """Column mapping, evoswarm's name to the file's: {question: problem, answer: solution}."""
     limit: int | None = Field(None, ge=1)
@@ -34,18 +35,25 @@ class Prompt(Section):
     """How an example becomes a prompt."""
 
     template: str = "{question}"
-    """Python format string over the example's fields; `{choices}` is the lettered list of options."""
+    """Python format string over the example's fields; `{choices}` is the lettered list of options. A multiple_choice
+    task that answers with letters adds it where the template has none."""
     system: str | None = None
     """System message, with `chat_template: true` only."""
     chat_template: bool = False
     """Render with the tokenizer's chat template (instruct models), or send the text as it is."""
     few_shot: int = Field(0, ge=0)
-    """Put this many solved examples before the question. They are taken from `icl_prompt` or from the end of the
-    validation split, and are then left out of it."""
+    """Put this many solved examples before the question. They are taken from `icl_prompt` (all of it, where it is text)
+    or from the end of the validation split, and are then left out of it."""
     separator: str = "\n\n"
     """Between few-shot examples, without chat template."""
     answer_prefix: str = ""
-    """Text between the prompt and the answer, for example `"\\nAnswer:"`."""
+    """Text between the prompt and the answer, for example `"\\nAnswer:"`. In a chat it ends the user's turn."""
+
+    @model_validator(mode="after")
+    def _system_needs_a_chat(self) -> Prompt:
+        if self.system is not None and not self.chat_template:
+            raise ValueError("system is for chat_template: true; set that, or put the text into the template")
+        return self
 
 
 class Task(Section):
@@ -92,7 +100,8 @@ class ExactMatch(Generated):
     mode: Literal["text", "numeric"] = "text"
     """text: equal after the normalisation below; numeric: equal as numbers, so that 1,000 = 1000.0."""
     extract: str | None = None
-    """Regular expression; its last match (first group, if it has one) is the answer. numeric mode without it takes the last number."""
+    """Regular expression; its last match (first group, if it has one) is the answer. numeric mode without it takes the
+    last number."""
     ignore_case: bool = False
     """text: compare without case."""
     ignore_punctuation: bool = False

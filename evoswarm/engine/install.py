@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from evoswarm.errors import UserError
+from evoswarm.weights.device import to_torch
 from evoswarm.weights.merge import LoraPair, full_tensors, lora_modules, scaling
 
 
@@ -68,12 +69,3 @@ class Installer:
         if pair.embedding or self._adapter.get("fan_in_fan_out"):
             delta = delta.T
         target.copy_(pristine.to(torch.float32).add_(delta, alpha=scaling(self._adapter, module)))
-
-
-def to_torch(array: np.ndarray) -> torch.Tensor:
-    """A tensor that shares the array's memory where it can; numpy's bfloat16 becomes torch's."""
-    if not array.flags.writeable:
-        array = array.copy()
-    if array.dtype.name == "bfloat16":
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)

@@ -1,0 +1,111 @@
+"""What the loop asks of a backend, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from evoswarm.rows import Row
+from evoswarm.utility.types import Outcome, Split, Utility
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row to measure on one split. (generation, phase, particle) names it within a run.
+
+    `row` None is the base model as it is.
+    """
+
+    generation: int
+    phase: str
+    particle: int
+    row: Row | None
+    split: Split = "validation"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one job came to. Failure is a value: `utility` None and the reason in `error`.
+
+    `scores` and `predictions` are by example index of the split.
+    """
+
+    job: Job
+    utility: float | None
+    scores: list[float | None]
+    predictions: list[str | None]
+    error: str | None = None
+
+
+@dataclass
+class Seconds:
+    """Worker seconds so far, summed over workers."""
+
+    scoring: float = 0.0
+    moving: float = 0.0
+
+
+class Backend(Protocol):
+    """Measures rows."""
+
+    seconds: Seconds
+
+    def evaluate(self, jobs: Sequence[Job]) -> Iterator[Evaluation]:
+        """Measure the jobs; each evaluation comes as soon as it is whole, in any order.
+
+        Raises:
+            UserError: something that no other particle would do better (a model that cannot be loaded, ...).
+            ClusterError: workers were lost more often than `max_retries` allows.
+        """
+        ...
+
+    def save_expert(self, row: Row, folder: Path) -> None:
+        """Write the weights of a row as an expert of the pool's kind."""
+        ...
+
+    def save_vector(self, row: Row, path: Path) -> None:
+        """Write the weights of a row as one fp32 basis vector (re-basing)."""
+        ...
+
+    def close(self) -> None:
+        """Give back everything that was taken."""
+        ...
+
+
+@dataclass
+class Assembly:
+    """Collects the outcomes of a job's slices, in any order, into its evaluation."""
+
+    job: Job
+    size: int
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+
+    def add(self, indices: Sequence[int], outcomes: Sequence[Outcome]) -> None:
+        """The outcomes of one slice."""
+        self.outcomes |= dict(zip(indices, outcomes, strict=True))
+
+    @property
+    def complete(self) -> bool:
+        """Whether every example has its outcome."""
+        return len(self.outcomes) == self.size
+
+    def evaluation(self, utility: Utility) -> Evaluation:
+        """The whole evaluation; failed if any example failed."""
+        ordered = [self.outcomes[i] for i in range(self.size)]
+        scores = [outcome.score for outcome in ordered]
+        predictions = [outcome.prediction for outcome in ordered]
+        failed = [(i, outcome.error) for i, outcome in enumerate(ordered) if outcome.score is None]
+        if failed:
+            index, reason = failed[0]
+            name = utility.example(self.job.split, index).get("id", index)
+            error = f"{len(failed)} of {self.size} examples failed, first example {name}: {reason}"
+            return Evaluation(self.job, None, scores, predictions, error)
+        value = utility.aggregate(self.job.split, [score for score in scores if score is not None])
+        return Evaluation(self.job, value, scores, predictions)
+
+
+def failed(job: Job, reason: str) -> Evaluation:
+    """The evaluation of a job whose engine failed."""
+    return Evaluation(job, None, [], [], reason)

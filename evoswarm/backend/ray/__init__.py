@@ -1,0 +1,1 @@
+"""Particle and scorer actors on a Ray cluster."""

@@ -1,0 +1,67 @@
+"""The particle actor. Imports neither torch nor transformers on CPU: starting 40 of them must be cheap."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from evoswarm.config import RunConfig
+from evoswarm.rows import Row
+from evoswarm.weights.materialise import Materialiser, Weights
+from evoswarm.weights.pool import open_pool
+from evoswarm.weights.save import save_expert, save_vector
+
+Moved = tuple[Weights, float]
+"""A particle's weights and the seconds it took to make them."""
+
+
+class Particle:
+    """One particle: its row and its resident weights, on the device it was given.
+
+    Every method is idempotent: a particle that was started again makes the same weights from the same row.
+    """
+
+    def __init__(self, config: RunConfig, number: int, *, gpu: bool = False) -> None:
+        """
+        Args:
+            config: the run; its pool was checked before.
+            number: the particle's number.
+            gpu: materialise on the GPU that Ray gave to this actor.
+        """
+        self.number, self._base = number, config.model
+        pool = open_pool(config.pool, model=config.model, check=False)
+        self._materialiser = _materialiser(pool, config.run_dir, gpu)
+        self._row: Row | None = None
+        self._weights: Weights = {}
+
+    def move(self, row: Row) -> Moved:
+        """Move to `row` and hand out the weights; a particle that is already there only hands them out."""
+        start = time.perf_counter()
+        if row != self._row:
+            self._row, self._weights = None, {}
+            self._weights = self._materialiser.one(row)
+            self._row = row
+        return self._weights, time.perf_counter() - start
+
+    def save_expert(self, row: Row, folder: Path) -> None:
+        """Write the weights of a row as an expert folder."""
+        save_expert(self._materialiser, row, folder, base=self._base)
+
+    def save_vector(self, row: Row, path: Path) -> None:
+        """Write the weights of a row as one fp32 basis vector."""
+        save_vector(self._materialiser, row, path)
+
+    def ready(self) -> bool:
+        """Answers once the actor is up."""
+        return True
+
+    def __repr__(self) -> str:
+        return f"Particle({self.number})"
+
+
+def _materialiser(pool, run_dir: Path, gpu: bool) -> Materialiser:  # type: ignore[no-untyped-def]
+    if gpu:
+        from evoswarm.weights.device import DeviceMaterialiser
+
+        return DeviceMaterialiser(pool, root=run_dir, device="cuda")
+    return Materialiser(pool, root=run_dir)

@@ -1,0 +1,58 @@
+"""Starting a run from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from evoswarm.config import RunConfig
+from evoswarm.config.run import LocalBackend
+from evoswarm.loop.evolution import Event, Hooks
+
+
+def run(
+    config: RunConfig,
+    *,
+    resume: str = "auto",
+    on_generation: Callable[[Event], None] | None = None,
+    hooks: Hooks | None = None,
+) -> dict[str, Any]:
+    """Evolve: the same as `evoswarm run`.
+
+    Args:
+        config: the run; see `evoswarm.config.load_config`.
+        resume: "auto" goes on where an earlier run in the same directory ended, "never" refuses to, "must" refuses a
+            fresh start.
+        on_generation: called after each generation with its record (see `generations.jsonl`).
+        hooks: full control over messages and stopping; `on_generation` is then called besides.
+
+    Returns:
+        The summary, as it is in `summary.json`.
+
+    Raises:
+        UserError: something that the user has to put right, in one line.
+        Stopped: the hooks asked to stop.
+
+    Example:
+        evoswarm.run(load_config("it.yaml"), on_generation=lambda g: print(g["generation"], g["best"]))
+    """
+    hooks = _with_callback(hooks or Hooks(), on_generation)
+    if isinstance(config.backend, LocalBackend):
+        from evoswarm.launch.local import run_locally
+
+        return run_locally(config, resume=resume, hooks=hooks)
+    from evoswarm.launch.driver import run_on_ray
+
+    return run_on_ray(config, resume=resume, hooks=hooks)
+
+
+def _with_callback(hooks: Hooks, on_generation: Callable[[Event], None] | None) -> Hooks:
+    if on_generation is None:
+        return hooks
+
+    def notify(event: Event) -> None:
+        hooks.notify(event)
+        if event["kind"] == "generation":
+            on_generation(event)
+
+    return Hooks(notify=notify, stop=hooks.stop)

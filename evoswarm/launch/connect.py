@@ -1,0 +1,57 @@
+"""Connecting to a Ray cluster, or starting one on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Iterator
+
+import ray
+
+from evoswarm.config.run import RayBackend
+from evoswarm.errors import UserError
+from evoswarm.loop.evolution import Hooks
+
+CONNECT_SECONDS = 5.0
+"""How long an address may take to accept a connection."""
+
+
+@contextlib.contextmanager
+def connected(config: RayBackend, hooks: Hooks) -> Iterator[None]:
+    """Use the cluster of the config; one that was started or joined here is left again at the end.
+
+    Raises:
+        UserError: nothing answers at the address.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    hooks.message(f"connecting to Ray at {address}" if address else "starting a local Ray cluster")
+    if address and address not in ("auto", "local"):
+        _answers(address)
+    try:
+        context = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.WARNING)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"Ray at {address or 'this machine'} cannot be used: {reason}") from None
+    if url := getattr(context, "dashboard_url", None):
+        hooks.message(f"Ray dashboard: http://{url}")
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _answers(address: str) -> None:
+    """Ray itself waits for minutes where nobody answers."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    hint = "check backend.address, and that the cluster is up (`ray status`)"
+    if not host or not port.isdigit():
+        raise UserError(f"backend.address {address!r} is not host:port, ray://host:port or auto; {hint}")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise UserError(f"Ray at {address} does not answer ({error.strerror or error}); {hint}") from None

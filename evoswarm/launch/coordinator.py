@@ -1,0 +1,60 @@
+"""The coordinator actor: search, checkpoints and progress. Holds no weights and sees no GPU."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import ray
+
+from evoswarm.backend.ray.backend import RayBackend
+from evoswarm.config import RunConfig
+from evoswarm.launch.execute import execute
+from evoswarm.loop.evolution import Event, Hooks
+
+
+class Coordinator:
+    """Runs the loop in one thread and answers the driver in others.
+
+    When its process is lost, Ray starts it again and repeats `run`, which then goes on from the newest checkpoint.
+    """
+
+    def __init__(self, config: RunConfig, *, resume: str, check: bool, driver: int) -> None:
+        """
+        Args:
+            config: the run.
+            resume: "auto", "never" or "must".
+            check: whether pool and data are still to be checked.
+            driver: process id of the driver.
+        """
+        again = ray.get_runtime_context().was_current_actor_reconstructed
+        self._config, self._check, self._driver = config, check, driver
+        self._resume = "auto" if again else resume
+        self._events: list[Event] = []
+        self._stop = threading.Event()
+
+    def run(self) -> dict[str, Any]:
+        """Run to the end and return the summary; see `execute`."""
+        hooks = Hooks(notify=self._events.append, stop=self._stop.is_set)
+        return execute(
+            self._config,
+            lambda inputs: RayBackend(
+                self._config, utility=inputs.utility, message=hooks.message, stop=self._stop.is_set
+            ),
+            resume=self._resume,
+            hooks=hooks,
+            check=self._check,
+            driver=self._driver,
+        )
+
+    def events(self, start: int) -> tuple[int, list[Event]]:
+        """This process's id and its events from number `start` on."""
+        return os.getpid(), self._events[start:]
+
+    def stop(self) -> None:
+        """Stop at the next evaluation."""
+        self._stop.set()
+
+    def __repr__(self) -> str:
+        return f"Coordinator({self._config.name})"

@@ -1,0 +1,94 @@
+"""One run from its directory's lock to its summary, whatever the backend."""
+
+from __future__ import annotations
+
+import errno
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from evoswarm.backend import Backend
+from evoswarm.config import RunConfig
+from evoswarm.errors import UserError
+from evoswarm.loop.checkpoint import generations_saved
+from evoswarm.loop.directory import RunDirectory
+from evoswarm.loop.evolution import Evolution, Hooks
+from evoswarm.loop.inputs import Inputs, claim, read_inputs
+
+_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}
+MakeBackend = Callable[[Inputs], Backend]
+
+
+def execute(
+    config: RunConfig,
+    make_backend: MakeBackend,
+    *,
+    resume: str = "auto",
+    hooks: Hooks,
+    check: bool = True,
+    driver: int | None = None,
+) -> dict[str, Any]:
+    """Run, or go on with a run, and return its summary.
+
+    Args:
+        config: the run.
+        make_backend: starts the backend, once everything that can be checked without it has been.
+        resume: "auto", "never" or "must".
+        hooks: who is told, and who may stop it.
+        check: False where pool and data were checked before.
+        driver: process on this machine that the run belongs to.
+
+    Raises:
+        UserError: something that the user has to put right.
+        Stopped: `hooks.stop` said so.
+    """
+    directory = RunDirectory(config.run_dir)
+    directory.create()
+    try:
+        with directory.lock(driver=driver):
+            return _locked(config, make_backend, directory, resume=resume, hooks=hooks, check=check)
+    except OSError as error:
+        if error.errno not in _STORAGE:
+            raise
+        raise UserError(
+            f"{error.filename or directory.path}: {error.strerror}; {_kept(directory)}. Put it right, then resume with "
+            f"`evoswarm resume {directory.path}`"
+        ) from None
+
+
+def _locked(
+    config: RunConfig, make_backend: MakeBackend, directory: RunDirectory, *, resume: str, hooks: Hooks, check: bool
+) -> dict[str, Any]:
+    start = time.perf_counter()
+    inputs = read_inputs(config, check=check)
+    claim(directory, config, inputs.identity, resume=resume)
+    for warning in inputs.warnings:
+        hooks.notify({"kind": "warning", "text": warning})
+    if summary := _finished(config, directory):
+        hooks.message("the run is finished already; this is its result")
+        return summary
+    backend = make_backend(inputs)
+    seconds = time.perf_counter() - start
+    generation = max(generations_saved(directory), default=-1)
+    timing = {"total": seconds, "startup": seconds}
+    directory.append(directory.timings, {"generation": generation, "phase": "startup", "seconds": timing})
+    try:
+        return Evolution(config, inputs, directory, backend, hooks).run()
+    finally:
+        backend.close()
+
+
+def _finished(config: RunConfig, directory: RunDirectory) -> dict[str, Any] | None:
+    """The summary of a run that has ended and that the config does not ask to go on."""
+    if not directory.summary.exists():
+        return None
+    summary: dict[str, Any] = json.loads(directory.summary.read_text(encoding="utf-8"))
+    before = summary["stop_rule"]
+    now = {"max_generations": config.search.max_generations, "patience": config.search.patience}
+    return summary if before == now else None
+
+
+def _kept(directory: RunDirectory) -> str:
+    saved = generations_saved(directory)
+    return f"everything up to generation {saved[-1]} is kept" if saved else "nothing was computed yet"

@@ -1,0 +1,77 @@
+"""The model card of the best expert."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from evoswarm.config import RunConfig
+
+
+def model_card(config: RunConfig, summary: dict[str, Any], recipe: dict[str, Any]) -> str:
+    """README.md in the Hugging Face format: what the expert is, how it was made, how to load it."""
+    best, initial, base = summary["best"], summary["initial"], summary["base"]
+    front = {"library_name": "peft" if recipe["kind"] == "adapter" else "transformers", "tags": ["evoswarm", "merge"]}
+    header = "\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items())
+    noise = len(recipe["terms"]) - len(recipe["experts"])
+    rows = [("base model", base), (f"best initial expert ({initial['best_expert']})", initial), ("this expert", best)]
+    table = "\n".join(f"| {name} | {_show(line['validation'])} | {_show(line['test'])} |" for name, line in rows)
+    versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
+    return f"""---
+{header}
+---
+# {config.name}
+
+Made by evoswarm ({summary["algorithm"]}, seed {summary["seed"]}, {summary["generations"]} generations,
+{summary["evaluations"]} evaluations) from {len(recipe["pool"])} experts of one base model, without gradients.
+
+## Recipe
+
+{describe_recipe(recipe["experts"])}{f", and {noise} mutation vectors (recipe.json)" if noise else ""}
+
+## Utility
+
+| | validation | test |
+|---|---|---|
+{table}
+
+The expert was chosen on the validation split; the test split was read once, at the end.
+
+## Loading
+
+```python
+{_loading(config, recipe)}
+```
+
+## Provenance
+
+Utility: {_utility(config)}. Experts (sha256): {", ".join(f"{n} {h[:12]}" for n, h in recipe["pool"].items())}.
+Versions: {versions}.
+"""
+
+
+def describe_recipe(experts: dict[str, float], *, shown: int = 12) -> str:
+    """`0.61 code + 0.48 math - 0.09 chat`, largest first."""
+    terms = sorted(experts.items(), key=lambda item: -abs(item[1]))
+    text = " ".join(f"{'-' if value < 0 else '+'} {abs(value):.2f} {name}" for name, value in terms[:shown])
+    rest = f" and {len(terms) - shown} more" if len(terms) > shown else ""
+    return text.removeprefix("+ ") + rest
+
+
+def _show(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _utility(config: RunConfig) -> str:
+    utility = config.utility
+    return utility.type if utility.type == "multi_task" else f"{utility.type} on {utility.data.path.name}"
+
+
+def _loading(config: RunConfig, recipe: dict[str, Any]) -> str:
+    if recipe["kind"] == "checkpoint":
+        return "from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained(folder)"
+    return (
+        "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
+        f'base = AutoModelForCausalLM.from_pretrained("{config.model}")\n'
+        "model = PeftModel.from_pretrained(base, folder)"
+    )

@@ -1,0 +1,66 @@
+"""Checkpoints: the whole state of a search between two generations, kilobytes, one file each."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from evoswarm.errors import UserError
+from evoswarm.loop.directory import RunDirectory
+from evoswarm.search import Search
+
+_NAME = re.compile(r"gen_(\d+)\.safetensors")
+
+
+def checkpoint_path(generation: int) -> str:
+    """Where the checkpoint of a generation lies, relative to the run directory."""
+    return f"checkpoints/gen_{generation:04}.safetensors"
+
+
+def save_checkpoint(directory: RunDirectory, search: Search) -> None:
+    """Write the state of a search that has just finished a generation."""
+    metadata = {"search": json.dumps(search.scalars(), sort_keys=True)}
+    directory.write(checkpoint_path(search.generation), save(search.arrays(), metadata))
+
+
+def load_checkpoint(path: Path, search: Search) -> None:
+    """Put a search into the state of a checkpoint.
+
+    Raises:
+        OSError, ValueError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 it is no dictionary
+            scalars = json.loads(file.metadata()["search"])
+    except SafetensorError as error:
+        raise ValueError(f"{path}: damaged ({error})") from None
+    search.restore(arrays, scalars)
+
+
+def generations_saved(directory: RunDirectory) -> list[int]:
+    """Generations that have a checkpoint, in order."""
+    matches = (_NAME.fullmatch(path.name) for path in directory.checkpoints.glob("gen_*.safetensors"))
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def restore_newest(directory: RunDirectory, search: Search) -> list[str]:
+    """Put a search into the state of the newest readable checkpoint; leave it fresh if there is none.
+
+    Returns:
+        One line for each newer checkpoint that could not be read.
+    """
+    problems = []
+    for generation in reversed(generations_saved(directory)):
+        try:
+            load_checkpoint(directory.path / checkpoint_path(generation), search)
+            return problems
+        except UserError:
+            raise
+        except (OSError, ValueError, KeyError) as error:
+            problems.append(f"checkpoint of generation {generation} cannot be read, going back one ({error})")
+    return problems

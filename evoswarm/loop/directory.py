@@ -1,0 +1,166 @@
+"""The run directory: what is where, written so that a crash at any moment loses nothing that was finished."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from evoswarm.errors import UserError
+
+LOCK_WAIT_SECONDS = 20.0
+"""How long a run whose driver has died may take to let go of its directory."""
+
+
+class RunDirectory:
+    """Paths of one run and how its files are written.
+
+    Whole files are written under a temporary name, synced and renamed; logs are appended line by line and synced, and a
+    torn last line is ignored.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.inputs = path / "inputs.json"
+        self.checkpoints = path / "checkpoints"
+        self.generations = path / "generations.jsonl"
+        self.timings = path / "timings.jsonl"
+        self.outcomes = path / "outcomes"
+        self.summary = path / "summary.json"
+        self.recipe = path / "recipe.json"
+        self.best = path / "best"
+        self.report = path / "report.html"
+        self.plots = path / "plots"
+        self.basis = path / "basis"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return self.config.exists()
+
+    def create(self) -> None:
+        """Make the folders.
+
+        Raises:
+            UserError: the place cannot be written.
+        """
+        try:
+            for folder in (self.path, self.checkpoints, self.outcomes):
+                folder.mkdir(parents=True, exist_ok=True)
+            self.write("probe", b"")
+            (self.path / "probe").unlink()
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror}); choose another `output`") from None
+
+    @contextlib.contextmanager
+    def lock(self, *, driver: int | None = None) -> Iterator[None]:
+        """Hold the directory for one run; the lock goes with its process, however that ends.
+
+        Args:
+            driver: process on this machine that the run belongs to. If it has died, the holder is about to.
+
+        Raises:
+            UserError: another run holds it.
+        """
+        with (self.path / "lock").open("a+", encoding="utf-8") as file:
+            _acquire(file, self.path)
+            file.seek(0)
+            file.truncate()
+            file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "driver": driver or os.getpid()}))
+            file.flush()
+            yield
+
+    def write(self, name: str | Path, data: bytes) -> None:
+        """Write a whole file atomically and durably; `name` is relative to the run directory."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+    def write_json(self, name: str | Path, value: Any) -> None:
+        """Write a JSON file that a person can read."""
+        self.write(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def append(self, path: Path, record: Any, *, sync: bool = True) -> None:
+        """Append one JSON line. Without `sync` it survives the death of the process, not that of the machine."""
+        line = json.dumps(record, ensure_ascii=False) + "\n"
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+
+    def write_lines(self, path: Path, records: Iterable[Any]) -> None:
+        """Write a whole JSON-lines file atomically."""
+        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        self.write(path.relative_to(self.path), text.encode())
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a JSON-lines file; none if it is missing. A torn last line is left out."""
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            records.append(json.loads(line)) if line.strip() else None
+        except ValueError:
+            break
+    return records
+
+
+def _acquire(file: IO[str], path: Path) -> None:
+    deadline = time.monotonic() + LOCK_WAIT_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError:
+            file.seek(0)
+            holder = _holder(file.read())
+            if _orphaned(holder) and time.monotonic() < deadline:
+                time.sleep(0.2)
+                continue
+        who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
+        raise UserError(f"{path}: another run holds this directory ({who}); wait for it, stop it, or change `name`")
+
+
+def _holder(text: str) -> dict[str, Any]:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {}
+
+
+def _orphaned(holder: dict[str, Any]) -> bool:
+    """Whether the holder is being torn down: it, or what started it, is gone but its lock is still there."""
+    if not holder:
+        return True
+    if holder["host"] != socket.gethostname():
+        return False
+    return not all(Path(f"/proc/{holder[key]}").exists() for key in ("pid", "driver"))
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

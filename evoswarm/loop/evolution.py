@@ -1,0 +1,171 @@
+"""The one loop: ask the search, measure on the backend, tell, write down. Knows neither Ray nor tensors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from evoswarm.backend import Backend, Evaluation, Job
+from evoswarm.config import RunConfig
+from evoswarm.errors import UserError
+from evoswarm.loop.checkpoint import restore_newest, save_checkpoint
+from evoswarm.loop.directory import RunDirectory, read_lines
+from evoswarm.loop.finish import finish
+from evoswarm.loop.inputs import Inputs
+from evoswarm.loop.outcomes import Journal
+from evoswarm.rows import Row
+from evoswarm.search import Search, make_search
+from evoswarm.search.base import Ask
+
+Event = dict[str, Any]
+"""{"kind": "message" | "progress" | "generation" | "finished", ...}"""
+
+
+@dataclass
+class Hooks:
+    """What the loop tells, and asks, whoever started it."""
+
+    notify: Callable[[Event], None] = lambda event: None
+    stop: Callable[[], bool] = lambda: False
+
+    def message(self, text: str) -> None:
+        """A line for the user."""
+        self.notify({"kind": "message", "text": text})
+
+
+@dataclass
+class Evolution:
+    """One run over a backend: from what the directory holds to the finished result."""
+
+    config: RunConfig
+    inputs: Inputs
+    directory: RunDirectory
+    backend: Backend
+    hooks: Hooks = field(default_factory=Hooks)
+    evaluations: int = field(default=0, init=False)
+    examples: int = field(default=0, init=False)
+
+    def run(self) -> dict[str, Any]:
+        """Run to the end and return the summary.
+
+        Raises:
+            Stopped: asked to stop; the last checkpoint and every evaluation since are kept.
+            UserError: something that the user has to put right; likewise kept.
+        """
+        search = make_search(self.config.search, experts=self.inputs.pool.names, seed=self.config.seed)
+        self._restore(search)
+        while search.stop_reason is None:
+            self._generation(search)
+        return finish(self.config, self.inputs, self.directory, self.backend, self.hooks, search)
+
+    def _restore(self, search: Search) -> None:
+        for problem in restore_newest(self.directory, search):
+            self.hooks.message(problem)
+        if search.generation >= 0:
+            self.hooks.message(f"resuming after generation {search.generation}")
+        for path in (self.directory.generations, self.directory.timings):
+            kept = [record for record in read_lines(path) if record["generation"] <= search.generation]
+            if path.exists():
+                self.directory.write_lines(path, kept)
+        for record in read_lines(self.directory.generations)[-1:]:
+            self.evaluations, self.examples = record["evaluations"], record["examples_scored"]
+
+    def _generation(self, search: Search) -> None:
+        start, seconds = time.perf_counter(), (self.backend.seconds.scoring, self.backend.seconds.moving)
+        journal = Journal(self.directory, f"gen_{search.generation + 1:04}")
+        measured: list[Evaluation] = []
+        searching = 0.0
+        while True:
+            mark = time.perf_counter()
+            ask = search.ask()
+            searching += time.perf_counter() - mark
+            evaluations = self._measure(search, ask, journal)
+            measured += evaluations
+            mark = time.perf_counter()
+            search.tell([evaluation.utility for evaluation in evaluations])
+            searching += time.perf_counter() - mark
+            if search.finished_generation:
+                break
+        self._rebase(search)
+        journal.close()
+        record = self._record(search, measured)
+        self.directory.append(self.directory.generations, record)
+        scored = sum(len(evaluation.scores) for evaluation in measured)
+        timing = {
+            "generation": search.generation,
+            "examples": scored,
+            "seconds": {
+                "total": time.perf_counter() - start,
+                "scoring": self.backend.seconds.scoring - seconds[0],
+                "moving": self.backend.seconds.moving - seconds[1],
+                "search": searching,
+            },
+        }
+        self.directory.append(self.directory.timings, timing)
+        save_checkpoint(self.directory, search)
+        self.hooks.notify({"kind": "generation", **record, "examples": scored, "seconds": timing["seconds"]})
+
+    def _measure(self, search: Search, ask: Ask, journal: Journal) -> list[Evaluation]:
+        """The evaluations of an ask, in its order."""
+        jobs = [
+            Job(ask.generation, ask.phase, particle, Row.of(search.basis, row))
+            for particle, row in zip(ask.particles, ask.rows, strict=True)
+        ]
+        found: dict[Job, Evaluation] = {}
+        for evaluation in journal.evaluate(self.backend, jobs, stop=self.hooks.stop):
+            found[evaluation.job] = evaluation
+            self.hooks.notify(
+                {
+                    "kind": "progress",
+                    "generation": ask.generation,
+                    "phase": ask.phase,
+                    "done": len(found),
+                    "of": len(jobs),
+                }
+            )
+        errors = [found[job].error for job in jobs if found[job].error]
+        if jobs and len(errors) == len(jobs):
+            raise UserError(f"every evaluation of generation {ask.generation} failed; the first one: {errors[0]}")
+        return [found[job] for job in jobs]
+
+    def _rebase(self, search: Search) -> None:
+        plan = search.rebase_plan()
+        if plan is None:
+            return
+        paths = [f"basis/gen_{search.generation:04}/{i:03}.safetensors" for i in range(len(plan))]
+        for path, row in zip(paths, plan, strict=True):
+            self.backend.save_vector(Row.of(search.basis, row), self.directory.path / path)
+        search.rebase(paths)
+
+    def _record(self, search: Search, measured: list[Evaluation]) -> dict[str, Any]:
+        self.evaluations += len(measured)
+        self.examples += sum(len(evaluation.scores) for evaluation in measured)
+        best, worst = search.global_best, search.global_worst
+        assert best is not None and worst is not None
+        present = [member.utility for member in search.population if member.utility is not None]
+        return {
+            "generation": search.generation,
+            "best": best.utility,
+            "best_particle": best.particle,
+            "best_generation": best.generation,
+            "worst": worst.utility,
+            "median": float(np.median(present)) if present else None,
+            "utilities": _by_phase(measured, lambda evaluation: evaluation.utility),
+            "failed": _by_phase([e for e in measured if e.error], lambda evaluation: evaluation.error),
+            "evaluations": self.evaluations,
+            "examples_scored": self.examples,
+            "step_length": search.step_length,
+            "basis_size": len(search.basis),
+        }
+
+
+def _by_phase(measured: list[Evaluation], value: Callable[[Evaluation], Any]) -> dict[str, dict[str, Any]]:
+    """{phase: {particle: value}}"""
+    result: dict[str, dict[str, Any]] = {}
+    for evaluation in measured:
+        result.setdefault(evaluation.job.phase, {})[str(evaluation.job.particle)] = value(evaluation)
+    return result

@@ -1,0 +1,205 @@
+"""The end of a run: the one reading of the test split, the ensemble, and what is handed back."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from evoswarm.backend import Backend, Evaluation, Job
+from evoswarm.config import RunConfig
+from evoswarm.loop.card import model_card
+from evoswarm.loop.directory import RunDirectory, read_lines
+from evoswarm.loop.inputs import Inputs, versions
+from evoswarm.loop.outcomes import Journal, outcome_path
+from evoswarm.rows import Row
+from evoswarm.search import Search
+from evoswarm.search.base import Best
+from evoswarm.utility import Utility
+
+if TYPE_CHECKING:
+    from evoswarm.loop.evolution import Hooks
+
+
+def finish(
+    config: RunConfig, inputs: Inputs, directory: RunDirectory, backend: Backend, hooks: Hooks, search: Search
+) -> dict[str, Any]:
+    """Measure the finalists on the test split and write everything that a user takes away.
+
+    The finalists are chosen on validation alone: the base, the best initial expert, and the best `ensemble_size` rows,
+    the first of which is the winner.
+
+    Returns:
+        The summary, as it is in `summary.json`.
+    """
+    start = time.perf_counter()
+    before = (backend.seconds.scoring, backend.seconds.moving)
+    ranking = search.ranking(config.search.ensemble_size)
+    finals = _measure_finals(config, inputs, directory, backend, hooks, search, ranking)
+    winner = Row.of(search.basis, ranking[0].row)
+    hooks.message("writing the best expert")
+    backend.save_expert(winner, directory.best)
+    timing = {
+        "generation": search.generation,
+        "phase": "final",
+        "examples": 0,
+        "seconds": {
+            "total": time.perf_counter() - start,
+            "scoring": backend.seconds.scoring - before[0],
+            "moving": backend.seconds.moving - before[1],
+        },
+    }
+    directory.append(directory.timings, timing)
+    recipe = _recipe(config, inputs, search, winner)
+    directory.write_json(directory.recipe.name, recipe)
+    summary = _summary(config, inputs, directory, search, ranking, finals)
+    directory.write("best/README.md", model_card(config, summary, recipe).encode())
+    directory.write_json(directory.summary.name, summary)
+    return summary
+
+
+def _measure_finals(
+    config: RunConfig,
+    inputs: Inputs,
+    directory: RunDirectory,
+    backend: Backend,
+    hooks: Hooks,
+    search: Search,
+    ranking: list[Best],
+) -> dict[tuple[str, str], Evaluation]:
+    """Evaluations by (who, split)."""
+    has_test = inputs.utility.size("test") > 0
+    rows = {"base": None, "best_expert": Row.one(_best_expert(search))}
+    rows |= {f"ensemble:{i}": Row.of(search.basis, best.row) for i, best in enumerate(ranking)}
+    who = [("base", "validation")] + [(name, "test") for name in rows if has_test]
+    jobs = [
+        Job(search.generation, "final", i, rows[name], "test" if split == "test" else "validation")
+        for i, (name, split) in enumerate(who)
+    ]
+    hooks.message(f"measuring {len(rows)} finalists on the test split" if has_test else "no test split")
+    journal = Journal(directory, "final")
+    names = dict(zip(jobs, who, strict=True))
+    found = {}
+    for evaluation in journal.evaluate(backend, jobs, stop=hooks.stop, who=[f"{name}" for name, _ in who]):
+        found[names[evaluation.job]] = evaluation
+        hooks.notify({"kind": "progress", "generation": None, "phase": "test", "done": len(found), "of": len(jobs)})
+    journal.close()
+    return found
+
+
+def _best_expert(search: Search) -> str:
+    """The best initial expert on validation; ties: the first one."""
+    known = [(utility, -i) for i, utility in enumerate(search.expert_utilities) if utility is not None]
+    return search.experts[-max(known)[1]]
+
+
+def _summary(
+    config: RunConfig,
+    inputs: Inputs,
+    directory: RunDirectory,
+    search: Search,
+    ranking: list[Best],
+    finals: dict[tuple[str, str], Evaluation],
+) -> dict[str, Any]:
+    last = read_lines(directory.generations)[-1]
+    winner, expert = ranking[0], _best_expert(search)
+    initial = dict(zip(search.experts, search.expert_utilities, strict=True))
+    return {
+        "name": config.name,
+        "algorithm": config.search.type,
+        "seed": config.seed,
+        "generations": search.generation,
+        "evaluations": last["evaluations"],
+        "examples_scored": last["examples_scored"],
+        "seconds": _seconds(directory),
+        "initial": {
+            "best_expert": expert,
+            "validation": initial[expert],
+            "test": _utility(finals, "best_expert", "test"),
+            "all": initial,
+        },
+        "base": {split: _utility(finals, "base", split) for split in ("validation", "test")},
+        "best": {
+            "validation": winner.utility,
+            "test": _utility(finals, "ensemble:0", "test"),
+            "generation": winner.generation,
+            "particle": winner.particle,
+            "recipe": Row.of(search.basis, winner.row).experts,
+        },
+        "ensemble": _ensemble(inputs.utility, directory, search, ranking, finals),
+        "stop_reason": search.stop_reason,
+        "stop_rule": {"max_generations": config.search.max_generations, "patience": config.search.patience},
+        "versions": versions(),
+        "warnings": inputs.warnings,
+        "run_dir": str(directory.path),
+    }
+
+
+def _utility(finals: dict[tuple[str, str], Evaluation], who: str, split: str) -> float | None:
+    evaluation = finals.get((who, split))
+    return evaluation.utility if evaluation else None
+
+
+def _seconds(directory: RunDirectory) -> dict[str, float]:
+    """Seconds of all sessions together: total by the clock, scoring and moving summed over workers."""
+    lines = [record["seconds"] for record in read_lines(directory.timings)]
+    return {
+        key: round(sum(line.get(key, 0.0) for line in lines), 3) for key in ("total", "scoring", "moving", "startup")
+    }
+
+
+def _ensemble(
+    utility: Utility,
+    directory: RunDirectory,
+    search: Search,
+    ranking: list[Best],
+    finals: dict[tuple[str, str], Evaluation],
+) -> dict[str, Any] | None:
+    """The majority vote of the ranking; None where answers cannot be voted on."""
+    if not utility.votes:
+        return None
+    on_validation = [_predictions(directory, best, Row.of(search.basis, best.row)) for best in ranking]
+    on_test = [finals[f"ensemble:{i}", "test"].predictions for i in range(len(ranking)) if utility.size("test")]
+    return {
+        "k": len(ranking),
+        "validation": _vote(utility, "validation", on_validation),
+        "test": _vote(utility, "test", on_test),
+    }
+
+
+def _predictions(directory: RunDirectory, best: Best, row: Row) -> list[str | None] | None:
+    """What a row answered on validation in the generation that it was measured in.
+
+    Re-basing rewrites a row's noise but never its experts, so those identify it.
+    """
+    for record in read_lines(outcome_path(directory, f"gen_{best.generation:04}")):
+        same = record["particle"] == best.particle and record["utility"] == best.utility
+        if same and Row.from_list(record["row"]).experts == row.experts:
+            predictions: list[str | None] = record["predictions"]
+            return predictions
+    return None
+
+
+def _vote(utility: Utility, split: Any, predictions: list[list[str | None] | None]) -> float | None:
+    voters = [line for line in predictions if line]
+    if not voters or len(voters) < len(predictions):
+        return None
+    outcomes = [utility.vote(split, i, [line[i] for line in voters]) for i in range(utility.size(split))]
+    scores = [outcome.score for outcome in outcomes if outcome.score is not None]
+    return utility.aggregate(split, scores) if len(scores) == len(outcomes) else None
+
+
+def _recipe(config: RunConfig, inputs: Inputs, search: Search, winner: Row) -> dict[str, Any]:
+    best = search.global_best
+    assert best is not None
+    return {
+        "base": config.model,
+        "kind": inputs.pool.kind,
+        "experts": winner.experts,
+        "terms": winner.to_list(),
+        "generation": best.generation,
+        "particle": best.particle,
+        "utility": best.utility,
+        "algorithm": config.search.type,
+        "seed": config.seed,
+        "pool": inputs.identity["pool"],
+    }

@@ -1,0 +1,118 @@
+"""What a run starts from, checked before anything else is started."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from evoswarm.config import RunConfig, dump_config, load_config
+from evoswarm.errors import UserError
+from evoswarm.loop.directory import RunDirectory
+from evoswarm.utility import Utility, make_utility
+from evoswarm.weights.pool import Pool, open_pool
+
+MAY_CHANGE = {"backend", "output", "name", "root"}
+"""What a resumed run may have otherwise than before: where it runs, not what it computes."""
+MAY_CHANGE_IN_SEARCH = {"max_generations", "patience"}
+"""A finished run can be resumed to go on for longer."""
+
+
+@dataclass
+class Inputs:
+    """The checked pool and utility of a run, and what identifies them."""
+
+    pool: Pool
+    utility: Utility
+    identity: dict[str, Any]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know, one line each."""
+        return [*self.pool.warnings, *self.utility.warnings]
+
+
+def read_inputs(config: RunConfig, *, check: bool = True) -> Inputs:
+    """Read data and pool.
+
+    Args:
+        config: the run.
+        check: False where they were checked before, by the process that started this one.
+
+    Raises:
+        UserError: anything in them that a user has to put right.
+    """
+    utility = make_utility(config.utility, root=config.root)
+    pool = open_pool(config.pool, model=config.model, check=check)
+    return Inputs(pool, utility, {"pool": pool.hashes, "data": utility.sha256})
+
+
+def claim(directory: RunDirectory, config: RunConfig, identity: dict[str, Any], *, resume: str) -> bool:
+    """Make the directory this run's: write its config, or check that it is the same run as before.
+
+    Args:
+        directory: where the run lives.
+        config: the run.
+        identity: hashes of pool and data.
+        resume: "auto" goes on if there is something, "never" refuses to, "must" refuses a fresh start.
+
+    Returns:
+        Whether an earlier run goes on.
+
+    Raises:
+        UserError: `resume` does not allow what is there, or config, pool or data differ from before.
+    """
+    if resume == "must" and not directory.exists:
+        raise UserError(f"{directory.path}: nothing to resume here; start with `evoswarm run`")
+    if resume == "never" and directory.exists:
+        raise UserError(f"{directory.path}: holds a run already; use --resume auto, another `name`, or remove it")
+    if directory.exists:
+        _same_config(directory, config)
+        _same_identity(directory, identity)
+    resumed = directory.exists
+    directory.create()
+    directory.write_json(directory.inputs.name, identity)
+    directory.write(directory.config.name, dump_config(config).encode())
+    return resumed
+
+
+def _same_config(directory: RunDirectory, config: RunConfig) -> None:
+    before = load_config(directory.config).model_dump(mode="json")
+    now = config.model_dump(mode="json")
+    differing = [key for key in now if key not in MAY_CHANGE | {"search"} and now[key] != before[key]]
+    searches = now["search"], before["search"]
+    keys = set(searches[0]) | set(searches[1])
+    differing += [
+        f"search.{key}" for key in sorted(keys - MAY_CHANGE_IN_SEARCH) if searches[0].get(key) != searches[1].get(key)
+    ]
+    if differing:
+        raise UserError(
+            f"{directory.path}: the run there has another {', '.join(differing)}; "
+            "change it back, or give this run another `name`"
+        )
+
+
+def _same_identity(directory: RunDirectory, identity: dict[str, Any]) -> None:
+    if not directory.inputs.exists():
+        return
+    before = json.loads(directory.inputs.read_text(encoding="utf-8"))
+    changed = [name for name, value in identity["pool"].items() if before["pool"].get(name) != value]
+    if changed or set(before["pool"]) != set(identity["pool"]):
+        what = f"expert {changed[0]}" if changed else "the list of experts"
+        raise UserError(f"{directory.path}: {what} has changed since this run began; give the new run another `name`")
+    if before["data"] != identity["data"]:
+        raise UserError(f"{directory.path}: the data has changed since this run began; give the new run another `name`")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the result may depend on."""
+    packages = ("evoswarm", "ray", "torch", "transformers", "peft", "safetensors", "numpy", "vllm")
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,33 @@
+"""Search algorithms over coefficient rows. Pure numpy: they never see a tensor, a file, a clock or Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from evoswarm.config.search import SearchConfig
+from evoswarm.search.base import Ask, Member, Search
+from evoswarm.search.genome import GenomeSearch
+from evoswarm.search.genome_plus import GenomePlusSearch
+from evoswarm.search.model_swarms import ModelSwarmsSearch
+from evoswarm.search.random_search import RandomMixSearch
+from evoswarm.search.state import Best
+
+ALGORITHMS: dict[str, type[Search]] = {
+    "model_swarms": ModelSwarmsSearch,
+    "genome": GenomeSearch,
+    "genome_plus": GenomePlusSearch,
+    "random_search": RandomMixSearch,
+}
+"""Algorithm by the `type` of its configuration. A new one is one file and one line here."""
+
+
+def make_search(config: SearchConfig, *, experts: Sequence[str], seed: int) -> Search:
+    """The search that a configuration describes, over the experts of these names.
+
+    Raises:
+        UserError: fewer than two experts, or two of the same name.
+    """
+    return ALGORITHMS[config.type](config, experts=experts, seed=seed)
+
+
+__all__ = ["ALGORITHMS", "Ask", "Best", "Member", "Search", "make_search"]

@@ -1,0 +1,287 @@
+"""Ask and tell: what every search algorithm is to the loop."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evoswarm.config.search import Evolution
+from evoswarm.errors import UserError
+from evoswarm.rows import BasisVector, ExpertVector, basis_from_dict, basis_to_dict
+from evoswarm.search.operators import distinct_top
+from evoswarm.search.state import FAILED, Best, Measured, State, flatten, to_optional, unflatten
+
+
+@dataclass(frozen=True, eq=False)
+class Ask:
+    """Rows that wait for their utility.
+
+    Attributes:
+        generation: 0 is the initial population.
+        phase: "experts", "population", "move", "succession", "offspring" or "sample".
+        particles: ids [M], unique within (generation, phase).
+        rows: coefficients [M, J], float64, over the search's basis as it is between this ask and its tell (later the
+            basis may grow). M may be 0: then tell an empty list.
+    """
+
+    generation: int
+    phase: str
+    particles: tuple[int, ...]
+    rows: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A present member of the population; rows are [J].
+
+    `utility` is None after a failed evaluation. A member that never succeeded has `best_utility` None, its own row as
+    `best_row` and `best_generation` -1.
+    """
+
+    particle: int
+    row: np.ndarray
+    utility: float | None
+    best_row: np.ndarray
+    best_utility: float | None
+    best_generation: int
+
+
+Steps = Generator[Ask, Measured, None]
+"""One generation: yields each ask, is sent what was measured."""
+
+
+class Search(ABC):
+    """A search over coefficient rows; it never sees a tensor, a file, a clock or Ray.
+
+    Generation 0 of every algorithm has two asks: "experts" measures all n experts as they are (particle = index in the
+    pool), then "population" measures those first members that are not raw experts (particle = index in the
+    population). Every successful evaluation, the experts included, may become the global best (strict >) or the global
+    worst (strict <): nothing that was measured is thrown away. A failed evaluation is told as None and becomes neither,
+    nor a personal best or parent.
+
+    The state is read and restored between generations only. The random numbers are a function of (seed, purpose,
+    generation, particle), so a restored search goes on bit for bit as the first would have.
+
+    Example:
+        search = make_search(ModelSwarms(population=20), experts=["code", "math"], seed=7)
+        while search.stop_reason is None:
+            search.tell([utility(row) for row in search.ask().rows])
+
+    Attributes:
+        algorithm: the config's `type`.
+        basis: what the columns of rows mean; grows by mutation, shrinks by `rebase`.
+        generation: the last finished generation; -1 before generation 0 is finished.
+    """
+
+    algorithm: str
+    config: Evolution
+    state: State
+    state_class: type[State] = State
+
+    def __init__(self, config: Evolution, *, experts: Sequence[str], seed: int) -> None:
+        """Start a search.
+
+        Raises:
+            UserError: fewer than two experts, or two of the same name.
+        """
+        if len(experts) < 2:
+            raise UserError(f"the pool has {len(experts)} expert(s), a search needs 2: add experts to the pool")
+        if len(set(experts)) < len(experts):
+            raise UserError("two experts of the pool have the same name; rename one of them")
+        self.config, self.experts, self.seed = config, list(experts), seed
+        self.basis: list[BasisVector] = [ExpertVector(name) for name in experts]
+        self.generation = -1
+        self.state = self.state_class()
+        self._steps: Steps | None = None
+        self._pending: Ask | None = None
+
+    # What an algorithm defines
+
+    @abstractmethod
+    def _first_rows(self, experts: Measured) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the experts that enter the first population, and the rows [M, J] of its other members."""
+
+    @abstractmethod
+    def _begin(self, population: Measured) -> None:
+        """Set the state from the measured first population."""
+
+    @abstractmethod
+    def _advance(self, t: int) -> Steps:
+        """Generation t > 0."""
+
+    @abstractmethod
+    def _members(self) -> tuple[Measured, Measured]:
+        """Present members and their personal bests, both [P]."""
+
+    def _candidates(self) -> Measured:
+        """What the ranking is made of."""
+        return self._members()[1]
+
+    @property
+    def step_length(self) -> float | None:
+        """Step length of the next move; None where nothing moves."""
+        return None
+
+    # Ask and tell
+
+    def ask(self) -> Ask:
+        """The rows to measure next; the same `Ask` again until `tell` is called."""
+        if self._pending is None:
+            t = self.generation + 1
+            self._steps = self._start() if t == 0 else self._advance(t)
+            self._pending = next(self._steps)
+        return self._pending
+
+    def tell(self, utilities: Sequence[float | None]) -> None:
+        """Answer the last ask: one utility per row, larger is better; None where the evaluation failed.
+
+        Raises:
+            ValueError: nothing was asked, a wrong number of utilities, or NaN or infinity among them.
+            UserError: fewer than two experts succeeded in generation 0.
+        """
+        ask, steps = self._pending, self._steps
+        if ask is None or steps is None:
+            raise ValueError("tell without ask")
+        if len(utilities) != len(ask.particles):
+            raise ValueError(f"{len(utilities)} utilities for {len(ask.particles)} rows")
+        if not all(u is None or np.isfinite(u) for u in utilities):
+            raise ValueError("a utility is NaN or infinite; tell None for an evaluation that failed")
+        values = np.array([FAILED if u is None else float(u) for u in utilities])
+        fresh = Measured.of(ask.rows, values, generation=ask.generation, particles=ask.particles)
+        self.state.observe(fresh)
+        self._pending = None
+        try:
+            self._pending = steps.send(fresh)
+        except StopIteration:
+            self.generation = ask.generation
+
+    def _ask(self, t: int, phase: str, particles: Any, rows: np.ndarray) -> Ask:
+        return Ask(t, phase, tuple(int(i) for i in particles), rows.copy())
+
+    def _start(self) -> Steps:
+        n = len(self.experts)
+        experts = yield self._ask(0, "experts", range(n), np.eye(n))
+        good = int(experts.succeeded.sum())
+        if good < 2:
+            raise UserError(f"{good} of {n} experts could be evaluated; a search needs 2: see their errors above")
+        self.state.expert_utilities = experts.utilities
+        index, rows = self._first_rows(experts)
+        known = experts.take(index)
+        known.particles = np.arange(len(known), dtype=np.int64)
+        fresh = yield self._ask(0, "population", range(len(known), len(known) + len(rows)), rows)
+        self._begin(known.join(fresh))
+
+    # What the loop reads
+
+    @property
+    def finished_generation(self) -> bool:
+        """True between generations: after the tell that finished one (or `restore`), until the next ask."""
+        return self._pending is None and self.generation >= 0
+
+    @property
+    def stop_reason(self) -> str | None:
+        """ "patience", "max_generations", or None while the search goes on. Derived, so a longer run can be resumed."""
+        if self.generation < 0:
+            return None
+        waited = self.generation - int(self.state.best.generations[0])
+        if self.config.patience is not None and waited >= self.config.patience:
+            return "patience"
+        return "max_generations" if self.generation >= self.config.max_generations else None
+
+    @property
+    def expert_utilities(self) -> list[float | None]:
+        """Utilities of the raw experts, in pool order; empty before they were measured."""
+        return [to_optional(u) for u in self.state.expert_utilities]
+
+    @property
+    def population(self) -> list[Member]:
+        """The present members; empty before generation 0 is finished."""
+        now, bests = self._members()
+        return [self._member(now, bests, i) for i in range(len(now))]
+
+    def _member(self, now: Measured, bests: Measured, i: int) -> Member:
+        best = bests.best(i)
+        utility, best_utility = to_optional(now.utilities[i]), to_optional(best.utility)
+        if best_utility is None:
+            return Member(i, now.rows[i].copy(), utility, now.rows[i].copy(), None, -1)
+        return Member(i, now.rows[i].copy(), utility, best.row, best_utility, best.generation)
+
+    @property
+    def global_best(self) -> Best | None:
+        """The best row ever measured; None before the first success."""
+        return self.state.best.best(0) if len(self.state.best) else None
+
+    @property
+    def global_worst(self) -> Best | None:
+        """The worst row ever measured; None before the first success."""
+        return self.state.worst.best(0) if len(self.state.worst) else None
+
+    def ranking(self, k: int) -> list[Best]:
+        """The best k distinct rows by utility, the global best first; ties: earlier generation, then lower particle.
+
+        Fewer than k where there are not so many. Rows are over the present basis: read again after `rebase`.
+        """
+        if not len(self.state.best) or k < 1:
+            return []
+        entries = self._candidates()
+        other = entries.take((entries.rows != self.state.best.rows[0]).any(axis=1)) if len(entries) else entries
+        ranked = distinct_top(other, k - 1)
+        return [self.state.best.best(0), *(ranked.best(i) for i in range(len(ranked)))]
+
+    # Checkpoints
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All arrays of the state, as copies. With `scalars` this is the complete state.
+
+        Raises:
+            ValueError: a generation is going on, or none is finished.
+        """
+        self._require_boundary()
+        return flatten(self.state)[0]
+
+    def scalars(self) -> dict[str, Any]:
+        """The rest of the state as plain JSON; raises as `arrays` does."""
+        self._require_boundary()
+        state = flatten(self.state)[1]
+        basis = [basis_to_dict(vector) for vector in self.basis]
+        return self._identity() | {"generation": self.generation, "basis": basis, "state": state}
+
+    def restore(self, arrays: Mapping[str, np.ndarray], scalars: Mapping[str, Any]) -> None:
+        """Go on from a saved state.
+
+        Raises:
+            UserError: the state is that of another algorithm, seed or pool, or is incomplete.
+        """
+        for key, value in self._identity().items():
+            if scalars.get(key) != value:
+                raise UserError(
+                    f"the checkpoint was made with {key} {scalars.get(key)!r}, this run has {value!r}: start a new run"
+                )
+        try:
+            state = unflatten(self.state_class, arrays, scalars["state"])
+            basis, generation = [basis_from_dict(d) for d in scalars["basis"]], int(scalars["generation"])
+        except KeyError as missing:
+            raise UserError(f"the checkpoint lacks {missing}: resume from an earlier one") from None
+        self.state, self.basis, self.generation = state, basis, generation
+        self._steps = self._pending = None
+
+    def _identity(self) -> dict[str, Any]:
+        return {"algorithm": self.algorithm, "seed": self.seed, "experts": self.experts}
+
+    def _require_boundary(self) -> None:
+        if not self.finished_generation:
+            raise ValueError("the state can be read and re-based only between generations")
+
+    # Re-basing: only algorithms that mutate need it
+
+    def rebase_plan(self) -> np.ndarray | None:
+        """Rows [R, J] whose vectors must be saved before `rebase`; None where nothing is to be done."""
+        return None
+
+    def rebase(self, paths: Sequence[str]) -> None:
+        """Replace the basis's noise by the saved vectors of the plan."""
+        raise ValueError("there is no re-basing plan to carry out")

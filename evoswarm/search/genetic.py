@@ -1,0 +1,129 @@
+"""What GENOME and GENOME+ share: the first population, crossover, mutation, and re-basing of the noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from evoswarm.config.search import Genetic
+from evoswarm.rows import NoiseVector, SavedVector
+from evoswarm.search.base import Ask, Search
+from evoswarm.search.operators import cross, first_experts, mix, roulette, roulette_weights
+from evoswarm.search.rebase import alive, plan, replace
+from evoswarm.search.rng import stream
+from evoswarm.search.state import Measured, State, map_rows
+
+
+@dataclass
+class GeneticState(State):
+    """`members`: the present population with its utilities, in the order that selection left."""
+
+    members: Measured = field(default_factory=Measured)
+
+
+class GeneticSearch(Search):
+    """Operators of GENOME (arXiv 2503.01155) over the members of a population.
+
+    Population: "mixes": N mixes a x1 + (1 - a) x2 of pairs of successful experts; "experts": the successful experts
+    (with N < n the best N, best first), filled up with such mixes. All pairs are shuffled once and used in that order,
+    from the start again where there are fewer pairs than mixes.
+    Draws: "pairs"(0, 0): permutation of the pairs (0, 1), (0, 2) .. (1, 2) ..; "mix"(0, i) of member i: a = random().
+
+    Crossover: floor(M / 2) trials over M members, each with chance cross_rate: two distinct parents by roulette on
+    utility; child = (f1 x1 + f2 x2) / (f1 + f2), f the roulette weights: the utilities, less the smallest where one is
+    negative; all equal where all are 0. Where one of the two weighs 0, the child is their midpoint. Failed members are
+    no parents; with fewer than two others there is no crossover.
+    Draws: "crossover"(t, i) of trial i: random() < cross_rate, choice(M, 2, replace=False, p = weights / their sum).
+
+    Mutation: each member that did not fail, and each child, adds with chance mutation_rate the mutant x + e, e a new
+    basis vector of seeded noise. Draws: "mutation"(t, i): random() < mutation_rate; i counts members, then children.
+
+    Offspring are asked as children, then mutants; their particle ids go on from the members' (M, M + 1, ...).
+    """
+
+    config: Genetic
+    state: GeneticState
+    state_class: type[GeneticState] = GeneticState
+
+    def _first_rows(self, experts: Measured) -> tuple[np.ndarray, np.ndarray]:
+        places = self.config.population if self.config.initial == "experts" else 0
+        index = first_experts(experts.utilities, places)
+        good = experts.rows[experts.succeeded]
+        first, second = np.triu_indices(len(good), k=1)
+        order = stream(self.seed, "pairs").permutation(len(first))
+        mixes = []
+        for k, i in enumerate(range(len(index), self.config.population)):
+            pair = order[k % len(order)]
+            mixes.append(mix(good[first[pair]], good[second[pair]], stream(self.seed, "mix", 0, i).random()))
+        return index, np.reshape(mixes, (len(mixes), len(self.basis)))
+
+    def _breed(self, t: int) -> Ask:
+        """Crossover, then mutation: the ask for all offspring. The basis grows by one vector per mutant."""
+        members = self.state.members
+        children = self._children(t)
+        parents = np.concatenate([members.rows, children])
+        sound = np.concatenate([members.succeeded, np.ones(len(children), dtype=bool)])
+        mutated = [int(i) for i in np.flatnonzero(sound) if self._mutates(t, int(i))]
+        self._extend([self._noise(t, i) for i in mutated])
+        offspring = np.concatenate([children, parents[mutated]])
+        rows = np.pad(offspring, ((0, 0), (0, len(mutated))))
+        rows[len(children) :, parents.shape[1] :] = np.eye(len(mutated))
+        return self._ask(t, "offspring", range(len(members), len(members) + len(rows)), rows)
+
+    def _children(self, t: int) -> np.ndarray:
+        members = self.state.members
+        good, weights = members.succeeded, roulette_weights(members.utilities)
+        children = []
+        for i in range(len(members) // 2 if good.sum() >= 2 else 0):
+            rng = stream(self.seed, "crossover", t, i)
+            if rng.random() < self.config.cross_rate:
+                a, b = roulette(rng, weights, good, 2)
+                children.append(cross(members.rows[a], members.rows[b], weights[a], weights[b]))
+        return np.reshape(children, (len(children), len(self.basis)))
+
+    def _mutates(self, t: int, i: int) -> bool:
+        return bool(stream(self.seed, "mutation", t, i).random() < self.config.mutation_rate)
+
+    def _noise(self, t: int, i: int) -> NoiseVector:
+        rates = {"gene_rate": self.config.gene_rate, "sigma": self.config.sigma}
+        return NoiseVector(seed=self.seed, generation=t, particle=i, **rates)
+
+    def _extend(self, vectors: list[NoiseVector]) -> None:
+        self.basis = [*self.basis, *vectors]
+        map_rows(self.state, lambda rows: np.pad(rows, ((0, 0), (0, len(vectors)))))
+
+    def _members(self) -> tuple[Measured, Measured]:
+        return self.state.members, self.state.members
+
+    def rebase_plan(self) -> np.ndarray | None:
+        """Rows [R, J] of noise alone, whose vectors must be saved before `rebase`; None where nothing is to be done.
+
+        There is a plan when more than max_noise_vectors noise columns are alive (used by a row of the state: members,
+        velocities, personal bests, global best and worst) and the distinct noise parts of those rows are fewer. With
+        no such plan, an empty one [0, J] says that columns died and that `rebase([])` drops them.
+        """
+        self._require_boundary()
+        return plan(self.state, len(self.experts), self.config.max_noise_vectors)
+
+    def rebase(self, paths: Sequence[str]) -> None:
+        """Replace all noise columns by one `SavedVector` per row of the plan, in its order.
+
+        Each row of the state then uses 1.0 times the vector of its own noise part; expert coefficients stay as they
+        are. With an empty plan: drop the dead noise columns.
+
+        Raises:
+            ValueError: no plan is due, or there is not one path per row of the plan.
+        """
+        rows = self.rebase_plan()
+        n = len(self.experts)
+        if rows is None or len(paths) != len(rows) or len(set(paths)) < len(paths):
+            raise ValueError(f"{len(paths)} path(s) do not fit the re-basing plan: one distinct path per planned row")
+        if len(rows):
+            replace(self.state, n, rows)
+            self.basis = [*self.basis[:n], *(SavedVector(path) for path in paths)]
+        else:
+            kept = np.concatenate([np.ones(n, dtype=bool), alive(self.state, n)])
+            map_rows(self.state, lambda array: array[:, kept])
+            self.basis = [vector for vector, keep in zip(self.basis, kept, strict=True) if keep]

@@ -1,0 +1,115 @@
+"""GENOME+: GENOME with succession, a growing population, roulette selection and an ensemble.
+
+Yiqun Zhang and others, 2025, "Nature-Inspired Population-Based Evolution of Large Language Models", arXiv 2503.01155.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from evoswarm.config.search import GenomePlus
+from evoswarm.search.base import Steps
+from evoswarm.search.genetic import GeneticSearch, GeneticState
+from evoswarm.search.operators import elite_count, improve, pull, select_by_roulette, top
+from evoswarm.search.rng import stream
+from evoswarm.search.state import Measured, no_rows
+
+
+@dataclass
+class GenomePlusState(GeneticState):
+    """Line i of each belongs to member i."""
+
+    velocities: np.ndarray = field(default_factory=no_rows)
+    bests: Measured = field(default_factory=Measured)
+    step_length: float = 0.0
+
+
+class GenomePlusSearch(GeneticSearch):
+    """GENOME+ (arXiv 2503.01155). Population, crossover and mutation: see `GeneticSearch`. First velocities are 0.
+
+    Generation t, of M members with positions x, velocities v, personal bests p:
+
+    1. Succession, all members at once, with g and w the global best and worst as of the generation's start:
+           v <- [r_v f_v v + r_p f_p (p - x) + r_g f_g (g - x) + r_w f_w (x - w)] / C,   C = the sum of the r f
+           x <- x + step v;    once per generation: step <- factor step
+       r ~ U(0, 1) per member and term; where C = 0, v = 0; without a personal best the cognitive term is 0 and not in
+       C. Draws: "move"(t, i): random(4) = r_v, r_p, r_g, r_w. All moved rows are measured (particle = member index);
+       p improves on strict >. The ceil(elite_rate M) best members before the move (best first) join as they were, with
+       the utility they had, so that no move loses an elite.
+    2. Crossover and mutation over all these; the offspring are measured.
+    3. Selection down to max_population: the ceil(elite_rate max_population) best, then others by roulette on utility
+       without replacement. Where no more than max_population succeeded, all of these stay in their order and nothing is
+       drawn. Draws: "selection"(t, 0): choice(number of non-elites, places, replace=False, p = roulette weights).
+
+    Who joins starts with velocity 0 and itself as personal best. Failed members are dropped at selection, with their
+    personal bests; where none is left, the global best is the only member. The ranking is made of personal bests.
+    """
+
+    algorithm = "genome_plus"
+    config: GenomePlus
+    state: GenomePlusState
+    state_class = GenomePlusState
+
+    @property
+    def step_length(self) -> float:
+        return self.state.step_length
+
+    def _begin(self, population: Measured) -> None:
+        self._reset(population)
+        self.state.step_length = self.config.step_length
+
+    def _reset(self, members: Measured) -> None:
+        self.state.members, self.state.bests = members, members.take(slice(None))
+        self.state.velocities = np.zeros_like(members.rows)
+
+    def _advance(self, t: int) -> Steps:
+        before = self.state.members
+        elites = before.take(top(before.utilities, elite_count(self.config.elite_rate, len(before))))
+        rows = self._succeed(t)
+        self.state.members = yield self._ask(t, "succession", range(len(rows)), rows)
+        improve(self.state.bests, np.arange(len(rows)), self.state.members)
+        self._join(elites)
+        self._join((yield self._breed(t)))
+        self._select(t)
+
+    def _succeed(self, t: int) -> np.ndarray:
+        """The members' rows [M, J] after the succession move; sets velocities and step length."""
+        state, config = self.state, self.config
+        x = state.members.rows
+        randomness = np.array([stream(self.seed, "move", t, i).random(4) for i in range(len(x))])
+        state.velocities = pull(
+            x,
+            v=state.velocities,
+            p=state.bests.rows,
+            g=state.best.rows[0],
+            w=state.worst.rows[0],
+            has_best=state.bests.succeeded,
+            weights=randomness * [config.inertia, config.cognitive, config.social, config.repel],
+        )
+        moved = x + state.step_length * state.velocities
+        state.step_length *= config.step_length_factor
+        return moved
+
+    def _join(self, fresh: Measured) -> None:
+        state = self.state
+        state.members, state.bests = state.members.join(fresh), state.bests.join(fresh)
+        state.velocities = np.concatenate([state.velocities, np.zeros_like(fresh.rows)])
+
+    def _select(self, t: int) -> None:
+        state, places = self.state, self.config.max_population
+        keep = select_by_roulette(
+            stream(self.seed, "selection", t),
+            state.members.utilities,
+            places=places,
+            elites=elite_count(self.config.elite_rate, places),
+        )
+        if not len(keep):
+            self._reset(state.best.take([0]))
+            return
+        state.members, state.bests = state.members.take(keep), state.bests.take(keep)
+        state.velocities = state.velocities[keep]
+
+    def _members(self) -> tuple[Measured, Measured]:
+        return self.state.members, self.state.bests

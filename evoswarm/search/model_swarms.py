@@ -1,0 +1,141 @@
+"""Model Swarms: particle swarm optimisation over experts.
+
+Shangbin Feng and others, 2024, "Model Swarms: Collaborative Search to Adapt LLM Experts via Swarm Intelligence",
+arXiv 2410.11163.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from evoswarm.config.search import ModelSwarms
+from evoswarm.search.base import Search, Steps
+from evoswarm.search.operators import first_experts, improve, mix, pull
+from evoswarm.search.rng import stream
+from evoswarm.search.state import Measured, State, no_integers, no_rows
+
+
+@dataclass
+class SwarmState(State):
+    """`particles` holds positions with their last utilities, `bests` the personal bests."""
+
+    particles: Measured = field(default_factory=Measured)
+    velocities: np.ndarray = field(default_factory=no_rows)
+    bests: Measured = field(default_factory=Measured)
+    clocks: np.ndarray = field(default_factory=no_integers)
+    """Per particle: generation of its personal best or of its last restart, whichever is later."""
+    step_length: float = 0.0
+
+
+class ModelSwarmsSearch(Search):
+    """Model Swarms (arXiv 2410.11163). N particles with positions x, velocities v, personal bests p.
+
+    Population: the n successful experts in pool order, then N - n children w x_a + (1 - w) x_b of two distinct earlier
+    positions, w = 2 U(0, 1). With N < n: the best N experts, best first (ties by index). Failed experts stay out.
+    Draws: "populate"(0, i): choice(i, 2, replace=False), random().
+
+    Velocity: "random" x_j - x_i for another j; "zero"; "best" g - x_i.
+    Draws: "velocity"(0, i): j = integers(N - 1), plus 1 where j >= i.
+
+    Generation t, all particles at once, with g and w the global best and worst as of its start:
+
+        v <- [r_v f_v v + r_p f_p (p - x) + r_g f_g (g - x) + r_w f_w (x - w)] / C,   C = the sum of the r f
+        x <- x + step v;    once per generation: step <- max(factor step, min_step)
+
+    r ~ U(0, 1) per particle and term (1 without weight_randomness); where C = 0, v = 0. p improves on strict >.
+    Draws: "move"(t, i): random(4) = r_v, r_p, r_g, r_w.
+
+    Restart: a particle whose personal best or last restart is restart_patience * patience (at least 1) or more finished
+    generations old does x <- p, v <- 0 first, and its clock starts again; then it moves as usual.
+
+    Dropout: a dropped particle moves, is not evaluated, and keeps its last utility. Draws: "drop_generation"(t, 0):
+    random() < drop_generations; "drop_particle"(t, i): random() < drop_particles. A dropped generation counts.
+
+    A failed particle moves on; its utility is None for that generation. One that never succeeded has no personal best:
+    its cognitive term is 0 and not in C, and it does not restart.
+
+    Every move is affine: coefficients of a particle sum to 1 for ever.
+    """
+
+    algorithm = "model_swarms"
+    config: ModelSwarms
+    state: SwarmState
+    state_class = SwarmState
+
+    @property
+    def step_length(self) -> float:
+        return self.state.step_length
+
+    def _first_rows(self, experts: Measured) -> tuple[np.ndarray, np.ndarray]:
+        index = first_experts(experts.utilities, self.config.population)
+        rows = np.zeros((self.config.population, len(self.basis)))
+        rows[: len(index)] = experts.rows[index]
+        for i in range(len(index), len(rows)):
+            rng = stream(self.seed, "populate", 0, i)
+            a, b = rng.choice(i, 2, replace=False)
+            rows[i] = mix(rows[a], rows[b], 2 * rng.random())
+        return index, rows[len(index) :]
+
+    def _begin(self, population: Measured) -> None:
+        state = self.state
+        state.particles, state.bests = population, population.take(slice(None))
+        state.clocks = np.zeros(len(population), dtype=np.int64)
+        state.velocities = self._first_velocities(population.rows)
+        state.step_length = self.config.step_length
+
+    def _first_velocities(self, x: np.ndarray) -> np.ndarray:
+        if self.config.velocity == "zero":
+            return np.zeros_like(x)
+        if self.config.velocity == "best":
+            return self.state.best.rows - x
+        others = [int(stream(self.seed, "velocity", 0, i).integers(len(x) - 1)) for i in range(len(x))]
+        return x[[j + (j >= i) for i, j in enumerate(others)]] - x
+
+    def _advance(self, t: int) -> Steps:
+        self._restart()
+        self._move(t)
+        particles, bests = self.state.particles, self.state.bests
+        kept = np.flatnonzero(~self._dropped(t))
+        fresh = yield self._ask(t, "move", kept, particles.rows[kept])
+        particles.put(kept, fresh)
+        self.state.clocks[improve(bests, kept, fresh)] = t
+
+    def _restart(self) -> None:
+        if self.config.patience is None or self.config.restart_patience is None:
+            return
+        state, limit = self.state, max(1.0, self.config.restart_patience * self.config.patience)
+        stale = state.bests.succeeded & (self.generation - state.clocks >= limit)
+        state.particles.rows[stale] = state.bests.rows[stale]
+        state.velocities[stale] = 0
+        state.clocks[stale] = self.generation
+
+    def _move(self, t: int) -> None:
+        state, config = self.state, self.config
+        state.velocities = pull(
+            state.particles.rows,
+            v=state.velocities,
+            p=state.bests.rows,
+            g=state.best.rows[0],
+            w=state.worst.rows[0],
+            has_best=state.bests.succeeded,
+            weights=self._randomness(t) * [config.inertia, config.cognitive, config.social, config.repel],
+        )
+        state.particles.rows = state.particles.rows + state.step_length * state.velocities
+        state.step_length = max(config.step_length_factor * state.step_length, config.min_step_length)
+
+    def _randomness(self, t: int) -> np.ndarray:
+        n = len(self.state.particles)
+        if not self.config.weight_randomness:
+            return np.ones((n, 4))
+        return np.array([stream(self.seed, "move", t, i).random(4) for i in range(n)])
+
+    def _dropped(self, t: int) -> np.ndarray:
+        n, rate = len(self.state.particles), self.config.drop_particles
+        if stream(self.seed, "drop_generation", t).random() < self.config.drop_generations:
+            return np.ones(n, dtype=bool)
+        return np.array([stream(self.seed, "drop_particle", t, i).random() < rate for i in range(n)])
+
+    def _members(self) -> tuple[Measured, Measured]:
+        return self.state.particles, self.state.bests

@@ -1,0 +1,54 @@
+"""Re-basing: adding up the noise of many mutations so that the basis stays small.
+
+As a long lineage is cut by a checkpoint: the noise part of every living row is saved as one vector, and these vectors
+take the place of all noise columns. Living rows are all rows of a state. Columns [:n] are the experts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evoswarm.search.state import State, map_rows
+
+
+def noise_parts(state: State, n: int) -> np.ndarray:
+    """The noise columns of all living rows [L, J - n]."""
+    parts: list[np.ndarray] = []
+
+    def collect(rows: np.ndarray) -> np.ndarray:
+        parts.append(rows[:, n:])
+        return rows
+
+    map_rows(state, collect)
+    return np.concatenate([part for part in parts if len(part)]) + 0.0
+
+
+def alive(state: State, n: int) -> np.ndarray:
+    """Mask [J - n]: noise columns that a living row uses."""
+    return (noise_parts(state, n) != 0).any(axis=0)
+
+
+def plan(state: State, n: int, limit: int) -> np.ndarray | None:
+    """The distinct noise parts [R, J] to save, expert columns 0; [0, J] to drop dead columns; None for nothing."""
+    parts = noise_parts(state, n)
+    used = parts != 0
+    living = int(used.any(axis=0).sum())
+    distinct = np.unique(parts[used.any(axis=1)], axis=0)
+    rows = np.pad(distinct, ((0, 0), (n, 0)))
+    if living > limit and len(rows) < living:
+        return rows
+    return rows[:0] if living < parts.shape[1] else None
+
+
+def replace(state: State, n: int, rows: np.ndarray) -> None:
+    """Let every living row use, instead of its noise part, 1.0 times the column of the planned row that equals it."""
+    column = {line.tobytes(): k for k, line in enumerate(rows[:, n:])}
+
+    def change(array: np.ndarray) -> np.ndarray:
+        saved = np.zeros((len(array), len(rows)))
+        for i, part in enumerate(array[:, n:] + 0.0):
+            if part.any():
+                saved[i, column[part.tobytes()]] = 1.0
+        return np.concatenate([array[:, :n], saved], axis=1)
+
+    map_rows(state, change)

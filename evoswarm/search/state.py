@@ -1,0 +1,157 @@
+"""What a search remembers: rows with what was measured on them, and how a whole state becomes arrays and JSON.
+
+A state is a tree of dataclasses whose leaves are numpy arrays and JSON scalars. Every 2-D array in it holds rows [*, J]
+over the present basis, so widening the basis or re-basing it is one walk over the tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Self, get_type_hints
+
+import numpy as np
+
+FAILED = -np.inf
+"""In arrays: this row never succeeded. It is no best, no worst and no parent. Outside arrays it is None."""
+
+
+def no_rows() -> np.ndarray:
+    """Zero rows over no basis: what a state holds before generation 0 is finished."""
+    return np.zeros((0, 0))
+
+
+def _no_floats() -> np.ndarray:
+    return np.zeros(0)
+
+
+def no_integers() -> np.ndarray:
+    """An empty array of int64."""
+    return np.zeros(0, dtype=np.int64)
+
+
+def to_optional(utility: float) -> float | None:
+    """A utility of an array as callers see it: None where the evaluation failed."""
+    return None if utility == FAILED else float(utility)
+
+
+@dataclass(frozen=True, eq=False)
+class Best:
+    """One measured row worth knowing: the global best, the global worst, or an entry of the ranking.
+
+    `generation` and `particle` say in which ask it was measured. In generation 0 the raw experts carry the particle
+    number of their phase (the expert's index), unless they are reported as members of the population.
+    """
+
+    row: np.ndarray
+    utility: float
+    generation: int
+    particle: int
+
+
+@dataclass
+class Measured:
+    """M rows and what was measured on them: rows [M, J], the others [M]; a utility of -inf means failed."""
+
+    rows: np.ndarray = field(default_factory=no_rows)
+    utilities: np.ndarray = field(default_factory=_no_floats)
+    generations: np.ndarray = field(default_factory=no_integers)
+    particles: np.ndarray = field(default_factory=no_integers)
+
+    @classmethod
+    def of(cls, rows: np.ndarray, utilities: np.ndarray, *, generation: int, particles: Any) -> Self:
+        """Rows that were all measured in one generation. Everything is copied."""
+        ids = np.array(particles, dtype=np.int64)
+        return cls(rows.copy(), utilities.copy(), np.full(len(rows), generation, dtype=np.int64), ids)
+
+    def __len__(self) -> int:
+        return len(self.utilities)
+
+    @property
+    def succeeded(self) -> np.ndarray:
+        """Mask [M]: the evaluation did not fail."""
+        return self.utilities != FAILED
+
+    def take(self, index: Any) -> Measured:
+        """A copy of the entries that an index array or mask picks, in its order."""
+        return Measured(*(getattr(self, part.name)[index].copy() for part in fields(self)))
+
+    def put(self, index: np.ndarray, entries: Measured) -> None:
+        """Overwrite the entries at `index`, in place, by copies."""
+        for part in fields(self):
+            getattr(self, part.name)[index] = getattr(entries, part.name)
+
+    def join(self, other: Measured) -> Measured:
+        """These entries, then the other's."""
+        return Measured(*(np.concatenate([getattr(self, p.name), getattr(other, p.name)]) for p in fields(self)))
+
+    def best(self, i: int) -> Best:
+        """Entry i for a caller; its row is a copy."""
+        return Best(self.rows[i].copy(), float(self.utilities[i]), int(self.generations[i]), int(self.particles[i]))
+
+
+@dataclass
+class State:
+    """What every search remembers. `best` and `worst` hold one entry each from the first success on."""
+
+    expert_utilities: np.ndarray = field(default_factory=_no_floats)
+    best: Measured = field(default_factory=Measured)
+    worst: Measured = field(default_factory=Measured)
+
+    def observe(self, fresh: Measured) -> None:
+        """Let the global best (strict >) and the global worst (strict <) learn of new measurements.
+
+        Among equals the entry that was measured first stays; within `fresh`, the one that stands first.
+        """
+        done = fresh.take(fresh.succeeded)
+        if not len(done):
+            return
+        top, low = int(done.utilities.argmax()), int(done.utilities.argmin())
+        if not len(self.best) or done.utilities[top] > self.best.utilities[0]:
+            self.best = done.take([top])
+        if not len(self.worst) or done.utilities[low] < self.worst.utilities[0]:
+            self.worst = done.take([low])
+
+
+def map_rows(tree: Any, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Replace every 2-D array (rows [*, J]) of a state by `change(array)`, in place."""
+    for part in fields(tree):
+        value = getattr(tree, part.name)
+        if is_dataclass(value):
+            map_rows(value, change)
+        elif isinstance(value, np.ndarray) and value.ndim == 2:
+            setattr(tree, part.name, change(value))
+
+
+def flatten(tree: Any, prefix: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """A state as arrays and JSON scalars under dotted names. Arrays are copies."""
+    arrays: dict[str, np.ndarray] = {}
+    scalars: dict[str, Any] = {}
+    for part in fields(tree):
+        name, value = prefix + part.name, getattr(tree, part.name)
+        if is_dataclass(value):
+            inner = flatten(value, name + ".")
+            arrays |= inner[0]
+            scalars |= inner[1]
+        elif isinstance(value, np.ndarray):
+            arrays[name] = value.copy()
+        else:
+            scalars[name] = value
+    return arrays, scalars
+
+
+def unflatten(kind: type, arrays: Mapping[str, np.ndarray], scalars: Mapping[str, Any], prefix: str = "") -> Any:
+    """The inverse of `flatten`.
+
+    Raises:
+        KeyError: a field is missing.
+    """
+    values: dict[str, Any] = {}
+    for name, hint in get_type_hints(kind).items():
+        if is_dataclass(hint):
+            values[name] = unflatten(hint, arrays, scalars, prefix + name + ".")  # type: ignore[arg-type]
+        elif hint is np.ndarray:
+            values[name] = np.array(arrays[prefix + name])
+        else:
+            values[name] = scalars[prefix + name]
+    return kind(**values)

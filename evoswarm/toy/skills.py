@@ -1,0 +1,149 @@
+"""Synthetic skills: pure functions from a random generator to a question and its answer.
+
+Four skills rewrite a string, three work on numbers and counts, three recall facts about made-up people. Compositions
+chain two string skills: the base sees them now and then, no expert is trained on one.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+LETTERS = "abcdefghij"
+FACTS = {
+    "eats": ("figs", "oats", "eggs", "nuts", "peas", "rice", "corn", "beef", "kale", "plum", "soup", "cake"),
+    "home": ("oslo", "lima", "rome", "bonn", "cork", "nice", "bath", "york", "kiel", "graz", "pisa", "faro"),
+    "work": ("cook", "maid", "monk", "page", "bard", "poet", "serf", "king", "duke", "sage", "aide", "guru"),
+}
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question, its answer, and the skill it asks for.
+
+    Example:
+        Example("rev dbac", "cabd", "rev")
+    """
+
+    question: str
+    answer: str
+    skill: str
+
+
+Skill = Callable[[random.Random], Example]
+
+
+def rev(text: str) -> str:
+    """The text backwards."""
+    return text[::-1]
+
+
+def order(text: str) -> str:
+    """The letters in alphabetical order."""
+    return "".join(sorted(text))
+
+
+def shift(text: str) -> str:
+    """Each letter replaced by the next one of `LETTERS`; the last becomes the first."""
+    return "".join(LETTERS[(LETTERS.index(letter) + 1) % len(LETTERS)] for letter in text)
+
+
+def rotate(text: str) -> str:
+    """The first letter moved to the end."""
+    return text[1:] + text[:1]
+
+
+TRANSFORMS: dict[str, Callable[[str], str]] = {"rev": rev, "sort": order, "next": shift, "rot": rotate}
+
+
+def transform(*names: str, lengths: Sequence[int] = (4, 5, 6)) -> Skill:
+    """The skill of applying the named transforms, first to last, to a random string of one of `lengths`."""
+
+    def draw(rng: random.Random) -> Example:
+        text = answer = "".join(rng.choices(LETTERS, k=rng.choice(lengths)))
+        for name in names:
+            answer = TRANSFORMS[name](answer)
+        return Example(f"{' '.join(names)} {text}", answer, " ".join(names))
+
+    return draw
+
+
+def add(rng: random.Random) -> Example:
+    """The sum of two numbers of up to two digits."""
+    a, b = rng.randint(1, 99), rng.randint(1, 99)
+    return Example(f"add {a} {b}", str(a + b), "add")
+
+
+def largest(rng: random.Random) -> Example:
+    """The largest of three two-digit numbers."""
+    numbers = [rng.randint(10, 99) for _ in range(3)]
+    return Example(f"max {' '.join(map(str, numbers))}", str(max(numbers)), "max")
+
+
+def count(rng: random.Random) -> Example:
+    """How often a letter occurs in a string of six to eight letters out of four."""
+    text = "".join(rng.choices(LETTERS[:4], k=rng.randint(6, 8)))
+    letter = rng.choice(LETTERS[:4])
+    return Example(f"cnt {letter} {text}", str(text.count(letter)), "cnt")
+
+
+def _people(number: int = 400) -> tuple[str, ...]:
+    rng = random.Random("people")
+    names = [a + b + c + d for a in "bdfgklmnprstvz" for b in "aeiou" for c in "bdgklmnrstv" for d in "aiou"]
+    return tuple(sorted(rng.sample(names, number)))
+
+
+PEOPLE = _people()
+
+
+def fact(relation: str, person: str) -> str:
+    """What `person` eats, where their home is or what their work is: always the same, and to be learnt by heart."""
+    return random.Random(f"{relation} {person}").choice(FACTS[relation])
+
+
+def recall(relation: str) -> Skill:
+    """The skill of knowing one relation of every person."""
+
+    def draw(rng: random.Random) -> Example:
+        person = rng.choice(PEOPLE)
+        return Example(f"{relation} {person}", fact(relation, person), relation)
+
+    return draw
+
+
+SKILLS: dict[str, Skill] = {
+    **{name: transform(name) for name in TRANSFORMS},
+    "add": add,
+    "max": largest,
+    "cnt": count,
+    **{relation: recall(relation) for relation in FACTS},
+}
+"""One skill per expert, by the word that begins its questions."""
+
+COMPOSITIONS: dict[str, Skill] = {
+    f"{first} {second}": transform(first, second)
+    for first in TRANSFORMS
+    for second in TRANSFORMS
+    if first != second and second != "sort"
+}
+"""Two transforms in turn. Sorting last would forget the first step, so it is left out."""
+
+
+def held_out(example: Example) -> bool:
+    """Whether the question is kept for evaluation: a tenth of them, chosen by the text alone.
+
+    Facts are never held out: what was never told cannot be recalled.
+    """
+    return example.skill not in FACTS and zlib.crc32(example.question.encode()) % 10 == 0
+
+
+def draw(skill: Skill, rng: random.Random, number: int, *, evaluation: bool) -> list[Example]:
+    """`number` examples of one side of the held-out line; facts serve both sides. Repeats may occur."""
+    found: list[Example] = []
+    while len(found) < number:
+        example = skill(rng)
+        if example.skill in FACTS or held_out(example) == evaluation:
+            found.append(example)
+    return found

@@ -1,0 +1,79 @@
+"""The target tasks: mixtures and chains of skills that no single expert serves, in the Model Swarms JSON format."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from evoswarm.toy.skills import COMPOSITIONS, FACTS, SKILLS, Example, draw
+
+VALIDATION, TEST = 200, 1000
+LETTERED = "ABCD"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Shares of skills or compositions, and whether a question comes with four options."""
+
+    shares: Mapping[str, float]
+    multiple_choice: bool = False
+
+
+TARGETS: dict[str, Target] = {
+    "trio": Target({"rev": 1, "cnt": 1, "add": 1}),
+    "chain": Target({"rev next": 1, "rot next": 1, "next rev": 1, "next rot": 1}),
+    "people": Target({"eats": 1, "home": 1, "work": 1}, multiple_choice=True),
+    "office": Target({"max": 4, "sort": 2, "work": 3, "rot": 1}),
+}
+
+
+def counts(shares: Mapping[str, float], number: int) -> dict[str, int]:
+    """`number` split by the shares; what rounding leaves over goes to the first ones."""
+    total = sum(shares.values())
+    whole = {name: int(number * share / total) for name, share in shares.items()}
+    for name in list(whole)[: number - sum(whole.values())]:
+        whole[name] += 1
+    return whole
+
+
+def distinct(name: str, number: int, rng: random.Random) -> list[Example]:
+    """`number` different questions of one skill or composition, from the held-out side."""
+    skill = SKILLS.get(name) or COMPOSITIONS[name]
+    found: dict[str, Example] = {}
+    while len(found) < number:
+        example = draw(skill, rng, 1, evaluation=True)[0]
+        found.setdefault(example.question, example)
+    return list(found.values())
+
+
+def record(example: Example, number: int, rng: random.Random, *, multiple_choice: bool) -> dict[str, Any]:
+    """One record: the answer is the text, or the letter of one of four options of the same relation."""
+    shared = {"question": example.question, "id": number, "domain": example.skill}
+    if not multiple_choice:
+        return shared | {"answer": example.answer}
+    others = [text for text in FACTS[example.skill] if text != example.answer]
+    options = rng.sample([example.answer, *rng.sample(others, len(LETTERED) - 1)], len(LETTERED))
+    choices = dict(zip(LETTERED, options, strict=True))
+    return shared | {"choices": choices, "answer": LETTERED[options.index(example.answer)]}
+
+
+def make_target(name: str, *, seed: int) -> dict[str, Any]:
+    """The target as plain JSON: `dev` (validation) and `test`, without a question in common."""
+    target, rng = TARGETS[name], random.Random(f"target {name} {seed}")
+    splits: dict[str, list[Example]] = {"dev": [], "test": []}
+    test_counts = counts(target.shares, TEST)
+    for skill, number in counts(target.shares, VALIDATION).items():
+        examples = distinct(skill, number + test_counts[skill], rng)
+        splits["dev"] += examples[:number]
+        splits["test"] += examples[number:]
+    records: dict[str, list[dict[str, Any]]] = {}
+    for split, examples in splits.items():
+        rng.shuffle(examples)
+        start = sum(map(len, records.values()))
+        records[split] = [
+            record(example, start + position, rng, multiple_choice=target.multiple_choice)
+            for position, example in enumerate(examples)
+        ]
+    return {"dataset": name, **records}

@@ -1,0 +1,69 @@
+"""Supervised training of the toy base and of its experts: next-token loss on the answer and its end alone."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from evoswarm.toy.skills import Example, Skill, draw
+from evoswarm.toy.tokenizer import EOS, prompt_text
+
+IGNORE = -100
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, examples: list[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and labels, both int64 [B, T], padded on the right; labels are `IGNORE` outside the answer."""
+    prompts = tokenizer([prompt_text(e.question) for e in examples]).input_ids
+    answers = tokenizer([e.answer + EOS for e in examples]).input_ids
+    width = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
+    ids = torch.full((len(examples), width), int(tokenizer.pad_token_id))
+    labels = torch.full_like(ids, IGNORE)
+    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        end = len(prompt) + len(answer)
+        ids[row, :end] = torch.tensor(prompt + answer)
+        labels[row, len(prompt) : end] = torch.tensor(answer)
+    return ids, labels
+
+
+def learning_rate(step: int, steps: int, peak: float, warm_up: float = 0.1) -> float:
+    """Linear warm-up over the first part of the steps, then a cosine down to a tenth of the peak."""
+    warm = max(1, int(warm_up * steps))
+    if step < warm:
+        return peak * (step + 1) / warm
+    return peak * (0.55 + 0.45 * math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def train(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    mixture: Mapping[Skill, float],
+    *,
+    steps: int,
+    batch_size: int,
+    peak: float,
+    weight_decay: float = 0.0,
+    seed: str,
+    log: Callable[[str], None],
+) -> None:
+    """Train the parameters that require a gradient on questions drawn from `mixture` (skill to share), in place."""
+    rng = random.Random(seed)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=weight_decay)
+    model.train()
+    for step in range(steps):
+        skills = rng.choices(list(mixture), weights=list(mixture.values()), k=batch_size)
+        ids, labels = encode(tokenizer, [draw(skill, rng, 1, evaluation=False)[0] for skill in skills])
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps, peak)
+        loss = model(input_ids=ids, labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if (step + 1) % 100 == 0 or step + 1 == steps:
+            log(f"{seed}: step {step + 1}/{steps}, loss {loss.item():.3f}")
+    model.eval()

@@ -1,0 +1,82 @@
+"""A utility that the user writes as a Python function."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import math
+import numbers
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from evoswarm.config.utility import Custom
+from evoswarm.errors import UserError
+from evoswarm.utility.readers import one_line
+from evoswarm.utility.task import TaskUtility
+from evoswarm.utility.types import Outcome, Response, Split
+
+
+class CustomUtility(TaskUtility[Custom]):
+    """The mean of `f(example, response)`.
+
+    An example for which the function raises, or returns anything but a finite number, has failed: it gets no score, and
+    the outcome says why. Answers are not voted on. Only few-shot prompts need the field `answer`.
+
+    Raises:
+        UserError: the function cannot be imported.
+    """
+
+    votes = False
+
+    def __init__(self, config: Custom, *, root: Path) -> None:
+        self._function = import_function(config.function, root=root)
+        super().__init__(config, root=root)
+
+    def outcome(self, split: Split, index: int, response: Response) -> Outcome:
+        """Call the function with a copy of the example's fields."""
+        assert isinstance(response, str)
+        name = self.config.function
+        try:
+            value = _plain(self._function(copy.deepcopy(self.example(split, index)), response))
+        except Exception as error:  # whatever the user's code raises is this example's failure, not the run's
+            return Outcome(None, None, f"{name} raised {type(error).__name__}: {one_line(error)}")
+        if not isinstance(value, numbers.Real):
+            return Outcome(None, None, f"{name} returned {type(value).__name__}, not a number")
+        if not math.isfinite(value):
+            return Outcome(None, None, f"{name} returned {value}, not a finite number")
+        return Outcome(float(value), None)
+
+    def score(self, split: Split, index: int, prediction: str) -> float:
+        """Not offered: there are no predictions."""
+        raise ValueError(f"{self.config.function} has no predictions")
+
+
+def import_function(path: str, *, root: Path) -> Callable[..., Any]:
+    """Import `module:function`, also from `root`, which is put to the end of the import path and stays there.
+
+    Raises:
+        UserError: the module cannot be imported, or has no such function.
+    """
+    module_name, _, name = path.partition(":")
+    folder = str(root.resolve())
+    # At the end: a data folder or script beside the config file must never hide an installed package.
+    if folder not in sys.path:
+        sys.path.append(folder)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # importing runs the user's code, which may raise anything
+        problem = f"cannot import {module_name}: {type(error).__name__}: {one_line(error)}"
+        raise UserError(f"utility.function {path}: {problem}; put the module into {folder} or install it") from None
+    function = getattr(module, name, None)
+    if not callable(function):
+        place = getattr(module, "__file__", None) or module_name
+        raise UserError(f"utility.function {path}: {place} has no function {name}; define it or correct the name")
+    return function
+
+
+def _plain(value: Any) -> Any:
+    """A number out of a NumPy or torch scalar."""
+    item = getattr(value, "item", None)
+    return item() if callable(item) else value

@@ -1,0 +1,189 @@
+"""From files to examples: splits, column mapping, few-shot examples, limits, hash, and warnings about the data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from evoswarm.config.utility import Data
+from evoswarm.errors import UserError
+from evoswarm.utility.readers import Source, read
+from evoswarm.utility.types import SPLITS, Split
+
+
+@dataclass(frozen=True)
+class Example:
+    """One record after column mapping. `fields["id"]` is always there; `where` names file, split and record."""
+
+    fields: dict[str, Any]
+    where: str
+
+    def get(self, name: str) -> Any:
+        """The field `name`.
+
+        Raises:
+            UserError: it is missing or null.
+        """
+        if self.fields.get(name) is None:
+            raise UserError(_missing(self.where, name, self.fields))
+        return self.fields[name]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The examples in use."""
+
+    splits: dict[Split, list[Example]]
+    shots: list[Example]
+    """Few-shot examples, in the order in which they are shown."""
+    shot_text: str | None
+    """Few-shot examples that the file gives as finished text (`icl_prompt`)."""
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of everything here that reaches a prompt or a score."""
+        content: list[Any] = [[example.fields for example in self.splits[split]] for split in SPLITS]
+        content += [[example.fields for example in self.shots], self.shot_text]
+        text = json.dumps(content, sort_keys=True, default=repr)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_examples(config: Data, *, root: Path, few_shot: int = 0) -> Examples:
+    """Read both splits.
+
+    Few-shot examples come from the file's `icl_prompt`: finished text is taken whole, whatever the number asked for; of
+    a list of records, the first `few_shot`. Without `icl_prompt` they are the last `few_shot` records of the validation
+    split, which then no longer holds them. Limits apply afterwards.
+
+    Args:
+        config: The `data` section.
+        root: Folder that relative paths start from.
+        few_shot: Number of solved examples.
+
+    Raises:
+        UserError: anything in the data that a user has to put right.
+    """
+    source = read(resolve(config.path, root))
+    records, where = _split(source, config.validation, "validation", root)
+    shot_text, shots = (None, []) if few_shot == 0 else _icl_prompt(source, config, few_shot)
+    if few_shot and shot_text is None and not shots:
+        if len(records) <= few_shot:
+            raise UserError(f"{where}: {len(records)} records are too few for few_shot: {few_shot}; lower it")
+        shots = _examples(records, config, where)[-few_shot:]
+        records = records[:-few_shot]
+    validation, warnings = _unique(_examples(records[: config.limit], config, where), where)
+    test: list[Example] = []
+    if config.test is not None:
+        records, where = _split(source, config.test, "test", root)
+        test, more = _unique(_examples(records[: config.test_limit], config, where), where)
+        warnings += more
+    return Examples({"validation": validation, "test": test}, shots, shot_text, warnings)
+
+
+def overlap_warnings(questions: dict[Split, list[str]], ids: dict[Split, list[Any]], *, path: Path) -> list[str]:
+    """Say how many questions of the test split also are in the validation split; white space does not count."""
+    keys = {split: [" ".join(question.split()) for question in questions[split]] for split in SPLITS}
+    known = set(keys["validation"])
+    repeated = [i for i, key in enumerate(keys["test"]) if key in known]
+    if not repeated:
+        return []
+    advice = "the test utility says less about new data; use another test split"
+    if sorted(keys["validation"]) == sorted(keys["test"]):
+        return [f"{path}: THE VALIDATION AND THE TEST SPLIT ARE EQUAL, all {len(repeated)} questions; {advice}"]
+    first = ", ".join(str(ids["test"][i]) for i in repeated[:5])
+    return [
+        f"{path}: THE SPLITS OVERLAP: {len(repeated)} of {len(keys['test'])} test questions are also in the validation "
+        f"split (first test ids: {first}); {advice}"
+    ]
+
+
+def resolve(path: str | Path, root: Path) -> Path:
+    """`path`, from `root` where it is relative."""
+    return root / Path(path).expanduser()
+
+
+def _split(source: Source, name: str, split: Split, root: Path) -> tuple[list[Any], str]:
+    """The records of the split that `name` means, and "file: split" for messages."""
+    if source.splits is not None and name in source.splits:
+        return _checked(source.splits[name], f"{source.path}: {name}")
+    other = resolve(name, root)
+    if other.is_file() or other.suffix.lower() in {".json", ".jsonl", ".csv", ".parquet"}:
+        second = read(other)
+        if second.splits is not None:
+            raise UserError(f"{other}: data.{split} needs a file with one split, and this one has {_names(second)}")
+        return _checked(second.records, f"{other}: {split}")
+    if source.splits is not None:
+        raise UserError(f"{source.path}: no split {name!r}; set data.{split} to one of: {_names(source)}")
+    if split == "validation" and name == Data.model_fields["validation"].default:
+        return _checked(source.records, f"{source.path}: {split}")
+    hint = " or to null" if split == "test" else ", or leave it out to use this one"
+    raise UserError(f"{source.path}: holds one split, no {name!r}; set data.{split} to the path of another file{hint}")
+
+
+def _names(source: Source) -> str:
+    return ", ".join(source.splits or ())
+
+
+def _checked(records: Any, where: str) -> tuple[list[Any], str]:
+    listed = list(records)
+    if not listed:
+        raise UserError(f"{where}: the split is empty; give it records or choose another")
+    for index, record in enumerate(listed):
+        if not isinstance(record, dict):
+            raise UserError(f"{where}[{index}]: a record is an object of named fields, not {type(record).__name__}")
+    return listed, where
+
+
+def _examples(records: Sequence[dict[str, Any]], config: Data, where: str) -> list[Example]:
+    return [_example(record, config.columns, f"{where}[{index}]", index) for index, record in enumerate(records)]
+
+
+def _example(record: dict[str, Any], columns: Mapping[str, str], place: str, index: int) -> Example:
+    identity = record.get(columns.get("id", "id"))
+    identity = str(index) if identity is None else str(identity)
+    where = f"{place} (id {identity[:40]!r})"
+    for name, column in columns.items():
+        if column not in record:
+            problem = f"data.columns maps {name!r} to {column!r}, which is missing"
+            raise UserError(f"{where}: {problem}; the record has {', '.join(map(str, record))}; correct the mapping")
+    return Example({**record, **{name: record[column] for name, column in columns.items()}, "id": identity}, where)
+
+
+def _missing(where: str, name: str, fields: dict[str, Any]) -> str:
+    state = "is null" if name in fields else "is missing"
+    return (
+        f"{where}: field {name!r} {state}; the record has {', '.join(map(str, fields))}; "
+        f"name the right one with data.columns, as in columns: {{{name}: ...}}"
+    )
+
+
+def _icl_prompt(source: Source, config: Data, few_shot: int) -> tuple[str | None, list[Example]]:
+    prompt, where = source.icl_prompt, f"{source.path}: icl_prompt"
+    if prompt is None or isinstance(prompt, str):
+        return prompt, []
+    if not isinstance(prompt, list):
+        raise UserError(f"{where}: must be text or a list of records, not {type(prompt).__name__}")
+    records, _ = _checked(prompt, where)
+    if len(records) < few_shot:
+        raise UserError(f"{where}: {len(records)} records are too few for few_shot: {few_shot}; lower it")
+    return None, _examples(records[:few_shot], config, where)
+
+
+def _unique(examples: list[Example], where: str) -> tuple[list[Example], list[str]]:
+    """Where ids are repeated, the record's index in place of every id of the split, and a warning."""
+    counts = Counter(example.fields["id"] for example in examples)
+    repeated = [identity for identity, count in counts.items() if count > 1]
+    if not repeated:
+        return examples, []
+    numbered = [replace(e, fields={**e.fields, "id": str(index)}) for index, e in enumerate(examples)]
+    extra = len(examples) - len(counts)
+    return numbered, [
+        f"{where}: {extra} of {len(examples)} ids repeat an earlier one (first: {repeated[0]!r}); "
+        "record indices are used as ids instead"
+    ]

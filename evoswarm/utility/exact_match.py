@@ -1,0 +1,70 @@
+"""Share of answers that equal the reference as a whole."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from evoswarm.config.utility import ExactMatch
+from evoswarm.errors import UserError
+from evoswarm.utility.data import Example
+from evoswarm.utility.parsing import last_match, last_number, normalise
+from evoswarm.utility.task import TaskUtility, refuse
+from evoswarm.utility.types import Outcome, Response, Split
+
+
+class ExactMatchUtility(TaskUtility[ExactMatch]):
+    """1.0 where the answer equals the reference as text or as a number, never as a substring.
+
+    The field `answer` is the reference, or a list of references of which any will do. In numeric mode a reference is
+    its last number, so that worked solutions that end in the number serve too. The prediction is the normalised text,
+    or the number in canonical form.
+
+    Raises:
+        UserError: `extract` is no regular expression, or a reference is empty or holds no number.
+    """
+
+    def __init__(self, config: ExactMatch, *, root: Path) -> None:
+        try:
+            self._pattern = None if config.extract is None else re.compile(config.extract)
+        except re.error as error:
+            raise UserError(f"utility.extract {config.extract!r} is not a regular expression: {error}") from None
+        super().__init__(config, root=root)
+
+    def prepare(self, example: Example) -> Example:
+        """Check that each reference can be matched."""
+        self._read_references(example)
+        return example
+
+    def answer(self, example: Example) -> str:
+        """The first reference, as the file has it."""
+        return str(_listed(example.get("answer"))[0]).strip()
+
+    def outcome(self, split: Split, index: int, response: Response) -> Outcome:
+        """Find the answer in the generated text and compare."""
+        assert isinstance(response, str)
+        found = response if self._pattern is None else last_match(self._pattern, response)
+        return self.judge(split, index, None if found is None else self._comparable(found))
+
+    def score(self, split: Split, index: int, prediction: str) -> float:
+        """1.0 where the prediction is one of the references."""
+        return float(prediction in self._read_references(self._examples[split][index]))
+
+    def _comparable(self, text: str) -> str | None:
+        if self.config.mode == "numeric":
+            return last_number(text)
+        ignore = {"ignore_case": self.config.ignore_case, "ignore_punctuation": self.config.ignore_punctuation}
+        return normalise(text, **ignore) or None
+
+    def _read_references(self, example: Example) -> set[str]:
+        references = _listed(example.get("answer"))
+        comparable = {self._comparable(str(reference)) for reference in references}
+        if not references or None in comparable:
+            lacks = "holds no number" if self.config.mode == "numeric" else "is empty after normalisation"
+            raise refuse(example, f"answer {str(example.get('answer'))[:60]!r} {lacks}")
+        return {reference for reference in comparable if reference is not None}
+
+
+def _listed(answer: Any) -> list[Any]:
+    return answer if isinstance(answer, list) else [answer]

@@ -1,0 +1,78 @@
+"""Accuracy on questions with lettered options."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from evoswarm.config.utility import MultipleChoice
+from evoswarm.utility.choices import read_choices
+from evoswarm.utility.data import Example
+from evoswarm.utility.parsing import parse_choice
+from evoswarm.utility.prompts import delimiter, with_choices
+from evoswarm.utility.task import TaskUtility, refuse
+from evoswarm.utility.types import Choose, OptionScore, Outcome, Prompt, Request, Response, Split
+
+
+class MultipleChoiceUtility(TaskUtility[MultipleChoice]):
+    """1.0 where the likeliest option, or the option parsed from generated text, is the right one.
+
+    loglikelihood: argmax over options of log P(option | prompt), or of that divided by the option's length in bytes
+    (without the space before it) or in tokens; the first of equal options. The prediction is always the letter.
+
+    Options are letters unless `options: texts`; then they are shown in the prompt (see `with_choices`). The field
+    `choices` and the field `answer` may have any of the shapes that `read_choices` and `Choices.letter_of` understand.
+    """
+
+    def template(self) -> str:
+        """The user's template, with the options shown where the model answers with a letter."""
+        return with_choices(super().template()) if self._letters else super().template()
+
+    def prepare(self, example: Example) -> Example:
+        """Put `choices` as letter to text, and `answer` as a letter."""
+        value, answer = example.get("choices"), example.get("answer")
+        try:
+            choices = read_choices(value)
+            fields = {**example.fields, "choices": choices.texts, "answer": choices.letter_of(answer)}
+        except ValueError as problem:
+            raise refuse(example, problem) from None
+        return replace(example, fields=fields)
+
+    def answer(self, example: Example) -> str:
+        """The letter, or with `options: texts` the text."""
+        letter: str = example.fields["answer"]
+        return letter if self._letters else example.fields["choices"][letter]
+
+    def request(self, example: Example, prompt: Prompt) -> Request:
+        """Options as continuations, or text to generate."""
+        if self.config.method == "generate":
+            return super().request(example, prompt)
+        space = delimiter(prompt)
+        return Choose(prompt, tuple(space + option for option in self._options(example)))
+
+    def outcome(self, split: Split, index: int, response: Response) -> Outcome:
+        """Choose the option and compare. Option scores that are not numbers fail the example."""
+        example = self._examples[split][index]
+        if isinstance(response, str):
+            return self.judge(split, index, parse_choice(response, example.fields["choices"]))
+        values = [self._value(*pair) for pair in zip(response, self._options(example), strict=True)]
+        if any(math.isnan(value) or value == math.inf for value in values):
+            return Outcome(None, None, f"{example.where}: the log-likelihoods of the options are not numbers")
+        return self.judge(split, index, list(example.fields["choices"])[values.index(max(values))])
+
+    def score(self, split: Split, index: int, prediction: str) -> float:
+        """1.0 for the right letter."""
+        return float(prediction == self._examples[split][index].fields["answer"])
+
+    @property
+    def _letters(self) -> bool:
+        return self.config.method == "generate" or self.config.options == "letters"
+
+    def _options(self, example: Example) -> Sequence[str]:
+        choices: dict[str, str] = example.fields["choices"]
+        return list(choices) if self._letters else list(choices.values())
+
+    def _value(self, score: OptionScore, option: str) -> float:
+        lengths = {"none": 1, "bytes": len(option.encode()), "tokens": max(score.tokens, 1)}
+        return score.logprob / lengths[self.config.normalise]

@@ -1,0 +1,110 @@
+"""Reads an answer out of generated text: a letter, a number, a regular expression's match, or the text itself.
+
+Nothing is ever taken out of the middle of a word or of a longer number.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from collections.abc import Mapping
+from decimal import Decimal
+
+# "A" and "I" are words too: before a small-letter word they are letters only where that word goes on about the answer.
+_GOES_ON = r"(?:because|since|as|is|which|due|though|but)\b|(?:and|or)\s+[A-Z](?![\w'’])"
+_LETTER = rf"(?![AI]\s+(?!{_GOES_ON})[a-z])([A-Z])(?![\w'’])"
+_ALONE = re.compile(r"[\s\"'*_(\[{]*([A-Z])[\s\"'*_)\]}.:]*", re.ASCII)
+_STATED = re.compile(
+    r"(?:(?i:\banswer\b ?(?:is|was|will be|would be|should be)? ?[:=]? ?(?:option |choice )?)"
+    r"|\\boxed\{ ?)(?:\\text\{)?[\"'*_(\[{]*" + _LETTER + r"(?! ?(?:,|/|&|and\b|or\b) ?[A-Z](?![\w'’]))"
+)
+_LEADING = re.compile(r"[\s\"'*_(\[{]*([A-Z])[.):\]}*](?!\w)")
+_STANDING = re.compile(r"(?<![\w'’])" + _LETTER)
+
+
+def parse_choice(text: str, choices: Mapping[str, str]) -> str | None:
+    """The letter that a generated answer gives, or None where it gives none or leaves several open.
+
+    The first of these that applies decides:
+    1. the first line is a letter and nothing else: `C`, `(C).`, `**C**`;
+    2. the last statement of an answer: `the answer is C`, `Answer: (C)`, `\\boxed{C}`;
+    3. the text starts with a marked letter: `C) Paris`, `C. Paris`;
+    4. the text is one option's text, without regard to case, white space and punctuation;
+    5. exactly one letter of the options stands alone in the text: `I would choose C`.
+
+    Args:
+        text: Generated text.
+        choices: Letter to the option's text.
+    """
+    first_line = _ALONE.fullmatch(text.strip().partition("\n")[0])
+    flat = " ".join(text.split())
+    stated = _STATED.findall(flat)
+    leading = _LEADING.match(flat)
+    if first_line or stated or leading:
+        letter = first_line[1] if first_line else stated[-1] if stated else leading[1] if leading else ""
+        return letter if letter in choices else None
+    given = normalise(text, ignore_case=True, ignore_punctuation=True)
+    same = [k for k, v in choices.items() if normalise(v, ignore_case=True, ignore_punctuation=True) == given]
+    if len(same) == 1 and given:
+        return same[0]
+    standing = set(_STANDING.findall(flat)) & set(choices)
+    return standing.pop() if len(standing) == 1 else None
+
+
+_CURRENCY = "$€£¥₹"
+_TOKEN = re.compile(
+    rf"(?<!\w)(?<![0-9][.,])((?<![)\]%])[-+]|)(?:\\?[{_CURRENCY}]\s?([-+]?))?((?:[0-9]|(?<![\w.])\.[0-9])[0-9.,_]*)"
+    r"((?:[eE][-+]?[0-9]+)?)((?:/[0-9]+)*)"
+)
+_WHOLE = re.compile(r"(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)?(?:(?<=[0-9])|(?=\.))(?:\.[0-9]*)?")
+
+
+def last_number(text: str) -> str | None:
+    """The last number in a text, in canonical form, or None.
+
+    Thousands separators, a currency sign in front, a percent sign or unit behind and a trailing period do not count:
+    `-$1,000.50.` is -1000.5, `50%` is 50, `1/2` is 0.5. Runs such as `1.2.3`, `1,2` or `3/4/2020` are no numbers and
+    are passed over, and so are digits inside a word (`GPT4`). A minus directly behind a word, a digit or a closing
+    bracket is no sign: `10-5` ends in 5.
+    """
+    for match in reversed(list(_TOKEN.finditer(text.replace("−", "-").replace("{,}", ",")))):
+        number = _canonical(*match.groups(""))
+        if number is not None:
+            return number
+    return None
+
+
+def _canonical(sign: str, inner_sign: str, digits: str, exponent: str, divisors: str) -> str | None:
+    """Equal numbers get equal strings: no leading or trailing zeros, no exponent, no negative zero."""
+    digits = digits.rstrip(".,_")
+    if not _WHOLE.fullmatch(digits) or len(exponent) > 4 or divisors.count("/") > 1 or (sign and inner_sign):
+        return None
+    value = Decimal(digits.replace(",", "") + exponent)
+    if divisors:
+        if not Decimal(divisors[1:]):
+            return None
+        value /= Decimal(divisors[1:])
+    plain = format(value, "f")
+    plain = (plain.rstrip("0").rstrip(".") if "." in plain else plain).lstrip("0")
+    plain = "0" + plain if not plain or plain.startswith(".") else plain
+    return "-" + plain if "-" in (sign, inner_sign) and plain != "0" else plain
+
+
+def last_match(pattern: re.Pattern[str], text: str) -> str | None:
+    """The last match of a pattern: its first group where it has one, else all of it; None where there is none."""
+    found = None
+    for match in pattern.finditer(text):
+        found = match[1] if pattern.groups else match[0]
+    return found
+
+
+def normalise(text: str, *, ignore_case: bool = False, ignore_punctuation: bool = False) -> str:
+    """Unicode form C without white space at the ends; then, as asked for, without case, punctuation, repeated space."""
+    text = unicodedata.normalize("NFC", text).strip()
+    if ignore_case:
+        text = unicodedata.normalize("NFC", text.casefold())
+    if ignore_punctuation:
+        kept = (c for c in text if c not in string.punctuation and not unicodedata.category(c).startswith("P"))
+        text = " ".join("".join(kept).split())
+    return unicodedata.normalize("NFC", text)

@@ -1,0 +1,109 @@
+"""How an example becomes a prompt.
+
+Plain text follows lm-eval: solved examples, then the question, joined by the separator; an answer stands one space
+behind its question, or directly behind it where that ends in white space. With a chat template the solved examples are
+turns of user and assistant, `answer_prefix` ends the user's turn, and an answer stands alone in the assistant's. Solved
+examples that the file gives as finished text go before the question as they are: into the user's turn in a chat.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+
+from evoswarm.config import utility as config
+from evoswarm.errors import UserError
+from evoswarm.utility.choices import read_choices
+from evoswarm.utility.data import Example
+from evoswarm.utility.types import Message, Prompt
+
+
+def template_fields(template: str) -> list[str]:
+    """Names of the fields in a template, in order.
+
+    Raises:
+        UserError: it is not a Python format string over named fields.
+    """
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise UserError(f"prompt.template {template!r} is broken: {error}; write literal braces as {{{{ }}}}") from None
+    names = [name.split(".")[0].split("[")[0] for _, name, _, _ in parts if name is not None]
+    if any(not name or name.isdecimal() for name in names):
+        raise UserError(f"prompt.template {template!r} has a field without name; write literal braces as {{{{ }}}}")
+    return names
+
+
+def with_choices(template: str) -> str:
+    """Show the lettered options, unless the template has `{choices}` already.
+
+    They go on their own lines to the end, or before what follows the last field on a new line, such as "\\nAnswer:".
+    """
+    if "choices" in template_fields(template):
+        return template
+    tail = ""
+    for literal, name, _, _ in reversed(list(string.Formatter().parse(template))):
+        if name is not None:
+            break
+        tail = literal.replace("{", "{{").replace("}", "}}") + tail
+    if not tail.startswith("\n"):
+        return template + "\n{choices}"
+    return template.removesuffix(tail) + "\n{choices}" + tail
+
+
+def render(template: str, example: Example) -> str:
+    """Fill the template with the example's fields; `{choices}` becomes lines such as `A. text`.
+
+    Raises:
+        UserError: it names a field that the example does not have, or formats one in a way that it cannot be.
+    """
+    fields = dict(example.fields)
+    names = template_fields(template)
+    for name in names:
+        if fields.get(name) is None:
+            state = "is null" if name in fields else "is missing"
+            raise UserError(
+                f"{example.where}: prompt.template names {{{name}}}, which {state}; "
+                f"the record has {', '.join(map(str, fields))}; correct the template or map the field with data.columns"
+            )
+    try:
+        if "choices" in names:
+            fields["choices"] = read_choices(fields["choices"]).lettered()
+        return template.format_map(fields)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise UserError(f"{example.where}: prompt.template {template!r} does not fit this record: {error}") from None
+
+
+def delimiter(prompt: Prompt) -> str:
+    """What stands between a prompt and its answer: a space in plain text that does not end in white space."""
+    return " " if isinstance(prompt, str) and prompt and not prompt[-1].isspace() else ""
+
+
+def compose(
+    settings: config.Prompt, question: str, *, shots: Sequence[tuple[str, str]] = (), shot_text: str | None = None
+) -> Prompt:
+    """The whole prompt of one question.
+
+    Args:
+        settings: The `prompt` section.
+        question: The rendered template.
+        shots: (rendered template, answer) of the solved examples.
+        shot_text: Solved examples as finished text.
+    """
+    if settings.chat_template:
+        return _chat(settings, question, shots, shot_text)
+    parts = [] if shot_text is None else [shot_text]
+    for text, answer in shots:
+        asked = text + settings.answer_prefix
+        parts.append(asked + delimiter(asked) + answer)
+    return settings.separator.join([*parts, question + settings.answer_prefix])
+
+
+def _chat(
+    settings: config.Prompt, question: str, shots: Sequence[tuple[str, str]], shot_text: str | None
+) -> tuple[Message, ...]:
+    messages: list[Message] = [] if settings.system is None else [("system", settings.system)]
+    for text, answer in shots:
+        messages += [("user", text + settings.answer_prefix), ("assistant", answer)]
+    before = "" if shot_text is None else shot_text + settings.separator
+    return (*messages, ("user", before + question + settings.answer_prefix))

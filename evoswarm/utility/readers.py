@@ -1,0 +1,133 @@
+"""Reads a data file or folder into lists of records, by split. Knows formats, not tasks."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evoswarm.errors import UserError
+
+FORMATS = "a .json, .jsonl, .csv or .parquet file, or a folder written by datasets' save_to_disk"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is in a file or folder: named splits, or the records of the only split."""
+
+    path: Path
+    splits: dict[str, Iterable[Any]] | None
+    """Splits by name; None for a file that holds one unnamed split."""
+    records: Iterable[Any] = ()
+    """The only split's records, where `splits` is None."""
+    icl_prompt: Any = None
+    """Model Swarms JSON: solved examples, as text or as records."""
+
+
+def read(path: Path) -> Source:
+    """Read `path`; the format follows from its suffix.
+
+    Raises:
+        UserError: it is missing, of an unknown format, not UTF-8, or broken.
+    """
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.exists():
+        raise UserError(
+            f"data file {path} does not exist; correct the data section (relative paths start at the config file)"
+        )
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise UserError(f"{path}: unknown format {path.suffix or 'without suffix'!r}; give {FORMATS}")
+    return reader(path)
+
+
+def _read_json(path: Path) -> Source:
+    try:
+        content = json.loads(_text(path))
+    except json.JSONDecodeError as error:
+        hint = "; a file with one record per line is named .jsonl" if error.msg == "Extra data" else ""
+        raise UserError(f"{path}, line {error.lineno}: broken JSON: {error.msg} (column {error.colno}){hint}") from None
+    if isinstance(content, list):
+        return Source(path, None, content)
+    named = content if isinstance(content, dict) else {}
+    lists: dict[str, Iterable[Any]] = {k: v for k, v in named.items() if isinstance(v, list) and k != "icl_prompt"}
+    if not lists:
+        raise UserError(f'{path}: holds no split; give a list of records, or {{"dev": [...], "test": [...]}}')
+    return Source(path, lists, icl_prompt=named.get("icl_prompt"))
+
+
+def _read_jsonl(path: Path) -> Source:
+    records = []
+    # Not splitlines(): it also cuts at U+2028 and others, which JSON allows inside strings.
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {number}: broken JSON: {error.msg} (column {error.colno})") from None
+    return Source(path, None, records)
+
+
+def _read_csv(path: Path) -> Source:
+    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    records = []
+    try:
+        header = next(reader, [])
+        for row in reader:
+            if row and len(row) != len(header):
+                raise UserError(
+                    f"{path}, line {reader.line_num}: {len(row)} cells where the header has {len(header)}; "
+                    'quote cells that hold commas or line breaks with "'
+                )
+            if row:
+                records.append(dict(zip(header, row, strict=True)))
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: broken CSV: {error}") from None
+    return Source(path, None, records)
+
+
+def _read_parquet(path: Path) -> Source:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        return Source(path, None, parquet.read_table(path).to_pylist())
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not a readable Parquet file: {one_line(error)}") from None
+
+
+def _read_folder(path: Path) -> Source:
+    if not any((path / name).exists() for name in ("dataset_dict.json", "state.json")):
+        raise UserError(f"{path}: not a folder written by datasets' save_to_disk; give {FORMATS}")
+    import datasets
+    import pyarrow
+
+    try:
+        loaded: Any = datasets.load_from_disk(str(path))
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: datasets cannot load this folder: {one_line(error)}") from None
+    return Source(path, dict(loaded)) if isinstance(loaded, dict) else Source(path, None, loaded)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise UserError(f"{path}: not UTF-8: byte {error.start} is 0x{byte:02x}; save the file as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message without line breaks, at most 200 characters."""
+    return " ".join(str(error).split())[:200]
+
+
+_READERS = {".json": _read_json, ".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}

@@ -1,0 +1,128 @@
+"""What the utilities over one data set share: examples, requests, means and votes."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from evoswarm.config.utility import Generated
+from evoswarm.errors import UserError
+from evoswarm.utility.data import Example, load_examples, overlap_warnings, resolve
+from evoswarm.utility.prompts import compose, render, template_fields
+from evoswarm.utility.types import SPLITS, Generate, Outcome, Prompt, Request, Response, Split
+
+C = TypeVar("C", bound=Generated)
+
+
+class TaskUtility(ABC, Generic[C]):
+    """A `Utility` over one data set. Everything is read, checked and rendered in the constructor.
+
+    Raises:
+        UserError: anything in data or prompt that a user has to put right.
+    """
+
+    votes = True
+
+    def __init__(self, config: C, *, root: Path) -> None:
+        self.config = config
+        data = load_examples(config.data, root=root, few_shot=config.prompt.few_shot)
+        template = self.template()
+        template_fields(template)
+        shots = [self.prepare(example) for example in data.shots]
+        solved = [(render(template, shot), self.answer(shot)) for shot in shots]
+        self._examples: dict[Split, list[Example]] = {}
+        self._requests: dict[Split, list[Request]] = {}
+        questions: dict[Split, list[str]] = {}
+        for split in SPLITS:
+            examples = [self.prepare(example) for example in data.splits[split]]
+            rendered = [render(template, example) for example in examples]
+            prompts = [compose(config.prompt, text, shots=solved, shot_text=data.shot_text) for text in rendered]
+            self._examples[split] = examples
+            self._requests[split] = [self.request(e, prompt) for e, prompt in zip(examples, prompts, strict=True)]
+            questions[split] = [_question(e, text) for e, text in zip(examples, rendered, strict=True)]
+        self._questions = questions
+        ids = {split: [example.fields["id"] for example in self._examples[split]] for split in SPLITS}
+        self.warnings: list[str] = data.warnings + overlap_warnings(
+            questions, ids, path=resolve(config.data.path, root)
+        )
+        self.sha256: str = data.sha256
+
+    def template(self) -> str:
+        """The template in use."""
+        return self.config.prompt.template
+
+    def prepare(self, example: Example) -> Example:
+        """Check one example and bring its fields into the task's form."""
+        return example
+
+    def answer(self, example: Example) -> str:
+        """The right answer as a solved example shows it."""
+        return str(example.get("answer")).strip()
+
+    def request(self, example: Example, prompt: Prompt) -> Request:
+        """What to ask the model."""
+        return Generate(prompt, self.config.max_new_tokens, tuple(self.config.stop))
+
+    @abstractmethod
+    def outcome(self, split: Split, index: int, response: Response) -> Outcome:
+        """Judge the response to request `index`."""
+
+    @abstractmethod
+    def score(self, split: Split, index: int, prediction: str) -> float:
+        """1.0 for a right prediction, 0.0 for a wrong one."""
+
+    def size(self, split: Split) -> int:
+        """Number of examples; 0 for a test split that the configuration leaves out."""
+        return len(self._examples[split])
+
+    def requests(self, split: Split) -> list[Request]:
+        """One request per example, always in the same order."""
+        return list(self._requests[split])
+
+    def example(self, split: Split, index: int) -> dict[str, Any]:
+        """The example's fields, at least `id` and `question`."""
+        return {**self._examples[split][index].fields, "question": self._questions[split][index]}
+
+    def aggregate(self, split: Split, scores: Sequence[float]) -> float:
+        """The mean.
+
+        Raises:
+            ValueError: not one score per example.
+        """
+        if len(scores) != self.size(split) or not scores:
+            raise ValueError(f"{self.size(split)} examples in {split}, {len(scores)} scores")
+        return math.fsum(scores) / len(scores)
+
+    def vote(self, split: Split, index: int, predictions: Sequence[str | None]) -> Outcome:
+        """Judge the majority; among tied predictions that of the earliest voter wins, None does not vote.
+
+        Raises:
+            ValueError: this utility's answers cannot be voted on.
+        """
+        if not self.votes:
+            raise ValueError(f"answers of {self.config.data.path} cannot be put to a vote")
+        return self.judge(split, index, majority(predictions))
+
+    def judge(self, split: Split, index: int, prediction: str | None) -> Outcome:
+        """Score a prediction; None, an answer that could not be read, is wrong."""
+        return Outcome(0.0 if prediction is None else self.score(split, index, prediction), prediction)
+
+
+def majority(predictions: Sequence[str | None]) -> str | None:
+    """The most frequent prediction, ties going to the earliest; None where nobody answered."""
+    counts = Counter(prediction for prediction in predictions if prediction is not None)
+    # A Counter keeps the order of first votes, and max returns the first of equals.
+    return max(counts, key=lambda prediction: counts[prediction], default=None)
+
+
+def refuse(example: Example, problem: object) -> UserError:
+    """The error for one broken example."""
+    return UserError(f"{example.where}: {problem}; correct the record or map its fields with data.columns")
+
+
+def _question(example: Example, rendered: str) -> str:
+    return str(example.fields.get("question") or example.fields.get("prompt") or rendered)

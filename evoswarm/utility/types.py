@@ -1,0 +1,105 @@
+"""What a utility asks of a model, what comes back, and what a utility is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+Split = Literal["validation", "test"]
+SPLITS: tuple[Split, ...] = ("validation", "test")
+Message = tuple[str, str]
+"""(role, content)"""
+Prompt = str | tuple[Message, ...]
+"""Text that is sent as it is, or messages for the tokenizer's chat template."""
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Continue the prompt greedily. The response is the generated text, a `str`.
+
+    Example:
+        Generate("What is 2 + 3?\\nAnswer:", max_new_tokens=8, stop=("\\n",))
+    """
+
+    prompt: Prompt
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Choose:
+    """Score each option as a continuation of the prompt. The response is one `OptionScore` per option.
+
+    Options are put behind the prompt as they are: in plain text they carry their leading space.
+
+    Example:
+        Choose("The sky is\\nA. blue\\nB. green\\nAnswer:", options=(" A", " B"))
+    """
+
+    prompt: Prompt
+    options: tuple[str, ...]
+
+
+Request = Generate | Choose
+
+
+@dataclass(frozen=True)
+class OptionScore:
+    """Sum of the log-probabilities (natural logarithm) of an option's tokens, and how many tokens those are."""
+
+    logprob: float
+    tokens: int
+
+
+Response = str | Sequence[OptionScore]
+"""Of `Generate`: text. Of `Choose`: one score per option, in the order of the options."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one answer is worth.
+
+    `score` None: this example failed, and `error` says why in one line. An answer that cannot be read has not failed:
+    its score is 0.0 and its `prediction` is None.
+    """
+
+    score: float | None
+    prediction: str | None
+    error: str | None = None
+
+
+class Utility(Protocol):
+    """A number to maximise, as examples that a model answers. Knows no engine and no weights."""
+
+    votes: bool
+    """The predictions of several experts can be put to a majority vote."""
+
+    def size(self, split: Split) -> int:
+        """Number of examples; 0 for a test split that the configuration leaves out."""
+
+    def requests(self, split: Split) -> list[Request]:
+        """One request per example, always in the same order."""
+
+    def outcome(self, split: Split, index: int, response: Response) -> Outcome:
+        """Judge the response to request `index`."""
+
+    def aggregate(self, split: Split, scores: Sequence[float]) -> float:
+        """The utility: the scores of all examples of the split, in order, as one number."""
+
+    def vote(self, split: Split, index: int, predictions: Sequence[str | None]) -> Outcome:
+        """Judge the majority of the predictions, which are ordered from the best voter to the worst.
+
+        None does not vote. Among tied predictions that of the earliest voter wins.
+        """
+
+    def example(self, split: Split, index: int) -> dict[str, Any]:
+        """The example's fields, at least `id` and `question`, for reports."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know about the data, one line each."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the examples in use: both splits and the few-shot examples, after mapping and limits."""
