@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evoswarm.utility import Outcome
+
+Make = Callable[..., Any]
+Refusal = Callable[..., str]
+Write = Callable[[str, Any], Path]
+
+
+def test_numbers_are_compared_as_numbers(make: Make) -> None:
+    utility = make("exact_match", data="numbers.json", mode="numeric")
+    assert utility.outcome("validation", 0, "That makes 1000.0.") == Outcome(1.0, "1000")
+    assert utility.outcome("validation", 1, "-3") == Outcome(1.0, "-3")
+    assert utility.outcome("validation", 1, "3") == Outcome(0.0, "3")
+    assert utility.outcome("validation", 2, "1.50") == Outcome(1.0, "1.5")
+
+
+def test_a_number_is_never_matched_inside_a_longer_one(make: Make) -> None:
+    utility = make("exact_match", data="numbers.json", mode="numeric")
+    assert utility.outcome("validation", 3, "5").score == 0.0
+    assert utility.outcome("validation", 3, "115").score == 0.0
+    assert utility.outcome("validation", 3, "15.5").score == 0.0
+
+
+def test_text_is_compared_as_a_whole(make: Make, write: Write) -> None:
+    root = write("x.json", [{"question": "q", "answer": "New York."}])
+    data = {"path": "x.json", "test": None}
+    plain = make("exact_match", root, data=data)
+    assert plain.outcome("validation", 0, " New York.\n") == Outcome(1.0, "New York.")
+    assert plain.outcome("validation", 0, "New York").score == 0.0
+    assert plain.outcome("validation", 0, "It is New York.").score == 0.0
+    loose = make("exact_match", root, data=data, ignore_case=True, ignore_punctuation=True)
+    assert loose.outcome("validation", 0, "new  york!") == Outcome(1.0, "new york")
+
+
+def test_any_of_several_references_will_do(make: Make, write: Write) -> None:
+    root = write("x.json", [{"question": "q", "answer": ["NYC", "New York"]}])
+    utility = make("exact_match", root, data={"path": "x.json", "test": None})
+    assert [utility.outcome("validation", 0, text).score for text in ("NYC", "New York", "York")] == [1.0, 1.0, 0.0]
+
+
+def test_a_worked_solution_serves_as_a_numeric_reference(make: Make, write: Write) -> None:
+    root = write("x.json", [{"question": "q", "answer": "2 and 16 make 18.\n#### 18"}])
+    utility = make("exact_match", root, data={"path": "x.json", "test": None}, mode="numeric")
+    assert utility.outcome("validation", 0, "18").score == 1.0
+
+
+def test_an_expression_extracts_the_answer(make: Make) -> None:
+    utility = make("exact_match", data="numbers.json", mode="numeric", extract=r"answer is (\S+)")
+    assert utility.outcome("validation", 3, "the answer is 14, no, the answer is 15. Next: 3") == Outcome(1.0, "15")
+    assert utility.outcome("validation", 3, "15") == Outcome(0.0, None)
+
+
+@pytest.mark.parametrize("mode", ["text", "numeric"])
+def test_an_answer_that_cannot_be_read_is_wrong_and_has_not_failed(make: Make, mode: str) -> None:
+    assert make("exact_match", data="numbers.json", mode=mode).outcome("validation", 0, " \n") == Outcome(0.0, None)
+
+
+def test_equal_numbers_vote_together(make: Make) -> None:
+    utility = make("exact_match", data="numbers.json", mode="numeric")
+    answers = [utility.outcome("validation", 0, text).prediction for text in ("999", "1,000", "1000.00", "none")]
+    assert utility.vote("validation", 0, answers) == Outcome(1.0, "1000")
+
+
+@pytest.mark.parametrize(
+    ("answer", "settings", "words"),
+    [
+        ("many", {"mode": "numeric"}, ["answer 'many' holds no number"]),
+        (["5", "many"], {"mode": "numeric"}, ["holds no number"]),
+        (" ", {}, ["is empty after normalisation"]),
+        ("!", {"ignore_punctuation": True}, ["answer '!' is empty after normalisation"]),
+        ([], {}, ["is empty after normalisation"]),
+    ],
+)
+def test_references_that_nothing_can_match_are_refused(
+    refusal: Refusal, write: Write, answer: Any, settings: dict[str, Any], words: list[str]
+) -> None:
+    root = write("x.json", {"dev": [{"question": "q", "answer": answer, "id": 4}]})
+    message = refusal("exact_match", root, data={"path": "x.json", "test": None}, **settings)
+    assert [word for word in ["x.json: dev[0] (id '4')", *words] if word not in message] == []
+
+
+def test_an_expression_that_does_not_compile_is_refused(refusal: Refusal) -> None:
+    message = refusal("exact_match", data="numbers.json", extract="(")
+    assert "utility.extract '('" in message

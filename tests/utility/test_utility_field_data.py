@@ -1,0 +1,76 @@
+"""The Model Swarms files themselves, where they lie beside the repository; small files of their format are in data/."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evoswarm.utility import UTILITIES
+
+Make = Callable[..., Any]
+
+FIELD = Path(__file__).parents[3] / "shared" / "data" / "model_swarms"
+TASKS: dict[str, tuple[str, dict[str, Any], int, int]] = {
+    "mmlu": ("multiple_choice", {}, 200, 1000),
+    "mmlu_pro": ("multiple_choice", {}, 70, 1000),
+    "hearsay": ("multiple_choice", {}, 94, 94),
+    "knowledge_crosswords": ("multiple_choice", {}, 200, 1000),
+    "truthfulqa": ("multiple_choice", {}, 200, 617),
+    "gsm8k": ("exact_match", {"mode": "numeric"}, 200, 1000),
+    "realtoxicityprompts": ("custom", {}, 200, 1000),
+    "rm": ("custom", {}, 200, 550),
+    "human_olympics": ("custom", {}, 25, 25),
+}
+PROMPT_ONLY = {"prompt": {"template": "{prompt}"}, "function": "operator:ne"}
+
+
+def field_utility(make: Make, name: str, **settings: Any) -> Any:
+    if not (FIELD / f"{name}.json").exists():
+        pytest.skip(f"{name}.json is not here")
+    kind, own, _, _ = TASKS[name]
+    return make(kind, FIELD, data=f"{name}.json", **own, **(PROMPT_ONLY if kind == "custom" else {}), **settings)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_files_of_the_field_are_read_whole(make: Make, name: str) -> None:
+    utility = field_utility(make, name)
+    assert (utility.size("validation"), utility.size("test")) == TASKS[name][2:]
+
+
+@pytest.mark.parametrize("name", sorted(set(TASKS) - {"hearsay", "knowledge_crosswords"}))
+def test_the_other_files_have_no_overlap(make: Make, name: str) -> None:
+    assert [warning for warning in field_utility(make, name).warnings if "SPLIT" in warning] == []
+
+
+def test_hearsay_is_reported_as_equal_splits(make: Make) -> None:
+    (warning,) = field_utility(make, "hearsay").warnings
+    assert "ARE EQUAL, all 94 questions" in warning
+
+
+def test_knowledge_crosswords_is_reported_as_overlapping(make: Make) -> None:
+    assert "THE SPLITS OVERLAP: 149 of 1000 test questions" in field_utility(make, "knowledge_crosswords").warnings[-1]
+
+
+def test_knowledge_crosswords_brings_its_solved_example(make: Make) -> None:
+    utility = field_utility(make, "knowledge_crosswords", prompt={"few_shot": 1})
+    assert utility.size("validation") == 200
+    assert utility.requests("test")[0].prompt.startswith("Question: Pick the correct answer")
+
+
+@pytest.mark.parametrize("kind", sorted(set(UTILITIES) - {"multi_task"}))
+def test_the_small_files_of_the_same_format_are_read(make: Make, kind: str) -> None:
+    name = {"multiple_choice": "choices", "exact_match": "numbers", "custom": "prompts"}[kind]
+    utility = make(kind, data=f"{name}.json", **(PROMPT_ONLY if kind == "custom" else {}))
+    assert utility.size("validation") > utility.size("test") > 0
+
+
+def test_importing_the_utilities_imports_no_heavy_library() -> None:
+    heavy = ("torch", "ray", "transformers", "vllm", "datasets", "pyarrow")
+    script = f"import sys, evoswarm.utility; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evoswarm.errors import UserError
+from evoswarm.utility import OptionScore, Outcome
+from evoswarm.utility.multi_task import harmonic_mean
+
+Make = Callable[..., Any]
+Refusal = Callable[..., str]
+
+CHOICES = {"type": "multiple_choice", "data": "choices.json"}
+NUMBERS = {"type": "exact_match", "data": "numbers.json", "mode": "numeric"}
+STORIES = {"type": "custom", "data": "prompts.json", "function": "operator:ne", "prompt": {"template": "{prompt}"}}
+TASKS = {"tasks": {"facts": CHOICES, "sums": NUMBERS}}
+# facts: 2 of 3 right, sums: 1 of 4 right
+SCORES = [1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+
+
+def test_the_examples_of_the_tasks_follow_each_other(make: Make) -> None:
+    utility = make("multi_task", **TASKS)
+    assert (utility.size("validation"), utility.size("test")) == (7, 3)
+    assert [type(request).__name__ for request in utility.requests("validation")] == ["Choose"] * 3 + ["Generate"] * 4
+    assert utility.example("validation", 3)["id"] == "sums/0"
+    assert utility.example("validation", 2)["task"] == "facts"
+
+
+def test_each_answer_is_judged_by_its_task(make: Make) -> None:
+    utility = make("multi_task", **TASKS)
+    assert (
+        utility.outcome("validation", 0, (OptionScore(-2, 1), OptionScore(-1, 1), OptionScore(-3, 1))).prediction == "B"
+    )
+    assert utility.outcome("validation", 6, "15.0") == Outcome(1.0, "15")
+    assert utility.vote("validation", 3, ["7", "1000", "1000"]) == Outcome(1.0, "1000")
+
+
+def test_the_harmonic_mean_of_the_tasks_is_the_utility(make: Make) -> None:
+    utility = make("multi_task", **TASKS)
+    assert utility.task_utilities("validation", SCORES) == {"facts": 2 / 3, "sums": 0.25}
+    assert utility.aggregate("validation", SCORES) == pytest.approx(2 / (3 / 2 + 4))
+
+
+def test_the_weighted_sum_normalises_the_weights(make: Make) -> None:
+    equal = make("multi_task", **TASKS, combine="weighted_sum")
+    assert equal.aggregate("validation", SCORES) == pytest.approx((2 / 3 + 1 / 4) / 2)
+    weighted = make("multi_task", **TASKS, combine="weighted_sum", weights={"facts": 3, "sums": 1})
+    assert weighted.aggregate("validation", SCORES) == pytest.approx(0.75 * 2 / 3 + 0.25 / 4)
+
+
+def test_a_wrong_number_of_scores_is_refused(make: Make) -> None:
+    with pytest.raises(ValueError, match="7 examples in validation, 6 scores"):
+        make("multi_task", **TASKS).aggregate("validation", SCORES[:-1])
+
+
+def test_one_zero_makes_the_harmonic_mean_zero() -> None:
+    assert harmonic_mean({"a": 0.0, "b": 0.9}) == 0.0
+
+
+def test_a_negative_utility_has_no_harmonic_mean() -> None:
+    with pytest.raises(UserError, match="task b has -0.2; use weighted_sum"):
+        harmonic_mean({"a": 0.0, "b": -0.2})
+
+
+@given(st.lists(st.floats(1e-3, 1e3), min_size=2, max_size=6))
+def test_the_harmonic_mean_lies_between_the_least_and_the_arithmetic_mean(values: list[float]) -> None:
+    mean = harmonic_mean({str(i): value for i, value in enumerate(values)})
+    assert min(values) * (1 - 1e-12) <= mean <= sum(values) / len(values) * (1 + 1e-12)
+
+
+def test_it_votes_where_all_its_tasks_do(make: Make) -> None:
+    assert make("multi_task", **TASKS).votes
+    assert not make("multi_task", tasks={"facts": CHOICES, "stories": STORIES}).votes
+
+
+def test_warnings_and_hash_come_from_all_tasks(make: Make) -> None:
+    repeated = {**NUMBERS, "data": {"path": "numbers.json", "test": "dev"}}
+    utility = make("multi_task", tasks={"facts": CHOICES, "sums": repeated})
+    (warning,) = utility.warnings
+    assert warning.startswith("task sums: ")
+    assert utility.sha256 != make("multi_task", **TASKS).sha256
+
+
+def test_all_tasks_or_none_have_a_test_split(make: Make, refusal: Refusal) -> None:
+    untested = {**NUMBERS, "data": {"path": "numbers.json", "test": None}}
+    assert "no test split for sums" in refusal("multi_task", tasks={"facts": CHOICES, "sums": untested})
+    facts = {**CHOICES, "data": {"path": "choices.json", "test": None}}
+    assert make("multi_task", tasks={"facts": facts, "sums": untested}).size("test") == 0

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evoswarm.utility import OptionScore, Outcome
+from evoswarm.utility.choices import read_choices
+
+Make = Callable[..., Any]
+Refusal = Callable[..., str]
+Write = Callable[[str, Any], Path]
+
+
+def scores(*logprobs: float, tokens: int = 1) -> tuple[OptionScore, ...]:
+    return tuple(OptionScore(logprob, tokens) for logprob in logprobs)
+
+
+def test_the_likeliest_option_is_the_answer(make: Make) -> None:
+    utility = make("multiple_choice", data="choices.json")
+    assert utility.outcome("validation", 0, scores(-3.0, -1.0, -2.0)) == Outcome(1.0, "B")
+    assert utility.outcome("validation", 0, scores(-1.0, -3.0, -2.0)) == Outcome(0.0, "A")
+    assert utility.outcome("test", 1, scores(-2.0, -1.0)) == Outcome(1.0, "B")
+
+
+def test_of_equally_likely_options_the_first_is_taken(make: Make) -> None:
+    utility = make("multiple_choice", data="choices.json")
+    assert utility.outcome("validation", 0, scores(-2.0, -1.0, -1.0)).prediction == "B"
+
+
+def test_an_impossible_option_is_only_unlikely(make: Make) -> None:
+    utility = make("multiple_choice", data="choices.json")
+    assert utility.outcome("validation", 0, scores(-math.inf, -9.0, -math.inf)) == Outcome(1.0, "B")
+
+
+def test_option_scores_that_are_not_numbers_fail_the_example(make: Make) -> None:
+    utility = make("multiple_choice", data="choices.json")
+    for bad in (math.nan, math.inf):
+        outcome = utility.outcome("validation", 0, scores(-1.0, bad, -2.0))
+        assert outcome.score is None
+        assert "not numbers" in outcome.error
+
+
+def test_normalisation_divides_by_bytes_or_tokens(make: Make, write: Write) -> None:
+    record = {"question": "q", "choices": ["é", "abcd"], "answer": 0}
+    root = write("x.json", [record])
+    responses = (OptionScore(-3.0, 3), OptionScore(-4.0, 2))
+    # none: -3 > -4.  bytes: é is 2 bytes, -1.5 < -1.  tokens: -1 > -2.
+    for normalise, letter in (("none", "A"), ("bytes", "B"), ("tokens", "A")):
+        data = {"path": "x.json", "test": None}
+        utility = make("multiple_choice", root, data=data, options="texts", normalise=normalise)
+        assert utility.outcome("validation", 0, responses).prediction == letter
+
+
+def test_generated_text_is_parsed(make: Make) -> None:
+    utility = make("multiple_choice", data="choices.json", method="generate", stop=["\n"])
+    assert utility.requests("validation")[0].prompt.endswith("A. stone\nB. apple\nC. river")
+    assert utility.outcome("validation", 0, " Answer: B") == Outcome(1.0, "B")
+    assert utility.outcome("validation", 0, "apple") == Outcome(1.0, "B")
+    assert utility.outcome("validation", 1, "Answer: B") == Outcome(0.0, "B")
+
+
+def test_an_answer_that_cannot_be_read_is_wrong_and_has_not_failed(make: Make) -> None:
+    utility = make("multiple_choice", data="choices.json", method="generate")
+    assert utility.outcome("validation", 0, "A good question") == Outcome(0.0, None)
+
+
+def test_the_majority_of_letters_is_judged(make: Make) -> None:
+    utility = make("multiple_choice", data="choices.json")
+    assert utility.votes
+    assert utility.vote("validation", 0, ["A", "B", "B"]) == Outcome(1.0, "B")
+    assert utility.vote("validation", 0, ["C", "B", None, "B", "C"]) == Outcome(0.0, "C")
+    assert utility.vote("validation", 0, [None, None, "B"]) == Outcome(1.0, "B")
+    assert utility.vote("validation", 0, [None, None]) == Outcome(0.0, None)
+
+
+def test_the_utility_is_the_share_of_right_answers(make: Make) -> None:
+    utility = make("multiple_choice", data="choices.json")
+    assert utility.aggregate("validation", [1.0, 0.0, 1.0]) == 2 / 3
+    with pytest.raises(ValueError, match="3 examples in validation, 2 scores"):
+        utility.aggregate("validation", [1.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "letter"),
+    [
+        ({"A": "x", "B": "y"}, "B", "B"),
+        ({"A": "x", "B": "y"}, "b", "B"),
+        ({"A": "x", "B": "y"}, " B ", "B"),
+        ({"A": "x", "B": "y"}, "y", "B"),
+        ({"A": "x", "B": "y"}, 1, "B"),
+        ({"A": "x", "B": "y", "C": None}, "B", "B"),
+        ({"B": "x", "A": "y"}, "A", "A"),
+        ({"A": "B", "B": "A"}, "B", "B"),
+        (["x", "y"], 1, "B"),
+        (["x", "y"], 1.0, "B"),
+        (["x", "y"], "1", "B"),
+        (["x", "y"], "B", "B"),
+        (["x", "y"], "y", "B"),
+        (["b", "a"], "a", "B"),
+        (["2", "1", "0"], 1, "B"),
+        (["10", "20"], "20", "B"),
+        ([10, 20], 1, "B"),
+        ('["x", "y"]', "y", "B"),
+        ('{"A": "x", "B": "y"}', "B", "B"),
+        ({"text": ["x", "y"], "label": ["A", "B"]}, "B", "B"),
+        ({"text": ["x", "y"], "label": ["1", "2"]}, "2", "B"),
+        ({"text": ["x", "y"], "label": ["1", "2"]}, 2, "B"),
+        ({"1": "x", "2": "y"}, "2", "B"),
+        ({"text": "x", "label": "y"}, "label", "B"),
+    ],
+)
+def test_the_shapes_of_choices_and_answers_are_understood(choices: Any, answer: Any, letter: str) -> None:
+    assert read_choices(choices).letter_of(answer) == letter
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "words"),
+    [
+        (["x", "y"], "C", ["answer 'C' is not among the choices A, B"]),
+        (["x", "y"], 2, ["answer '2' is not among"]),
+        (["x", "y"], -1, ["answer '-1' is not among"]),
+        (["x", "y"], True, ["answer 'True' is not among"]),
+        (["2", "1"], "1", []),
+        (["0", "2", "1"], "1", ["can mean the options B, C", "give the letter"]),
+        (["x", "x"], "x", ["can mean the options A, B"]),
+        (["x"], 0, ["2 to 26 choices are needed, got 1"]),
+        (["x"] * 27, 0, ["2 to 26 choices are needed, got 27"]),
+        (["x", ""], 0, ["a choice is empty"]),
+        (["x", None], 0, ["a choice is empty"]),
+        ("x, y", 0, ["write them as JSON"]),
+        (7, 0, ["must be a mapping or a list, not int"]),
+        ({"text": ["x", "y"], "label": ["1"]}, "1", ["2 texts and 1 labels"]),
+        ({"text": ["x", "y"], "label": ["1", "1"]}, "1", ["repeated labels"]),
+    ],
+)
+def test_choices_and_answers_that_do_not_fit_name_the_record(
+    make: Make, refusal: Refusal, write: Write, choices: Any, answer: Any, words: list[str]
+) -> None:
+    root = write("x.json", {"dev": [{"question": "q", "choices": choices, "answer": answer, "id": 17}]})
+    data = {"path": "x.json", "test": None}
+    if not words:
+        make("multiple_choice", root, data=data)
+        return
+    message = refusal("multiple_choice", root, data=data)
+    assert [word for word in ["x.json: dev[0] (id '17')", "data.columns", *words] if word not in message] == []
+
+
+def test_records_of_different_numbers_of_options_survive_a_columnar_file(make: Make, tmp_path: Path) -> None:
+    import datasets
+
+    records = [
+        {"question": "p", "choices": {"A": "x", "B": "y"}, "answer": "A"},
+        {"question": "q", "choices": {"A": "x", "B": "y", "C": "z"}, "answer": "C"},
+    ]
+    datasets.Dataset.from_list(records).save_to_disk(str(tmp_path / "x"))
+    utility = make("multiple_choice", tmp_path, data={"path": "x", "test": None})
+    assert [len(request.options) for request in utility.requests("validation")] == [2, 3]

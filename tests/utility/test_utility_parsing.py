@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import re
+import string
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evoswarm.utility.parsing import last_match, last_number, normalise, parse_choice
+
+CHOICES = {"A": "Madrid", "B": "Rome", "C": "Paris", "D": "Vienna"}
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("C", "C"),
+        (" C", "C"),
+        ("(C)", "C"),
+        ("**C**", "C"),
+        ("C.\n\nQuestion: next one\nAnswer: B", "C"),
+        ("Answer: C", "C"),
+        ("answer: (C)", "C"),
+        ("The answer is C.", "C"),
+        ("The correct answer is option C", "C"),
+        ("The answer is: **C**", "C"),
+        ("Answer:\nC", "C"),
+        ("The answer" + "\n " * 5000 + "is" + " " * 5000 + ": C", "C"),
+        ("_Answer: **(C)**_", "C"),
+        ("answer is B.\nMore answer" + " " * 20000, "B"),
+        ("The answer is A because Madrid is", "A"),
+        ("The answer is A. No, the answer is D.", "D"),
+        (r"so \boxed{C}", "C"),
+        (r"so \boxed{\text{C}}", "C"),
+        ("C) Paris", "C"),
+        ("C. Paris, as A and B are not in France", "C"),
+        ("I would choose C", "C"),
+        ("It's C, I think.", "C"),
+        ("A capital like this must be B.", "B"),
+        ("paris.", "C"),
+        ("The answer is A, I think", "A"),
+        ("The answer is B and I am sure", "B"),
+    ],
+)
+def test_the_letter_that_an_answer_gives_is_found(text: str, letter: str) -> None:
+    assert parse_choice(text, CHOICES) == letter
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "A good question",
+        "Answer: A good question deserves time",
+        "Actually, Berlin",
+        "Answer: E",
+        "The answer is X.",
+        "Answers vary",
+        "A or B",
+        "Answer: A or B",
+        "Neither B nor C",
+        "U.S. cities",
+        "DAB",
+        "B's",
+        "the answer is c",
+        "answerC",
+    ],
+)
+def test_a_text_without_one_clear_letter_gives_none(text: str) -> None:
+    assert parse_choice(text, CHOICES) is None
+
+
+def test_the_pronoun_is_not_the_ninth_option() -> None:
+    ten = {letter: f"text {letter}" for letter in "ABCDEFGHIJ"}
+    assert parse_choice("I think it is J", ten) == "J"
+    assert parse_choice("I think so", ten) is None
+    assert parse_choice("The answer is (I).", ten) == "I"
+
+
+def test_a_letter_of_the_alphabet_comes_before_the_text_of_another_option() -> None:
+    assert parse_choice("A", {"A": "B", "B": "A"}) == "A"
+
+
+@given(st.text())
+def test_the_parsed_letter_is_an_option_and_stands_alone_in_the_text_or_is_its_text(text: str) -> None:
+    letter = parse_choice(text, CHOICES)
+    if letter is not None:
+        alone = re.search(rf"(?<!\w){letter}(?!\w)", text.replace("_", " "))
+        assert alone or CHOICES[letter].casefold() in text.casefold()
+
+
+@given(st.text(alphabet=string.ascii_letters, min_size=2))
+def test_a_single_word_is_never_a_letter(word: str) -> None:
+    assert parse_choice(word, {"A": "first option", "B": "second option"}) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("15", "15"),
+        ("The answer is 15.", "15"),
+        ("1,000", "1000"),
+        ("1000.0", "1000"),
+        ("1,234,567.50", "1234567.5"),
+        ("-3", "-3"),
+        ("−3", "-3"),
+        ("x = -3.50", "-3.5"),
+        ("+7", "7"),
+        (".5", "0.5"),
+        ("0.50", "0.5"),
+        ("-0.0", "0"),
+        ("007", "7"),
+        ("50%", "50"),
+        ("$5", "5"),
+        ("-$1,000.50.", "-1000.5"),
+        ("$-5", "-5"),
+        (r"\$5", "5"),
+        ("€ 12", "12"),
+        ("12kg", "12"),
+        ("10-5", "5"),
+        ("(3)-5", "5"),
+        ("2 + 3 = 5", "5"),
+        ("#### 18", "18"),
+        (r"\boxed{42}", "42"),
+        (r"1{,}000", "1000"),
+        ("**7**", "7"),
+        ("1.5e3", "1500"),
+        ("2E-2", "0.02"),
+        ("1/2", "0.5"),
+        ("about...5", "5"),
+        ("3, 4", "4"),
+        ("5 apples, as of 1.2.3", "5"),
+        ("100000000000000000000000000000000000001", "100000000000000000000000000000000000001"),
+    ],
+)
+def test_the_last_number_is_read_in_canonical_form(text: str, number: str) -> None:
+    assert last_number(text) == number
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "none", "GPT4", "1.2.3", "1,2", "1,0000", "3/4/2020", "1/0", "1e999999999", "-$-5", "10_000", "..", "²"],
+)
+def test_what_is_no_single_number_gives_none(text: str) -> None:
+    assert last_number(text) is None
+
+
+@given(st.integers(), st.sampled_from(["{}", "{}.", "${}", "{}%", "so {}", "= {} km", "({})", "{}.0", "{}.00."]))
+def test_a_whole_number_survives_its_decoration(value: int, form: str) -> None:
+    assert last_number(form.format(value)) == str(value)
+
+
+@given(st.integers())
+def test_thousands_separators_do_not_count(value: int) -> None:
+    assert last_number(f"It is {value:,}.") == str(value)
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**9), max_value=10**9, places=6))
+def test_equal_decimals_have_one_canonical_form(value: Decimal) -> None:
+    number = last_number(f"{value:f}")
+    assert number is not None
+    assert Decimal(number) == value
+    assert number == last_number(f"{value:f}000") == last_number(number)
+
+
+@given(st.integers(0, 10**12), st.integers(1, 9))
+def test_digits_are_never_taken_out_of_a_longer_number(prefix: int, digit: int) -> None:
+    assert last_number(f"{prefix + 1}{digit}") != str(digit)
+
+
+@given(st.text(alphabet="0123456789.,-+$%/eE_ a)("))
+def test_any_run_of_digits_and_signs_gives_a_canonical_number_or_none(text: str) -> None:
+    number = last_number(text)
+    assert number is None or last_number(number) == number
+
+
+def test_extraction_takes_the_last_match_and_its_first_group() -> None:
+    assert last_match(re.compile(r"#### (\d+) (\w+)"), "#### 1 a #### 2 b") == "2"
+    assert last_match(re.compile(r"\d+"), "1 2 34") == "34"
+    assert last_match(re.compile(r"\d+"), "none") is None
+    assert last_match(re.compile(r"(\d+)|nothing"), "5 nothing") is None
+
+
+def test_text_is_normalised_as_asked_for_and_no_further() -> None:
+    assert normalise("  The  U.S.\n") == "The  U.S."
+    assert normalise("The  U.S.", ignore_punctuation=True) == "The US"
+    assert normalise("Straße", ignore_case=True) == "strasse"
+    assert normalise("e\u0301") == "\u00e9"
+    assert normalise("« oui » — non", ignore_punctuation=True) == "oui non"
+
+
+@given(st.text(), st.booleans())
+def test_normalising_twice_changes_nothing(text: str, punctuation: bool) -> None:
+    once = normalise(text, ignore_punctuation=punctuation)
+    assert normalise(once, ignore_punctuation=punctuation) == once
