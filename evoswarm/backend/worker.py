@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from evoswarm.config import RunConfig
 from evoswarm.engine import answer, make_engine
-from evoswarm.utility import Outcome, Request, Split, Utility, make_utility, slices
+from evoswarm.utility import Outcome, Request, Response, Split, Utility, make_utility, slices
 from evoswarm.weights.pool import Pool
 
 _NOTHING = object()
@@ -54,7 +54,7 @@ class Worker:
         start = time.perf_counter()
         cut = self.slices(split)
         indices = cut.indices[number]
-        responses = answer(self._engine, [cut.requests[i] for i in indices])
+        responses: Sequence[Response] = answer(self._engine, [cut.requests[i] for i in indices])
         outcomes = [self.utility.outcome(split, i, reply) for i, reply in zip(indices, responses, strict=True)]
         return outcomes, time.perf_counter() - start
 

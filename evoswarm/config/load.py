@@ -169,7 +169,9 @@ def _siblings(model: type[BaseModel] | None) -> list[type[BaseModel]]:
 
 
 def _unions() -> list[list[type[BaseModel]]]:
-    groups, todo, seen = [], [RunConfig], set()
+    groups: list[list[type[BaseModel]]] = []
+    todo: list[type[BaseModel]] = [RunConfig]
+    seen: set[type[BaseModel]] = set()
     while todo:
         model = todo.pop()
         if model in seen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from evoswarm.config import RunConfig
@@ -44,6 +45,15 @@ def run(
     from evoswarm.launch.driver import run_on_ray
 
     return run_on_ray(config, resume=resume, hooks=hooks)
+
+
+def cluster(config: RunConfig) -> AbstractContextManager[None]:
+    """The Ray cluster that several runs share, started or joined once; nothing for the local backend."""
+    if isinstance(config.backend, LocalBackend):
+        return nullcontext()
+    from evoswarm.launch.connect import connected
+
+    return connected(config.backend)
 
 
 def _with_callback(hooks: Hooks, on_generation: Callable[[Event], None] | None) -> Hooks:

@@ -6,20 +6,19 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import ray
 
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import UserError
-from evoswarm.loop.evolution import Hooks
 
 CONNECT_SECONDS = 5.0
 """How long an address may take to accept a connection."""
 
 
 @contextlib.contextmanager
-def connected(config: RayBackend, hooks: Hooks) -> Iterator[None]:
+def connected(config: RayBackend, message: Callable[[str], None] = lambda text: None) -> Iterator[None]:
     """Use the cluster of the config; one that was started or joined here is left again at the end.
 
     Raises:
@@ -29,7 +28,7 @@ def connected(config: RayBackend, hooks: Hooks) -> Iterator[None]:
         yield
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
-    hooks.message(f"connecting to Ray at {address}" if address else "starting a local Ray cluster")
+    message(f"connecting to Ray at {address}" if address else "starting a local Ray cluster")
     if address and address not in ("auto", "local"):
         _answers(address)
     try:
@@ -38,7 +37,7 @@ def connected(config: RayBackend, hooks: Hooks) -> Iterator[None]:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"Ray at {address or 'this machine'} cannot be used: {reason}") from None
     if url := getattr(context, "dashboard_url", None):
-        hooks.message(f"Ray dashboard: http://{url}")
+        message(f"Ray dashboard: http://{url}")
     try:
         yield
     finally:

@@ -29,7 +29,7 @@ def run_on_ray(config: RunConfig, *, resume: str, hooks: Hooks) -> dict[str, Any
     local = config.run_dir.parent.exists() or config.backend.address is None
     if local:
         read_inputs(config)
-    with connected(config.backend, hooks), _coordinator(config, resume=resume, check=not local) as coordinator:
+    with connected(config.backend, hooks.message), _coordinator(config, resume=resume, check=not local) as coordinator:
         return _follow(coordinator, hooks)
 
 

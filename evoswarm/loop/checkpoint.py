@@ -54,7 +54,7 @@ def restore_newest(directory: RunDirectory, search: Search) -> list[str]:
     Returns:
         One line for each newer checkpoint that could not be read.
     """
-    problems = []
+    problems: list[str] = []
     for generation in reversed(generations_saved(directory)):
         try:
             load_checkpoint(directory.path / checkpoint_path(generation), search)

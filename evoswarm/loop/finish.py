@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from evoswarm.backend import Backend, Evaluation, Job
@@ -179,7 +180,7 @@ def _predictions(directory: RunDirectory, best: Best, row: Row) -> list[str | No
     return None
 
 
-def _vote(utility: Utility, split: Any, predictions: list[list[str | None] | None]) -> float | None:
+def _vote(utility: Utility, split: Any, predictions: Sequence[list[str | None] | None]) -> float | None:
     voters = [line for line in predictions if line]
     if not voters or len(voters) < len(predictions):
         return None

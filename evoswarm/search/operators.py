@@ -104,10 +104,12 @@ def roulette(rng: np.random.Generator, weights: np.ndarray, good: np.ndarray, co
     Entries that weigh 0 are drawn only where too few weigh more: then all of those, and the rest evenly among the good
     ones (mask [P]) that weigh 0. A failed entry (not good) is never drawn.
     """
-    positive = np.flatnonzero(weights > 0)
-    if len(positive) >= count:
-        return rng.choice(len(weights), count, replace=False, p=weights / weights.sum())
-    zero = np.flatnonzero(good & (weights == 0))
+    chances = weights / max(weights.sum(), np.finfo(float).tiny)
+    positive = np.flatnonzero(chances > 0)
+    if len(positive) >= count > 0:
+        return rng.choice(len(weights), count, replace=False, p=chances)
+    positive = positive[:count]
+    zero = np.flatnonzero(good & (chances == 0))
     return np.concatenate([positive, rng.choice(zero, count - len(positive), replace=False)])
 
 

@@ -58,7 +58,7 @@ def rotate(text: str) -> str:
 TRANSFORMS: dict[str, Callable[[str], str]] = {"rev": rev, "sort": order, "next": shift, "rot": rotate}
 
 
-def transform(*names: str, lengths: Sequence[int] = (4, 5, 6)) -> Skill:
+def transform(*names: str, lengths: Sequence[int] = (4, 5)) -> Skill:
     """The skill of applying the named transforms, first to last, to a random string of one of `lengths`."""
 
     def draw(rng: random.Random) -> Example:

@@ -64,6 +64,6 @@ def train(
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        if (step + 1) % 100 == 0 or step + 1 == steps:
+        if (step + 1) % 50 == 0 or step + 1 == steps:
             log(f"{seed}: step {step + 1}/{steps}, loss {loss.item():.3f}")
     model.eval()

@@ -1,0 +1,39 @@
+# `make demo` and `make test` do all the set-up; both need only Python 3.11 or newer.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint format bench clean
+
+demo: $(STAMP)
+	@$(BIN)/evoswarm demo
+
+test: lint
+	@$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check -q .
+	@$(BIN)/mypy
+
+format: $(STAMP)
+	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
+
+bench: $(STAMP)
+	@for name in moving generation actors coordinator; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+# torch comes first and alone: with it installed, nothing later asks for another build of it.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "evoswarm needs Python 3.11 or newer; set PYTHON=python3.x")'
+	@echo "[1/3] creating $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "[2/3] installing torch"
+	@$(PIP) torch
+	@echo "[3/3] installing evoswarm and what it needs (a few minutes the first time)"
+	@$(PIP) -e '.[dev]'
+	@touch $@

@@ -1,0 +1,51 @@
+"""`demo`: both algorithms on the toy world, on a local Ray cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from evoswarm.cli.progress import console, print_json
+from evoswarm.cli.run import Json, Resume, evolve
+from evoswarm.cli.tables import result_table
+from evoswarm.config.load import apply_overrides, parse_config
+from evoswarm.errors import UserError
+
+ALGORITHMS = ("model_swarms", "genome_plus")
+
+
+def demo(
+    target: Annotated[str, typer.Option(help="Target task of the toy world.")] = "",
+    output: Annotated[Path, typer.Option(help="Folder of the run directories.")] = Path("runs"),
+    backend: Annotated[str, typer.Option(help="ray or local.")] = "ray",
+    resume: Annotated[Resume, typer.Option(help="Go on with runs of an earlier demo, or refuse to.")] = Resume.auto,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a config key of both runs.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Evolve the ten toy experts with model_swarms and genome_plus."""
+    from evoswarm.launch import cluster
+    from evoswarm.toy import TARGETS, demo_config
+
+    target = target or next(iter(TARGETS))
+    if target not in TARGETS:
+        raise UserError(f"--target {target}: choose one of {', '.join(TARGETS)}")
+    summaries: dict[str, dict[str, Any]] = {}
+    configs = {}
+    for algorithm in ALGORITHMS:
+        data = demo_config(target, algorithm=algorithm) | {"output": str(output), "backend": {"type": backend}}
+        configs[algorithm] = parse_config(apply_overrides(data, set_ or ()), root=Path.cwd(), source="demo")
+    with cluster(configs[ALGORITHMS[0]]):
+        for algorithm, config in configs.items():
+            if not json_:
+                console.print(f"[bold]{algorithm}[/] on {target}")
+            summaries[algorithm] = evolve(config, resume=resume.value, quiet=json_)
+    print_json(summaries) if json_ else result_table(summaries)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(demo)

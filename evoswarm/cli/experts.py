@@ -1,0 +1,98 @@
+"""`inspect`, `evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from evoswarm.cli.progress import print_json
+from evoswarm.cli.run import ConfigFile, Json, Overrides
+from evoswarm.errors import UserError
+
+
+def inspect(
+    pool: Annotated[Path, typer.Argument(help="Folder of expert folders.", show_default=False)],
+    model: Annotated[str, typer.Option(help="Base model folder, to check that the experts fit it.")] = "",
+    json_: Json = False,
+) -> None:
+    """Show the experts of a pool: sizes, settings, whether they fit each other, pairwise cosine."""
+    from evoswarm.config.run import Pool
+    from evoswarm.weights.pool import open_pool
+    from evoswarm.weights.similarity import cosines
+
+    opened = open_pool(Pool(experts=pool.resolve()), model=model or str(pool / "none"))
+    facts = [
+        {
+            "name": expert.name,
+            "bytes": expert.nbytes,
+            "parameters": sum(spec.numel for spec in expert.specs.values()),
+            "tensors": len(expert.specs),
+            "rank": expert.config.get("r"),
+            "alpha": expert.config.get("lora_alpha"),
+            "sha256": expert.sha256,
+        }
+        for expert in opened.experts
+    ]
+    cosine = cosines(opened)
+    if json_:
+        return print_json({"kind": opened.kind, "compatible": True, "experts": facts, "cosine": cosine.tolist()})
+    _show(opened.kind, facts, cosine)
+
+
+def _show(kind: str, facts: list[dict[str, Any]], cosine: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    table = Table(title=f"{len(facts)} experts ({kind}), compatible", title_justify="left")
+    for name in ("expert", "parameters", "MB", "rank", "alpha", "sha256"):
+        table.add_column(name, justify="left" if name in ("expert", "sha256") else "right")
+    for fact in facts:
+        size = f"{fact['bytes'] / 1e6:.1f}"
+        rank, alpha = (str(fact[key] or "-") for key in ("rank", "alpha"))
+        table.add_row(fact["name"], f"{fact['parameters']:,}", size, rank, alpha, fact["sha256"][:12])
+    console.print(table)
+    pairs = Table(title="pairwise cosine", title_justify="left")
+    pairs.add_column("")
+    for i in range(len(facts)):
+        pairs.add_column(str(i), justify="right")
+    for i, (fact, line) in enumerate(zip(facts, cosine, strict=True)):
+        pairs.add_row(f"{i} {fact['name']}", *(f"{value:.2f}" for value in line))
+    console.print(pairs)
+
+
+def evaluate(
+    config: ConfigFile,
+    adapter: Annotated[Path | None, typer.Option(help="An expert folder (adapter or checkpoint).")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="A recipe.json over the config's pool.")] = None,
+    base: Annotated[bool, typer.Option("--base", help="The base model alone.")] = False,
+    split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
+    set_: Overrides = None,
+    json_: Json = False,
+) -> None:
+    """Measure an expert, a recipe or the base model on the config's utility, on this machine."""
+    from evoswarm.config import load_config
+    from evoswarm.loop.evaluate import measure
+
+    if split not in ("validation", "test"):
+        raise UserError(f"--split {split}: choose validation or test")
+    if (adapter is not None) + (recipe is not None) + base != 1:
+        raise UserError("give exactly one of --adapter FOLDER, --recipe FILE or --base")
+    checked = load_config(config, overrides=set_ or ())
+    evaluation = measure(checked, adapter=adapter, recipe=recipe, split="test" if split == "test" else "validation")
+    if evaluation.error:
+        raise UserError(f"the evaluation failed: {evaluation.error}")
+    what = str(adapter or recipe or checked.model)
+    if json_:
+        return print_json(
+            {"what": what, "split": split, "utility": evaluation.utility, "examples": len(evaluation.scores)}
+        )
+    print(f"{what}: {split} utility {evaluation.utility:.4f} on {len(evaluation.scores)} examples")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (inspect, evaluate):
+        app.command()(command)

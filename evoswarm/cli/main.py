@@ -1,0 +1,43 @@
+"""`evoswarm`: commands and how errors reach the user."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from evoswarm.cli import demo, experts, report, run, toy
+from evoswarm.errors import ClusterError, Stopped, UserError
+
+app = typer.Typer(
+    help="Evolve a population of LLM experts in weight space, without gradients.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (run, experts, report, demo, toy):
+    module.register(app)
+
+EXIT_USER, EXIT_CLUSTER, EXIT_STOPPED = 2, 3, 130
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line on standard error and exit status 2."""
+    try:
+        app()
+    except UserError as error:
+        _fail(f"error: {error}", EXIT_USER)
+    except ClusterError as error:
+        _fail(f"error: {error}", EXIT_CLUSTER)
+    except Stopped as error:
+        _fail(str(error) or "stopped", EXIT_STOPPED)
+
+
+def _fail(text: str, status: int) -> None:
+    print(text, file=sys.stderr)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Live progress on a terminal, plain lines elsewhere, nothing on standard output under --json."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from evoswarm.config import RunConfig
+from evoswarm.loop.evolution import Event, Hooks
+
+console = Console(stderr=True, highlight=False)
+
+
+class Reporter:
+    """Shows a run's events. A context: inside it Ctrl-C asks the run to stop; a second Ctrl-C ends it at once."""
+
+    def __init__(self, config: RunConfig, *, quiet: bool = False) -> None:
+        """
+        Args:
+            config: the run.
+            quiet: only warnings.
+        """
+        self._config, self._quiet, self._stopping = config, quiet, False
+        self._start, self._first, self._examples = time.monotonic(), None, 0
+        self._said: str | None = None
+        self._bar: Progress | None = None
+        if console.is_terminal and not quiet:
+            self._bar = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[state]}"),
+                TimeRemainingColumn(),
+                console=console,
+            )
+            self._task = self._bar.add_task(config.name, total=config.search.max_generations + 1, state="starting")
+
+    @property
+    def hooks(self) -> Hooks:
+        """What the run is given."""
+        return Hooks(notify=self._notify, stop=lambda: self._stopping)
+
+    def __enter__(self) -> Reporter:
+        self._before = signal.signal(signal.SIGINT, self._interrupt)
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+        if self._bar:
+            self._bar.stop()
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._stopping:
+            raise KeyboardInterrupt
+        self._stopping = True
+        console.print("stopping; what is measured is kept (Ctrl-C again ends at once)")
+
+    def _notify(self, event: Event) -> None:
+        getattr(self, f"_on_{event['kind']}")(event)
+
+    def _on_warning(self, event: Event) -> None:
+        console.print(f"[bold yellow]warning:[/] {_plain(event['text'])}")
+
+    def _on_message(self, event: Event) -> None:
+        if not self._quiet and event["text"] != self._said:
+            console.print(_plain(event["text"]), style="dim")
+        self._said = event["text"]
+
+    def _on_progress(self, event: Event) -> None:
+        if self._bar:
+            self._bar.update(self._task, state=f"{event['phase']} {event['done']}/{event['of']}")
+
+    def _on_generation(self, event: Event) -> None:
+        if self._quiet:
+            return
+        line = self._line(event)
+        if self._bar:
+            self._bar.update(self._task, completed=event["generation"] + 1, state=line)
+        else:
+            console.print(f"generation {event['generation']:>3}/{self._config.search.max_generations}  {line}")
+
+    def _line(self, event: Event) -> str:
+        rate = event["examples"] / max(event["seconds"]["total"], 1e-9)
+        median = "-" if event["median"] is None else f"{event['median']:.4f}"
+        text = f"best {event['best']:.4f}  median {median}  {rate:,.0f} examples/s"
+        return text if self._bar else f"{text}  {self._left(event)}"
+
+    def _left(self, event: Event) -> str:
+        """Time to the last generation at the pace so far; patience may end the run earlier."""
+        if self._first is None:
+            self._first, self._start = event["generation"], time.monotonic()
+            return ""
+        pace = (time.monotonic() - self._start) / max(1, event["generation"] - self._first)
+        return f"at most {pace * (self._config.search.max_generations - event['generation']):.0f} s left"
+
+
+def _plain(text: str) -> str:
+    """Text of users and files is never markup."""
+    return text.replace("[", r"\[")
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on standard output."""
+    import json
+
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

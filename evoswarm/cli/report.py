@@ -1,0 +1,56 @@
+"""`report`, `export`, `materialize`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evoswarm.errors import UserError
+
+RunDir = Annotated[Path, typer.Argument(help="Run directory.", show_default=False)]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)]
+
+
+def report(run_dir: RunDir) -> None:
+    """Write report.html and the plots of a run, finished or not."""
+    from evoswarm.report import write_report
+
+    print(write_report(run_dir))
+
+
+def export(run_dir: RunDir, output: Output) -> None:
+    """Copy the best expert with its recipe and model card to a folder of its own."""
+    from evoswarm.loop.directory import RunDirectory
+
+    directory = RunDirectory(run_dir)
+    if not directory.summary.exists():
+        raise UserError(f"{run_dir}: holds no finished run; finish it, or use `evoswarm materialize` on a generation")
+    if output.exists() and any(output.iterdir()):
+        raise UserError(f"{output}: is not empty; choose another folder")
+    shutil.copytree(directory.best, output, dirs_exist_ok=True)
+    shutil.copy(directory.recipe, output / "recipe.json")
+    print(output)
+
+
+def materialize(
+    run_dir: RunDir,
+    output: Output,
+    generation: Annotated[int | None, typer.Option(help="Generation; the last one by default.")] = None,
+    particle: Annotated[int | None, typer.Option(help="Particle; the global best by default.")] = None,
+) -> None:
+    """Write the weights of any particle of any generation of any run."""
+    from evoswarm.loop.history import position, save_position
+
+    row = position(run_dir, generation=generation, particle=particle)
+    save_position(run_dir, row, output)
+    print(json.dumps(row.experts))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (report, export, materialize):
+        app.command()(command)

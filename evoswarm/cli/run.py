@@ -1,0 +1,105 @@
+"""`run`, `resume`, `validate`, `schema`."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from evoswarm.cli.progress import Reporter, console, print_json
+from evoswarm.config import RunConfig, load_config
+from evoswarm.errors import Stopped
+
+ConfigFile = Annotated[Path, typer.Argument(help="YAML file that describes the run.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a config key, e.g. search.population=40. Repeatable."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+
+class Resume(StrEnum):
+    """What to do where a run directory exists."""
+
+    auto = "auto"
+    never = "never"
+    must = "must"
+
+
+ResumeOption = Annotated[
+    Resume, typer.Option(help="auto: go on if a run is there; never, must: refuse.")
+]
+
+
+def run(config: ConfigFile, set_: Overrides = None, resume: ResumeOption = Resume.auto, json_: Json = False) -> None:
+    """Evolve a pool of experts."""
+    finish(evolve(load_config(config, overrides=set_ or ()), resume=resume.value, quiet=json_), json_=json_)
+
+
+def resume(
+    run_dir: Annotated[Path, typer.Argument(help="Run directory.", show_default=False)],
+    set_: Overrides = None,
+    json_: Json = False,
+) -> None:
+    """Go on with a run where it ended (the same as `run --resume must` with its own config)."""
+    from evoswarm.loop.directory import RunDirectory
+
+    directory = RunDirectory(run_dir)
+    config = load_config(directory.config, overrides=[f"output={run_dir.resolve().parent}", *(set_ or ())])
+    finish(evolve(config, resume="must", quiet=json_), json_=json_)
+
+
+def validate(config: ConfigFile, set_: Overrides = None, json_: Json = False) -> None:
+    """Check a config, its data and its pool, without starting anything."""
+    from evoswarm.loop.inputs import read_inputs
+
+    checked = load_config(config, overrides=set_ or ())
+    inputs = read_inputs(checked)
+    sizes = {split: inputs.utility.size(split) for split in ("validation", "test")}
+    facts = {"experts": inputs.pool.names, "kind": inputs.pool.kind, "examples": sizes, "warnings": inputs.warnings}
+    if json_:
+        return print_json({"valid": True, **facts})
+    for warning in inputs.warnings:
+        console.print(f"[bold yellow]warning:[/] {warning}", markup=True)
+    print(
+        f"{config}: ok; {len(inputs.pool.names)} experts ({inputs.pool.kind}), "
+        f"{sizes['validation']} validation and {sizes['test']} test examples, {checked.search.type} "
+        f"with {checked.search.population} particles"
+    )
+
+
+def schema() -> None:
+    """Print the JSON schema of the config, for editors."""
+    print(json.dumps(RunConfig.model_json_schema(), indent=2))
+
+
+def evolve(config: RunConfig, *, resume: str = "auto", quiet: bool = False) -> dict[str, Any]:
+    """Run with progress on the terminal, and write the report."""
+    import evoswarm
+    from evoswarm.report import write_report
+
+    with Reporter(config, quiet=quiet) as reporter:
+        try:
+            summary: dict[str, Any] = evoswarm.run(config, resume=resume, hooks=reporter.hooks)
+        except (Stopped, KeyboardInterrupt):
+            raise Stopped(f"stopped; go on with: evoswarm resume {config.run_dir}") from None
+    write_report(config.run_dir)
+    return summary
+
+
+def finish(summary: dict[str, Any], *, json_: bool) -> None:
+    """Show the result of a run."""
+    from evoswarm.cli.tables import result_table
+
+    if json_:
+        return print_json(summary)
+    result_table({summary["algorithm"]: summary})
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (run, resume, validate, schema):
+        app.command()(command)

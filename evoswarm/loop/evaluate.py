@@ -1,0 +1,65 @@
+"""Measuring one thing once, outside of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evoswarm.backend import Evaluation, Job
+from evoswarm.config import RunConfig
+from evoswarm.config.run import Pool as PoolConfig
+from evoswarm.errors import UserError
+from evoswarm.loop.directory import RunDirectory
+from evoswarm.rows import ExpertVector, Row
+from evoswarm.utility import Split, make_utility
+from evoswarm.weights.expert import read_json
+from evoswarm.weights.pool import Pool, open_pool
+
+
+def measure(config: RunConfig, *, adapter: Path | None, recipe: Path | None, split: Split) -> Evaluation:
+    """The evaluation of an expert folder, of a recipe over the config's pool, or (neither) of the base model.
+
+    Raises:
+        UserError: the expert does not fit the base, or the recipe does not fit the pool.
+    """
+    from evoswarm.backend.local import LocalBackend
+
+    utility = make_utility(config.utility, root=config.root)
+    if utility.size(split) == 0:
+        raise UserError(f"the config has no {split} split; set utility.data.{split}")
+    if adapter is not None:
+        pool = _single(adapter, config.model)
+        row: Row | None = Row.one(pool.names[0])
+    else:
+        pool = open_pool(config.pool, model=config.model)
+        row = _row(recipe, pool) if recipe is not None else None
+    if recipe is not None:
+        config = _beside(config, recipe)
+    backend = LocalBackend(config, pool=pool, utility=utility)
+    (evaluation,) = backend.evaluate([Job(0, "evaluate", 0, row, split)])
+    return evaluation
+
+
+def _single(folder: Path, model: str) -> Pool:
+    """A pool of one expert, checked against the base (which makes up the second member that a pool needs)."""
+    return open_pool(PoolConfig(experts=[folder.resolve()], include_base=True), model=model)
+
+
+def _row(recipe: Path, pool: Pool) -> Row:
+    data = read_json(recipe)
+    if "terms" not in data:
+        raise UserError(f"{recipe}: is no recipe (no `terms`); give the recipe.json of a run")
+    row = Row.from_list(data["terms"])
+    missing = [v.name for v, _ in row.terms if isinstance(v, ExpertVector) and v.name not in pool.names]
+    if missing:
+        raise UserError(f"{recipe}: needs expert {missing[0]}, the pool has {', '.join(pool.names)}")
+    before = data.get("pool", {})
+    changed = [expert.name for expert in pool.experts if before.get(expert.name, expert.sha256) != expert.sha256]
+    if changed:
+        raise UserError(f"{recipe}: was made with another {changed[0]} (its content hash differs)")
+    return row
+
+
+def _beside(config: RunConfig, recipe: Path) -> RunConfig:
+    """The config with the recipe's own run directory, where saved basis vectors lie."""
+    folder = RunDirectory(recipe.resolve().parent).path
+    return config.model_copy(update={"output": folder.parent, "name": folder.name})

@@ -1,0 +1,84 @@
+"""Positions of the past: any particle of any generation, from its checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evoswarm.config import RunConfig, load_config
+from evoswarm.errors import UserError
+from evoswarm.loop.checkpoint import checkpoint_path, generations_saved, load_checkpoint
+from evoswarm.loop.directory import RunDirectory
+from evoswarm.rows import Row
+from evoswarm.search import Search, make_search
+from evoswarm.weights.materialise import Materialiser
+from evoswarm.weights.pool import Pool, open_pool
+from evoswarm.weights.save import save_expert
+
+
+def run_config(run_dir: Path) -> RunConfig:
+    """The config of a run, wherever its directory has been moved to.
+
+    Raises:
+        UserError: no run is there.
+    """
+    directory = RunDirectory(run_dir)
+    if not directory.exists:
+        raise UserError(f"{run_dir}: holds no run (no config.yaml); give a run directory")
+    place = run_dir.resolve()
+    return load_config(directory.config, overrides=[f"output={place.parent}", f"name={place.name}"])
+
+
+def run_pool(config: RunConfig) -> Pool:
+    """The pool of a run, unchecked."""
+    return open_pool(config.pool, model=config.model, check=False)
+
+
+def search_at(run_dir: Path, generation: int | None) -> Search:
+    """The search of a run as it was after a generation; the last one if None.
+
+    Raises:
+        UserError: no such generation.
+    """
+    config, directory = run_config(run_dir), RunDirectory(run_dir)
+    saved = generations_saved(directory)
+    if not saved:
+        raise UserError(f"{run_dir}: no generation is finished yet")
+    wanted = saved[-1] if generation is None else generation
+    if wanted not in saved:
+        raise UserError(f"{run_dir}: generation {wanted} is not there; there are {saved[0]} to {saved[-1]}")
+    search = make_search(config.search, experts=run_pool(config).names, seed=config.seed)
+    try:
+        load_checkpoint(directory.path / checkpoint_path(wanted), search)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{run_dir}: the checkpoint of generation {wanted} cannot be read ({error})") from None
+    return search
+
+
+def position(run_dir: Path, *, generation: int | None = None, particle: int | None = None) -> Row:
+    """The row of a particle after a generation; of the global best if `particle` is None.
+
+    Raises:
+        UserError: no such generation or particle.
+    """
+    search = search_at(run_dir, generation)
+    if particle is None:
+        best = search.global_best
+        assert best is not None
+        return Row.of(search.basis, best.row)
+    members = {member.particle: member for member in search.population}
+    if particle not in members:
+        last = max(members)
+        raise UserError(f"{run_dir}: generation {search.generation} has no particle {particle}; there are 0 to {last}")
+    return Row.of(search.basis, members[particle].row)
+
+
+def save_position(run_dir: Path, row: Row, output: Path) -> None:
+    """Write the weights of a row of a run as an expert folder.
+
+    Raises:
+        UserError: the folder exists and is not empty.
+    """
+    if output.exists() and any(output.iterdir()):
+        raise UserError(f"{output}: is not empty; choose another folder")
+    config = run_config(run_dir)
+    save_expert(Materialiser(run_pool(config), root=run_dir), row, output, base=config.model)

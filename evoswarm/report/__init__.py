@@ -1,0 +1,37 @@
+"""The report of a run: one self-contained HTML page and PNG plots, from its run directory alone.
+
+Reads what a run wrote, finished or not; starts no engine and no cluster. The same run directory gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evoswarm.loop.directory import RunDirectory
+from evoswarm.report.page import render_page
+from evoswarm.report.plots import all_plots
+from evoswarm.report.read import load_run
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write `report.html` and `plots/*.png` into a run directory.
+
+    Args:
+        run_dir: a run directory; the run may be unfinished.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UserError: no run is there, or a file of it is damaged.
+    """
+    run = load_run(run_dir)
+    directory = RunDirectory(run_dir)
+    plots = all_plots(run)
+    for plot in plots.values():
+        directory.write(f"{directory.plots.name}/{plot.name}.png", plot.png)
+    directory.write(directory.report.name, render_page(run, plots).encode("utf-8", errors="replace"))
+    return directory.report
+
+
+__all__ = ["write_report"]

@@ -1,0 +1,234 @@
+"""What a report is made of: a run directory, read into one frozen value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evoswarm.config import RunConfig, load_config
+from evoswarm.errors import UserError
+from evoswarm.loop.checkpoint import checkpoint_path, load_checkpoint
+from evoswarm.loop.directory import RunDirectory, read_lines
+from evoswarm.loop.outcomes import outcome_path
+from evoswarm.search import make_search
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """One evaluation on record.
+
+    Attributes:
+        experts: coefficient of each expert that its row has.
+        noise: how many mutation vectors (or saved sums of them) its row has besides.
+        scores: [B] by example index, NaN where that example failed; empty where the engine failed.
+        who: `base`, `best_expert` or `ensemble:i` for finalists, else empty.
+        place: file and line of the record, for `predictions`.
+    """
+
+    generation: int
+    phase: str
+    particle: int
+    experts: dict[str, float]
+    noise: int
+    utility: float | None
+    error: str | None
+    scores: np.ndarray
+    who: str
+    split: str
+    place: tuple[Path, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """One particle of the first population; `utility` None where its evaluation failed."""
+
+    particle: int
+    utility: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run directory as a report sees it.
+
+    Attributes:
+        config: the resolved configuration.
+        summary: of a finished run; None while it is unfinished or going on for longer.
+        recipe: likewise.
+        generations: the records of the finished generations, in order.
+        timings: the records of `timings.jsonl`.
+        measured: the evaluations of each finished generation, on validation.
+        finals: the evaluations of the finalists by (who, split); empty unless finished.
+        experts: names of the initial experts, in pool order.
+        start: the first population; None where its checkpoint cannot be read.
+        hashes: sha256 of each expert, and of the data under the key "".
+        under_way: evaluations on record of a generation that is not finished.
+        notes: what could not be read, one line each.
+    """
+
+    path: Path
+    config: RunConfig
+    summary: Record | None
+    recipe: Record | None
+    generations: tuple[Record, ...]
+    timings: tuple[Record, ...]
+    measured: tuple[tuple[Measurement, ...], ...]
+    finals: dict[tuple[str, str], Measurement]
+    experts: tuple[str, ...]
+    start: tuple[Start, ...] | None
+    hashes: dict[str, str]
+    under_way: int
+    notes: tuple[str, ...]
+
+    @property
+    def initial(self) -> tuple[Measurement, ...]:
+        """The evaluations of the raw experts."""
+        return tuple(m for m in self.measured[0] if m.phase == "experts") if self.measured else ()
+
+    @property
+    def best_expert(self) -> Measurement | None:
+        """The best initial expert on validation; ties: the first one."""
+        known = [m for m in self.initial if m.utility is not None]
+        return max(known, key=lambda m: m.utility or 0.0, default=None)
+
+    @property
+    def bests(self) -> tuple[Measurement | None, ...]:
+        """The evaluation that is the global best after each generation; None where it is not on record."""
+        return tuple(_find_best(record, self.measured) for record in self.generations)
+
+    @property
+    def winner(self) -> Measurement | None:
+        """The evaluation that is the global best now."""
+        return _find_best(self.generations[-1], self.measured) if self.generations else None
+
+    @property
+    def persistent(self) -> bool:
+        """Whether a particle number means the same particle in every generation."""
+        return self.config.search.type == "model_swarms"
+
+
+def load_run(run_dir: Path) -> Run:
+    """Read a run directory.
+
+    Raises:
+        UserError: no run is there, or a file of it is damaged.
+    """
+    directory = RunDirectory(run_dir)
+    if not directory.exists:
+        raise UserError(f"{run_dir}: holds no run (no config.yaml); give a run directory")
+    try:
+        return _load(directory)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{run_dir}: a record of the run is damaged ({reason}); restore the directory") from None
+
+
+def _load(directory: RunDirectory) -> Run:
+    config = load_config(directory.config)
+    generations = tuple(read_lines(directory.generations))
+    measured = tuple(tuple(_measurements(_outcomes(directory, record["generation"]))) for record in generations)
+    summary = _summary(directory, config, generations)
+    finals = _measurements(outcome_path(directory, "final")) if summary else ()
+    hashes = _json(directory.inputs) or {}
+    experts = tuple(next(iter(m.experts)) for m in measured[0] if m.phase == "experts") if measured else ()
+    start = _start(directory, config, experts)
+    notes = [f"{_name(r)} is missing" for r, found in zip(generations, measured, strict=True) if _lost(r, found)]
+    if generations and start is None:
+        notes.append("the checkpoint of generation 0 cannot be read: where the winner started is unknown")
+    return Run(
+        path=directory.path,
+        config=config,
+        summary=summary,
+        recipe=_json(directory.recipe) if summary else None,
+        generations=generations,
+        timings=tuple(read_lines(directory.timings)),
+        measured=measured,
+        finals={(m.who, m.split): m for m in finals},
+        experts=experts or tuple(hashes.get("pool", ())),
+        start=start,
+        hashes={**hashes.get("pool", {}), "": hashes.get("data", "")},
+        under_way=sum(len(read_lines(path)) for path in sorted(directory.outcomes.glob("*.partial.jsonl"))),
+        notes=tuple(notes),
+    )
+
+
+def predictions(measurement: Measurement) -> list[str | None]:
+    """What was answered, by example index. Read again, because all of them together would fill the memory."""
+    path, line = measurement.place
+    found: list[str | None] = read_lines(path)[line]["predictions"]
+    return found
+
+
+def _summary(directory: RunDirectory, config: RunConfig, generations: tuple[Record, ...]) -> Record | None:
+    """The summary, unless the run has gone on, or is about to, since it was written."""
+    summary = _json(directory.summary)
+    if not summary or not generations or summary["generations"] != generations[-1]["generation"]:
+        return None
+    rule = {"max_generations": config.search.max_generations, "patience": config.search.patience}
+    return summary if summary["stop_rule"] == rule else None
+
+
+def _json(path: Path) -> Record | None:
+    if not path.exists():
+        return None
+    try:
+        value: Record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged ({error}); remove it and resume the run") from None
+    return value
+
+
+def _name(record: Record) -> str:
+    return f"outcomes/gen_{record['generation']:04}.jsonl"
+
+
+def _lost(record: Record, found: tuple[Measurement, ...]) -> bool:
+    return not found and any(record["utilities"].values())
+
+
+def _outcomes(directory: RunDirectory, generation: int) -> Path:
+    return outcome_path(directory, f"gen_{generation:04}")
+
+
+def _measurements(path: Path) -> Iterable[Measurement]:
+    for line, record in enumerate(read_lines(path)):
+        terms = record["row"] or []
+        experts = {term["name"]: float(term["coefficient"]) for term in terms if term["kind"] == "expert"}
+        yield Measurement(
+            generation=record["generation"],
+            phase=record["phase"],
+            particle=record["particle"],
+            experts=experts,
+            noise=len(terms) - len(experts),
+            utility=record["utility"],
+            error=record["error"],
+            scores=np.array([np.nan if s is None else s for s in record["scores"]], dtype=np.float32),
+            who=record.get("who", ""),
+            split=record["split"],
+            place=(path, line),
+        )
+
+
+def _find_best(record: Record, measured: tuple[tuple[Measurement, ...], ...]) -> Measurement | None:
+    generation = record["best_generation"]
+    found = measured[generation] if generation < len(measured) else ()
+    wanted = record["best_particle"], record["best"]
+    return next((m for m in found if (m.particle, m.utility) == wanted), None)
+
+
+def _start(directory: RunDirectory, config: RunConfig, experts: tuple[str, ...]) -> tuple[Start, ...] | None:
+    path = directory.path / checkpoint_path(0)
+    if not experts or not path.exists():
+        return None
+    search = make_search(config.search, experts=experts, seed=config.seed)
+    try:
+        load_checkpoint(path, search)
+    except (OSError, ValueError, KeyError):
+        return None
+    return tuple(Start(member.particle, member.utility) for member in search.population)

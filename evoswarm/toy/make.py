@@ -1,0 +1,126 @@
+"""Making the toy world: a base that knows every skill weakly, an expert per skill, the targets."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from evoswarm.errors import UserError
+from evoswarm.toy.evaluate import accuracy
+from evoswarm.toy.skills import COMPOSITIONS, SKILLS, draw
+from evoswarm.toy.targets import TARGETS, make_target
+from evoswarm.toy.tokenizer import BOS, EOS, PAD, make_tokenizer
+from evoswarm.toy.train import train
+
+BASE_NAME = "evoswarm/toy-base"
+BASE_STEPS = 400
+BASE_SHARES = {"rev": 35, "sort": 12, "next": 30, "rot": 35, "add": 250, "max": 80, "cnt": 80}
+BASE_SHARES |= dict.fromkeys(("eats", "home", "work"), 60) | dict.fromkeys(COMPOSITIONS, 5)
+EXPERT_STEPS = {"rev": 60, "sort": 60, "next": 60, "rot": 60, "add": 160, "max": 80, "cnt": 60}
+EXPERT_STEPS |= dict.fromkeys(("eats", "home", "work"), 50)
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+Log = Callable[[str], None]
+
+
+@contextmanager
+def reproducible(seed: int) -> Iterator[None]:
+    """Seeded torch on one thread: sums are then added up in one order, however many cores are free."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def model_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+    """A Llama of about one million parameters: few, wide layers, because on a CPU each layer costs a fixed time."""
+    ids = [int(tokenizer.convert_tokens_to_ids(token)) for token in (PAD, BOS, EOS)]
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=160,
+        intermediate_size=448,
+        num_hidden_layers=3,
+        num_attention_heads=5,
+        num_key_value_heads=5,
+        head_dim=32,
+        max_position_embeddings=64,
+        tie_word_embeddings=True,
+        initializer_range=0.05,
+        pad_token_id=ids[0],
+        bos_token_id=ids[1],
+        eos_token_id=ids[2],
+    )
+
+
+def make_base(folder: Path, *, seed: int, log: Log) -> None:
+    """Train the base on a mixture of everything, briefly, and save it with its tokenizer."""
+    tokenizer = make_tokenizer()
+    with reproducible(seed):
+        model = LlamaForCausalLM(model_config(tokenizer))
+        mixture = {(SKILLS | COMPOSITIONS)[name]: share for name, share in BASE_SHARES.items()}
+        train(model, tokenizer, mixture, steps=BASE_STEPS, batch_size=128, peak=3e-3, seed=f"base {seed}", log=log)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def make_expert(base: Path, folder: Path, *, skill: str, seed: int, log: Log) -> None:
+    """Train one LoRA adapter on one skill. All experts start from the same A matrices, so that they can be mixed."""
+    model, tokenizer = load(base)
+    model.name_or_path = model.config._name_or_path = BASE_NAME
+    config = LoraConfig(r=8, lora_alpha=16, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
+    with reproducible(seed):
+        expert = get_peft_model(model, config)
+        steps = EXPERT_STEPS[skill]
+        name = f"{skill} {seed}"
+        train(expert, tokenizer, {SKILLS[skill]: 1}, steps=steps, batch_size=128, peak=5e-3, seed=name, log=log)
+    expert.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+
+
+def load(base: Path, adapter: Path | None = None) -> tuple[LlamaForCausalLM | PeftModel, PreTrainedTokenizerFast]:
+    """The base, with one adapter or without, and the tokenizer."""
+    model = LlamaForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    return (model if adapter is None else PeftModel.from_pretrained(model, adapter).eval()), tokenizer
+
+
+def make(folder: Path, *, seed: int, log: Log) -> None:
+    """Make `base/`, `experts/<skill>/` and `targets/<name>.json` in `folder`.
+
+    Raises:
+        UserError: the folder already holds something.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty; name a new folder for the toy world, or remove that one first")
+    make_base(folder / "base", seed=seed, log=log)
+    for skill in SKILLS:
+        make_expert(folder / "base", folder / "experts" / skill, skill=skill, seed=seed, log=log)
+    make_targets(folder / "targets", seed=seed)
+
+
+def make_targets(folder: Path, *, seed: int) -> None:
+    """Write one JSON file per target task."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in TARGETS:
+        text = json.dumps(make_target(name, seed=seed), indent=1)
+        (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def measure(folder: Path, *, examples: int = 200) -> dict[str, dict[str, float]]:
+    """Accuracy of the base and of every expert (rows) on fresh held-out questions of every skill (columns)."""
+    questions = {n: draw(s, random.Random(f"matrix {n}"), examples, evaluation=True) for n, s in SKILLS.items()}
+    matrix: dict[str, dict[str, float]] = {}
+    for name in ("base", *SKILLS):
+        model, tokenizer = load(folder / "base", None if name == "base" else folder / "experts" / name)
+        matrix[name] = {skill: accuracy(model, tokenizer, asked) for skill, asked in questions.items()}
+    return matrix

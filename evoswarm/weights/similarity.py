@@ -1,0 +1,24 @@
+"""How alike the experts of a pool are."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evoswarm.weights.noise import CHUNK
+from evoswarm.weights.pool import Pool
+
+_STEP = 16 * CHUNK
+
+
+def cosines(pool: Pool) -> np.ndarray:
+    """Pairwise cosine [n, n] of the flattened experts that have a file; one pass over the pool, fp64 sums."""
+    gram = np.zeros((len(pool.experts), len(pool.experts)))
+    for spec in pool.layout:
+        if not spec.is_float:
+            continue
+        flats = [expert.flat(spec.name) for expert in pool.experts]
+        for start in range(0, spec.numel, _STEP):
+            block = np.stack([flat[start : start + _STEP].astype(np.float64) for flat in flats])
+            gram += block @ block.T
+    norms = np.sqrt(np.diag(gram))
+    return gram / np.maximum(np.outer(norms, norms), np.finfo(float).tiny)
