@@ -28,7 +28,8 @@ def demo(
 ) -> None:
     """Evolve the ten toy experts with model_swarms and genome_plus."""
     from evoswarm.launch import cluster
-    from evoswarm.toy import TARGETS, demo_config
+    from evoswarm.toy.config import target_config
+    from evoswarm.toy.targets import TARGETS
 
     target = target or next(iter(TARGETS))
     if target not in TARGETS:
@@ -36,7 +37,7 @@ def demo(
     summaries: dict[str, dict[str, Any]] = {}
     configs = {}
     for algorithm in ALGORITHMS:
-        data = demo_config(target, algorithm=algorithm) | {"output": str(output), "backend": {"type": backend}}
+        data = target_config(target, algorithm=algorithm) | {"output": str(output), "backend": {"type": backend}}
         configs[algorithm] = parse_config(apply_overrides(data, set_ or ()), root=Path.cwd(), source="demo")
     with cluster(configs[ALGORITHMS[0]]):
         for algorithm, config in configs.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from evoswarm.config.base import NonNegative, Section
 from evoswarm.config.search import ModelSwarms, SearchConfig
@@ -47,6 +47,8 @@ class FakeEngine(Section):
     type: Literal["fake"] = "fake"
     batch_size: int = Field(64, ge=1)
     """Examples per slice."""
+    delay: NonNegative = 0
+    """Seconds that a slice takes."""
 
 
 EngineConfig = Annotated[TransformersEngine | FakeEngine, Field(discriminator="type")]
@@ -107,6 +109,14 @@ class RunConfig(Section):
     @classmethod
     def _experts_alone(cls, value: Any) -> Any:
         return {"experts": value} if isinstance(value, str | Path | list) else value
+
+    @field_validator("search", "engine", "backend", mode="before")
+    @classmethod
+    def _default_type(cls, value: Any, info: ValidationInfo) -> Any:
+        """A section that does not say its type means the default one."""
+        assert info.field_name is not None
+        default = cls.model_fields[info.field_name].default
+        return {"type": default.type} | value if isinstance(value, dict) else value
 
     @property
     def run_dir(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Mapping, Sequence
 
@@ -16,8 +17,13 @@ class EchoEngine:
     Which prompts those are is fixed by their text, so a better particle answers a superset of what a worse one does.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, delay: float = 0) -> None:
+        """
+        Args:
+            delay: seconds that each call takes.
+        """
         self.quality = 0.5
+        self._delay = delay
 
     def install(self, weights: Mapping[str, np.ndarray] | None) -> None:
         """Set the quality: 1 at mean 1, one half at mean 0, falling with the distance."""
@@ -26,12 +32,14 @@ class EchoEngine:
 
     def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
         """The last word, or a question mark."""
+        time.sleep(self._delay)
         return [_text(prompt).split()[-1] if self._knows(prompt) else "?" for prompt in prompts]
 
     def loglikelihood(
         self, prompts: Sequence[Prompt], options: Sequence[Sequence[str]]
     ) -> list[tuple[OptionScore, ...]]:
         """The first option is the likeliest where the prompt is known, else the last one."""
+        time.sleep(self._delay)
         return [
             tuple(OptionScore(-float(i if self._knows(prompt) else len(row) - i), 1) for i in range(len(row)))
             for prompt, row in zip(prompts, options, strict=True)

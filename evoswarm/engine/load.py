@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
 from evoswarm.config.run import TransformersEngine
 from evoswarm.errors import UserError
+from evoswarm.weights.expert import checkpoint_files, no_weights
 
 
 def load_tokenizer(model: str, config: TransformersEngine) -> PreTrainedTokenizerBase:
@@ -18,9 +22,9 @@ def load_tokenizer(model: str, config: TransformersEngine) -> PreTrainedTokenize
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=config.trust_remote_code)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+    except Exception as error:  # the tokenizers library raises plain Exception
         raise UserError(
-            f"{model}: the tokenizer cannot be loaded ({_first_line(error)}); put tokenizer.json and "
+            f"{model}: the tokenizer cannot be loaded ({first_line(error)}); put tokenizer.json and "
             "tokenizer_config.json of the base model into its folder"
         ) from None
     if tokenizer.pad_token_id is None:
@@ -36,6 +40,8 @@ def load_model(model: str, config: TransformersEngine) -> PreTrainedModel:
     Raises:
         UserError: it cannot be loaded.
     """
+    if Path(model).is_dir() and not checkpoint_files(Path(model)):
+        raise UserError(f"{model}: {no_weights(Path(model))}")
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
     dtype = "auto" if config.dtype == "auto" else getattr(torch, config.dtype)
@@ -43,8 +49,8 @@ def load_model(model: str, config: TransformersEngine) -> PreTrainedModel:
         return AutoModelForCausalLM.from_pretrained(
             model, dtype=dtype, use_safetensors=True, trust_remote_code=config.trust_remote_code
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise UserError(f"{model}: the base model cannot be loaded ({_first_line(error)})") from None
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{model}: the base model cannot be loaded ({first_line(error)})") from None
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -54,5 +60,6 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> li
     return sorted({int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None})
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, as one line."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -32,7 +32,7 @@ def _transformers(config: TransformersEngine, model: str, adapter: Mapping[str, 
 def _fake(config: FakeEngine, model: str, adapter: Mapping[str, Any] | None) -> Engine:
     from evoswarm.engine.fake import EchoEngine
 
-    return EchoEngine()
+    return EchoEngine(delay=config.delay)
 
 
 ENGINES: dict[str, Callable[[Any, str, Mapping[str, Any] | None], Engine]] = {

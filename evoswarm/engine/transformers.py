@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
+from jinja2 import TemplateError
 from transformers import GenerationConfig
 
 from evoswarm.config.run import TransformersEngine
 from evoswarm.engine.install import Installer
-from evoswarm.engine.load import end_tokens, load_model, load_tokenizer
-from evoswarm.utility.types import OptionScore, Prompt
+from evoswarm.engine.load import end_tokens, first_line, load_model, load_tokenizer
+from evoswarm.errors import UserError
+from evoswarm.utility.types import Message, OptionScore, Prompt
 
 Ids = tuple[int, ...]
 
@@ -37,6 +40,11 @@ class HfEngine:
         self.tokenizer = load_tokenizer(model, config)
         self.model = load_model(model, config).to(device).eval()
         self._end = end_tokens(self.model, self.tokenizer)
+        # Penalties and beams that come with a model would make its answers something else than greedy.
+        self.model.generation_config = GenerationConfig()
+        self._positions = "position_ids" in inspect.signature(self.model.forward).parameters
+        self._longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        self._start = (next(i for i in (self.tokenizer.bos_token_id, *self._end, 0) if i is not None),)
         self._installer = Installer(self.model, adapter)
         # The same slices come back for every particle: their token ids are kept.
         self._encode = lru_cache(maxsize=65536)(self._encode_one)
@@ -48,12 +56,12 @@ class HfEngine:
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
         """See `Engine.generate`."""
-        inputs = self._batch([self._encode(prompt) for prompt in prompts])
+        inputs = self._batch([self._encode(prompt) or self._start for prompt in prompts])
         settings = GenerationConfig(
             do_sample=False,
             max_new_tokens=max_new_tokens,
             pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self._end,
+            eos_token_id=self._end or None,
         )
         output = self.model.generate(**inputs, generation_config=settings)
         texts = self.tokenizer.batch_decode(
@@ -83,16 +91,26 @@ class HfEngine:
     def _score(self, batch: dict[Ids, list[Ids]]) -> dict[tuple[Ids, Ids], float]:
         """Log-probability of each option that ends each input, keyed by (input, option)."""
         longest = max(len(option) for options in batch.values() for option in options)
-        logits = self.model(**self._batch(list(batch)), logits_to_keep=longest).logits
-        logprobs = torch.log_softmax(logits.float(), dim=-1).cpu()
-        return {
-            (ids, option): float(rows[-len(option) :].gather(1, torch.tensor(option)[:, None]).sum())
-            for (ids, options), rows in zip(batch.items(), logprobs, strict=True)
-            for option in options
-        }
+        inputs = self._batch(list(batch))
+        if self._positions:  # models with absolute positions must not count the padding; `generate` does this itself
+            inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+        logits = self.model(**inputs, logits_to_keep=longest).logits
+        keys, sums = [], []
+        for (ids, options), row in zip(batch.items(), logits, strict=True):
+            logprobs = torch.log_softmax(row.float(), dim=-1)
+            for option in options:
+                tokens = torch.tensor(option, device=row.device)[:, None]
+                keys.append((ids, option))
+                sums.append(logprobs[-len(option) :].gather(1, tokens).sum())
+        return dict(zip(keys, torch.stack(sums).tolist(), strict=True))
 
     def _batch(self, rows: Sequence[Ids]) -> dict[str, torch.Tensor]:
         width = max(len(row) for row in rows)
+        if self._longest is not None and width > self._longest:
+            raise UserError(
+                f"{self.model.name_or_path}: a prompt has {width} tokens, the model takes {self._longest}; shorten the "
+                "prompts, give fewer few-shot examples, or take a model with a longer context"
+            )
         ids = [(self.tokenizer.pad_token_id,) * (width - len(row)) + row for row in rows]
         mask = [(0,) * (width - len(row)) + (1,) * len(row) for row in rows]
         device = self.model.device
@@ -104,15 +122,24 @@ class HfEngine:
     def _encode_one(self, prompt: Prompt, option: str = "") -> Ids:
         if isinstance(prompt, str):
             return tuple(self.tokenizer(prompt + option).input_ids)
-        messages = [{"role": role, "content": content} for role, content in prompt]
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return tuple(self.tokenizer(text + option, add_special_tokens=False).input_ids)
+        return tuple(self.tokenizer(self._chat(prompt) + option, add_special_tokens=False).input_ids)
+
+    def _chat(self, messages: Sequence[Message]) -> str:
+        turns = [{"role": role, "content": content} for role, content in messages]
+        try:
+            text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        except (ValueError, TemplateError) as error:
+            raise UserError(
+                f"{self.tokenizer.name_or_path}: the tokenizer's chat template cannot be used ({first_line(error)}); "
+                "set utility.chat_template: false, or leave out what the template does not know"
+            ) from None
+        return str(text)
 
     def _encode_pair(self, prompt: Prompt, option: str) -> tuple[Ids, Ids]:
         context, whole = self._encode(prompt), self._encode(prompt, option)
         # Where the last token of the prompt joins the option, the option starts earlier: it must have a token.
         split = min(len(context), len(whole) - 1)
-        return whole[:split], whole[split:]
+        return whole[:split] or self._start, whole[split:]
 
 
 def _cut(text: str, stop: Sequence[str]) -> str:

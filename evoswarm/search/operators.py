@@ -164,8 +164,10 @@ def distinct_top(entries: Measured, count: int) -> Measured:
     seen: set[bytes] = set()
     picked: list[int] = []
     for i in order[entries.succeeded[order]]:
+        if len(picked) >= count:
+            break
         key = (entries.rows[i] + 0.0).tobytes()
-        if len(picked) < count and key not in seen:
+        if key not in seen:
             seen.add(key)
             picked.append(int(i))
     return entries.take(np.array(picked, dtype=np.int64))

@@ -10,7 +10,7 @@ from evoswarm.config.search import RandomSearch
 from evoswarm.search.base import Search, Steps
 from evoswarm.search.operators import distinct_top
 from evoswarm.search.rng import stream
-from evoswarm.search.state import Measured, State
+from evoswarm.search.state import FAILED, Measured, State
 
 
 @dataclass
@@ -44,11 +44,11 @@ class RandomMixSearch(Search):
         self._keep(population)
 
     def _advance(self, t: int) -> Steps:
-        rows = np.array([self._sample(t, i) for i in range(self.config.population)])
+        good = self.state.expert_utilities != FAILED
+        rows = np.array([self._sample(t, i, good) for i in range(self.config.population)])
         self._keep((yield self._ask(t, "sample", range(len(rows)), rows)))
 
-    def _sample(self, t: int, i: int) -> np.ndarray:
-        good = np.array([u is not None for u in self.expert_utilities])
+    def _sample(self, t: int, i: int, good: np.ndarray) -> np.ndarray:
         u = np.zeros(len(good))
         u[good] = 1 / good.sum()
         d = np.zeros(len(good))

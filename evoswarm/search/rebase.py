@@ -33,8 +33,9 @@ def plan(state: State, n: int, limit: int) -> np.ndarray | None:
     parts = noise_parts(state, n)
     used = parts != 0
     living = int(used.any(axis=0).sum())
-    distinct = np.unique(parts[used.any(axis=1)], axis=0)
-    rows = np.pad(distinct, ((0, 0), (n, 0)))
+    noisy = parts[used.any(axis=1)]
+    first = {line.tobytes(): k for k, line in reversed(list(enumerate(noisy)))}
+    rows = np.pad(noisy[sorted(first.values())], ((0, 0), (n, 0)))
     if living > limit and len(rows) < living:
         return rows
     return rows[:0] if living < parts.shape[1] else None

@@ -10,21 +10,24 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from evoswarm.errors import UserError
 from evoswarm.toy.evaluate import accuracy
-from evoswarm.toy.skills import COMPOSITIONS, SKILLS, draw
+from evoswarm.toy.skills import COMPOSITIONS, SKILLS, Skill, draw
 from evoswarm.toy.targets import TARGETS, make_target
 from evoswarm.toy.tokenizer import BOS, EOS, PAD, make_tokenizer
 from evoswarm.toy.train import train
 
 BASE_NAME = "evoswarm/toy-base"
 BASE_STEPS = 400
-BASE_SHARES = {"rev": 35, "sort": 12, "next": 30, "rot": 35, "add": 250, "max": 80, "cnt": 80}
+BASE_SHARES = {"rev": 30, "sort": 8, "next": 11, "rot": 12, "add": 240, "max": 80, "cnt": 80}
 BASE_SHARES |= dict.fromkeys(("eats", "home", "work"), 60) | dict.fromkeys(COMPOSITIONS, 5)
-EXPERT_STEPS = {"rev": 60, "sort": 60, "next": 60, "rot": 60, "add": 160, "max": 80, "cnt": 60}
-EXPERT_STEPS |= dict.fromkeys(("eats", "home", "work"), 50)
+EXPERT_STEPS = {"rev": 60, "sort": 60, "next": 60, "rot": 60, "add": 160, "max": 80, "cnt": 90}
+EXPERT_STEPS |= dict.fromkeys(("eats", "home", "work"), 60)
+REPLAY = 0.25
+SCALING, WEAKEST = 2.0, 0.25
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 Log = Callable[[str], None]
 
@@ -62,27 +65,55 @@ def model_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     )
 
 
+def base_mixture() -> dict[Skill, float]:
+    """What the base is trained on: shares that sum to 1."""
+    total = sum(BASE_SHARES.values())
+    return {(SKILLS | COMPOSITIONS)[name]: share / total for name, share in BASE_SHARES.items()}
+
+
 def make_base(folder: Path, *, seed: int, log: Log) -> None:
     """Train the base on a mixture of everything, briefly, and save it with its tokenizer."""
     tokenizer = make_tokenizer()
     with reproducible(seed):
         model = LlamaForCausalLM(model_config(tokenizer))
-        mixture = {(SKILLS | COMPOSITIONS)[name]: share for name, share in BASE_SHARES.items()}
-        train(model, tokenizer, mixture, steps=BASE_STEPS, batch_size=128, peak=3e-3, seed=f"base {seed}", log=log)
+        mixture, name = base_mixture(), f"base {seed}"
+        train(model, tokenizer, mixture, steps=BASE_STEPS, batch_size=128, peak=3e-3, seed=name, log=log)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
+def set_strength(expert: PeftModel, strength: float) -> None:
+    """Scale the adapter's effect; 1 is what its configuration says."""
+    for module in expert.modules():
+        if isinstance(module, LoraLayer):
+            module.scaling["default"] = SCALING * strength
+
+
 def make_expert(base: Path, folder: Path, *, skill: str, seed: int, log: Log) -> None:
-    """Train one LoRA adapter on one skill. All experts start from the same A matrices, so that they can be mixed."""
+    """Train one LoRA adapter on one skill, such that it can be mixed with the others.
+
+    Three things give a model this small what large experts have by themselves: all start from the same A matrices, each
+    sees a part of the base's own mixture, so that it leaves other questions alone, and each is trained at a random
+    strength, so that a fraction of it still works.
+    """
     model, tokenizer = load(base)
     model.name_or_path = model.config._name_or_path = BASE_NAME
-    config = LoraConfig(r=8, lora_alpha=16, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
+    config = LoraConfig(r=8, lora_alpha=int(8 * SCALING), target_modules=PROJECTIONS, task_type="CAUSAL_LM")
+    mixture = {other: share * REPLAY for other, share in base_mixture().items()}
+    mixture[SKILLS[skill]] += 1 - REPLAY
     with reproducible(seed):
         expert = get_peft_model(model, config)
-        steps = EXPERT_STEPS[skill]
-        name = f"{skill} {seed}"
-        train(expert, tokenizer, {SKILLS[skill]: 1}, steps=steps, batch_size=128, peak=5e-3, seed=name, log=log)
+        train(
+            expert,
+            tokenizer,
+            mixture,
+            steps=EXPERT_STEPS[skill],
+            batch_size=128,
+            peak=4e-3,
+            seed=f"{skill} {seed}",
+            log=log,
+            before_step=lambda rng: set_strength(expert, rng.uniform(WEAKEST, 1)),
+        )
     expert.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
 

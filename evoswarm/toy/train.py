@@ -48,6 +48,7 @@ def train(
     weight_decay: float = 0.0,
     seed: str,
     log: Callable[[str], None],
+    before_step: Callable[[random.Random], None] | None = None,
 ) -> None:
     """Train the parameters that require a gradient on questions drawn from `mixture` (skill to share), in place."""
     rng = random.Random(seed)
@@ -55,6 +56,8 @@ def train(
     optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=weight_decay)
     model.train()
     for step in range(steps):
+        if before_step is not None:
+            before_step(rng)
         skills = rng.choices(list(mixture), weights=list(mixture.values()), k=batch_size)
         ids, labels = encode(tokenizer, [draw(skill, rng, 1, evaluation=False)[0] for skill in skills])
         for group in optimizer.param_groups:

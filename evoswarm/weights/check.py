@@ -1,14 +1,14 @@
-"""Whether experts fit each other and the base model: every mismatch of every expert is found."""
+"""Whether experts fit each other: every mismatch of every expert is found. `basecheck` compares with the base model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from evoswarm.errors import UserError
-from evoswarm.weights.expert import Expert, checkpoint_files
-from evoswarm.weights.tensorfile import TensorFile, TensorSpec
+from evoswarm.weights.expert import Expert
+from evoswarm.weights.merge import full_tensors, lora_modules, rank_of
+from evoswarm.weights.tensorfile import TensorSpec
 
 LORA_SETTINGS = {
     "peft_type": "peft type",
@@ -20,99 +20,144 @@ LORA_SETTINGS = {
     "base_model_name_or_path": "base model",
     "rank_pattern": "rank pattern",
     "alpha_pattern": "alpha pattern",
-    "fan_in_fan_out": "fan_in_fan_out",
     "modules_to_save": "modules_to_save",
+    "ensure_weight_tying": "ensure_weight_tying",
 }
-_DEFAULTS: dict[str, Any] = {"use_rslora": False, "fan_in_fan_out": False, "bias": "none", "lora_alpha": 8, "r": 8}
-_NOT_LINEAR = {"use_dora": "DoRA's magnitude makes the merge non-linear", "use_qalora": "its layers are quantised"}
+_MODEL_SETTINGS = {"model_type": "model type", "architectures": "architecture"}
+_DEFAULTS: dict[str, Any] = {
+    "peft_type": "LORA",
+    "use_rslora": False,
+    "ensure_weight_tying": False,
+    "bias": "none",
+    "lora_alpha": 8,
+    "r": 8,
+}
+_REFUSED = {
+    "use_dora": "DoRA's magnitude makes the merge non-linear",
+    "use_qalora": "its layers are quantised",
+    "lora_bias": "a bias of B has no place in the base model",
+    "layer_replication": "it changes the layers of the base model",
+    "trainable_token_indices": "single tokens cannot be merged; train the embedding as one of modules_to_save",
+    "target_parameters": "only whole modules can be merged",
+    "alora_invocation_tokens": "an adapter that acts on part of the text cannot be merged",
+    "use_bdlora": "it is no plain LoRA",
+    "arrow_config": "it is no plain LoRA",
+    "kasa_config": "it is no plain LoRA",
+    "monteclora_config": "it is no plain LoRA",
+}
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Values of `init_lora_weights` with which peft also changes the base weights, when it loads the adapter."""
+_MOST = 12
+"""Differences of one expert that are named one by one."""
 
 
 def mismatches(experts: Sequence[Expert], *, include_base: bool = False) -> list[str]:
-    """Every way in which an expert does not fit the first one, one line each."""
+    """Every way in which experts are no use, or do not fit the first one, one line each."""
     first = experts[0]
     problems = [line for expert in experts for line in _alone(expert, include_base=include_base)]
     for expert in experts[1:]:
         if expert.kind != first.kind:
             problems.append(f"{expert.name}: is a {expert.kind}, {first.name} is a {first.kind}")
             continue
-        problems += _settings(expert, first) + _tensors(expert.specs, first.specs, expert.name, first.name)
+        problems += _settings(expert, first) + _tensors(expert, first)
     return problems
 
 
 def _alone(expert: Expert, *, include_base: bool) -> list[str]:
-    if expert.kind == "checkpoint":
-        return []
-    problems = [
-        f"{expert.name}: {key} is not supported ({why})" for key, why in _NOT_LINEAR.items() if expert.config.get(key)
+    if not expert.specs:
+        return [f"{expert.name}: holds no tensors; save it again"]
+    return [f"{expert.name}: {line}" for line in _no_plain_lora(expert)] + [
+        f"{expert.name}: saves whole modules ({name}); include_base needs pure LoRA adapters"
+        for name in list(full_tensors(expert.specs))[:1]
+        if include_base and expert.kind == "adapter"
     ]
-    if str(expert.config.get("peft_type", "LORA")).upper() != "LORA":
-        problems.append(f"{expert.name}: peft type {expert.config['peft_type']}, only LORA adapters can be evolved")
-    known = (".lora_A.", ".lora_B.", ".lora_embedding_")
-    full = [name for name in expert.specs if not any(part in name for part in known)]
-    if full and include_base:
-        problems.append(f"{expert.name}: saves whole modules ({full[0]}); include_base needs pure LoRA adapters")
-    return problems
+
+
+def _no_plain_lora(expert: Expert) -> Iterator[str]:
+    if expert.kind == "checkpoint":
+        return
+    config = expert.config
+    if str(config.get("peft_type", "LORA")).upper() != "LORA":
+        yield f"peft type {config['peft_type']}, only LORA adapters can be evolved"
+        return
+    yield from (f"{key} is not supported ({why})" for key, why in _REFUSED.items() if config.get(key))
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
+        yield (
+            f"init_lora_weights {start} changes the base model; convert the adapter to a plain LoRA with "
+            "save_pretrained(folder, path_initial_model_for_weight_conversion=...)"
+        )
+    try:
+        yield from _ranks(config, expert.specs)
+    except UserError as error:
+        yield str(error)
+
+
+def _ranks(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> list[str]:
+    wrong = []
+    for module, pair in lora_modules(specs).items():
+        said, found = rank_of(config, module), {pair.a.shape[:1], pair.b.shape[1:]}
+        if found != {(said,)}:
+            shapes = f"A {list(pair.a.shape)} and B {list(pair.b.shape)}"
+            wrong.append(f"{module} has {shapes}, adapter_config.json says rank {said}")
+    return wrong[:1]
 
 
 def _settings(expert: Expert, first: Expert) -> list[str]:
-    if expert.kind == "checkpoint":
-        keys = {"model_type": "model type", "architectures": "architecture"}
-    else:
-        keys = LORA_SETTINGS
     lines = []
-    for key, label in keys.items():
-        mine, theirs = (_canonical(e.config.get(key, _DEFAULTS.get(key))) for e in (expert, first))
+    for key, label in (LORA_SETTINGS if expert.kind == "adapter" else _MODEL_SETTINGS).items():
+        mine, theirs = (_canonical(key, e.config.get(key, _DEFAULTS.get(key))) for e in (expert, first))
+        if key == "target_modules" and set(expert.specs) == set(first.specs):
+            continue  # another spelling of the same modules
+        if key == "base_model_name_or_path" and None in (mine, theirs):
+            continue  # not every tool writes it
         if mine != theirs:
             lines.append(f"{expert.name}: {label} {_show(mine)}, {first.name} has {_show(theirs)}")
     return lines
 
 
-def _canonical(value: Any) -> Any:
+def _canonical(key: str, value: Any) -> Any:
+    if key == "base_model_name_or_path":
+        return base_name(value)
     if isinstance(value, list):
-        return sorted(map(str, value))
-    return value or None if not isinstance(value, bool | int | float) else value
+        return sorted(map(str, value)) or None
+    return value if isinstance(value, bool | int | float) else value or None
+
+
+def base_name(name: str | None) -> str | None:
+    """A base model's own name: the same in a hub name, in a folder anywhere, and in the hub's cache.
+
+    Example:
+        base_name("org/Model") == base_name("/data/model/") == "model"
+    """
+    parts = [part for part in str(name or "").replace("\\", "/").split("/") if part]
+    cached = [part.split("--")[-1] for part in parts if part.startswith("models--")]
+    return (cached or parts)[-1].lower() if parts else None
 
 
 def _show(value: Any) -> str:
     return "[" + ", ".join(value) + "]" if isinstance(value, list) else str(value)
 
 
-def _tensors(mine: dict[str, TensorSpec], theirs: dict[str, TensorSpec], name: str, first: str) -> list[str]:
-    lines = []
-    for label, left, right in (("lacks", theirs, mine), ("has an extra", mine, theirs)):
-        missing = sorted(set(left) - set(right))
-        if missing:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            lines.append(f"{name}: {label} tensor {missing[0]}{more} (compared with {first})")
+def _tensors(expert: Expert, first: Expert) -> list[str]:
+    mine, theirs = expert.specs, first.specs
+    lines = tensor_names(mine, theirs, expert.name, first.name)
     for key in sorted(set(mine) & set(theirs)):
         if mine[key].shape != theirs[key].shape:
-            lines.append(f"{name}: {key} has shape {list(mine[key].shape)}, {first} has {list(theirs[key].shape)}")
+            shapes = list(mine[key].shape), list(theirs[key].shape)
+            lines.append(f"{expert.name}: {key} has shape {shapes[0]}, {first.name} has {shapes[1]}")
         elif mine[key].dtype != theirs[key].dtype:
-            lines.append(f"{name}: {key} is {mine[key].dtype}, {first} has {theirs[key].dtype}")
-    return lines[:12] + ([f"{name}: ... and {len(lines) - 12} more differences"] if len(lines) > 12 else [])
+            lines.append(f"{expert.name}: {key} is {mine[key].dtype}, {first.name} has {theirs[key].dtype}")
+    more = [f"{expert.name}: ... and {len(lines) - _MOST} more differences"] if len(lines) > _MOST else []
+    return lines[:_MOST] + more
 
 
-def base_mismatches(expert: Expert, base: Path) -> list[str]:
-    """Ways in which an expert does not fit a base model that lies in a local folder."""
-    from evoswarm.weights.merge import lora_modules
-
-    try:
-        specs = {name: spec for path in checkpoint_files(base) for name, spec in TensorFile(path).specs.items()}
-    except UserError as error:
-        return [str(error)]
-    if expert.kind == "checkpoint":
-        return _tensors(expert.specs, specs, expert.name, "the base model")
+def tensor_names(mine: Mapping[str, Any], theirs: Mapping[str, Any], name: str, other: str) -> list[str]:
+    """Tensors that only one of the two has."""
     lines = []
-    for module, parts in lora_modules(expert.specs).items():
-        # A bare backbone on disk has names without the head model's prefix, and a tied head has no tensor of its own.
-        weight = specs.get(f"{module}.weight") or specs.get(f"{module.partition('.')[2]}.weight")
-        if weight is None:
-            if module == "lm_head":
-                continue
-            lines.append(f"{expert.name}: adapts {module}, which the base model does not have")
-            continue
-        want = sorted(weight.shape)
-        have = sorted([parts.b.shape[0], parts.a.shape[1]])
-        if want != have:
-            lines.append(f"{expert.name}: {module} is {have[0]} x {have[1]}, the base model has {want[0]} x {want[1]}")
-    return lines[:6]
+    for label, left, right in (("lacks", theirs, mine), ("has an extra", mine, theirs)):
+        odd = sorted(set(left) - set(right))
+        if odd:
+            more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
+            lines.append(f"{name}: {label} tensor {odd[0]}{more} (compared with {other})")
+    return lines

@@ -41,17 +41,20 @@ class DeviceMaterialiser(Materialiser):
         if not spec.is_float:
             return super()._tensor(executor, spec, basis, coefficients, scalars)
         out = np.empty((len(coefficients), *spec.shape), spec.numpy_dtype)
-        flat = out.reshape(len(coefficients), -1)
+        flat = out.reshape(len(coefficients), spec.numel)
         dtype = to_torch(np.empty(0, spec.numpy_dtype)).dtype
         sources = [self._source(vector, spec.name) for vector in basis]
         for start in range(0, spec.numel, BLOCK):
             stop = min(start + BLOCK, spec.numel)
             totals = torch.zeros((len(coefficients), stop - start), device=self._device)
-            for vector, source, column in zip(basis, sources, coefficients.T, strict=True):
+            started = [False] * len(coefficients)
+            for vector, source, column in zip(basis, sources, coefficients.T.tolist(), strict=True):
                 part = self._part(vector, source, spec.name, start, stop)
-                for total, value in zip(totals, column.tolist(), strict=True):
+                for r, value in enumerate(column):
                     if value != 0:
-                        total.add_(torch.mul(part, value))
+                        product = torch.mul(part, value)
+                        totals[r] = totals[r].add_(product) if started[r] else product
+                        started[r] = True
             rounded = totals.to(dtype).cpu()
             for line, result in zip(flat, rounded, strict=True):
                 line[start:stop] = _to_numpy(result, spec)

@@ -18,6 +18,8 @@ from evoswarm.weights.tensorfile import TensorFile, TensorSpec
 Kind = Literal["adapter", "checkpoint"]
 ADAPTER_FILE = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
+INDEX_FILE = "model.safetensors.index.json"
+_MARKS = (ADAPTER_CONFIG, ADAPTER_FILE, "adapter_model.bin", "config.json", "model.safetensors", INDEX_FILE)
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
 
 def is_expert_folder(path: Path) -> bool:
     """Whether `path` looks like an adapter or checkpoint folder, readable or not."""
-    return path.is_dir() and any((path / name).exists() for name in (ADAPTER_CONFIG, "config.json"))
+    return path.is_dir() and any((path / name).exists() for name in _MARKS)
 
 
 def open_expert(path: Path, *, name: str | None = None) -> Expert:
@@ -88,15 +90,18 @@ def open_expert(path: Path, *, name: str | None = None) -> Expert:
         return _open_adapter(path, name or path.name)
     if (path / "config.json").exists():
         return _open_checkpoint(path, name or path.name)
-    raise UserError(f"{path}: neither {ADAPTER_CONFIG} nor config.json; an expert is a PEFT adapter or a checkpoint")
+    raise UserError(
+        f"{path}: neither {ADAPTER_CONFIG} nor config.json is there; an expert is a PEFT adapter or a checkpoint as "
+        "save_pretrained writes it"
+    )
 
 
 def _open_adapter(path: Path, name: str) -> Expert:
     if not (path / ADAPTER_FILE).exists():
         if (path / "adapter_model.bin").exists():
             raise UserError(
-                f"{path}: adapter_model.bin is a pickle, which can run code and is not read; convert it where you trust "
-                "it: PeftModel.from_pretrained(base, folder).save_pretrained(folder, safe_serialization=True)"
+                f"{path}: adapter_model.bin is a pickle, which can run code and is not read; convert it where you "
+                "trust it: PeftModel.from_pretrained(base, folder).save_pretrained(folder)"
             )
         raise UserError(f"{path}: {ADAPTER_FILE} is missing; save the adapter with peft's save_pretrained")
     return Expert(name, path, "adapter", read_json(path / ADAPTER_CONFIG), (TensorFile(path / ADAPTER_FILE),))
@@ -105,9 +110,18 @@ def _open_adapter(path: Path, name: str) -> Expert:
 def _open_checkpoint(path: Path, name: str) -> Expert:
     files = checkpoint_files(path)
     if not files:
-        hint = "; .bin files are pickles and are not read: save with safe_serialization=True" * any(path.glob("*.bin"))
-        raise UserError(f"{path}: no model.safetensors{hint}")
+        raise UserError(f"{path}: {no_weights(path)}")
     return Expert(name, path, "checkpoint", read_json(path / "config.json"), tuple(TensorFile(f) for f in files))
+
+
+def no_weights(path: Path) -> str:
+    """Why a checkpoint folder without safetensors cannot be read, and what to do."""
+    if any(path.glob("*.bin")):
+        return (
+            "its weights are a pickle, which can run code and is not read; convert it where you trust it: "
+            "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)"
+        )
+    return "model.safetensors is missing; save the checkpoint with save_pretrained"
 
 
 def checkpoint_files(path: Path) -> list[Path]:
@@ -116,10 +130,13 @@ def checkpoint_files(path: Path) -> list[Path]:
     Raises:
         UserError: the index names a shard that is not there or lies outside the folder.
     """
-    index = path / "model.safetensors.index.json"
+    index = path / INDEX_FILE
     if not index.exists():
         return [path / "model.safetensors"] if (path / "model.safetensors").exists() else []
-    names = sorted(set(read_json(index).get("weight_map", {}).values()))
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+        raise UserError(f"{index}: has no weight_map from tensor to file; save the checkpoint again")
+    names = sorted(set(shards.values()))
     for name in names:
         if Path(name).name != name:
             raise UserError(f"{index}: shard {name!r} points outside the folder")

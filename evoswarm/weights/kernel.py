@@ -29,18 +29,27 @@ def combine_numpy(parts: np.ndarray, coefficients: np.ndarray, out: np.ndarray) 
         out: result [R, n], fp32, overwritten.
     """
     product = np.empty(parts.shape[1], np.float32)
-    out.fill(0)
     for total, row in zip(out, coefficients, strict=True):
-        for part, value in zip(parts, row, strict=True):
-            if value != 0:
-                np.multiply(part, value, out=product)
-                np.add(total, product, out=total)
+        terms = np.flatnonzero(row)
+        if terms.size == 0:
+            total.fill(0)
+            continue
+        # The first product starts the sum: adding it to 0 would turn an expert's -0.0 into 0.0.
+        np.multiply(parts[terms[0]], row[terms[0]], out=total)
+        for j in terms[1:]:
+            np.multiply(parts[j], row[j], out=product)
+            np.add(total, product, out=total)
 
 
 @cache
 def compiled() -> Combine:
     """The same as `combine_numpy`, as machine code; numba fuses no operations unless asked for fastmath."""
     from numba import njit
+
+    @njit(nogil=True, error_model="numpy", boundscheck=False)
+    def set_scaled(total, part, value):  # type: ignore[no-untyped-def]
+        for i in range(total.size):
+            total[i] = value * part[i]
 
     @njit(nogil=True, error_model="numpy", boundscheck=False)
     def add_scaled(total, part, value):  # type: ignore[no-untyped-def]
@@ -55,10 +64,16 @@ def compiled() -> Combine:
             stop = min(parts.shape[1], start + block)
             total = accumulator[: stop - start]
             for r in range(coefficients.shape[0]):
-                total[:] = 0
+                first = True
                 for j in range(coefficients.shape[1]):
                     if coefficients[r, j] != 0:
-                        add_scaled(total, parts[j, start:stop], coefficients[r, j])
+                        if first:
+                            set_scaled(total, parts[j, start:stop], coefficients[r, j])
+                            first = False
+                        else:
+                            add_scaled(total, parts[j, start:stop], coefficients[r, j])
+                if first:
+                    total[:] = 0
                 out[r, start:stop] = total
 
     result: Combine = combine

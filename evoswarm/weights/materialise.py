@@ -1,14 +1,16 @@
 """From rows to weights: x = sum_j c_j * basis_j, streamed over the pool once for any number of rows.
 
 The same row gives the same weights bit for bit, alone or among others, with any number of threads, on any machine:
-fp32 in basis order (see `kernel`), and one rounding to the expert's data type at the end.
+fp32 in one fixed order of the basis (see `kernel`), and one rounding to the expert's data type at the end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -60,12 +62,7 @@ class Materialiser:
             rows: P rows.
             specs: a selection of tensors, or other data types for the result; the pool's layout by default.
         """
-        basis = list(dict.fromkeys(vector for row in rows for vector, _ in row.terms if not self._is_zero(vector)))
-        coefficients = np.zeros((len(rows), len(basis)), np.float32)
-        for r, row in enumerate(rows):
-            for vector, value in row.terms:
-                if not self._is_zero(vector):
-                    coefficients[r, basis.index(vector)] = value
+        basis, coefficients = self._matrix(rows)
         specs = self.pool.layout if specs is None else specs
         with ThreadPoolExecutor(self.threads) as executor:
             for spec in specs:
@@ -80,7 +77,7 @@ class Materialiser:
         scalars: int,
     ) -> np.ndarray:
         out = np.empty((len(coefficients), *spec.shape), spec.numpy_dtype)
-        flat = out.reshape(len(coefficients), -1)
+        flat = out.reshape(len(coefficients), spec.numel)
         if not spec.is_float:
             flat[:] = self.pool.experts[0].flat(spec.name)
             return out
@@ -102,6 +99,26 @@ class Materialiser:
         count = -(-spec.numel // CHUNK)
         list(executor.map(work, [range(i, count, self.threads) for i in range(min(self.threads, count))]))
         return out
+
+    def _matrix(self, rows: Sequence[Row]) -> tuple[list[BasisVector], np.ndarray]:
+        """The vectors that `rows` use, and the coefficients [P, J] of each row.
+
+        The order of the vectors, and so of a row's sum, must not depend on which other rows are asked for.
+        """
+        used = {vector for row in rows for vector, _ in row.terms if not self._is_zero(vector)}
+        basis = sorted(used, key=self._order)
+        column = {vector: j for j, vector in enumerate(basis)}
+        coefficients = np.zeros((len(rows), len(basis)), np.float32)
+        for r, row in enumerate(rows):
+            for vector, value in row.terms:
+                if vector in column:
+                    coefficients[r, column[vector]] = value
+        return basis, coefficients
+
+    def _order(self, vector: BasisVector) -> tuple[int, tuple[Any, ...]]:
+        if isinstance(vector, ExpertVector):
+            return 0, (self.pool.names.index(vector.name),)
+        return (1 if isinstance(vector, SavedVector) else 2), astuple(vector)
 
     def _is_zero(self, vector: BasisVector) -> bool:
         return isinstance(vector, ExpertVector) and self.pool.is_zero(vector.name)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+
+from evoswarm.errors import UserError
 
 Tensor = TypeVar("Tensor")
 
@@ -29,12 +31,20 @@ class LoraPair(Generic[Tensor]):
 
 
 def lora_modules(tensors: Mapping[str, Tensor]) -> dict[str, LoraPair[Tensor]]:
-    """Module name (as in the base model) to its pair of LoRA tensors, from the keys of a saved adapter."""
+    """Module name (as in the base model) to its pair of LoRA tensors, from the keys of a saved adapter.
+
+    Raises:
+        UserError: a module has only one of A and B.
+    """
     parts: dict[str, dict[str, Any]] = {}
     for key, tensor in tensors.items():
         if match := _LORA.match(key):
             entry = parts.setdefault(match["module"], {"embedding": match["embedding"] is not None})
             entry[match["part"].lower()] = tensor
+    for module, entry in parts.items():
+        for part in ("a", "b"):
+            if part not in entry:
+                raise UserError(f"{module} has no lora_{part.upper()}; save the adapter again")
     return {module: LoraPair(**entry) for module, entry in sorted(parts.items())}
 
 
@@ -46,13 +56,17 @@ def full_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def scaling(config: Mapping[str, Any], module: str) -> float:
     """The factor s of one module, from adapter_config.json, per-module patterns included."""
-    rank = _pattern(config.get("rank_pattern"), module, config.get("r", 8))
+    rank = rank_of(config, module)
     alpha = _pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", 8))
     return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
 
 
+def rank_of(config: Mapping[str, Any], module: str) -> int:
+    """The LoRA rank of one module, from adapter_config.json, `rank_pattern` included."""
+    return int(_pattern(config.get("rank_pattern"), module, config.get("r", 8)))
+
+
 def _pattern(pattern: Mapping[str, Any] | None, module: str, default: Any) -> Any:
     """peft's rule: a key matches the whole module name or its end after a dot."""
-    keys: Iterable[str] = pattern or {}
-    matching = (pattern[key] for key in keys if pattern and re.match(rf"(.*\.)?({key})$", module))
+    matching = (value for key, value in (pattern or {}).items() if re.match(rf"(.*\.)?({key})$", module))
     return next(matching, default)

@@ -5,7 +5,7 @@ Source: GENOME (arXiv 2503.01155), mutation: x + m * e, m ~ Bernoulli(gene_rate)
 
 from __future__ import annotations
 
-import zlib
+import hashlib
 
 import numpy as np
 
@@ -17,7 +17,8 @@ CHUNK = 16384
 
 def noise_chunk(vector: NoiseVector, tensor: str, chunk: int, size: int) -> np.ndarray:
     """Scalars [size] of a noise vector, from chunk number `chunk` of tensor `tensor`, fp32."""
-    key = [vector.seed, vector.generation, vector.particle, zlib.crc32(tensor.encode()), chunk]
+    name = int.from_bytes(hashlib.sha256(tensor.encode()).digest()[:8], "little")
+    key = [vector.seed, vector.generation, vector.particle, name, chunk]
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
     noise = np.zeros(size, np.float32)
     touched = rng.random(size, dtype=np.float32) < vector.gene_rate

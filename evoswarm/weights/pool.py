@@ -11,7 +11,8 @@ import numpy as np
 
 from evoswarm.config.run import Pool as PoolConfig
 from evoswarm.errors import UserError
-from evoswarm.weights.check import base_mismatches, mismatches
+from evoswarm.weights.basecheck import base_mismatches
+from evoswarm.weights.check import base_name, mismatches
 from evoswarm.weights.expert import Expert, Kind, is_expert_folder, open_expert
 from evoswarm.weights.tensorfile import TensorSpec
 
@@ -82,25 +83,28 @@ def open_pool(config: PoolConfig, *, model: str, check: bool = True) -> Pool:
     experts, problems = _open_all(_folders(config))
     base = Path(model)
     if config.include_base and experts and experts[0].kind == "checkpoint":
-        experts.append(open_expert(base, name=BASE))
-    if check:
-        _check(experts, problems, config, base)
-    pool = Pool(experts, config.include_base)
-    if check:
-        pool.warnings = _base_name_warnings(experts, model)
-    return pool
-
-
-def _check(experts: list[Expert], problems: list[str], config: PoolConfig, base: Path) -> None:
-    if experts:
-        problems += mismatches(experts, include_base=config.include_base)
-        if base.is_dir():
-            problems += [line for expert in experts for line in base_mismatches(expert, base)]
-    if config.check_values and not problems:
-        problems += _non_finite(experts)
+        if not base.is_dir():
+            raise UserError(f"pool: include_base with checkpoints needs `model` to be a local folder, not {model}")
+        more, wrong = _open_all({BASE: base})
+        experts, problems = experts + more, problems + wrong
+    if check and experts:
+        problems += _misfits(experts, config, base)
     if problems:
-        more = f"{len(problems)} problems: " if len(problems) > 1 else ""
-        raise UserError(f"pool: {more}" + "; ".join(problems))
+        count = f"{len(problems)} problems: " if len(problems) > 1 else ""
+        raise UserError(f"pool: {count}" + "; ".join(problems))
+    if check:
+        _check_size(experts, config)
+    return Pool(experts, config.include_base, _base_name_warnings(experts, model) if check else [])
+
+
+def _misfits(experts: list[Expert], config: PoolConfig, base: Path) -> list[str]:
+    problems = mismatches(experts, include_base=config.include_base)
+    if base.is_dir() and experts[-1].path != base:
+        problems += base_mismatches(experts, base)
+    return problems or (_non_finite(experts) if config.check_values else [])
+
+
+def _check_size(experts: list[Expert], config: PoolConfig) -> None:
     if len(experts) + config.include_base < 2:
         raise UserError(f"pool: only one expert ({experts[0].name}); give at least two, or set pool.include_base: true")
 
@@ -112,9 +116,9 @@ def _non_finite(experts: Sequence[Expert]) -> list[str]:
 
 
 def _base_name_warnings(experts: Sequence[Expert], model: str) -> list[str]:
-    named = experts[0].config.get("base_model_name_or_path") if experts[0].kind == "adapter" else None
-    if named and named != model and Path(named).name != Path(model).name:
-        return [f"the experts were made on {named}, the run uses {model}; make sure that it is the same model"]
+    named = [e.config["base_model_name_or_path"] for e in experts if e.config.get("base_model_name_or_path")]
+    if named and base_name(named[0]) != base_name(model):
+        return [f"the experts were made on {named[0]}, the run uses {model}; make sure that it is the same model"]
     return []
 
 
@@ -150,7 +154,8 @@ def _folders(config: PoolConfig) -> dict[str, Path]:
 def _children(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"pool: {folder} is no folder; give a folder of expert folders, or a list of them")
-    children = sorted(child for child in folder.iterdir() if is_expert_folder(child))
+    visible = (child for child in folder.iterdir() if not child.name.startswith("."))
+    children = sorted(child for child in visible if is_expert_folder(child))
     if not children:
         hint = "; it is itself an expert: give the folder above it" if is_expert_folder(folder) else ""
         raise UserError(f"pool: {folder} holds no expert folders (adapter_config.json or config.json inside){hint}")

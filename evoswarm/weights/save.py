@@ -42,10 +42,19 @@ def save_expert(
             _save_adapter(materialiser, row, temporary, base)
         else:
             _save_checkpoint(materialiser, row, temporary, base, shard_bytes)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.replace(folder)
+        _replace(folder, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace(folder: Path, new: Path) -> None:
+    """Put `new` in the place of `folder`, which is moved aside until then: a crash never leaves half of either."""
+    old = new.with_suffix(".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.replace(old)
+    new.replace(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def save_vector(materialiser: Materialiser, row: Row, path: Path) -> None:
@@ -56,7 +65,9 @@ def save_vector(materialiser: Materialiser, row: Row, path: Path) -> None:
 
 
 def _tensors(materialiser: Materialiser, row: Row, specs: list[TensorSpec]) -> Iterator[tuple[str, np.ndarray]]:
-    return ((spec.name, array[0]) for spec, array in materialiser.stream([row], specs=specs))
+    for spec, array in materialiser.stream([row], specs=specs):
+        yield spec.name, array[0]
+        del array  # before the next one is made: one tensor in memory, not two
 
 
 def _save_adapter(materialiser: Materialiser, row: Row, folder: Path, base: str) -> None:
@@ -69,10 +80,8 @@ def _save_adapter(materialiser: Materialiser, row: Row, folder: Path, base: str)
 
 
 def _save_checkpoint(materialiser: Materialiser, row: Row, folder: Path, base: str, shard_bytes: int) -> None:
-    source = materialiser.pool.experts[0].path
-    for path in sorted([*source.iterdir(), *(Path(base).iterdir() if Path(base).is_dir() else ())]):
-        if path.suffix in (".json", ".model", ".txt", ".jinja") and not path.name.endswith(".index.json"):
-            shutil.copyfile(path, folder / path.name) if not (folder / path.name).exists() else None
+    _copy_settings(materialiser.pool.experts[0].path, folder)
+    _copy_settings(Path(base), folder)
     shards = _shards(materialiser.pool.layout, shard_bytes)
     names = _shard_names(len(shards))
     for name, specs in zip(names, shards, strict=True):
@@ -82,6 +91,14 @@ def _save_checkpoint(materialiser: Materialiser, row: Row, folder: Path, base: s
         where = {spec.name: name for name, specs in zip(names, shards, strict=True) for spec in specs}
         index = {"metadata": {"total_size": total}, "weight_map": where}
         _write_text(folder / "model.safetensors.index.json", json.dumps(index, indent=2) + "\n")
+
+
+def _copy_settings(source: Path, folder: Path) -> None:
+    """Copy configuration and tokenizer of a checkpoint; files that are there already stay."""
+    for path in sorted(source.iterdir()) if source.is_dir() else ():
+        wanted = path.suffix in (".json", ".model", ".txt", ".jinja") and not path.name.endswith(".index.json")
+        if wanted and path.is_file() and not (folder / path.name).exists():
+            shutil.copyfile(path, folder / path.name)
 
 
 def _shards(layout: list[TensorSpec], limit: int) -> list[list[TensorSpec]]:

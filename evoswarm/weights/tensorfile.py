@@ -30,7 +30,6 @@ DTYPES: dict[str, np.dtype] = {
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -124,9 +123,12 @@ def write_safetensors(
     try:
         with temporary.open("wb") as file:
             file.write(_header(specs, metadata))
-            for spec, (name, array) in zip(specs, tensors, strict=True):
+            arrays = iter(tensors)
+            for spec in specs:
+                name, array = next(arrays)
                 assert (name, array.shape, array.dtype) == (spec.name, spec.shape, spec.numpy_dtype), name
                 file.write(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
+                del array  # before the next one is made: one tensor in memory, not two
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -147,8 +149,3 @@ def _header(specs: list[TensorSpec], metadata: Mapping[str, str] | None) -> byte
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
-
-
-def dtype_name(dtype: np.dtype) -> str:
-    """The safetensors name of a numpy data type."""
-    return _NAMES[np.dtype(dtype)]

@@ -1,0 +1,113 @@
+"""How a plot becomes SVG for the page and PNG for a folder: one style, the same bytes every time."""
+
+from __future__ import annotations
+
+import io
+import re
+import unicodedata
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import matplotlib
+from markupsafe import Markup, escape
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which the colour-blind can tell apart. On the page each becomes a variable of the style sheet,
+# so that a plot follows the light or dark theme.
+INK, FAINT, GRID, PAPER = "#1f2328", "#8a9099", "#e3e6ea", "#fffffe"
+BEST, WORST, EXTRA, CALM = "#0072b2", "#d55e00", "#e69f00", "#009e73"
+VARIABLES = {
+    INK: "--ink",
+    FAINT: "--faint",
+    GRID: "--grid",
+    PAPER: "--card",
+    BEST: "--best",
+    WORST: "--worst",
+    EXTRA: "--extra",
+    CALM: "--calm",
+}
+WIDTH_INCHES = 4.0
+"""About the width of a phone, so that 10 points of text are 10 points there and larger on a desktop."""
+PNG_DPI = 240
+_STYLE = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 10,
+        "axes.labelcolor": INK,
+    "axes.edgecolor": FAINT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "text.color": INK,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "legend.handlelength": 1.6,
+    "path.simplify": False,
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A finished plot: `alt` says in words what it shows, `svg` goes into the page, `png` into a file."""
+
+    name: str
+    alt: str
+    svg: Markup
+    png: bytes
+
+
+def render(name: str, draw: Callable[[Axes], str], *, height: float = 3.1) -> Plot:
+    """Draw a plot.
+
+    Args:
+        name: of the PNG file.
+        draw: draws into the axes and returns the alternative text.
+        height: inches.
+    """
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE | {"svg.hashsalt": f"evoswarm {name}"})
+        figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
+        alt = draw(figure.add_subplot())
+        svg, png = io.StringIO(), io.BytesIO()
+        figure.savefig(svg, format="svg", facecolor="none", metadata={"Date": None})
+        figure.savefig(png, format="png", facecolor="white", dpi=PNG_DPI, metadata={"Software": None})
+    return Plot(name, alt, inline(svg.getvalue(), alt), png.getvalue())
+
+
+def inline(svg: str, alt: str) -> Markup:
+    """Matplotlib's SVG as a part of an HTML page: themed, named, without ids of groups and without metadata."""
+    svg = re.sub(r"<metadata>.*?</metadata>|<style .*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    view = re.search(r'viewBox="([\d. ]+)"', svg)
+    assert view is not None
+    body = svg[svg.index(">") + 1 :]
+    body = re.sub(r'<g id="[^"]*"', "<g", body).replace("xlink:href=", "href=")
+    body = re.sub(r'style="[^"]*"', lambda match: _themed(match[0]), body)
+    return Markup(f'<svg viewBox="{view[1]}" role="img" aria-label="{escape(alt)}">') + Markup(body.strip())
+
+
+def plain(text: str, limit: int = 22) -> str:
+    """A name for a plot: no control characters, one line, not too long."""
+    text = "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def legend(axes: Axes, *, columns: int) -> None:
+    """A legend under the plot."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.19), ncols=columns, columnspacing=1.2, borderpad=0)
+
+
+def _themed(style: str) -> str:
+    for colour, variable in VARIABLES.items():
+        style = style.replace(colour, f"var({variable})")
+    return style

@@ -1,0 +1,64 @@
+"""The texts behind the numbers: questions of the data set, if it is still there and still the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evoswarm.errors import UserError
+from evoswarm.report.analysis import flips
+from evoswarm.report.read import Measurement, Run, predictions
+from evoswarm.utility import Utility, make_utility
+
+MAX_EXAMPLES = 20
+
+
+def open_utility(run: Run) -> tuple[Utility | None, str | None]:
+    """The utility of a run, or None and why its texts cannot be shown."""
+    try:
+        utility = make_utility(run.config.utility, root=run.config.root)
+    except (UserError, OSError) as error:
+        return None, f"the data cannot be read any more: {error}"
+    if run.hashes[""] and utility.sha256 != run.hashes[""]:
+        return None, "the data has changed since this run began"
+    return utility, None
+
+
+def flip_examples(pair: tuple[Measurement, Measurement] | None, utility: Utility | None) -> list[dict[str, Any]]:
+    """Up to 20 negative flips; without the utility they have no texts."""
+    if pair is None:
+        return []
+    before, after = pair
+    lost = flips(before.scores, after.scores).lost[:MAX_EXAMPLES]
+    answers = (predictions(before), predictions(after)) if lost else ([], [])
+    return [
+        {
+            "index": i,
+            **_texts(utility, after.split, i),
+            "before": answers[0][i],
+            "after": answers[1][i],
+            "scores": (float(before.scores[i]), float(after.scores[i])),
+        }
+        for i in lost
+    ]
+
+
+def task_table(run: Run, utility: Utility | None) -> list[dict[str, Any]]:
+    """Utility of each task of a multi-task run for base, best expert and winner, on test if there is one."""
+    split_of = getattr(utility, "task_utilities", None)
+    split: Any = "test" if ("ensemble:0", "test") in run.finals else "validation"
+    expert, winner = run.finals.get(("best_expert", split)), run.finals.get(("ensemble:0", split))
+    if split == "validation":
+        expert, winner = run.best_expert, run.winner
+    who = {"base": run.finals.get(("base", split)), "expert": expert, "winner": winner}
+    if split_of is None:
+        return []
+    known = {key: split_of(split, m.scores.astype(float).tolist()) for key, m in who.items() if m and m.utility is not None}
+    names = next(iter(known.values()), {})
+    return [{"task": task, "split": split, **{key: known.get(key, {}).get(task) for key in who}} for task in names]
+
+
+def _texts(utility: Utility | None, split: Any, index: int) -> dict[str, Any]:
+    if utility is None:
+        return {"id": index, "question": None, "answer": None}
+    example = utility.example(split, index)
+    return {"id": example.get("id", index), "question": example.get("question"), "answer": example.get("answer")}

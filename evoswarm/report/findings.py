@@ -1,0 +1,117 @@
+"""What the run says, before it is drawn or written: the analyses applied to a run directory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from evoswarm.report.analysis import Emergence, Flips, emergence, flips, graded, rank
+from evoswarm.report.read import Measurement, Run
+from evoswarm.search.operators import first_experts
+from evoswarm.search.state import FAILED
+
+MAX_COMPARED = 11
+"""At most this many finalists are compared with the best expert."""
+
+
+def track(run: Run, particle: int) -> list[Measurement | None]:
+    """The evaluation of a particle in each generation, where particles persist; None where it was not evaluated."""
+    phases = {"population", "move"}
+    found = [
+        next((m for m in line if m.particle == particle and m.phase in phases), None) for line in run.measured
+    ]
+    if found and found[0] is None:
+        found[0] = _raw_start(run, particle)
+    return found
+
+
+def _raw_start(run: Run, particle: int) -> Measurement | None:
+    """The raw expert that a particle started as."""
+    utilities = np.array([FAILED if m.utility is None else m.utility for m in run.initial])
+    order = first_experts(utilities, run.config.search.population)
+    return run.initial[order[particle]] if particle < len(order) else None
+
+
+@lru_cache(maxsize=2)
+def emergence_of(run: Run) -> Emergence | None:
+    """C-emergence of a run; None where it does not apply."""
+    bests = [best.scores if best is not None else None for best in run.bests]
+    return emergence([m.scores for m in run.initial], [[m.scores for m in line] for line in run.measured], bests)
+
+
+def is_graded(run: Run) -> bool:
+    """Whether scores are anything else than right or wrong."""
+    return graded([m.scores for m in run.initial])
+
+
+def compared_pair(run: Run) -> tuple[Measurement, Measurement] | None:
+    """The best initial expert and the winner on the same split: test, or validation where there is no test."""
+    pair = run.finals.get(("best_expert", "test")), run.finals.get(("ensemble:0", "test"))
+    if pair[0] is None or pair[1] is None:
+        pair = run.best_expert, run.winner
+    if pair[0] is None or pair[1] is None:
+        return None
+    comparable = len(pair[0].scores) == len(pair[1].scores) > 0
+    return (pair[0], pair[1]) if comparable and emergence_of(run) is not None else None
+
+
+def finalist_flips(run: Run) -> list[tuple[str, Flips]]:
+    """Flips against the best initial expert: of the winner, then of the other finalists, last of the base."""
+    pair = compared_pair(run)
+    if pair is None:
+        return []
+    before, winner = pair
+    others = [(f"voter {i + 1}", run.finals.get((f"ensemble:{i}", winner.split))) for i in range(1, MAX_COMPARED - 1)]
+    lines = [("winner", winner), *others, ("base model", run.finals.get(("base", winner.split)))]
+    return [(name, flips(before.scores, m.scores)) for name, m in lines if m and len(m.scores) == len(before.scores)]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the winner came from: utilities to rank, the marked ones, the axis label, and a sentence."""
+
+    utilities: tuple[float | None, ...]
+    marked: tuple[int, ...]
+    label: str
+    sentence: str
+
+
+def origin_of(run: Run, winner: Measurement) -> Origin:
+    """The rank of the winning particle in the first population, or, without identity, of the experts in its recipe."""
+    if run.persistent and run.start:
+        return _particle_origin(run, winner)
+    return _recipe_origin(run, winner)
+
+
+def _particle_origin(run: Run, winner: Measurement) -> Origin:
+    assert run.start is not None
+    utilities = tuple(member.utility for member in run.start)
+    index = winner.particle if winner.phase != "experts" else utilities.index(winner.utility)
+    place = rank(utilities, index)
+    began = "failed" if utilities[index] is None else f"{utilities[index]:.4f}"
+    shared = f", a place shared with {place.shared} other{'s' * (place.shared > 1)}" if place.shared else ""
+    half = "lower half: a diamond in the rough" if place.lower_half else "upper half"
+    return Origin(
+        utilities,
+        (index,),
+        f"rank in generation 0 (1 is the best of {place.of})",
+        f"The winner is particle {index}. In generation 0 it was number {place.place} of {place.of} "
+        f"({began}{shared}), in the {half}.",
+    )
+
+
+def _recipe_origin(run: Run, winner: Measurement) -> Origin:
+    utilities = tuple(m.utility for m in run.initial)
+    terms = sorted(winner.experts.items(), key=lambda item: -abs(item[1]))
+    used = [(run.experts.index(name), name, value) for name, value in terms]
+    shown = ", ".join(f"{name} ({value:+.2f}) was number {rank(utilities, j).place}" for j, name, value in used[:5])
+    more = f", and {len(used) - 5} more" if len(used) > 5 else ""
+    return Origin(
+        utilities,
+        tuple(j for j, _, _ in used[:5]),
+        f"rank among the initial experts (1 is the best of {len(utilities)})",
+        f"Particles of {run.config.search.type} have no identity over generations, so this shows the experts that weigh "
+        f"most in the winner's recipe. Of {len(utilities)} initial experts {shown}{more}.",
+    )

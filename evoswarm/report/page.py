@@ -1,0 +1,245 @@
+"""The page of a report: what the template is given. Everything in it is escaped, except the plots drawn here."""
+
+from __future__ import annotations
+
+import shlex
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from evoswarm.config import MultiTask
+from evoswarm.loop.card import describe_recipe
+from evoswarm.report.analysis import rank, sign_test
+from evoswarm.report.drawing import Plot
+from evoswarm.report.examples import flip_examples, open_utility, task_table
+from evoswarm.report.findings import compared_pair, emergence_of, finalist_flips, is_graded, origin_of
+from evoswarm.report.plots import MAX_BARS, MAX_LINES, MAX_POINTS
+from evoswarm.report.read import Measurement, Run
+
+MAX_EXPERTS = 200
+MAX_REASONS = 20
+STOPPED = {
+    "max_generations": "it reached its {max_generations} generations (max_generations)",
+    "patience": "the global best had not improved for {patience} generations (patience)",
+}
+
+
+def render_page(run: Run, plots: Mapping[str, Plot]) -> str:
+    """The HTML of the report."""
+    loader = PackageLoader("evoswarm", "report")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters |= {"clean": clean, "number": number, "signed": signed}
+    return environment.get_template("report.html.j2").render(_context(run, plots))
+
+
+def clean(value: Any, limit: int = 400) -> str:
+    """Text of unknown origin for display: control and direction characters made visible, cut at `limit`."""
+    text = "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "\ufffd" for c in str(value))
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def number(value: float | None) -> str:
+    """Four decimals, or a dash where there is no number."""
+    return "–" if value is None else f"{value:.4f}" if abs(value) < 1000 else f"{value:.6g}"
+
+
+def signed(value: float | None) -> str:
+    """As `number`, always with its sign, which is a true minus."""
+    return "–" if value is None else f"{'+' if value >= 0 else '−'}{number(abs(value))}"
+
+
+def _context(run: Run, plots: Mapping[str, Plot]) -> dict[str, Any]:
+    utility, problem = open_utility(run)
+    pair, winner = compared_pair(run), run.winner
+    return {
+        "run": run,
+        "config": run.config,
+        "plots": plots,
+        "winner": winner,
+        "headline": _headline(run),
+        "lines": _lines(run),
+        "status": _status(run),
+        "warnings": _warnings(run),
+        "recipe": _recipe(winner),
+        "facts": _facts(run),
+        "captions": _captions(run),
+        "origin": origin_of(run, winner).sentence if winner and run.initial else None,
+        "emergence": emergence_of(run),
+        "graded": is_graded(run),
+        "experts": _experts(run),
+        "more_experts": max(0, len(run.experts) - MAX_EXPERTS),
+        "flips": _flips(run),
+        "split": pair[1].split if pair else None,
+        "examples": flip_examples(pair, utility),
+        "problem": problem,
+        "tasks": task_table(run, utility) if isinstance(run.config.utility, MultiTask) else [],
+        "failures": _failures(run)[:MAX_REASONS],
+        "more_failures": max(0, len(_failures(run)) - MAX_REASONS),
+        "failed": sum(1 for line in run.measured for m in line if m.error),
+        "versions": (run.summary or {}).get("versions", {}),
+        "command": _command(run),
+    }
+
+
+def _lines(run: Run) -> list[dict[str, Any]]:
+    """The headline table: base, best expert, winner, ensemble."""
+    summary, expert, winner = run.summary or {}, run.best_expert, run.winner
+    base, initial, best = (summary.get(key, {}) for key in ("base", "initial", "best"))
+    name = next(iter(expert.experts)) if expert else None
+    lines = [
+        _line("Base model", base.get("validation"), base.get("test")),
+        _line("Best initial expert", expert.utility if expert else None, initial.get("test"), name=name),
+        _line("Winner", winner.utility if winner else best.get("validation"), best.get("test"), strong=True),
+    ]
+    if ensemble := summary.get("ensemble"):
+        lines.append(_line(f"Vote of the best {ensemble['k']}", ensemble["validation"], ensemble["test"]))
+    split = "test" if any(line["test"] is not None for line in lines) else "validation"
+    for line in lines:
+        both = line[split] is not None and lines[1][split] is not None
+        line["gain"] = line[split] - lines[1][split] if both and line is not lines[1] else None
+    return lines
+
+
+def _line(label: str, validation: float | None, test: float | None, *, name: str | None = None, strong: bool = False):  # type: ignore[no-untyped-def]
+    return {"label": label, "name": name, "validation": validation, "test": test, "strong": strong}
+
+
+def _headline(run: Run) -> dict[str, Any] | None:
+    """The one number to remember: the winner's utility and its gain over the best initial expert."""
+    lines = _lines(run)
+    winner = lines[2]
+    split = "test" if winner["test"] is not None else "validation"
+    if winner[split] is None:
+        return None
+    measured = run.winner
+    unmoved = measured is not None and measured.phase == "experts"
+    return {"value": winner[split], "split": split, "gain": winner["gain"], "unmoved": unmoved}
+
+
+def _status(run: Run) -> dict[str, str]:
+    search, done = run.config.search, len(run.generations) - 1
+    if run.summary:
+        reason = STOPPED.get(run.summary["stop_reason"], run.summary["stop_reason"] or "it ended")
+        return {"label": "finished", "text": "Stopped because " + reason.format(**search.model_dump()) + "."}
+    if done < 0:
+        return {"label": "unfinished", "text": "No generation is finished yet; there are no results to show."}
+    text = f"Generation {done} of at most {search.max_generations} is finished. Nothing was measured on the test split yet."
+    return {"label": "unfinished", "text": text}
+
+
+def _warnings(run: Run) -> list[str]:
+    found = list((run.summary or {}).get("warnings", []))
+    failed = sum(1 for line in run.measured for m in line if m.error)
+    if failed:
+        found.append(f"{failed} of {sum(map(len, run.measured))} evaluations failed; their reasons are below")
+    failed_finals = [m.who for m in run.finals.values() if m.error]
+    if failed_finals:
+        found.append(f"the final measurement failed for {', '.join(failed_finals)}")
+    return found + list(run.notes)
+
+
+def _recipe(winner: Measurement | None) -> str | None:
+    if winner is None:
+        return None
+    noise = f", and {winner.noise} mutation vector{'s' * (winner.noise > 1)}" if winner.noise else ""
+    return describe_recipe(winner.experts) + noise
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    """Pairs of what and how much."""
+    seconds = [record["seconds"] for record in run.timings]
+    total, scoring, moving = (sum(line.get(key, 0.0) for line in seconds) for key in ("total", "scoring", "moving"))
+    last = run.generations[-1] if run.generations else {"evaluations": 0, "examples_scored": 0}
+    facts = [
+        ("Generations", f"{max(0, len(run.generations) - 1)} of at most {run.config.search.max_generations}"),
+        ("Population", f"{run.config.search.population} particles from {len(run.experts)} experts"),
+        ("Evaluations", f"{last['evaluations']:,}"),
+        ("Examples scored", f"{last['examples_scored']:,}"),
+        ("Time", _duration(total)),
+        ("Worker time", f"{_duration(scoring)} scoring, {_duration(moving)} moving weights"),
+    ]
+    if winner := run.winner:
+        facts.append(("Winner found in", f"generation {winner.generation}, by particle {winner.particle}"))
+    if run.under_way:
+        facts.append(("Under way", f"{run.under_way} evaluations of a generation that is not finished"))
+    return facts
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 120 else f"{minutes} min {rest} s"
+
+
+def _captions(run: Run) -> dict[str, str]:
+    """What was left out of a plot, by its name."""
+    particles, captions = len(run.start or ()), {}
+    if run.persistent and particles > MAX_LINES:
+        captions["utility"] = captions["trajectories"] = (
+            f"{MAX_LINES} of {particles} particles are drawn, evenly chosen, and the winner."
+        )
+    if not run.persistent and any(len(line) > MAX_POINTS for line in run.measured):
+        captions["utility"] = captions["trajectories"] = (
+            f"At most {MAX_POINTS} evaluations of each generation are drawn, evenly chosen."
+        )
+    if run.winner and len(run.winner.experts) > MAX_BARS:
+        captions["recipe"] = f"The {MAX_BARS} largest of {len(run.winner.experts)} coefficients are drawn."
+    if run.winner and run.winner.noise:
+        captions["trajectories"] = captions.get("trajectories", "") + " Mutation noise lies outside of this plane."
+    return captions
+
+
+def _experts(run: Run) -> list[dict[str, Any]]:
+    """The initial experts from best to worst."""
+    utilities = [m.utility for m in run.initial]
+    weights = run.winner.experts if run.winner else {}
+    rows = [
+        {
+            "name": name,
+            "rank": rank(utilities, j).place if utilities else None,
+            "validation": utilities[j] if utilities else None,
+            "coefficient": weights.get(name),
+            "sha256": run.hashes.get(name, "")[:12],
+        }
+        for j, name in enumerate(run.experts)
+    ]
+    return sorted(rows, key=lambda row: row["rank"] or 0)[:MAX_EXPERTS]
+
+
+def _flips(run: Run) -> dict[str, Any] | None:
+    """The winner against the best initial expert."""
+    compared, pair = finalist_flips(run), compared_pair(run)
+    if not compared or pair is None:
+        return None
+    flips = compared[0][1]
+    lost, gained = len(flips.lost), len(flips.gained)
+    right = lost + flips.both
+    return {
+        "lost": lost,
+        "gained": gained,
+        "both": flips.both,
+        "neither": flips.neither,
+        "total": flips.total,
+        "rate": f"{lost / right:.1%}" if right else None,
+        # On validation the winner was chosen for its gains, so chance would be understated.
+        "chance": sign_test(lost, gained) if pair[1].split == "test" and lost + gained else None,
+    }
+
+
+def _failures(run: Run) -> list[dict[str, Any]]:
+    """Failed evaluations by reason, the most frequent first."""
+    places: dict[str, list[str]] = {}
+    for m in [m for line in run.measured for m in line] + list(run.finals.values()):
+        if m.error:
+            place = m.who or f"generation {m.generation}, {m.phase} {m.particle}"
+            places.setdefault(m.error, []).append(place)
+    ordered = sorted(places.items(), key=lambda item: -len(item[1]))
+    return [{"reason": reason, "count": len(where), "where": where[:4]} for reason, where in ordered]
+
+
+def _command(run: Run) -> str:
+    name = shlex.quote(f"name={run.config.name}-again")
+    return f"evoswarm run config.yaml --set seed={run.config.seed} --set {name}"

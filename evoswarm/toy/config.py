@@ -1,0 +1,25 @@
+"""Configs of the toy world's targets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evoswarm.toy import world
+from evoswarm.toy.targets import TARGETS
+
+
+def target_config(target: str, *, algorithm: str) -> dict[str, Any]:
+    """The plain config of a run on one target: all settings of the algorithm are its defaults."""
+    folder = world()
+    utility: dict[str, Any] = {"data": str(folder / "targets" / f"{target}.json"), "prompt": {"chat_template": True}}
+    if TARGETS[target].multiple_choice:
+        utility |= {"type": "multiple_choice", "options": "texts"}
+    else:
+        utility |= {"type": "exact_match", "max_new_tokens": 8}
+    return {
+        "name": f"{target}-{algorithm}",
+        "model": str(folder / "base"),
+        "pool": str(folder / "experts"),
+        "search": {"type": algorithm},
+        "utility": utility,
+    }

@@ -1,0 +1,73 @@
+"""The Ray backend on a real local cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import ray
+from echo import echo_config, make_world, result_bytes
+from ray.util.state import list_actors
+
+import evoswarm
+from evoswarm.errors import Stopped, UserError
+from evoswarm.loop.evolution import Event, Hooks
+
+RAY = ["backend={type: ray, scorers: 2}", "search.population=4", "search.max_generations=3"]
+
+
+def alive() -> list[str]:
+    return [actor.class_name for actor in list_actors(filters=[("state", "=", "ALIVE")])]
+
+
+def test_both_backends_give_identical_utilities_and_weights(tmp_path: Path, cluster: None) -> None:
+    search = "search={type: genome_plus, population: 4, max_population: 5, max_generations: 3, sigma: 0.2}"
+    local = echo_config(tmp_path, search, "name=local")
+    remote = echo_config(tmp_path, search, "name=ray", "backend={type: ray, scorers: 2}")
+    first, second = evoswarm.run(local), evoswarm.run(remote)
+    assert result_bytes(local.run_dir) == result_bytes(remote.run_dir)
+    for key in ("initial", "base", "best", "ensemble", "evaluations", "examples_scored"):
+        assert first[key] == second[key]
+
+
+def test_no_actor_is_left_after_success_failure_and_stop(tmp_path: Path, cluster: None) -> None:
+    seen: list[list[str]] = []
+    hooks = Hooks(notify=lambda e: seen.append(alive()) if e["kind"] == "generation" else None)
+    evoswarm.run(echo_config(tmp_path, *RAY, "name=success"), hooks=hooks)
+    assert seen[0].count("Particle") == 4 and seen[0].count("Scorer") == 2 and seen[0].count("Coordinator") == 1
+    ended: list[Event] = []
+    stop = Hooks(notify=lambda e: ended.append(e) if e["kind"] == "generation" else None, stop=lambda: bool(ended))
+    with pytest.raises(Stopped):
+        evoswarm.run(echo_config(tmp_path, *RAY, "name=stop", "engine.delay=0.2"), hooks=stop)
+    (tmp_path / "judge_nothing.py").write_text("def judge(example, response):\n    raise RuntimeError('no')\n")
+    failing = "utility={type: custom, function: 'judge_nothing:judge', data: echo.json}"
+    with pytest.raises(UserError, match="every evaluation of generation 0 failed"):
+        evoswarm.run(echo_config(tmp_path, *RAY, failing, "name=failure"))
+    assert [name for name in alive() if name in ("Particle", "Scorer", "Coordinator")] == []
+
+
+def test_a_base_model_that_cannot_be_loaded_is_one_clear_line(tmp_path: Path, cluster: None) -> None:
+    make_world(tmp_path)
+    with pytest.raises(UserError, match="the tokenizer cannot be loaded") as caught:
+        evoswarm.run(echo_config(tmp_path, *RAY, f"model={tmp_path / 'nothing'}", "engine={type: transformers}"))
+    assert "\n" not in str(caught.value)
+
+
+def test_more_gpus_than_exist_waits_with_a_message_and_then_fails(tmp_path: Path, cluster: None) -> None:
+    said: list[str] = []
+    config = echo_config(tmp_path, *RAY, "backend.particle_gpus=1", "backend.wait_seconds=2")
+    with pytest.raises(UserError, match=r"needs 4 GPUs .* the cluster has 0; add nodes, or lower .* \(waited 2 s\)"):
+        evoswarm.run(config, hooks=Hooks(notify=lambda e: said.append(e.get("text", ""))))
+    assert any(text.startswith("waiting up to 2 s: the run needs 4 GPUs") for text in said)
+
+
+def test_the_actors_have_readable_names(tmp_path: Path, cluster: None) -> None:
+    names: list[str] = []
+
+    def look(event: Event) -> None:
+        if event["kind"] == "generation":
+            names.extend(actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True))
+
+    evoswarm.run(echo_config(tmp_path, *RAY, "name=named"), hooks=Hooks(notify=look))
+    for start in ("coordinator:named", "particle-0:named", "particle-3:named", "scorer-1:named"):
+        assert any(name.startswith(start) for name in names), start

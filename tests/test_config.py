@@ -1,0 +1,142 @@
+"""The configuration: what is refused, and in which words."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from evoswarm.config import RunConfig, dump_config, load_config
+from evoswarm.config.base import Section
+from evoswarm.errors import UserError
+
+GOOD = {"model": "m", "pool": "experts", "utility": {"type": "exact_match", "data": "d.json"}}
+
+
+def write(tmp_path: Path, **changes: object) -> Path:
+    path = tmp_path / "it.yaml"
+    path.write_text(yaml.safe_dump(GOOD | changes))
+    return path
+
+
+def refusal(tmp_path: Path, *overrides: str, **changes: object) -> str:
+    with pytest.raises(UserError) as caught:
+        load_config(write(tmp_path, **changes), overrides=overrides)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_importing_the_config_loads_none_of_the_heavy_packages() -> None:
+    code = (
+        "import sys, evoswarm.config; print(sorted({'ray','torch','vllm','transformers','numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_resolved_config_reads_back_equal(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, search={"type": "genome_plus"}, seed=3))
+    (tmp_path / "again.yaml").write_text(dump_config(config))
+    assert load_config(tmp_path / "again.yaml") == config
+
+
+def test_relative_paths_start_from_the_config_file(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    config = load_config(write(tmp_path))
+    assert config.pool.experts == tmp_path / "experts"
+    assert config.model == str(tmp_path / "m")
+    assert config.run_dir == tmp_path / "runs" / "run"
+
+
+def test_a_hub_name_stays_a_name(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, model="org/name")).model == "org/name"
+
+
+def test_overrides_reach_into_sections_and_are_yaml(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path), overrides=["search.population=40", "search.patience=null", "seed=7"])
+    assert (config.search.population, config.search.patience, config.seed) == (40, None, 7)
+
+
+def test_an_unknown_key_gets_the_nearest_right_name(tmp_path: Path) -> None:
+    text = refusal(tmp_path, search={"type": "model_swarms", "poplation": 3})
+    assert "unknown key search.poplation; did you mean population?" in text
+
+
+def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
+    text = refusal(tmp_path, "search.population=1", "engine.type=transformers", "engine.bach_size=3", "seed=-1")
+    assert all(part in text for part in ("search.population", "got 1", "engine.bach_size", "batch_size", "seed"))
+
+
+@pytest.mark.parametrize("rate", ["drop_generations", "drop_particles", "restart_patience"])
+@pytest.mark.parametrize("value", ["-0.1", "1.5", ".nan"])
+def test_rates_outside_0_to_1_are_refused(tmp_path: Path, rate: str, value: str) -> None:
+    assert f"search.{rate}" in refusal(tmp_path, f"search.{rate}={value}")
+
+
+@pytest.mark.parametrize("population", ["1", "0", "-3", "1001"])
+def test_populations_outside_2_to_1000_are_refused(tmp_path: Path, population: str) -> None:
+    assert "search.population" in refusal(tmp_path, f"search.population={population}")
+
+
+def test_a_maximal_population_below_the_population_is_refused(tmp_path: Path) -> None:
+    text = refusal(tmp_path, search={"type": "genome_plus", "population": 30})
+    assert "max_population (20) is below population (30)" in text
+
+
+def test_a_missing_section_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "it.yaml"
+    path.write_text(yaml.safe_dump({"model": "m", "pool": "experts"}))
+    with pytest.raises(UserError, match="utility is missing"):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
+    "text, words", [("a: [", "is not YAML"), ("- 1", "must be a mapping"), ("", "must be a mapping")]
+)
+def test_files_that_are_no_config_are_refused(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "it.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=words):
+        load_config(path)
+
+
+def test_a_config_that_is_not_there_or_not_utf8_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        load_config(tmp_path / "none.yaml")
+    (tmp_path / "latin.yaml").write_bytes("name: caf\xe9".encode("latin-1"))
+    with pytest.raises(UserError, match="is not UTF-8"):
+        load_config(tmp_path / "latin.yaml")
+
+
+def test_a_set_without_value_says_what_is_expected(tmp_path: Path) -> None:
+    assert "expected key=value" in refusal(tmp_path, "seed")
+
+
+def test_every_field_has_a_help_text() -> None:
+    def sections(cls: type[Section]) -> list[type[Section]]:
+        return [cls, *(inner for child in cls.__subclasses__() for inner in sections(child))]
+
+    bare = [
+        f"{s.__name__}.{n}"
+        for s in sections(Section)
+        for n, f in s.model_fields.items()
+        if n != "type" and not f.description
+    ]
+    assert bare == []
+
+
+def test_the_schema_is_json_and_names_every_algorithm() -> None:
+    text = json.dumps(RunConfig.model_json_schema())
+    assert all(f'"{name}"' in text for name in ("model_swarms", "genome", "genome_plus", "random_search"))
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(__file__).parents[1].glob("examples/**/*.yaml")), ids=lambda path: path.name
+)
+def test_every_shipped_config_parses(path: Path) -> None:
+    load_config(path)
