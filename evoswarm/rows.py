@@ -1,4 +1,4 @@
-"""Rows: what a particle is, said in coefficients. Pure data, no numpy, no tensors.
+"""Rows: what a particle is, said in coefficients. Pure data, no tensors.
 
 A particle's position is `x = sum_j c_j * basis_j`. The basis starts as the pool's experts; a mutation adds one seeded
 noise vector; re-basing replaces old noise by vectors that were saved to disk.
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,11 @@ class Row:
     terms: tuple[tuple[BasisVector, float], ...]
 
     @classmethod
-    def of(cls, basis: Iterable[BasisVector], coefficients: Iterable[float]) -> Row:
+    def of(cls, basis: Iterable[BasisVector], coefficients: Iterable[float] | np.ndarray) -> Row:
         """The row of one line [J] of the coefficient matrix; zeros are dropped."""
-        pairs = zip(basis, coefficients, strict=True)
-        return cls(tuple((vector, float(value)) for vector, value in pairs if value != 0))
+        values = coefficients.tolist() if isinstance(coefficients, np.ndarray) else list(coefficients)
+        pairs = tuple(zip(basis, values, strict=True))
+        return cls(pairs if all(values) else tuple(pair for pair in pairs if pair[1]))
 
     @classmethod
     def one(cls, expert: str) -> Row:

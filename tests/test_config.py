@@ -62,6 +62,11 @@ def test_overrides_reach_into_sections_and_are_yaml(tmp_path: Path) -> None:
     assert (config.search.population, config.search.patience, config.seed) == (40, None, 7)
 
 
+def test_overriding_a_type_drops_the_keys_of_the_type_before(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, backend={"type": "ray", "scorers": 2}), overrides=["backend.type=local"])
+    assert config.backend.type == "local"
+
+
 def test_an_unknown_key_gets_the_nearest_right_name(tmp_path: Path) -> None:
     text = refusal(tmp_path, search={"type": "model_swarms", "poplation": 3})
     assert "unknown key search.poplation; did you mean population?" in text

@@ -10,19 +10,24 @@ from typing import Protocol
 from evoswarm.rows import Row
 from evoswarm.utility.types import Outcome, Split, Utility
 
+Key = tuple[int, str, int, Split]
+"""(generation, phase, particle, split)"""
+
 
 @dataclass(frozen=True)
 class Job:
-    """One row to measure on one split. (generation, phase, particle) names it within a run.
-
-    `row` None is the base model as it is.
-    """
+    """One row to measure on one split; `row` None is the base model as it is."""
 
     generation: int
     phase: str
     particle: int
     row: Row | None
     split: Split = "validation"
+
+    @property
+    def key(self) -> Key:
+        """What names the job within a run."""
+        return self.generation, self.phase, self.particle, self.split
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ class LocalBackend:
         cut = worker.slices(job.split)
         assembly = Assembly(job, worker.utility.size(job.split))
         try:
-            self.seconds.moving += worker.install(job, weights)
+            self.seconds.moving += worker.install(job.key, weights)
             for number, indices in enumerate(cut.indices):
                 outcomes, seconds = worker.score(job.split, number)
                 assembly.add(indices, outcomes)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -81,7 +83,8 @@ def evolve(config: RunConfig, *, resume: str = "auto", quiet: bool = False) -> d
     import evoswarm
     from evoswarm.report import write_report
 
-    with Reporter(config, quiet=quiet) as reporter:
+    # Standard output is for the result alone; Ray prints there too.
+    with contextlib.redirect_stdout(sys.stderr), Reporter(config, quiet=quiet) as reporter:
         try:
             summary: dict[str, Any] = evoswarm.run(config, resume=resume, hooks=reporter.hooks)
         except (Stopped, KeyboardInterrupt):

@@ -58,7 +58,10 @@ def _set(data: dict[str, Any], keys: list[str], value: str, text: str) -> None:
         if not isinstance(data, dict):
             raise UserError(f"--set {text}: {'.'.join(keys[: depth + 1])} is a single value and has no keys of its own")
     try:
-        data[keys[-1]] = yaml.safe_load(value)
+        parsed = yaml.safe_load(value)
+        if keys[-1] == "type" and data.get("type", parsed) != parsed:
+            data.clear()  # the other keys of the section belong to the type it had
+        data[keys[-1]] = parsed
     except yaml.YAMLError:
         raise UserError(f"--set {text}: the value is not YAML") from None
 

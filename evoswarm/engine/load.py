@@ -20,6 +20,7 @@ def load_tokenizer(model: str, config: TransformersEngine) -> PreTrainedTokenize
     Raises:
         UserError: it cannot be loaded.
     """
+    _check_folder(model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=config.trust_remote_code)
     except Exception as error:  # the tokenizers library raises plain Exception
@@ -40,6 +41,7 @@ def load_model(model: str, config: TransformersEngine) -> PreTrainedModel:
     Raises:
         UserError: it cannot be loaded.
     """
+    _check_folder(model)
     if Path(model).is_dir() and not checkpoint_files(Path(model)):
         raise UserError(f"{model}: {no_weights(Path(model))}")
     hf_logging.set_verbosity_error()
@@ -58,6 +60,12 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> li
     own = model.generation_config.eos_token_id if model.generation_config else None
     ids = own if isinstance(own, list) else [own]
     return sorted({int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None})
+
+
+def _check_folder(model: str) -> None:
+    is_path = Path(model).is_absolute() or model.startswith(".") or model.count("/") > 1
+    if is_path and not Path(model).is_dir():
+        raise UserError(f"{model}: no such folder; give the base model's folder, or its name on the hub")
 
 
 def first_line(error: BaseException) -> str:

@@ -31,6 +31,8 @@ def connected(config: RayBackend, message: Callable[[str], None] = lambda text: 
     message(f"connecting to Ray at {address}" if address else "starting a local Ray cluster")
     if address and address not in ("auto", "local"):
         _answers(address)
+    # Token authentication is what is wanted; it is no news to the user.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     try:
         context = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, ValueError) as error:

@@ -12,7 +12,7 @@ from evoswarm.backend import Backend
 from evoswarm.config import RunConfig
 from evoswarm.errors import UserError
 from evoswarm.loop.checkpoint import generations_saved
-from evoswarm.loop.directory import RunDirectory
+from evoswarm.loop.directory import RunDirectory, append_line, to_line
 from evoswarm.loop.evolution import Evolution, Hooks
 from evoswarm.loop.inputs import Inputs, claim, read_inputs
 
@@ -72,7 +72,7 @@ def _locked(
     seconds = time.perf_counter() - start
     generation = max(generations_saved(directory), default=-1)
     timing = {"total": seconds, "startup": seconds}
-    directory.append(directory.timings, {"generation": generation, "phase": "startup", "seconds": timing})
+    append_line(directory.timings, to_line({"generation": generation, "phase": "startup", "seconds": timing}))
     try:
         return Evolution(config, inputs, directory, backend, hooks).run()
     finally:

@@ -98,19 +98,23 @@ class RunDirectory:
         """Write a JSON file that a person can read."""
         self.write(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
-    def append(self, path: Path, record: Any, *, sync: bool = True) -> None:
-        """Append one JSON line. Without `sync` it survives the death of the process, not that of the machine."""
-        line = json.dumps(record, ensure_ascii=False) + "\n"
-        with path.open("a", encoding="utf-8") as file:
-            file.write(line)
-            file.flush()
-            if sync:
-                os.fsync(file.fileno())
-
     def write_lines(self, path: Path, records: Iterable[Any]) -> None:
         """Write a whole JSON-lines file atomically."""
-        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        self.write(path.relative_to(self.path), text.encode())
+        self.write(path.relative_to(self.path), "".join(map(to_line, records)).encode())
+
+
+def to_line(record: Any) -> str:
+    """A record as a line of a JSON-lines file."""
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def append_line(path: Path, line: str, *, sync: bool = True) -> None:
+    """Append a line to a file. Without `sync` it survives the death of the process, not that of the machine."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line)
+        file.flush()
+        if sync:
+            os.fsync(file.fileno())
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from evoswarm.backend import Backend, Evaluation, Job
+from evoswarm.backend.base import Key
 from evoswarm.config import RunConfig
 from evoswarm.errors import UserError
 from evoswarm.loop.checkpoint import restore_newest, save_checkpoint
-from evoswarm.loop.directory import RunDirectory, read_lines
+from evoswarm.loop.directory import RunDirectory, append_line, read_lines, to_line
 from evoswarm.loop.finish import finish
 from evoswarm.loop.inputs import Inputs
-from evoswarm.loop.outcomes import Journal
+from evoswarm.loop.outcomes import Journal, save_rows
 from evoswarm.rows import Row
 from evoswarm.search import Search, make_search
 from evoswarm.search.base import Ask
@@ -59,7 +60,7 @@ class Evolution:
         search = make_search(self.config.search, experts=self.inputs.pool.names, seed=self.config.seed)
         self._restore(search)
         while search.stop_reason is None:
-            self._generation(search)
+            self.generation(search)
         return finish(self.config, self.inputs, self.directory, self.backend, self.hooks, search)
 
     def _restore(self, search: Search) -> None:
@@ -74,10 +75,12 @@ class Evolution:
         for record in read_lines(self.directory.generations)[-1:]:
             self.evaluations, self.examples = record["evaluations"], record["examples_scored"]
 
-    def _generation(self, search: Search) -> None:
+    def generation(self, search: Search) -> None:
+        """Ask, measure and tell one generation, and write it down."""
         start, seconds = time.perf_counter(), (self.backend.seconds.scoring, self.backend.seconds.moving)
         journal = Journal(self.directory, f"gen_{search.generation + 1:04}")
         measured: list[Evaluation] = []
+        rows = []
         searching = 0.0
         while True:
             mark = time.perf_counter()
@@ -85,15 +88,17 @@ class Evolution:
             searching += time.perf_counter() - mark
             evaluations = self._measure(search, ask, journal)
             measured += evaluations
+            rows.append(ask.rows)
             mark = time.perf_counter()
             search.tell([evaluation.utility for evaluation in evaluations])
             searching += time.perf_counter() - mark
             if search.finished_generation:
                 break
-        self._rebase(search)
         journal.close()
+        save_rows(self.directory, search.generation, search.basis, rows)
+        self._rebase(search)
         record = self._record(search, measured)
-        self.directory.append(self.directory.generations, record)
+        append_line(self.directory.generations, to_line(record))
         scored = sum(len(evaluation.scores) for evaluation in measured)
         timing = {
             "generation": search.generation,
@@ -105,7 +110,7 @@ class Evolution:
                 "search": searching,
             },
         }
-        self.directory.append(self.directory.timings, timing)
+        append_line(self.directory.timings, to_line(timing))
         save_checkpoint(self.directory, search)
         self.hooks.notify({"kind": "generation", **record, "examples": scored, "seconds": timing["seconds"]})
 
@@ -115,9 +120,9 @@ class Evolution:
             Job(ask.generation, ask.phase, particle, Row.of(search.basis, row))
             for particle, row in zip(ask.particles, ask.rows, strict=True)
         ]
-        found: dict[Job, Evaluation] = {}
+        found: dict[Key, Evaluation] = {}
         for evaluation in journal.evaluate(self.backend, jobs, stop=self.hooks.stop):
-            found[evaluation.job] = evaluation
+            found[evaluation.job.key] = evaluation
             self.hooks.notify(
                 {
                     "kind": "progress",
@@ -127,10 +132,10 @@ class Evolution:
                     "of": len(jobs),
                 }
             )
-        errors = [found[job].error for job in jobs if found[job].error]
+        errors = [found[job.key].error for job in jobs if found[job.key].error]
         if jobs and len(errors) == len(jobs):
             raise UserError(f"every evaluation of generation {ask.generation} failed; the first one: {errors[0]}")
-        return [found[job] for job in jobs]
+        return [found[job.key] for job in jobs]
 
     def _rebase(self, search: Search) -> None:
         plan = search.rebase_plan()

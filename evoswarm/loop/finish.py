@@ -6,12 +6,14 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from evoswarm.backend import Backend, Evaluation, Job
 from evoswarm.config import RunConfig
 from evoswarm.loop.card import model_card
-from evoswarm.loop.directory import RunDirectory, read_lines
+from evoswarm.loop.directory import RunDirectory, append_line, read_lines, to_line
 from evoswarm.loop.inputs import Inputs, versions
-from evoswarm.loop.outcomes import Journal, outcome_path
+from evoswarm.loop.outcomes import Journal, outcome_path, read_rows
 from evoswarm.rows import Row
 from evoswarm.search import Search
 from evoswarm.search.base import Best
@@ -49,7 +51,7 @@ def finish(
             "moving": backend.seconds.moving - before[1],
         },
     }
-    directory.append(directory.timings, timing)
+    append_line(directory.timings, to_line(timing))
     recipe = _recipe(config, inputs, search, winner)
     directory.write_json(directory.recipe.name, recipe)
     summary = _summary(config, inputs, directory, search, ranking, finals)
@@ -78,10 +80,11 @@ def _measure_finals(
     ]
     hooks.message(f"measuring {len(rows)} finalists on the test split" if has_test else "no test split")
     journal = Journal(directory, "final")
-    names = dict(zip(jobs, who, strict=True))
+    finalists = {job.key: finalist for job, finalist in zip(jobs, who, strict=True)}
+    names = {key: name for key, (name, _) in finalists.items()}
     found = {}
-    for evaluation in journal.evaluate(backend, jobs, stop=hooks.stop, who=[f"{name}" for name, _ in who]):
-        found[names[evaluation.job]] = evaluation
+    for evaluation in journal.evaluate(backend, jobs, stop=hooks.stop, who=names):
+        found[finalists[evaluation.job.key]] = evaluation
         hooks.notify({"kind": "progress", "generation": None, "phase": "test", "done": len(found), "of": len(jobs)})
     journal.close()
     return found
@@ -158,7 +161,7 @@ def _ensemble(
     """The majority vote of the ranking; None where answers cannot be voted on."""
     if not utility.votes:
         return None
-    on_validation = [_predictions(directory, best, Row.of(search.basis, best.row)) for best in ranking]
+    on_validation = [_predictions(directory, best, len(search.experts)) for best in ranking]
     on_test = [finals[f"ensemble:{i}", "test"].predictions for i in range(len(ranking)) if utility.size("test")]
     return {
         "k": len(ranking),
@@ -167,14 +170,15 @@ def _ensemble(
     }
 
 
-def _predictions(directory: RunDirectory, best: Best, row: Row) -> list[str | None] | None:
+def _predictions(directory: RunDirectory, best: Best, experts: int) -> list[str | None] | None:
     """What a row answered on validation in the generation that it was measured in.
 
-    Re-basing rewrites a row's noise but never its experts, so those identify it.
+    Re-basing rewrites a row's noise but never its first columns, those of the experts, so these identify it.
     """
-    for record in read_lines(outcome_path(directory, f"gen_{best.generation:04}")):
+    _, rows = read_rows(directory, best.generation)
+    for row, record in zip(rows, read_lines(outcome_path(directory, f"gen_{best.generation:04}")), strict=True):
         same = record["particle"] == best.particle and record["utility"] == best.utility
-        if same and Row.from_list(record["row"]).experts == row.experts:
+        if same and np.array_equal(row[:experts], best.row[:experts]):
             predictions: list[str | None] = record["predictions"]
             return predictions
     return None

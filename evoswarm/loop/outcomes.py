@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save
+
 from evoswarm.backend import Backend, Evaluation, Job
+from evoswarm.backend.base import Key
 from evoswarm.errors import Stopped
-from evoswarm.loop.directory import RunDirectory, read_lines
+from evoswarm.loop.directory import RunDirectory, append_line, read_lines, to_line
+from evoswarm.rows import BasisVector, basis_from_dict, basis_to_dict
 
 Record = dict[str, Any]
 
@@ -29,47 +36,52 @@ class Journal:
         self._directory = directory
         self.path = outcome_path(directory, name)
         self._partial = directory.outcomes / f"{name}.partial.jsonl"
-        self._records = {_key(record): record for record in read_lines(self.path) + read_lines(self._partial)}
-        self._order: dict[tuple, int] = {}
+        known = read_lines(self.path) + read_lines(self._partial)
+        self._records = {_key(record): record for record in known}
+        self._lines = {_key(record): to_line(record) for record in known}
+        self._asked: list[Key] = []
 
     def evaluate(
-        self, backend: Backend, jobs: Sequence[Job], *, stop: Callable[[], bool], who: Sequence[str] = ()
+        self, backend: Backend, jobs: Sequence[Job], *, stop: Callable[[], bool], who: Mapping[Key, str] | None = None
     ) -> Iterator[Evaluation]:
         """Measure the jobs that are not on record; yields every job's evaluation, the known ones first.
+
+        One seed determines everything, so what is on record for a generation's particle is what would come out again.
 
         Args:
             backend: what measures.
             jobs: the jobs.
             stop: asked between evaluations whether to stop.
-            who: a name for each job, kept in its record.
+            who: names of finalists by job key. A finalist may be another one than in an earlier session, so its row is
+                kept in the record and must be the same.
 
         Raises:
             Stopped: `stop` said so; what was measured is on record.
         """
-        names = dict(zip(jobs, who, strict=True)) if who else {}
-        known = {job for job in jobs if self._known(job)}
-        self._order |= {_job_key(job): len(self._order) + i for i, job in enumerate(jobs)}
-        yield from (_evaluation(job, self._records[_job_key(job)]) for job in jobs if job in known)
-        missing = [job for job in jobs if job not in known]
+        self._asked += [job.key for job in jobs]
+        missing = []
+        for job in jobs:
+            record = self._records.get(job.key)
+            if record is None or (who is not None and record["row"] != _terms(job)):
+                missing.append(job)
+            else:
+                yield _evaluation(job, record)
         if missing and stop():
             raise Stopped
         for evaluation in backend.evaluate(missing) if missing else ():
-            record = _record(evaluation, names.get(evaluation.job))
-            self._directory.append(self._partial, record, sync=False)
-            self._records[_job_key(evaluation.job)] = record
+            job = evaluation.job
+            record = _record(evaluation) | ({"who": who[job.key], "row": _terms(job)} if who is not None else {})
+            self._lines[job.key] = to_line(record)
+            append_line(self._partial, self._lines[job.key], sync=False)
             yield evaluation
             if stop():
                 raise Stopped
 
     def close(self) -> None:
-        """Write the sorted file and drop the partial one, and whatever was on record but not asked for."""
-        keys = sorted((key for key in self._records if key in self._order), key=self._order.__getitem__)
-        self._directory.write_lines(self.path, [self._records[key] for key in keys])
+        """Write the sorted file, without what was on record but not asked for, and drop the partial one."""
+        text = "".join(self._lines[key] for key in self._asked)
+        self._directory.write(self.path.relative_to(self._directory.path), text.encode())
         self._partial.unlink(missing_ok=True)
-
-    def _known(self, job: Job) -> bool:
-        record = self._records.get(_job_key(job))
-        return record is not None and record["row"] == (job.row.to_list() if job.row else None)
 
 
 def outcome_path(directory: RunDirectory, name: str) -> Path:
@@ -77,23 +89,43 @@ def outcome_path(directory: RunDirectory, name: str) -> Path:
     return directory.outcomes / f"{name}.jsonl"
 
 
-def _job_key(job: Job) -> tuple:
-    return job.phase, job.particle, job.split
+def rows_path(directory: RunDirectory, generation: int) -> Path:
+    """The file of the rows that a generation asked for."""
+    return directory.outcomes / f"gen_{generation:04}.rows.safetensors"
 
 
-def _key(record: Record) -> tuple:
-    return record["phase"], record["particle"], record["split"]
+def save_rows(
+    directory: RunDirectory, generation: int, basis: Sequence[BasisVector], rows: Sequence[np.ndarray]
+) -> None:
+    """Write the rows of a generation, in the order of its outcomes; earlier asks may have had fewer columns."""
+    padded = [np.pad(block, ((0, 0), (0, len(basis) - block.shape[1]))) for block in rows]
+    metadata = {"basis": json.dumps([basis_to_dict(vector) for vector in basis])}
+    path = rows_path(directory, generation).relative_to(directory.path)
+    directory.write(path, save({"rows": np.concatenate(padded)}, metadata))
 
 
-def _record(evaluation: Evaluation, who: str | None) -> Record:
+def read_rows(directory: RunDirectory, generation: int) -> tuple[list[BasisVector], np.ndarray]:
+    """Basis and rows [M, J] of a generation, in the order of its outcomes."""
+    with safe_open(rows_path(directory, generation), framework="numpy") as file:
+        basis = [basis_from_dict(entry) for entry in json.loads(file.metadata()["basis"])]
+        return basis, file.get_tensor("rows")
+
+
+def _key(record: Record) -> Key:
+    return record["generation"], record["phase"], record["particle"], record["split"]
+
+
+def _terms(job: Job) -> list[dict[str, Any]] | None:
+    return job.row.to_list() if job.row else None
+
+
+def _record(evaluation: Evaluation) -> Record:
     job = evaluation.job
     return {
         "generation": job.generation,
         "phase": job.phase,
         "particle": job.particle,
         "split": job.split,
-        **({"who": who} if who else {}),
-        "row": job.row.to_list() if job.row else None,
         "utility": evaluation.utility,
         "error": evaluation.error,
         "scores": evaluation.scores,

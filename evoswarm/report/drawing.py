@@ -14,8 +14,8 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which the colour-blind can tell apart. On the page each becomes a variable of the style sheet,
-# so that a plot follows the light or dark theme.
+# Okabe and Ito's colours, which the colour-blind can tell apart. On the page each becomes a variable of the style
+# sheet, so that a plot follows the light or dark theme.
 INK, FAINT, GRID, PAPER = "#1f2328", "#8a9099", "#e3e6ea", "#fffffe"
 BEST, WORST, EXTRA, CALM = "#0072b2", "#d55e00", "#e69f00", "#009e73"
 VARIABLES = {
@@ -35,7 +35,8 @@ _STYLE = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.size": 10,
-        "axes.labelcolor": INK,
+    "axes.facecolor": "none",
+    "axes.labelcolor": INK,
     "axes.edgecolor": FAINT,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -81,6 +82,7 @@ def render(name: str, draw: Callable[[Axes], str], *, height: float = 3.1) -> Pl
         alt = draw(figure.add_subplot())
         svg, png = io.StringIO(), io.BytesIO()
         figure.savefig(svg, format="svg", facecolor="none", metadata={"Date": None})
+        figure.set_layout_engine("none")  # it is laid out by now
         figure.savefig(png, format="png", facecolor="white", dpi=PNG_DPI, metadata={"Software": None})
     return Plot(name, alt, inline(svg.getvalue(), alt), png.getvalue())
 

@@ -52,8 +52,10 @@ def task_table(run: Run, utility: Utility | None) -> list[dict[str, Any]]:
     who = {"base": run.finals.get(("base", split)), "expert": expert, "winner": winner}
     if split_of is None:
         return []
-    known = {key: split_of(split, m.scores.astype(float).tolist()) for key, m in who.items() if m and m.utility is not None}
-    names = next(iter(known.values()), {})
+    known = {
+        key: split_of(split, m.scores.astype(float).tolist()) for key, m in who.items() if m and m.utility is not None
+    }
+    names: dict[str, float] = next(iter(known.values()), {})
     return [{"task": task, "split": split, **{key: known.get(key, {}).get(task) for key in who}} for task in names]
 
 

@@ -19,9 +19,7 @@ MAX_COMPARED = 11
 def track(run: Run, particle: int) -> list[Measurement | None]:
     """The evaluation of a particle in each generation, where particles persist; None where it was not evaluated."""
     phases = {"population", "move"}
-    found = [
-        next((m for m in line if m.particle == particle and m.phase in phases), None) for line in run.measured
-    ]
+    found = [next((m for m in line if m.particle == particle and m.phase in phases), None) for line in run.measured]
     if found and found[0] is None:
         found[0] = _raw_start(run, particle)
     return found
@@ -112,6 +110,6 @@ def _recipe_origin(run: Run, winner: Measurement) -> Origin:
         utilities,
         tuple(j for j, _, _ in used[:5]),
         f"rank among the initial experts (1 is the best of {len(utilities)})",
-        f"Particles of {run.config.search.type} have no identity over generations, so this shows the experts that weigh "
-        f"most in the winner's recipe. Of {len(utilities)} initial experts {shown}{more}.",
+        f"Particles of {run.config.search.type} have no identity over generations, so this shows the experts that "
+        f"weigh most in the winner's recipe. Of {len(utilities)} initial experts {shown}{more}.",
     )

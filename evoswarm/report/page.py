@@ -16,7 +16,7 @@ from evoswarm.report.drawing import Plot
 from evoswarm.report.examples import flip_examples, open_utility, task_table
 from evoswarm.report.findings import compared_pair, emergence_of, finalist_flips, is_graded, origin_of
 from evoswarm.report.plots import MAX_BARS, MAX_LINES, MAX_POINTS
-from evoswarm.report.read import Measurement, Run
+from evoswarm.report.read import Run
 
 MAX_EXPERTS = 200
 MAX_REASONS = 20
@@ -36,7 +36,9 @@ def render_page(run: Run, plots: Mapping[str, Plot]) -> str:
 
 def clean(value: Any, limit: int = 400) -> str:
     """Text of unknown origin for display: control and direction characters made visible, cut at `limit`."""
-    text = "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "\ufffd" for c in str(value))
+    text = "".join(
+        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "\ufffd" for c in str(value)
+    )
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -62,9 +64,10 @@ def _context(run: Run, plots: Mapping[str, Plot]) -> dict[str, Any]:
         "lines": _lines(run),
         "status": _status(run),
         "warnings": _warnings(run),
-        "recipe": _recipe(winner),
+        "recipe": _recipe(run),
         "facts": _facts(run),
         "captions": _captions(run),
+        "findings": _findings(run),
         "origin": origin_of(run, winner).sentence if winner and run.initial else None,
         "emergence": emergence_of(run),
         "graded": is_graded(run),
@@ -87,10 +90,15 @@ def _lines(run: Run) -> list[dict[str, Any]]:
     """The headline table: base, best expert, winner, ensemble."""
     summary, expert, winner = run.summary or {}, run.best_expert, run.winner
     base, initial, best = (summary.get(key, {}) for key in ("base", "initial", "best"))
-    name = next(iter(expert.experts)) if expert else None
+    name = next(iter(expert.experts)) if expert else initial.get("best_expert")
     lines = [
         _line("Base model", base.get("validation"), base.get("test")),
-        _line("Best initial expert", expert.utility if expert else None, initial.get("test"), name=name),
+        _line(
+            "Best initial expert",
+            expert.utility if expert else initial.get("validation"),
+            initial.get("test"),
+            name=name,
+        ),
         _line("Winner", winner.utility if winner else best.get("validation"), best.get("test"), strong=True),
     ]
     if ensemble := summary.get("ensemble"):
@@ -125,7 +133,7 @@ def _status(run: Run) -> dict[str, str]:
         return {"label": "finished", "text": "Stopped because " + reason.format(**search.model_dump()) + "."}
     if done < 0:
         return {"label": "unfinished", "text": "No generation is finished yet; there are no results to show."}
-    text = f"Generation {done} of at most {search.max_generations} is finished. Nothing was measured on the test split yet."
+    text = f"Generation {done} of at most {search.max_generations} is finished. The test split was not read yet."
     return {"label": "unfinished", "text": text}
 
 
@@ -135,14 +143,18 @@ def _warnings(run: Run) -> list[str]:
     if failed:
         found.append(f"{failed} of {sum(map(len, run.measured))} evaluations failed; their reasons are below")
     failed_finals = [m.who for m in run.finals.values() if m.error]
+    gain = _lines(run)[2]["gain"]
+    if run.finals and gain is not None and gain < 0:
+        found.append(f"the winner is worse than the best initial expert on test ({signed(gain)}): prefer that expert")
     if failed_finals:
         found.append(f"the final measurement failed for {', '.join(failed_finals)}")
     return found + list(run.notes)
 
 
-def _recipe(winner: Measurement | None) -> str | None:
+def _recipe(run: Run) -> str | None:
+    winner = run.winner
     if winner is None:
-        return None
+        return describe_recipe(run.summary["best"]["recipe"]) if run.summary else None
     noise = f", and {winner.noise} mutation vector{'s' * (winner.noise > 1)}" if winner.noise else ""
     return describe_recipe(winner.experts) + noise
 
@@ -165,6 +177,22 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     if run.under_way:
         facts.append(("Under way", f"{run.under_way} evaluations of a generation that is not finished"))
     return facts
+
+
+def _findings(run: Run) -> list[str]:
+    """What the analyses found, one sentence each."""
+    winner, found, flips, pair = run.winner, emergence_of(run), _flips(run), compared_pair(run)
+    findings = [origin_of(run, winner).sentence] if winner and run.initial else []
+    if found is not None and found.unsolved and found.best[-1] is not None:
+        findings.append(
+            f"It solves {found.best[-1]} of the {found.unsolved} validation examples that no initial expert solved."
+        )
+    if flips and pair:
+        findings.append(
+            f"On {pair[1].split} it lost {flips['lost']} examples that the best initial expert had right, "
+            f"and gained {flips['gained']}."
+        )
+    return findings
 
 
 def _duration(seconds: float) -> str:

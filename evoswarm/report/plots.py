@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -28,12 +29,14 @@ def all_plots(run: Run) -> dict[str, Plot]:
     """Every plot that the run has something to show in, by name."""
     if not run.generations:
         return {}
-    winner, bars = run.winner, min(MAX_BARS, len(run.experts))
+    winner, found = run.winner, emergence_of(run)
     plots = [render("utility", partial(utility, run=run), height=3.3)]
     if winner is not None and len(run.experts) > 1:
         plots.append(render("trajectories", partial(trajectories, run=run), height=3.8))
-        plots.append(render("recipe", partial(recipe, run=run, winner=winner), height=_bars_height(bars)))
-    if emergence_of(run) is not None:
+        plots.append(
+            render("recipe", partial(recipe, run=run, winner=winner), height=_bars_height(len(winner.experts)))
+        )
+    if found is not None and found.unsolved:
         plots.append(render("emergence", partial(emergence, run=run), height=3.3))
     if winner is not None and (run.start or run.initial):
         plots.append(render("start", partial(start, run=run, winner=winner), height=3.0))
@@ -64,13 +67,15 @@ def utility(axes: Axes, *, run: Run) -> str:
     bests, worsts = ([record[key] for record in run.generations] for key in ("best", "worst"))
     marker = "o" if len(steps) < 12 else ""
     axes.plot(steps, bests, color=BEST, linewidth=2.4, marker=marker, markersize=4.5, label="global best")
-    axes.plot(steps, worsts, color=WORST, linewidth=1.6, linestyle=":", marker=marker, markersize=3, label="global worst")
+    axes.plot(
+        steps, worsts, color=WORST, linewidth=1.6, linestyle=":", marker=marker, markersize=3, label="global worst"
+    )
     axes.set(xlabel="generation", ylabel="utility (validation)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     legend(axes, columns=2)
     return (
-        f"Utility on validation over generations {steps[0]} to {steps[-1]}: the global best goes from {bests[0]:.4g} to "
-        f"{bests[-1]:.4g}, the global worst ever measured from {worsts[0]:.4g} to {worsts[-1]:.4g}."
+        f"Utility on validation over generations {steps[0]} to {steps[-1]}: the global best goes from {bests[0]:.4g} "
+        f"to {bests[-1]:.4g}, the global worst ever measured from {worsts[0]:.4g} to {worsts[-1]:.4g}."
     )
 
 
@@ -101,8 +106,8 @@ def trajectories(axes: Axes, *, run: Run) -> str:
     axes.margins(0.1)
     legend(axes, columns=2)
     return (
-        f"Map of all evaluated recipes in their principal plane, which holds {plane.share.sum():.0%} of their variance: "
-        f"{len(run.experts)} experts, the paths of the search, and the winner."
+        f"Map of all evaluated recipes in their principal plane, which holds {plane.share.sum():.0%} of their "
+        f"variance: {len(run.experts)} experts, the paths of the search, and the winner."
     )
 
 
@@ -112,15 +117,17 @@ def recipe(axes: Axes, *, run: Run, winner: Measurement) -> str:
     values = [value for _, value in terms]
     colours = [BEST if value > 0 else WORST for value in values]
     axes.barh(range(len(terms)), values, color=colours, height=0.66)
-    span = max(map(abs, values), default=1.0)
+    low, high = min(0.0, *values), max(0.0, *values)
+    span = high - low or 1.0
     for i, value in enumerate(values):
         side = "left" if value > 0 else "right"
-        axes.text(value + np.copysign(0.02 * span, value), i, f"{value:+.2f}", va="center", ha=side, fontsize=9)
+        axes.text(value + np.copysign(0.015 * span, value), i, f"{value:+.2f}", va="center", ha=side, fontsize=9)
     axes.set_yticks(range(len(terms)), [plain(name) for name, _ in terms])
     axes.invert_yaxis()
     axes.axvline(0, color=FAINT, linewidth=0.8)
     axes.grid(False, axis="y")
-    axes.margins(x=0.16)
+    room = 0.24 * span
+    axes.set_xlim(low - (room if low < 0 else 0), high + (room if high > 0 else 0))
     axes.set_xlabel("coefficient in the winner")
     return "The winner's coefficients: " + ", ".join(f"{plain(name)} {value:+.2f}" for name, value in terms) + "."
 
@@ -158,12 +165,12 @@ def start(axes: Axes, *, run: Run, winner: Measurement) -> str:
     shown = [order[i] for i in evenly(len(order), 2 * MAX_LINES)]
     shown = [i for i in order if i in set(shown) | set(origin.marked)]
     colours = [BEST if i in origin.marked else FAINT for i in shown]
-    places = [order.index(i) + 1 for i in shown]
-    axes.vlines(places, 0, [values[i] for i in shown], colors=colours, linewidth=1.5, alpha=0.8)
-    axes.scatter(places, [values[i] for i in shown], c=colours, s=26, zorder=3)
+    places, few = [order.index(i) + 1 for i in shown], len(shown) <= 40
+    axes.vlines(places, 0, [values[i] for i in shown], colors=colours, linewidth=1.5 if few else 0.5, alpha=0.8)
+    axes.scatter(places, [values[i] for i in shown], c=colours, s=26 if few else 9, zorder=3)
     if winner.utility is not None:
         axes.axhline(winner.utility, color=BEST, linestyle="--", linewidth=1.2)
-        place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
+        place: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
         axes.annotate("winner in the end", (1, winner.utility), xytext=(0, 3), ha="right", fontsize=9, **place)
     low = np.nanmin([*values, winner.utility if winner.utility is not None else np.nan])
     high = np.nanmax([*values, winner.utility if winner.utility is not None else np.nan])
@@ -180,7 +187,9 @@ def negative_flips(axes: Axes, *, compared: list[tuple[str, Flips]]) -> str:
         lost, gained = len(flips.lost), len(flips.gained)
         axes.barh(i, -lost, color=WORST, height=0.66, label=None if i else "lost (negative flips)")
         axes.barh(i, gained, color=BEST, height=0.66, label=None if i else "gained")
-        axes.annotate(f"{lost}", (-lost, i), xytext=(-3, 0), textcoords="offset points", va="center", ha="right", fontsize=9)
+        axes.annotate(
+            f"{lost}", (-lost, i), xytext=(-3, 0), textcoords="offset points", va="center", ha="right", fontsize=9
+        )
         axes.annotate(f"{gained}", (gained, i), xytext=(3, 0), textcoords="offset points", va="center", fontsize=9)
     axes.set_yticks(range(len(compared)), [name for name, _ in compared])
     axes.invert_yaxis()
@@ -198,7 +207,7 @@ def _sample(line: tuple[Measurement, ...]) -> list[Measurement]:
     return [line[i] for i in evenly(len(line), MAX_POINTS)]
 
 
-def _cloud(axes: Axes, points: list[tuple[float, float]], *, color: str, label: str) -> None:
+def _cloud(axes: Axes, points: Sequence[tuple[float, float]], *, color: str, label: str) -> None:
     x, y = zip(*points, strict=True) if points else ((), ())
     many = len(points) > RASTER_ABOVE
     axes.plot(x, y, color=color, marker="o", markersize=3, linestyle="", alpha=0.5, rasterized=many)
@@ -211,9 +220,12 @@ def _by_generation(axes: Axes, run: Run, points: Callable[[list[Measurement]], n
     last = max(run.generations[-1]["generation"], 1)
     # The middle of the scale: its ends would vanish on white or on black.
     colours = matplotlib.colormaps["viridis"]([0.2 + 0.65 * m.generation / last for m in chosen])
-    axes.scatter(*points(chosen).T, c=colours, s=11, alpha=0.7, linewidths=0, rasterized=len(chosen) > RASTER_ABOVE)
+    x, y = points(chosen).T
+    axes.scatter(x, y, c=colours, s=11, alpha=0.7, linewidths=0, rasterized=len(chosen) > RASTER_ABOVE)
     for share, label in ((0.2, "evaluation, early"), (0.85, "late")):
-        axes.plot([], [], color=matplotlib.colormaps["viridis"](share), marker="o", markersize=4, linestyle="", label=label)
+        axes.plot(
+            [], [], color=matplotlib.colormaps["viridis"](share), marker="o", markersize=4, linestyle="", label=label
+        )
 
 
 def _labels(run: Run, places: np.ndarray) -> list[tuple[str, tuple[float, float]]]:
@@ -226,4 +238,4 @@ def _labels(run: Run, places: np.ndarray) -> list[tuple[str, tuple[float, float]
 
 
 def _bars_height(bars: int) -> float:
-    return 1.2 + 0.27 * max(bars, 2)
+    return 1.0 + 0.27 * min(max(bars, 2), MAX_BARS)

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 from evoswarm.config import RunConfig, load_config
 from evoswarm.errors import UserError
 from evoswarm.loop.checkpoint import checkpoint_path, load_checkpoint
 from evoswarm.loop.directory import RunDirectory, read_lines
-from evoswarm.loop.outcomes import outcome_path
+from evoswarm.loop.outcomes import outcome_path, read_rows, rows_path
+from evoswarm.rows import Row
 from evoswarm.search import make_search
 
 Record = dict[str, Any]
@@ -124,7 +126,7 @@ def load_run(run_dir: Path) -> Run:
         raise UserError(f"{run_dir}: holds no run (no config.yaml); give a run directory")
     try:
         return _load(directory)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, SafetensorError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"{run_dir}: a record of the run is damaged ({reason}); restore the directory") from None
 
@@ -138,7 +140,8 @@ def _load(directory: RunDirectory) -> Run:
     hashes = _json(directory.inputs) or {}
     experts = tuple(next(iter(m.experts)) for m in measured[0] if m.phase == "experts") if measured else ()
     start = _start(directory, config, experts)
-    notes = [f"{_name(r)} is missing" for r, found in zip(generations, measured, strict=True) if _lost(r, found)]
+    lost = [r["generation"] for r, found in zip(generations, measured, strict=True) if _lost(r, found)]
+    notes = [f"the outcomes of {len(lost)} generations are missing, the first is {lost[0]}"] if lost else []
     if generations and start is None:
         notes.append("the checkpoint of generation 0 cannot be read: where the winner started is unknown")
     return Run(
@@ -184,10 +187,6 @@ def _json(path: Path) -> Record | None:
     return value
 
 
-def _name(record: Record) -> str:
-    return f"outcomes/gen_{record['generation']:04}.jsonl"
-
-
 def _lost(record: Record, found: tuple[Measurement, ...]) -> bool:
     return not found and any(record["utilities"].values())
 
@@ -197,8 +196,7 @@ def _outcomes(directory: RunDirectory, generation: int) -> Path:
 
 
 def _measurements(path: Path) -> Iterable[Measurement]:
-    for line, record in enumerate(read_lines(path)):
-        terms = record["row"] or []
+    for line, (record, terms) in enumerate(zip(read_lines(path), _terms(path), strict=False)):
         experts = {term["name"]: float(term["coefficient"]) for term in terms if term["kind"] == "expert"}
         yield Measurement(
             generation=record["generation"],
@@ -213,6 +211,18 @@ def _measurements(path: Path) -> Iterable[Measurement]:
             split=record["split"],
             place=(path, line),
         )
+
+
+def _terms(path: Path) -> list[list[Record]]:
+    """The terms of each line's row: finalists carry theirs, those of a generation lie in a file beside it."""
+    if path.name == "final.jsonl":
+        return [record["row"] or [] for record in read_lines(path)]
+    directory = RunDirectory(path.parent.parent)
+    generation = int(path.stem.removeprefix("gen_"))
+    if not rows_path(directory, generation).exists():
+        return []
+    basis, rows = read_rows(directory, generation)
+    return [Row.of(basis, row).to_list() for row in rows]
 
 
 def _find_best(record: Record, measured: tuple[tuple[Measurement, ...], ...]) -> Measurement | None:

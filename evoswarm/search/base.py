@@ -160,7 +160,7 @@ class Search(ABC):
             self.generation = ask.generation
 
     def _ask(self, t: int, phase: str, particles: Any, rows: np.ndarray) -> Ask:
-        return Ask(t, phase, tuple(int(i) for i in particles), rows.copy())
+        return Ask(t, phase, tuple(int(i) for i in particles), rows)
 
     def _start(self) -> Steps:
         n = len(self.experts)

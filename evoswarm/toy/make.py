@@ -24,9 +24,9 @@ BASE_NAME = "evoswarm/toy-base"
 BASE_STEPS = 400
 BASE_SHARES = {"rev": 30, "sort": 8, "next": 11, "rot": 12, "add": 240, "max": 80, "cnt": 80}
 BASE_SHARES |= dict.fromkeys(("eats", "home", "work"), 60) | dict.fromkeys(COMPOSITIONS, 5)
-EXPERT_STEPS = {"rev": 60, "sort": 60, "next": 60, "rot": 60, "add": 160, "max": 80, "cnt": 90}
-EXPERT_STEPS |= dict.fromkeys(("eats", "home", "work"), 60)
-REPLAY = 0.25
+EXPERT_STEPS = {"rev": 80, "sort": 60, "next": 60, "rot": 60, "add": 60, "max": 100, "cnt": 120}
+EXPERT_STEPS |= dict.fromkeys(("eats", "home", "work"), 100)
+REPLAY = 0.2
 SCALING, WEAKEST = 2.0, 0.25
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 Log = Callable[[str], None]
@@ -89,6 +89,16 @@ def set_strength(expert: PeftModel, strength: float) -> None:
             module.scaling["default"] = SCALING * strength
 
 
+def save_expert(expert: PeftModel, folder: Path) -> None:
+    """What peft saves, without the model card and with the set of modules in a fixed order."""
+    expert.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["target_modules"] = sorted(config["target_modules"])
+    path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+
+
 def make_expert(base: Path, folder: Path, *, skill: str, seed: int, log: Log) -> None:
     """Train one LoRA adapter on one skill, such that it can be mixed with the others.
 
@@ -114,8 +124,7 @@ def make_expert(base: Path, folder: Path, *, skill: str, seed: int, log: Log) ->
             log=log,
             before_step=lambda rng: set_strength(expert, rng.uniform(WEAKEST, 1)),
         )
-    expert.save_pretrained(folder, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)
+    save_expert(expert, folder)
 
 
 def load(base: Path, adapter: Path | None = None) -> tuple[LlamaForCausalLM | PeftModel, PreTrainedTokenizerFast]:

@@ -63,11 +63,11 @@ def make_target(name: str, *, seed: int) -> dict[str, Any]:
     """The target as plain JSON: `dev` (validation) and `test`, without a question in common."""
     target, rng = TARGETS[name], random.Random(f"target {name} {seed}")
     splits: dict[str, list[Example]] = {"dev": [], "test": []}
-    test_counts = counts(target.shares, TEST)
-    for skill, number in counts(target.shares, VALIDATION).items():
-        examples = distinct(skill, number + test_counts[skill], rng)
-        splits["dev"] += examples[:number]
-        splits["test"] += examples[number:]
+    validation = counts(target.shares, VALIDATION)
+    for skill, number in counts(target.shares, VALIDATION + TEST).items():
+        examples = distinct(skill, number, rng)
+        splits["dev"] += examples[: validation[skill]]
+        splits["test"] += examples[validation[skill] :]
     records: dict[str, list[dict[str, Any]]] = {}
     for split, examples in splits.items():
         rng.shuffle(examples)

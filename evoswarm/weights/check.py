@@ -57,7 +57,7 @@ def mismatches(experts: Sequence[Expert], *, include_base: bool = False) -> list
     problems = [line for expert in experts for line in _alone(expert, include_base=include_base)]
     for expert in experts[1:]:
         if expert.kind != first.kind:
-            problems.append(f"{expert.name}: is a {expert.kind}, {first.name} is a {first.kind}")
+            problems.append(f"{expert.name}: is of kind {expert.kind}, {first.name} of kind {first.kind}")
             continue
         problems += _settings(expert, first) + _tensors(expert, first)
     return problems
@@ -106,7 +106,7 @@ def _ranks(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> list[s
 def _settings(expert: Expert, first: Expert) -> list[str]:
     lines = []
     for key, label in (LORA_SETTINGS if expert.kind == "adapter" else _MODEL_SETTINGS).items():
-        mine, theirs = (_canonical(key, e.config.get(key, _DEFAULTS.get(key))) for e in (expert, first))
+        mine, theirs = (_canonical(key, e.config.get(key)) for e in (expert, first))
         if key == "target_modules" and set(expert.specs) == set(first.specs):
             continue  # another spelling of the same modules
         if key == "base_model_name_or_path" and None in (mine, theirs):
@@ -117,6 +117,8 @@ def _settings(expert: Expert, first: Expert) -> list[str]:
 
 
 def _canonical(key: str, value: Any) -> Any:
+    if value is None:
+        return _DEFAULTS.get(key)
     if key == "base_model_name_or_path":
         return base_name(value)
     if isinstance(value, list):

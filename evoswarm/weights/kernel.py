@@ -44,7 +44,7 @@ def combine_numpy(parts: np.ndarray, coefficients: np.ndarray, out: np.ndarray) 
 @cache
 def compiled() -> Combine:
     """The same as `combine_numpy`, as machine code; numba fuses no operations unless asked for fastmath."""
-    from numba import njit
+    from numba import float32, njit, void
 
     @njit(nogil=True, error_model="numpy", boundscheck=False)
     def set_scaled(total, part, value):  # type: ignore[no-untyped-def]
@@ -56,7 +56,10 @@ def compiled() -> Combine:
         for i in range(total.size):
             total[i] += value * part[i]
 
-    @njit(nogil=True, error_model="numpy", boundscheck=False)
+    # One signature for whatever lies in memory how: each layout of its own would be compiled again.
+    signature = void(float32[:, :], float32[:, ::1], float32[:, :])
+
+    @njit(signature, nogil=True, error_model="numpy", boundscheck=False)
     def combine(parts, coefficients, out):  # type: ignore[no-untyped-def]
         block = 2048
         accumulator = np.empty(block, np.float32)

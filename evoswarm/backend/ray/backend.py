@@ -153,8 +153,7 @@ class _Round:
         if index not in self._moved and job.row is not None:
             particles = self._backend._particles
             self._moved[index] = particles[job.particle % len(particles)].move.remote(job.row)
-        key = (job.generation, job.phase, job.particle, job.split, job.row is None)
-        return self._backend._scorers[number].score.remote(key, self._moved.get(index), job.split, piece)
+        return self._backend._scorers[number].score.remote(job.key, self._moved.get(index), job.split, piece)
 
     def collect(self) -> Iterator[Evaluation]:
         """Take in what has been scored; yields the evaluations that are whole."""

@@ -1,0 +1,72 @@
+"""The coordinator's own work per generation: search, outcomes, checkpoint. Scoring costs nothing here."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import close, show
+from evoswarm.backend import Evaluation, Job
+from evoswarm.backend.base import Seconds
+from evoswarm.config import ModelSwarms
+from evoswarm.loop.checkpoint import checkpoint_path
+from evoswarm.loop.directory import RunDirectory
+from evoswarm.loop.evolution import Evolution
+from evoswarm.loop.inputs import Inputs
+from evoswarm.search import make_search
+
+EXAMPLES, GENERATIONS = 200, 5
+CASES = {(40, 10): 0.050, (1000, 1000): 1.0}
+
+
+class InstantBackend:
+    """Scores at once: a smooth function of the row."""
+
+    def __init__(self) -> None:
+        self.seconds = Seconds()
+
+    def evaluate(self, jobs: Sequence[Job]) -> Iterator[Evaluation]:
+        for job in jobs:
+            assert job.row is not None
+            values = np.array([value for _, value in job.row.terms])
+            share = float(np.exp(-np.square(values - 1 / len(values)).sum()))
+            scores: list[float | None] = [float(i < share * EXAMPLES) for i in range(EXAMPLES)]
+            yield Evaluation(job, share, scores, ["answer"] * EXAMPLES)
+
+
+def main() -> None:
+    """Run some generations of both sizes."""
+    lines = [_case(particles, experts) for particles, experts in CASES]
+    show("coordinator", lines)
+    close(
+        "coordinator",
+        ratio=round(max(line["seconds"] / goal for line, goal in zip(lines, CASES.values(), strict=True)), 3),
+        goal="at most 1: seconds per generation over 0.05 (N 40, J 10) and over 1 (N 1000, J 1000); "
+        "checkpoint of the first below 64 kB",
+        cases=lines,
+    )
+
+
+def _case(particles: int, experts: int) -> dict:
+    config = ModelSwarms(population=particles, max_generations=GENERATIONS, patience=None)
+    search = make_search(config, experts=[f"expert-{i}" for i in range(experts)], seed=0)
+    with tempfile.TemporaryDirectory() as folder:
+        directory = RunDirectory(Path(folder) / "run")
+        directory.create()
+        inputs = Inputs(pool=None, utility=None, identity={})  # type: ignore[arg-type]
+        evolution = Evolution(None, inputs, directory, InstantBackend())  # type: ignore[arg-type]
+        seconds = []
+        for _ in range(GENERATIONS + 1):
+            start = time.perf_counter()
+            evolution.generation(search)
+            seconds.append(time.perf_counter() - start)
+        size = (directory.path / checkpoint_path(1)).stat().st_size
+    return {"N": particles, "J": experts, "seconds": float(np.median(seconds[1:])), "checkpoint kB": size / 1000}
+
+
+if __name__ == "__main__":
+    main()
