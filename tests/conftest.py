@@ -1,0 +1,47 @@
+"""Shared by all tests: no network, and tiny models and adapters that code makes once per session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of two layers, width 64, one token per character, with BOS, a chat template and two EOS ids."""
+    from tiny_models import save_llama
+
+    return save_llama(tmp_path_factory.mktemp("models") / "llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random GPT-2: Conv1D layers, absolute positions, tied head."""
+    from tiny_models import save_gpt2
+
+    return save_gpt2(tmp_path_factory.mktemp("models") / "gpt2")
+
+
+@pytest.fixture(scope="session")
+def adapters(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Path:
+    """A folder of three plain fp32 LoRA adapters of `tiny_llama`: a, b and c."""
+    from tiny_models import save_adapter
+
+    folder = tmp_path_factory.mktemp("adapters")
+    for seed, name in enumerate("abc"):
+        save_adapter(tiny_llama, folder / name, seed=seed)
+    return folder
+
+
+@pytest.fixture
+def pool_folder(tmp_path: Path, adapters: Path) -> Callable[[], Path]:
+    """Makes a private copy of `adapters` that a test may damage."""
+    import shutil
+
+    return lambda: Path(shutil.copytree(adapters, tmp_path / "pool"))
