@@ -1,0 +1,95 @@
+"""Option scores against a log-softmax written out by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from evoswarm.config.run import TransformersEngine
+from evoswarm.engine.transformers import HfEngine
+from evoswarm.utility.types import OptionScore
+
+PROMPTS = ["2 + 2 =", "The sky is blue and the grass is", "x"]
+OPTIONS = [[" 4", " 5"], [" green", " red", " g"], ["y", "yes"]]
+
+
+@pytest.fixture(scope="module", params=["tiny_llama", "tiny_gpt2"])
+def engine(request: pytest.FixtureRequest) -> HfEngine:
+    folder = request.getfixturevalue(request.param)
+    return HfEngine(TransformersEngine(device="cpu", batch_size=4), model=str(folder), adapter=None)
+
+
+@torch.no_grad()
+def by_hand(engine: HfEngine, prompt: str, option: str) -> OptionScore:
+    start = len(engine.tokenizer(prompt).input_ids)
+    ids = engine.tokenizer(prompt + option).input_ids
+    logprobs = torch.log_softmax(engine.model(torch.tensor([ids])).logits[0].double(), dim=-1)
+    return OptionScore(sum(float(logprobs[i - 1, ids[i]]) for i in range(start, len(ids))), len(ids) - start)
+
+
+@contextmanager
+def forwards(engine: HfEngine) -> Iterator[list[int]]:
+    """Batch sizes of the forward passes made inside."""
+    sizes: list[int] = []
+    hook = engine.model.register_forward_pre_hook(
+        lambda _, __, kwargs: sizes.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    yield sizes
+    hook.remove()
+
+
+def test_scores_are_the_log_softmax_of_the_options_tokens(engine: HfEngine) -> None:
+    found = engine.loglikelihood(PROMPTS, OPTIONS)
+    for prompt, options, scores in zip(PROMPTS, OPTIONS, found, strict=True):
+        expected = [by_hand(engine, prompt, option) for option in options]
+        assert [s.tokens for s in scores] == [e.tokens for e in expected]
+        assert [s.logprob for s in scores] == pytest.approx([e.logprob for e in expected], abs=1e-4)
+    assert [s.tokens for s in found[1]] == [6, 4, 2]
+
+
+def test_scores_are_the_same_alone_and_in_a_batch_of_other_lengths(engine: HfEngine) -> None:
+    together = engine.loglikelihood(PROMPTS, OPTIONS)
+    for prompt, options, scores in zip(PROMPTS, OPTIONS, together, strict=True):
+        ((*alone,),) = engine.loglikelihood([prompt], [options])
+        assert [s.logprob for s in scores] == pytest.approx([s.logprob for s in alone], abs=1e-4)
+
+
+def test_options_of_one_token_share_one_forward_pass(engine: HfEngine) -> None:
+    with forwards(engine) as sizes:
+        scores = engine.loglikelihood(["Answer: "] * 3, [list("ABCD")] * 3)
+    assert sizes == [1]
+    assert scores[0] == scores[1] == scores[2] and len(scores[0]) == 4
+
+
+def test_different_inputs_are_put_into_batches_of_the_engines_size(engine: HfEngine) -> None:
+    with forwards(engine) as sizes:
+        engine.loglikelihood([f"{i} is" for i in range(6)], [["A", "B"]] * 6)
+    assert sizes == [4, 2]
+
+
+def test_an_empty_prompt_is_scored_after_the_first_token(engine: HfEngine) -> None:
+    bos = engine.tokenizer.bos_token_id
+    ((score,),) = engine.loglikelihood([""], [["ab"]])
+    with torch.no_grad():
+        ids = torch.tensor([[bos, *engine.tokenizer("ab", add_special_tokens=False).input_ids]])
+        logprobs = torch.log_softmax(engine.model(ids).logits[0], dim=-1)
+    assert score.logprob == pytest.approx(float(logprobs[0, ids[0, 1]] + logprobs[1, ids[0, 2]]), abs=1e-4)
+
+
+def test_a_tokenizer_that_adds_no_bos_scores_an_empty_prompt_too(tiny_llama: Path) -> None:
+    engine = HfEngine(TransformersEngine(device="cpu"), model=str(tiny_llama), adapter=None)
+    with_bos = engine.loglikelihood([""], [["ab"]])
+    engine.tokenizer.backend_tokenizer.post_processor = None
+    engine._encode.cache_clear()
+    assert engine._encode("ab") == tuple(engine.tokenizer.convert_tokens_to_ids(["a", "b"]))
+    assert engine.loglikelihood([""], [["ab"]]) == with_bos
+
+
+def test_a_better_fitting_option_has_the_higher_score(engine: HfEngine) -> None:
+    greedy = engine.generate([PROMPTS[0]], max_new_tokens=1)[0]
+    ((best, other),) = engine.loglikelihood([PROMPTS[0]], [[greedy, "#" if greedy != "#" else "!"]])
+    assert best.logprob > other.logprob

@@ -1,0 +1,52 @@
+"""The two implementations of the sum are one function, bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from evoswarm.weights.kernel import combine_numpy, compiled
+
+
+@pytest.fixture(scope="module")
+def nasty() -> np.ndarray:
+    """Parts [6, 5001]: ordinary, huge and tiny numbers, denormals, both zeros."""
+    rng = np.random.default_rng(0)
+    parts = rng.standard_normal((6, 5001)).astype(np.float32)
+    parts[1] *= np.float32(1e-38)
+    parts[2] *= np.float32(1e30)
+    parts[3, ::3] = -0.0
+    parts[4, ::2] = np.float32(1e-45)
+    parts[5] = np.exp(rng.uniform(-40, 40, 5001)).astype(np.float32)
+    return parts
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 2047, 2048, 2049, 5001])
+def test_numpy_and_machine_code_give_the_same_bits(nasty: np.ndarray, size: int) -> None:
+    coefficients = np.random.default_rng(size).standard_normal((5, 6)).astype(np.float32)
+    coefficients[0] = 0
+    coefficients[1, 1:] = 0
+    coefficients[2, ::2] = 0
+    left, right = np.full((5, size), 7, np.float32), np.full((5, size), 9, np.float32)
+    combine_numpy(nasty[:, :size], coefficients, left)
+    compiled()(nasty[:, :size], coefficients, right)
+    assert left.tobytes() == right.tobytes()
+    assert not left[0].any()
+
+
+@pytest.mark.parametrize("combine", [combine_numpy, lambda *arrays: compiled()(*arrays)])
+def test_a_single_part_with_coefficient_one_keeps_its_bits(nasty: np.ndarray, combine) -> None:  # type: ignore[no-untyped-def]
+    out = np.empty_like(nasty)
+    combine(nasty, np.eye(6, dtype=np.float32), out)
+    assert out.tobytes() == nasty.tobytes()
+
+
+def test_products_are_rounded_before_they_are_added() -> None:
+    # (1 + e)^2 - 1 is 2 e + e^2: a fused multiply-add would keep the e^2.
+    e = np.float32(2**-12)
+    parts = np.array([[-1.0], [1 + e]], np.float32)
+    coefficients = np.array([[1, 1 + e]], np.float32)
+    for combine in (combine_numpy, compiled()):
+        out = np.empty((1, 1), np.float32)
+        combine(parts, coefficients, out)
+        assert out[0, 0] == 2 * e

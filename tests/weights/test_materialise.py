@@ -1,0 +1,182 @@
+"""Weights are the linear combination that a row says, with bits that depend on the row alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import save_adapter
+from weight_helpers import pool_of, same_bytes, write_checkpoint, write_lora
+
+from evoswarm.rows import BasisVector, ExpertVector, NoiseVector, Row, SavedVector
+from evoswarm.weights import materialise
+from evoswarm.weights.device import DeviceMaterialiser
+from evoswarm.weights.kernel import compiled
+from evoswarm.weights.materialise import Materialiser
+from evoswarm.weights.noise import CHUNK
+from evoswarm.weights.save import save_vector
+
+DTYPES = {"fp32": np.float32, "bf16": ml_dtypes.bfloat16, "fp16": np.float16}
+NOISE = NoiseVector(seed=3, generation=2, particle=1, gene_rate=0.3, sigma=0.1)
+SIZE = 2 * CHUNK + 17
+
+
+def tensors(seed: int, dtype: type) -> dict[str, np.ndarray]:
+    """Tensors longer than a chunk, one number, an empty one, and one of integers."""
+    rng = np.random.default_rng(seed)
+    zeros = np.where(rng.random((3, 5)) < 0.5, -0.0, 1e-7)
+    return {
+        "long": rng.standard_normal(SIZE).astype(dtype),
+        "matrix": rng.standard_normal((3, 7)).astype(dtype),
+        "scalar": np.array(rng.standard_normal()).astype(dtype),
+        "empty": np.zeros((0, 4), dtype),
+        "zeros": zeros.astype(dtype),
+        "steps": np.arange(4, dtype=np.int64),
+    }
+
+
+@pytest.fixture(scope="module", params=DTYPES)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp(request.param)
+    for seed, name in enumerate("abc"):
+        write_checkpoint(root / name, tensors(seed, DTYPES[request.param]))
+    return root
+
+
+def row(*terms: tuple[BasisVector | str, float]) -> Row:
+    return Row(tuple((ExpertVector(v) if isinstance(v, str) else v, c) for v, c in terms))
+
+
+ROWS = [
+    row(("c", 0.3)),
+    row(("a", 0.61), ("b", 0.48), ("c", -0.09)),
+    row(("b", 1.0)),
+    row((NOISE, 1.0)),
+    row(("a", 0.1), ("b", 0.2), ("c", 0.7), (NOISE, 1.3)),
+    row(),
+]
+
+
+def test_a_row_alone_gives_the_bits_of_its_line_among_others(folder: Path) -> None:
+    maker = Materialiser(pool_of(folder))
+    for together, alone in zip(maker.all(ROWS), ROWS, strict=True):
+        assert same_bytes(together, maker.one(alone))
+
+
+def test_the_order_of_rows_does_not_change_their_bits(folder: Path) -> None:
+    maker = Materialiser(pool_of(folder))
+    for forward, backward in zip(maker.all(ROWS), reversed(maker.all(ROWS[::-1])), strict=True):
+        assert same_bytes(forward, backward)
+
+
+def test_the_number_of_threads_does_not_change_the_bits(folder: Path) -> None:
+    one, two, three = (Materialiser(pool_of(folder), threads=n).all(ROWS) for n in (1, 2, 3))
+    assert all(same_bytes(a, b) and same_bytes(a, c) for a, b, c in zip(one, two, three, strict=True))
+
+
+def test_machine_code_gives_the_same_weights_as_numpy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = Materialiser(pool_of(folder)).all(ROWS)
+    monkeypatch.setattr(materialise, "combine_for", lambda _: compiled())
+    assert all(same_bytes(a, b) for a, b in zip(expected, Materialiser(pool_of(folder)).all(ROWS), strict=True))
+
+
+@pytest.mark.parametrize("block", [CHUNK, 1 << 24])
+def test_the_device_path_gives_the_same_bits(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr("evoswarm.weights.device.BLOCK", block)
+    pool = pool_of(folder)
+    save_vector(Materialiser(pool), row((NOISE, 0.5)), tmp_path / "saved.safetensors")
+    rows = [*ROWS, row(("a", 0.3), (SavedVector("saved.safetensors"), 0.7), (NOISE, -1.0))]
+    host = Materialiser(pool, root=tmp_path).all(rows)
+    device = DeviceMaterialiser(pool, root=tmp_path, device="cpu").all(rows)
+    assert all(same_bytes(a, b) for a, b in zip(host, device, strict=True))
+
+
+def test_a_row_of_one_expert_gives_its_own_bytes(folder: Path) -> None:
+    pool = pool_of(folder)
+    for maker in (Materialiser(pool), DeviceMaterialiser(pool, device="cpu")):
+        for weights, name in zip(maker.all([Row.one(n) for n in "abc"]), "abc", strict=True):
+            assert all(weights[t].tobytes() == pool.flat(name, t).tobytes() for t in weights)
+
+
+def test_integers_are_copied_and_never_averaged(folder: Path) -> None:
+    steps = Materialiser(pool_of(folder)).one(row(("a", 0.2), ("b", 0.2)))["steps"]
+    assert steps.dtype == np.int64 and steps.tolist() == [0, 1, 2, 3]
+
+
+def test_the_empty_row_is_zero(folder: Path) -> None:
+    weights = Materialiser(pool_of(folder)).one(row())
+    assert not weights["long"].astype(np.float32).any() and weights["long"].shape == (SIZE,)
+
+
+def test_no_rows_give_no_weights(folder: Path) -> None:
+    assert Materialiser(pool_of(folder)).all([]) == []
+
+
+@pytest.mark.parametrize(("dtype", "torch_dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_half_precision_is_one_rounding_to_nearest_even_of_the_fp32_sum(
+    tmp_path: Path, dtype: str, torch_dtype: torch.dtype
+) -> None:
+    for seed, name in enumerate("ab"):
+        write_checkpoint(tmp_path / name, tensors(seed, DTYPES[dtype]))
+    pool = pool_of(tmp_path)
+    weights = Materialiser(pool).one(row(("a", 0.5), ("b", 0.37)))
+    a, b = (torch.from_numpy(pool.flat(n, "long").astype(np.float32)) for n in "ab")
+    expected = (a * 0.5 + b * torch.tensor(0.37, dtype=torch.float32)).to(torch_dtype)
+    assert weights["long"].view(np.int16).tobytes() == expected.view(torch.int16).numpy().tobytes()
+
+
+def test_ties_between_two_bf16_numbers_go_to_the_even_one(tmp_path: Path) -> None:
+    one, step = ml_dtypes.bfloat16(1), 2.0**-7
+    for name, value in (("a", 1.0), ("b", step)):
+        write_checkpoint(tmp_path / name, {"w": np.array([value, 1 + step if name == "a" else step], type(one))})
+    weights = Materialiser(pool_of(tmp_path)).one(row(("a", 1.0), ("b", 0.5)))
+    assert weights["w"].astype(float).tolist() == [1.0, 1 + 2 * step]
+
+
+def test_base_is_the_zero_adapter(tmp_path: Path) -> None:
+    for name, value in (("a", 1.0), ("b", 3.0)):
+        write_lora(tmp_path / name, {f"m.lora_{x}.weight": np.full((4, 4), value, np.float32) for x in "AB"})
+    maker = Materialiser(pool_of(tmp_path, include_base=True))
+    zero, half = maker.all([Row.one("base"), row(("a", 0.25), ("base", 0.5), ("b", 0.25))])
+    assert not zero["m.lora_A.weight"].any()
+    assert (half["m.lora_A.weight"] == 1.0).all()
+
+
+def test_real_adapters_in_bf16_are_read_and_combined(tmp_path: Path, tiny_llama: Path) -> None:
+    for seed, name in enumerate("ab"):
+        save_adapter(tiny_llama, tmp_path / name, seed=seed, dtype=torch.bfloat16)
+    pool = pool_of(tmp_path)
+    key = pool.layout[0].name
+    weights = Materialiser(pool).one(row(("a", 2.0)))
+    assert pool.layout[0].dtype == "BF16"
+    assert (weights[key].astype(np.float32).ravel() == 2 * pool.flat("a", key).astype(np.float32)).all()
+
+
+numbers = st.floats(-2, 2, width=32)
+
+
+@given(left=st.lists(numbers, min_size=3, max_size=3), right=st.lists(numbers, min_size=3, max_size=3), t=numbers)
+@settings(max_examples=40, deadline=None)
+def test_materialising_is_linear(small_pool: Materialiser, left: list[float], right: list[float], t: float) -> None:
+    basis = [ExpertVector("a"), ExpertVector("b"), NOISE]
+    mixed = [t * x + (1 - t) * y for x, y in zip(left, right, strict=True)]
+    x, y, z = small_pool.all([Row.of(basis, c) for c in (left, right, mixed)])
+    for name in x:
+        expected = t * x[name].astype(np.float64) + (1 - t) * y[name].astype(np.float64)
+        np.testing.assert_allclose(z[name], expected, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def small_pool(tmp_path_factory: pytest.TempPathFactory) -> Materialiser:
+    root = tmp_path_factory.mktemp("small")
+    for seed, name in enumerate("ab"):
+        rng = np.random.default_rng(seed)
+        write_checkpoint(root / name, {"w": rng.standard_normal((5, 9)).astype(np.float32)})
+    return Materialiser(pool_of(root))

@@ -1,0 +1,231 @@
+"""Whether experts fit each other and the base model, and what their hash depends on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import save_adapter, save_llama
+from weight_helpers import edit_config, pool_of, write_checkpoint
+
+from evoswarm.config.run import Pool as PoolConfig
+from evoswarm.errors import UserError
+from evoswarm.weights.check import base_name
+from evoswarm.weights.expert import open_expert
+from evoswarm.weights.pool import open_pool
+
+MakePool = Callable[[], Path]
+WEIGHTS = "adapter_model.safetensors"
+
+
+def refusal(folder: Path, *, model: str | Path = "nobody/nothing", **settings: object) -> str:
+    with pytest.raises(UserError) as caught:
+        open_pool(PoolConfig(experts=folder, **settings), model=str(model))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def change(expert: Path, edit: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    tensors = load_file(expert / WEIGHTS)
+    edit(tensors)
+    save_file(tensors, expert / WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("lora", "line"),
+    [
+        ({"r": 2}, "b: rank 2, a has 4"),
+        ({"lora_alpha": 16}, "b: alpha 16, a has 8"),
+        ({"use_rslora": True}, "b: rslora True, a has False"),
+        ({"target_modules": ["q_proj"]}, "b: target modules [q_proj], a has [down_proj, q_proj, v_proj]"),
+        ({"bias": "all"}, "b: bias all, a has none"),
+        ({"rank_pattern": {"v_proj": 2}}, "b: rank pattern {'v_proj': 2}, a has None"),
+        ({"modules_to_save": ["lm_head"]}, "b: modules_to_save [lm_head], a has None"),
+    ],
+)
+def test_different_lora_settings_are_named(
+    pool_folder: MakePool, tiny_llama: Path, lora: dict[str, object], line: str
+) -> None:
+    folder = pool_folder()
+    shutil.rmtree(folder / "b")
+    save_adapter(tiny_llama, folder / "b", seed=1, **lora)
+    assert line in refusal(folder)
+
+
+def test_two_wrong_experts_are_both_named(pool_folder: MakePool) -> None:
+    folder = pool_folder()
+    edit_config(folder / "b", lora_alpha=32, base_model_name_or_path="org/other")
+    edit_config(folder / "c", use_dora=True)
+    text = refusal(folder)
+    assert text.startswith("pool: 3 problems: ")
+    assert "b: alpha 32" in text and "b: base model other" in text and "c: use_dora is not supported" in text
+
+
+def test_missing_and_extra_tensors_shapes_and_types_are_named(pool_folder: MakePool) -> None:
+    folder = pool_folder()
+    key = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    other = key.replace("q_proj", "v_proj")
+
+    def misfit(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[key] = tensors[key][:, :-1].contiguous()
+        tensors[other] = tensors[other].half()
+
+    change(folder / "b", misfit)
+    change(folder / "c", lambda t: t.update({"extra.lora_A.weight": t.pop(key), "extra.lora_B.weight": torch.ones(2)}))
+    text = refusal(folder)
+    assert f"b: {key} has shape [4, 63], a has [4, 64]" in text
+    assert f"b: {other} is F16, a has F32" in text
+    assert f"c: lacks tensor {key} (compared with a)" in text
+    assert "c: has an extra tensor extra.lora_A.weight and 1 more" in text
+
+
+def test_half_a_lora_pair_is_named(pool_folder: MakePool) -> None:
+    folder = pool_folder()
+    change(folder / "b", lambda t: t.pop("base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"))
+    assert "b: model.layers.0.self_attn.q_proj has no lora_B" in refusal(folder)
+
+
+def test_a_config_whose_rank_is_not_that_of_the_tensors_is_refused(pool_folder: MakePool) -> None:
+    folder = pool_folder()
+    for name in "abc":
+        edit_config(folder / name, r=8)
+    assert "adapter_config.json says rank 8" in refusal(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_nan_and_infinity_are_found_unless_the_check_is_off(pool_folder: MakePool, value: float) -> None:
+    folder = pool_folder()
+    key = "base_model.model.model.layers.1.mlp.down_proj.lora_B.weight"
+    for name in "bc":
+        change(folder / name, lambda t: t[key].view(-1)[-1:].fill_(value))
+    text = refusal(folder)
+    assert f"b: NaN or infinity in {key}" in text and f"c: NaN or infinity in {key}" in text
+    assert pool_of(folder, check_values=False).names == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("use_dora", True), ("use_qalora", True), ("lora_bias", True), ("trainable_token_indices", [1])],
+)
+def test_adapters_that_cannot_be_merged_are_refused(pool_folder: MakePool, setting: str, value: object) -> None:
+    folder = pool_folder()
+    edit_config(folder / "a", **{setting: value})
+    assert f"a: {setting} is not supported (" in refusal(folder)
+
+
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora", "loftq", "corda"])
+def test_adapters_whose_start_changes_the_base_are_refused_with_the_way_out(pool_folder: MakePool, start: str) -> None:
+    folder = pool_folder()
+    edit_config(folder / "a", init_lora_weights=start)
+    text = refusal(folder)
+    assert f"a: init_lora_weights {start} changes the base model" in text
+    assert "path_initial_model_for_weight_conversion" in text
+
+
+def test_other_peft_types_are_refused(pool_folder: MakePool) -> None:
+    folder = pool_folder()
+    edit_config(folder / "c", peft_type="IA3")
+    assert "c: peft type IA3, only LORA adapters can be evolved" in refusal(folder)
+
+
+def test_include_base_needs_adapters_without_whole_modules(tmp_path: Path, tiny_llama: Path) -> None:
+    for seed, name in enumerate("ab"):
+        save_adapter(tiny_llama, tmp_path / name, seed=seed, modules_to_save=["lm_head"])
+    assert pool_of(tmp_path).names == ["a", "b"]
+    assert "include_base needs pure LoRA adapters" in refusal(tmp_path, include_base=True)
+
+
+@pytest.mark.parametrize("same", ["org/Llama-3", "/data/llama-3/", "C:\\models\\Llama-3", "./Llama-3"])
+def test_spellings_of_one_base_model_are_the_same(same: str) -> None:
+    assert base_name(same) == "llama-3"
+    assert base_name("/c/hub/models--org--Llama-3/snapshots/0e9e39f2/") == "llama-3"
+
+
+def test_experts_may_spell_their_base_model_differently_or_not_at_all(pool_folder: MakePool) -> None:
+    folder = pool_folder()
+    edit_config(folder / "a", base_model_name_or_path="org/llama")
+    edit_config(folder / "b", base_model_name_or_path="/elsewhere/llama/")
+    edit_config(folder / "c", base_model_name_or_path=None)
+    assert open_pool(PoolConfig(experts=folder), model="other/llama").warnings == []
+    edit_config(folder / "b", base_model_name_or_path="/elsewhere/llama-instruct")
+    assert "b: base model llama-instruct, a has llama" in refusal(folder)
+
+
+def test_another_base_model_than_the_experts_name_is_a_warning(adapters: Path) -> None:
+    (warning,) = pool_of(adapters).warnings
+    assert "the experts were made on" in warning and "the run uses nobody/nothing" in warning
+
+
+def test_another_spelling_of_the_same_target_modules_is_no_problem(pool_folder: MakePool) -> None:
+    folder = pool_folder()
+    edit_config(folder / "b", target_modules=r".*\.(q_proj|v_proj|down_proj)")
+    assert pool_of(folder).names == ["a", "b", "c"]
+
+
+def test_settings_left_out_of_an_old_config_mean_their_defaults(pool_folder: MakePool) -> None:
+    folder = pool_folder()
+    edit_config(folder / "b", use_rslora=None, rank_pattern=None, modules_to_save=[], bias="none")
+    assert pool_of(folder).names == ["a", "b", "c"]
+
+
+def test_a_pool_fits_the_base_it_was_made_on(adapters: Path, tiny_llama: Path) -> None:
+    assert open_pool(PoolConfig(experts=adapters), model=str(tiny_llama)).warnings == []
+
+
+def test_an_adapter_of_modules_that_the_base_lacks_is_refused_once(adapters: Path, tiny_gpt2: Path) -> None:
+    text = refusal(adapters, model=tiny_gpt2)
+    assert "a: adapts model.layers.0.mlp.down_proj, which the base model does not have" in text
+    assert "b: adapts" not in text
+
+
+def test_an_adapter_of_another_width_is_refused(adapters: Path, tmp_path: Path) -> None:
+    base = save_llama(tmp_path / "wide", head_dim=32)
+    text = refusal(adapters, model=base)
+    assert "a: model.layers.0.self_attn.q_proj is 64 x 64, the base model has 64 x 128" in text
+
+
+def test_trained_biases_that_the_base_lacks_are_refused(tmp_path: Path, tiny_llama: Path) -> None:
+    biased = save_llama(tmp_path / "biased", attention_bias=True)
+    for seed, name in enumerate("ab"):
+        save_adapter(biased, tmp_path / "pool" / name, seed=seed, bias="lora_only", target_modules=["q_proj"])
+    assert open_pool(PoolConfig(experts=tmp_path / "pool"), model=str(biased)).names == ["a", "b"]
+    assert "a: adapts model.layers.0.self_attn.q_proj.bias, which" in refusal(tmp_path / "pool", model=tiny_llama)
+
+
+def test_a_base_of_pickles_is_one_problem_and_not_one_per_module(adapters: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    text = refusal(adapters, model=tmp_path)
+    assert "its weights are a pickle" in text and "problems" not in text
+
+
+def test_checkpoints_of_different_architectures_are_refused(tmp_path: Path) -> None:
+    for name in "ab":
+        write_checkpoint(tmp_path / name, {"w": np.ones(3, np.float32)})
+    (tmp_path / "b" / "config.json").write_text('{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}')
+    text = refusal(tmp_path)
+    assert "b: model type gpt2, a has llama" in text and "b: architecture [GPT2LMHeadModel]" in text
+
+
+def test_adapters_and_checkpoints_do_not_mix(pool_folder: MakePool) -> None:
+    folder = pool_folder()
+    write_checkpoint(folder / "z", {"w": np.ones(3, np.float32)})
+    assert "z: is of kind checkpoint, a of kind adapter" in refusal(folder)
+
+
+def test_the_hash_changes_with_content_and_not_with_place(pool_folder: MakePool, adapters: Path) -> None:
+    folder = pool_folder()
+    original = open_expert(adapters / "a").sha256
+    edit_config(folder / "a", base_model_name_or_path="/another/place")
+    assert open_expert(folder / "a", name="other").sha256 == original
+    edit_config(folder / "a", lora_alpha=99)
+    assert open_expert(folder / "a").sha256 != original
+    change(folder / "b", lambda t: next(iter(t.values())).view(-1)[:1].add_(1e-6))
+    hashes = pool_of(adapters).hashes
+    assert open_expert(folder / "b").sha256 != hashes["b"] and open_expert(folder / "c").sha256 == hashes["c"]
+    assert hashes["a"] == original and len(set(hashes.values())) == 3

@@ -1,0 +1,197 @@
+"""Which folders are experts, what they are called, and what is refused before any file is compared."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_models import save_llama
+from weight_helpers import pool_of, write_checkpoint, write_lora
+
+from evoswarm.config.run import Pool as PoolConfig
+from evoswarm.errors import UserError
+from evoswarm.weights.pool import open_pool
+
+MakePool = Callable[[], Path]
+
+
+def refusal(folder: Path | list[Path], **settings: object) -> str:
+    """The one line with which a pool is refused."""
+    with pytest.raises(UserError) as caught:
+        open_pool(PoolConfig(experts=folder, **settings), model="nobody/nothing")
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_experts_come_in_sorted_order_under_their_folders_names(adapters: Path) -> None:
+    pool = pool_of(adapters)
+    assert (pool.names, pool.kind, pool.warnings) == (["a", "b", "c"], "adapter", [pool.warnings[0]])
+
+
+def test_a_listed_pool_keeps_its_own_order(adapters: Path) -> None:
+    pool = open_pool(PoolConfig(experts=[adapters / "c", adapters / "a"]), model="nobody/nothing")
+    assert pool.names == ["c", "a"]
+
+
+def test_folders_of_the_same_name_are_told_apart_by_the_folder_above(pool_folder: MakePool) -> None:
+    folder = pool_folder()
+    shutil.copytree(folder / "a", folder / "more" / "a")
+    pool = open_pool(PoolConfig(experts=[folder / "a", folder / "more" / "a"]), model="nobody/nothing")
+    assert pool.names == ["pool/a", "more/a"]
+
+
+def test_an_expert_listed_twice_is_refused(adapters: Path) -> None:
+    assert "listed twice" in refusal([adapters / "a", adapters / "a"])
+
+
+def test_an_empty_folder_and_an_empty_list_are_refused(tmp_path: Path) -> None:
+    assert "holds no expert folders" in refusal(tmp_path)
+    assert "the list of experts is empty" in refusal([])
+
+
+def test_a_pool_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    assert f"{tmp_path / 'none'} is no folder" in refusal(tmp_path / "none")
+
+
+def test_a_folder_that_is_itself_an_expert_is_explained(adapters: Path) -> None:
+    assert "it is itself an expert: give the folder above it" in refusal(adapters / "a")
+
+
+def test_one_expert_is_too_few_unless_the_base_joins_it(pool_folder: MakePool) -> None:
+    folder = pool_folder()
+    shutil.rmtree(folder / "b")
+    shutil.rmtree(folder / "c")
+    assert "only one expert (a); give at least two, or set pool.include_base: true" in refusal(folder)
+    assert pool_of(folder, include_base=True).names == ["a", "base"]
+
+
+def test_an_expert_folder_named_base_is_refused_only_with_include_base(pool_folder: MakePool) -> None:
+    folder = pool_folder()
+    (folder / "a").rename(folder / "base")
+    assert pool_of(folder).names == ["b", "base", "c"]
+    assert "an expert folder is named 'base'" in refusal(folder, include_base=True)
+
+
+def test_hidden_folders_and_folders_without_weights_are_no_experts(pool_folder: MakePool) -> None:
+    folder = pool_folder()
+    shutil.copytree(folder / "a", folder / ".a.123.tmp")
+    (folder / "logs").mkdir()
+    (folder / "README.md").write_text("experts")
+    assert pool_of(folder).names == ["a", "b", "c"]
+
+
+def test_an_adapter_without_its_config_is_an_error_and_not_skipped(pool_folder: MakePool) -> None:
+    folder = pool_folder()
+    (folder / "b" / "adapter_config.json").unlink()
+    assert "b: neither adapter_config.json nor config.json is there" in refusal(folder)
+
+
+def test_pickles_are_refused_with_the_way_to_convert_them(pool_folder: MakePool, tmp_path: Path) -> None:
+    folder = pool_folder()
+    (folder / "a" / "adapter_model.safetensors").rename(folder / "a" / "adapter_model.bin")
+    text = refusal(folder)
+    assert "adapter_model.bin is a pickle" in text and "save_pretrained" in text
+    checkpoints = tmp_path / "checkpoints"
+    for name in "ab":
+        write_checkpoint(checkpoints / name, {"w": np.ones(3, np.float32)})
+    (checkpoints / "a" / "model.safetensors").rename(checkpoints / "a" / "pytorch_model.bin")
+    text = refusal(checkpoints)
+    assert "its weights are a pickle" in text and "save_pretrained" in text
+
+
+def test_missing_weights_of_an_adapter_are_named(pool_folder: MakePool) -> None:
+    folder = pool_folder()
+    (folder / "a" / "adapter_model.safetensors").unlink()
+    assert "a: adapter_model.safetensors is missing" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [("{", "is not valid JSON"), ("[]", "must hold a JSON object"), ("\xff", "is not valid JSON")]
+)
+def test_a_broken_adapter_config_is_named(pool_folder: MakePool, text: str, reason: str) -> None:
+    folder = pool_folder()
+    (folder / "b" / "adapter_config.json").write_bytes(text.encode("latin-1"))
+    assert f"b/adapter_config.json: {reason}" in refusal(folder)
+
+
+def cut(data: bytes) -> bytes:
+    return data[:-100]
+
+
+def only_part_of_the_header(data: bytes) -> bytes:
+    return data[:40]
+
+
+def garbage_header(data: bytes) -> bytes:
+    return data[:8] + b"\xff" * 32 + data[40:]
+
+
+def huge_header(data: bytes) -> bytes:
+    return b"\xff" * 8 + data[8:]
+
+
+def nothing(data: bytes) -> bytes:
+    return b""
+
+
+@pytest.mark.parametrize("damage", [cut, only_part_of_the_header, garbage_header, huge_header, nothing])
+def test_a_damaged_safetensors_file_is_named(pool_folder: MakePool, damage: Callable[[bytes], bytes]) -> None:
+    folder = pool_folder()
+    path = folder / "b" / "adapter_model.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    text = refusal(folder)
+    assert f"{path}: not a readable safetensors file" in text and "save or copy it again" in text
+
+
+def test_a_damaged_file_stops_worker_processes_too(pool_folder: MakePool) -> None:
+    folder = pool_folder()
+    (folder / "b" / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="not a readable safetensors file"):
+        open_pool(PoolConfig(experts=folder), model="nobody/nothing", check=False)
+
+
+def test_data_types_without_arithmetic_are_refused(tmp_path: Path) -> None:
+    for name in "ab":
+        write_lora(tmp_path / name, {"x.lora_A.weight": np.ones((4, 2), np.float32)})
+        path = tmp_path / name / "adapter_model.safetensors"
+        path.write_bytes(path.read_bytes().replace(b'"F32"', b'"I32"').replace(b'"I32"', b'"U32"'))
+    assert "data type U32 is not supported; save as F32, F16 or BF16" in refusal(tmp_path)
+
+
+def test_a_missing_shard_and_a_shard_outside_the_folder_are_refused(tmp_path: Path) -> None:
+    for seed, name in enumerate("ab"):
+        save_llama(tmp_path / "pool" / name, seed=seed, shard="100KB")
+    index = tmp_path / "pool" / "a" / "model.safetensors.index.json"
+    shards = sorted((tmp_path / "pool" / "a").glob("model-*.safetensors"))
+    assert len(shards) > 1 and pool_of(tmp_path / "pool").names == ["a", "b"]
+    shards[1].rename(tmp_path / "elsewhere.safetensors")
+    assert f"{shards[1]}: named by model.safetensors.index.json but missing" in refusal(tmp_path / "pool")
+    index.write_text(json.dumps({"weight_map": {"w": "../../elsewhere.safetensors"}}))
+    assert "points outside the folder" in refusal(tmp_path / "pool")
+    index.write_text(json.dumps({"weights": {}}))
+    assert "has no weight_map" in refusal(tmp_path / "pool")
+
+
+def test_checkpoints_take_the_base_in_only_from_a_folder(tmp_path: Path) -> None:
+    for name, value in (("a", 1.0), ("b", 2.0), ("c", 3.0)):
+        write_checkpoint(tmp_path / "pool" / name, {"w": np.full(3, value, np.float32)})
+    assert "needs `model` to be a local folder" in refusal(tmp_path / "pool", include_base=True)
+    base = (tmp_path / "pool" / "c").rename(tmp_path / "c")
+    pool = open_pool(PoolConfig(experts=tmp_path / "pool", include_base=True), model=str(base))
+    assert pool.names == ["a", "b", "base"] and pool.flat("base", "w").tolist() == [3, 3, 3]
+
+
+def test_every_problem_of_every_expert_is_in_the_one_line(pool_folder: MakePool) -> None:
+    folder = pool_folder()
+    (folder / "a" / "adapter_model.safetensors").write_bytes(b"")
+    (folder / "b" / "adapter_config.json").write_text("{")
+    (folder / "d").mkdir()
+    (folder / "d" / "adapter_config.json").write_text("{}")
+    text = refusal(folder)
+    assert text.startswith("pool: 3 problems: ")
+    assert all(f"pool/{name}" in text for name in "abd")

@@ -1,0 +1,143 @@
+"""Saved experts load with the libraries that users load them with, and are whole or not there."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from tiny_models import load, make_tokenizer, save_adapter, save_llama
+from transformers import AutoTokenizer
+from weight_helpers import pool_of, same_bytes, write_checkpoint
+
+from evoswarm.config.run import Pool as PoolConfig
+from evoswarm.engine.install import Installer
+from evoswarm.rows import ExpertVector, NoiseVector, Row
+from evoswarm.weights.materialise import Materialiser
+from evoswarm.weights.pool import open_pool
+from evoswarm.weights.save import save_expert, save_vector
+
+MIX = Row(((ExpertVector("a"), 0.6), (ExpertVector("b"), 0.5), (NoiseVector(0, 1, 2, 0.5, 0.01), 1.0)))
+IDS = torch.tensor([[1, 20, 30, 40, 50]])
+
+
+@torch.no_grad()
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    return model(IDS).logits
+
+
+def pool_on(base: Path, folder: Path, **settings: object):  # type: ignore[no-untyped-def]
+    return open_pool(PoolConfig(experts=folder, **settings), model=str(base))
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {},
+        {"use_rslora": True},
+        {"rank_pattern": {"v_proj": 2}, "alpha_pattern": {"v_proj": 32}},
+        {"target_modules": ["embed_tokens", "q_proj"]},
+        {"modules_to_save": ["lm_head"]},
+        {"dtype": torch.bfloat16},
+    ],
+)
+def test_a_saved_adapter_loads_with_peft_and_answers_as_the_installed_weights(
+    tmp_path: Path, tiny_llama: Path, lora: dict[str, object]
+) -> None:
+    for seed, name in enumerate("ab"):
+        save_adapter(tiny_llama, tmp_path / "pool" / name, seed=seed, **lora)  # type: ignore[arg-type]
+    maker = Materialiser(pool_on(tiny_llama, tmp_path / "pool"))
+    save_expert(maker, MIX, tmp_path / "best", base=str(tiny_llama))
+    loaded = PeftModel.from_pretrained(load(tiny_llama), tmp_path / "best").eval()
+    model = load(tiny_llama)
+    Installer(model, maker.pool.experts[0].config).install(maker.one(MIX))
+    torch.testing.assert_close(logits(loaded), logits(model), rtol=1e-5, atol=1e-5)
+    assert (logits(model) - logits(load(tiny_llama))).abs().max() > 1e-2
+    assert json.loads((tmp_path / "best" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(
+        tiny_llama
+    )
+
+
+@pytest.mark.parametrize("shard_bytes", [1 << 30, 60_000])
+def test_a_saved_checkpoint_loads_with_transformers_and_is_an_expert_itself(
+    tmp_path: Path, tiny_llama: Path, shard_bytes: int
+) -> None:
+    for seed, name in enumerate("ab"):
+        save_llama(tmp_path / "pool" / name, seed=seed, shard="100KB" if name == "a" else "1GB")
+    maker = Materialiser(pool_on(tiny_llama, tmp_path / "pool", include_base=True))
+    save_expert(maker, MIX, tmp_path / "best", base=str(tiny_llama), shard_bytes=shard_bytes)
+    expected = maker.one(MIX)
+    state = load(tmp_path / "best").state_dict()
+    assert all(np.array_equal(state[name].numpy(), array) for name, array in expected.items())
+    shards = len(list((tmp_path / "best").glob("*.safetensors")))
+    assert (shards > 1) == (shard_bytes < 1 << 20)
+    (tmp_path / "best").rename(tmp_path / "pool" / "c")
+    assert same_bytes(Materialiser(pool_on(tiny_llama, tmp_path / "pool")).one(Row.one("c")), expected)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "pool" / "c")
+    assert tokenizer("ab").input_ids == make_tokenizer()("ab").input_ids
+
+
+def test_a_checkpoint_keeps_its_own_config_and_takes_only_the_tokenizer_from_the_base(tmp_path: Path) -> None:
+    base = tmp_path / "0-base"  # sorts before the experts
+    base.mkdir()
+    (base / "config.json").write_text('{"model_type": "base"}')
+    (base / "tokenizer.json").write_text("{}")
+    for name in "ab":
+        write_checkpoint(tmp_path / "pool" / name, {"w": np.ones(3, np.float32)})
+    save_expert(Materialiser(pool_of(tmp_path / "pool")), MIX, tmp_path / "best", base=str(base))
+    assert json.loads((tmp_path / "best" / "config.json").read_text())["model_type"] == "llama"
+    assert (tmp_path / "best" / "tokenizer.json").read_text() == "{}"
+
+
+class Interrupted(Materialiser):
+    """Fails after the first tensor."""
+
+    def stream(self, rows, *, specs=None):  # type: ignore[no-untyped-def]
+        yield next(super().stream(rows, specs=specs))
+        raise OSError("disk full")
+
+
+def test_a_failure_in_mid_write_leaves_the_old_folder_and_nothing_else(adapters: Path, tmp_path: Path) -> None:
+    pool = pool_of(adapters)
+    save_expert(Materialiser(pool), Row.one("a"), tmp_path / "best", base="x")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "best").iterdir()}
+    with pytest.raises(OSError, match="disk full"):
+        save_expert(Interrupted(pool), MIX, tmp_path / "best", base="x")
+    with pytest.raises(OSError, match="disk full"):
+        save_vector(Interrupted(pool), MIX, tmp_path / "vector.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "best").iterdir()} == before
+
+
+def test_saving_again_replaces_the_whole_folder(adapters: Path, tmp_path: Path) -> None:
+    maker = Materialiser(pool_of(adapters))
+    for name in "ab":
+        save_expert(maker, Row.one(name), tmp_path / "best", base="x")
+        (tmp_path / "best" / f"note-{name}").touch()
+    names = sorted(path.name for path in (tmp_path / "best").iterdir())
+    assert names == ["adapter_config.json", "adapter_model.safetensors", "note-b"]
+    saved, original = (folder / "adapter_model.safetensors" for folder in (tmp_path / "best", adapters / "b"))
+    assert saved.stat().st_size == original.stat().st_size
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_saving_a_checkpoint_holds_one_tensor_and_the_chunks_in_memory(tmp_path: Path, dtype: type) -> None:
+    scalars, count = 1 << 21, 4
+    for seed, name in enumerate("abc"):
+        value = np.full(scalars, seed, dtype)
+        write_checkpoint(tmp_path / "pool" / name, {f"w{i}": value for i in range(count)})
+    maker = Materialiser(pool_of(tmp_path / "pool", check_values=False), threads=2)
+    tensor = scalars * np.dtype(dtype).itemsize
+    tracemalloc.start()
+    try:
+        save_expert(maker, MIX, tmp_path / "best", base="x")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert tensor < peak < tensor + (1 << 20)
+    assert (tmp_path / "best" / "model.safetensors").stat().st_size > count * tensor
