@@ -85,16 +85,15 @@ class Materialiser:
         sources = [self._source(vector, spec.name) for vector in basis]
 
         def work(chunks: range) -> None:
-            parts = np.empty((len(basis), CHUNK), np.float32)
-            result = np.empty((len(coefficients), CHUNK), np.float32)
+            size = min(CHUNK, spec.numel)
+            parts = np.zeros((len(basis), size), np.float32)
+            result = np.empty((len(coefficients), size), np.float32)
             for chunk in chunks:
                 start, stop = chunk * CHUNK, min((chunk + 1) * CHUNK, spec.numel)
                 for part, vector, source in zip(parts, basis, sources, strict=True):
                     part[: stop - start] = _chunk(vector, source, spec.name, chunk, start, stop)
-                target = flat[:, start:stop] if spec.dtype == "F32" else result[:, : stop - start]
-                combine(parts[:, : stop - start], coefficients, target)
-                if spec.dtype != "F32":
-                    flat[:, start:stop] = target
+                combine(parts, coefficients, result)
+                flat[:, start:stop] = result[:, : stop - start]
 
         count = -(-spec.numel // CHUNK)
         list(executor.map(work, [range(i, count, self.threads) for i in range(min(self.threads, count))]))

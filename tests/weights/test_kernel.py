@@ -28,8 +28,9 @@ def test_numpy_and_machine_code_give_the_same_bits(nasty: np.ndarray, size: int)
     coefficients[1, 1:] = 0
     coefficients[2, ::2] = 0
     left, right = np.full((5, size), 7, np.float32), np.full((5, size), 9, np.float32)
-    combine_numpy(nasty[:, :size], coefficients, left)
-    compiled()(nasty[:, :size], coefficients, right)
+    parts = np.ascontiguousarray(nasty[:, :size])
+    combine_numpy(parts, coefficients, left)
+    compiled()(parts, coefficients, right)
     assert left.tobytes() == right.tobytes()
     assert not left[0].any()
 
