@@ -145,7 +145,8 @@ def _warnings(run: Run) -> list[str]:
     failed_finals = [m.who for m in run.finals.values() if m.error]
     gain = _lines(run)[2]["gain"]
     if run.finals and gain is not None and gain < 0:
-        found.append(f"the winner is worse than the best initial expert on test ({signed(gain)}): prefer that expert")
+        worse = f"the winner is worse than the best initial expert on test ({signed(gain)})"
+        found.append(f"{worse}: its gain on validation did not carry over")
     if failed_finals:
         found.append(f"the final measurement failed for {', '.join(failed_finals)}")
     return found + list(run.notes)

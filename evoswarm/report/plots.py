@@ -126,7 +126,7 @@ def recipe(axes: Axes, *, run: Run, winner: Measurement) -> str:
     axes.invert_yaxis()
     axes.axvline(0, color=FAINT, linewidth=0.8)
     axes.grid(False, axis="y")
-    room = 0.24 * span
+    room = 0.32 * span
     axes.set_xlim(low - (room if low < 0 else 0), high + (room if high > 0 else 0))
     axes.set_xlabel("coefficient in the winner")
     return "The winner's coefficients: " + ", ".join(f"{plain(name)} {value:+.2f}" for name, value in terms) + "."

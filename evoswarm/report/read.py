@@ -66,6 +66,7 @@ class Run:
         generations: the records of the finished generations, in order.
         timings: the records of `timings.jsonl`.
         measured: the evaluations of each finished generation, on validation.
+        bests: the evaluation that is the global best after each generation; None where it is not on record.
         finals: the evaluations of the finalists by (who, split); empty unless finished.
         experts: names of the initial experts, in pool order.
         start: the first population; None where its checkpoint cannot be read.
@@ -81,6 +82,7 @@ class Run:
     generations: tuple[Record, ...]
     timings: tuple[Record, ...]
     measured: tuple[tuple[Measurement, ...], ...]
+    bests: tuple[Measurement | None, ...]
     finals: dict[tuple[str, str], Measurement]
     experts: tuple[str, ...]
     start: tuple[Start, ...] | None
@@ -100,14 +102,9 @@ class Run:
         return max(known, key=lambda m: m.utility or 0.0, default=None)
 
     @property
-    def bests(self) -> tuple[Measurement | None, ...]:
-        """The evaluation that is the global best after each generation; None where it is not on record."""
-        return tuple(_find_best(record, self.measured) for record in self.generations)
-
-    @property
     def winner(self) -> Measurement | None:
         """The evaluation that is the global best now."""
-        return _find_best(self.generations[-1], self.measured) if self.generations else None
+        return self.bests[-1] if self.bests else None
 
     @property
     def persistent(self) -> bool:
@@ -152,6 +149,7 @@ def _load(directory: RunDirectory) -> Run:
         generations=generations,
         timings=tuple(read_lines(directory.timings)),
         measured=measured,
+        bests=tuple(_find_best(record, measured) for record in generations),
         finals={(m.who, m.split): m for m in finals},
         experts=experts or tuple(hashes.get("pool", ())),
         start=start,
