@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -28,14 +29,14 @@ class InstantBackend:
 
     def __init__(self) -> None:
         self.seconds = Seconds()
+        self._scores: list[list[float | None]] = [[float(i < n) for i in range(EXAMPLES)] for n in range(EXAMPLES + 1)]
+        self._predictions: list[str | None] = ["answer"] * EXAMPLES
 
     def evaluate(self, jobs: Sequence[Job]) -> Iterator[Evaluation]:
         for job in jobs:
             assert job.row is not None
-            values = np.array([value for _, value in job.row.terms])
-            share = float(np.exp(-np.square(values - 1 / len(values)).sum()))
-            scores: list[float | None] = [float(i < share * EXAMPLES) for i in range(EXAMPLES)]
-            yield Evaluation(job, share, scores, ["answer"] * EXAMPLES)
+            share = math.exp(-sum(value * value for _, value in job.row.terms))
+            yield Evaluation(job, share, self._scores[round(share * EXAMPLES)], self._predictions)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""Search quality on the toy targets: the winner against the best initial expert, and against random search at equal cost.
+"""Search quality on the toy targets: the winner against the best initial expert and random search at equal cost.
 
-Default settings, several seeds; test utilities with 95 % bootstrap intervals over seeds and examples. The runs are kept in
-a folder, so that an interrupted benchmark goes on where it was.
+Default settings, several seeds; test utilities with 95 % bootstrap intervals over seeds and examples. The runs are
+kept in a folder, so that an interrupted benchmark goes on where it was.
 """
 
 from __future__ import annotations

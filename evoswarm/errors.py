@@ -11,7 +11,7 @@ class UserError(ValueError):
 
 
 class Stopped(Exception):
-    """The run was asked to stop; everything up to the last checkpoint is kept and `--resume auto` goes on from there."""
+    """The run was asked to stop; everything measured is kept, and `--resume auto` goes on from there."""
 
 
 class ClusterError(RuntimeError):

@@ -68,11 +68,11 @@ class Reporter:
         getattr(self, f"_on_{event['kind']}")(event)
 
     def _on_warning(self, event: Event) -> None:
-        console.print(f"[bold yellow]warning:[/] {_plain(event['text'])}")
+        console.print(f"[bold yellow]warning:[/] {_plain(event['text'])}", soft_wrap=True)
 
     def _on_message(self, event: Event) -> None:
         if not self._quiet and event["text"] != self._said:
-            console.print(_plain(event["text"]), style="dim")
+            console.print(_plain(event["text"]), style="dim", soft_wrap=True)
         self._said = event["text"]
 
     def _on_progress(self, event: Event) -> None:
@@ -86,7 +86,8 @@ class Reporter:
         if self._bar:
             self._bar.update(self._task, completed=event["generation"] + 1, state=line)
         else:
-            console.print(f"generation {event['generation']:>3}/{self._config.search.max_generations}  {line}")
+            total = self._config.search.max_generations
+            console.print(f"generation {event['generation']:>3}/{total}  {line}", soft_wrap=True)
 
     def _line(self, event: Event) -> str:
         rate = event["examples"] / max(event["seconds"]["total"], 1e-9)

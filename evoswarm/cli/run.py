@@ -31,9 +31,7 @@ class Resume(StrEnum):
     must = "must"
 
 
-ResumeOption = Annotated[
-    Resume, typer.Option(help="auto: go on if a run is there; never, must: refuse.")
-]
+ResumeOption = Annotated[Resume, typer.Option(help="auto: go on if a run is there; never, must: refuse.")]
 
 
 def run(config: ConfigFile, set_: Overrides = None, resume: ResumeOption = Resume.auto, json_: Json = False) -> None:

@@ -14,15 +14,12 @@ from evoswarm.loop.card import describe_recipe
 def result_table(summaries: dict[str, dict[str, Any]]) -> None:
     """Utilities of base, best initial expert, winner and ensemble, a run a line, and where the reports are."""
     console = Console(highlight=False)
-    table = Table(title="Test utility (validation)", title_justify="left")
-    for name in ("run", "base", "best expert", "evolved", "ensemble"):
-        table.add_column(name, justify="left" if name == "run" else "right")
-    table.add_column("generations", justify="right")
-    table.add_column("seconds", justify="right")
+    table = Table(title="Utility on test (on validation)", title_justify="left")
+    for name in ("run", "base", "best expert", "evolved", "ensemble", "s"):
+        table.add_column(name, justify="left" if name == "run" else "right", no_wrap=True)
     for name, summary in summaries.items():
         cells = [summary[key] for key in ("base", "initial", "best", "ensemble")]
-        seconds = f"{summary['seconds']['total']:.0f}"
-        table.add_row(name, *map(_cell, cells), str(summary["generations"]), seconds)
+        table.add_row(name, *map(_cell, cells), f"{summary['seconds']['total']:.0f}")
     console.print(table)
     for name, summary in summaries.items():
         console.print(f"{name}: {describe_recipe(summary['best']['recipe'], shown=6)}", markup=False)
@@ -32,7 +29,8 @@ def result_table(summaries: dict[str, dict[str, Any]]) -> None:
 
 
 def _cell(line: dict[str, Any] | None) -> str:
+    """`0.587 (0.600)`"""
     if line is None:
         return "-"
-    test = "-" if line["test"] is None else f"{line['test']:.4f}"
-    return f"{test} ({line['validation']:.4f})" if line["validation"] is not None else test
+    test, validation = ("-" if value is None else f"{value:.3f}" for value in (line["test"], line["validation"]))
+    return f"{test} ({validation})"

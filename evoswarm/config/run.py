@@ -16,8 +16,8 @@ class Pool(Section):
     """The experts. A bare string or list in place of this section is `experts`."""
 
     experts: Path | list[Path]
-    """A folder of expert folders (sorted by name), or a list of expert folders: PEFT adapters, or full checkpoints of one
-    architecture."""
+    """A folder of expert folders (sorted by name), or a list of expert folders: PEFT adapters, or full checkpoints of
+    one architecture."""
     include_base: bool = False
     """Put the base model itself into the pool as the expert `base`. Moves are affine (coefficients sum to 1); with the
     base among the experts, their sum can be anything."""

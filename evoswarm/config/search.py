@@ -44,11 +44,13 @@ class ModelSwarms(Evolution):
     min_step_length: NonNegative = 0.1
     """The step length does not fall below this (MS code)."""
     restart_patience: Rate | None = 0.5
-    """A particle whose best is older than this share of `patience` returns to it with velocity 0 (MS code); null: never."""
+    """A particle whose best is older than this share of `patience` returns to it with velocity 0 (MS code).
+    null: never."""
     velocity: Literal["random", "zero", "best"] = "random"
     """First velocity: towards a random other particle, none, or towards the global best (MS code)."""
     weight_randomness: bool = True
-    """Each pull is multiplied by a fresh U(0, 1) per particle and term (MS, eq. 1); without it: 23.5 % worse (MS ablation)."""
+    """Each pull is multiplied by a fresh U(0, 1) per particle and term (MS, eq. 1). Without it: 23.5 % worse (MS
+    ablation)."""
     drop_generations: Rate = 0.0
     """dropout-K: chance that a whole generation moves without being evaluated (MS, section 5)."""
     drop_particles: Rate = 0.0
@@ -67,7 +69,7 @@ class Genetic(Evolution):
     population: int = Field(10, ge=2, le=1000)
     """Number of particles N (GENOME CLI: 10)."""
     patience: int | None = Field(None, ge=1)
-    """Stop when the global best has not improved for this many generations; null never stops early (GENOME: optional)."""
+    """Stop when the global best has not improved for this many generations; null: never (GENOME: optional)."""
     initial: Literal["mixes", "experts"] = "mixes"
     """First population: random mixes of expert pairs, or the experts themselves filled up with mixes (GENOME+)."""
     cross_rate: Rate = 0.8
@@ -137,7 +139,8 @@ class RandomSearch(Evolution):
     concentration: Positive = 1.0
     """Rows are drawn from Dirichlet(concentration): 1 is uniform on the simplex, below 1 nearer to single experts."""
     spread: Positive = 1.0
-    """Rows are stretched from the uniform mix by this factor: above 1 they leave the convex hull; they still sum to 1."""
+    """Rows are stretched from the uniform mix by this factor: above 1 they leave the convex hull. They
+    still sum to 1."""
 
 
 SearchConfig = Annotated[ModelSwarms | Genome | GenomePlus | RandomSearch, Field(discriminator="type")]

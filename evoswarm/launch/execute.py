@@ -16,7 +16,7 @@ from evoswarm.loop.directory import RunDirectory, append_line, to_line
 from evoswarm.loop.evolution import Evolution, Hooks
 from evoswarm.loop.inputs import Inputs, claim, read_inputs
 
-_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}
+_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EFBIG}
 MakeBackend = Callable[[Inputs], Backend]
 
 

@@ -108,13 +108,12 @@ def to_line(record: Any) -> str:
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 
-def append_line(path: Path, line: str, *, sync: bool = True) -> None:
-    """Append a line to a file. Without `sync` it survives the death of the process, not that of the machine."""
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a file, durably."""
     with path.open("a", encoding="utf-8") as file:
         file.write(line)
         file.flush()
-        if sync:
-            os.fsync(file.fileno())
+        os.fsync(file.fileno())
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

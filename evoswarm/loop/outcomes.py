@@ -14,7 +14,7 @@ from safetensors.numpy import save
 from evoswarm.backend import Backend, Evaluation, Job
 from evoswarm.backend.base import Key
 from evoswarm.errors import Stopped
-from evoswarm.loop.directory import RunDirectory, append_line, read_lines, to_line
+from evoswarm.loop.directory import RunDirectory, read_lines, to_line
 from evoswarm.rows import BasisVector, basis_from_dict, basis_to_dict
 
 Record = dict[str, Any]
@@ -66,16 +66,20 @@ class Journal:
                 missing.append(job)
             else:
                 yield _evaluation(job, record)
-        if missing and stop():
+        if not missing:
+            return
+        if stop():
             raise Stopped
-        for evaluation in backend.evaluate(missing) if missing else ():
-            job = evaluation.job
-            record = _record(evaluation) | ({"who": who[job.key], "row": _terms(job)} if who is not None else {})
-            self._lines[job.key] = to_line(record)
-            append_line(self._partial, self._lines[job.key], sync=False)
-            yield evaluation
-            if stop():
-                raise Stopped
+        with self._partial.open("a", encoding="utf-8") as partial:
+            for evaluation in backend.evaluate(missing):
+                job = evaluation.job
+                record = _record(evaluation) | ({"who": who[job.key], "row": _terms(job)} if who is not None else {})
+                self._lines[job.key] = to_line(record)
+                partial.write(self._lines[job.key])
+                partial.flush()
+                yield evaluation
+                if stop():
+                    raise Stopped
 
     def close(self) -> None:
         """Write the sorted file, without what was on record but not asked for, and drop the partial one."""

@@ -22,4 +22,5 @@ def target_config(target: str, *, algorithm: str) -> dict[str, Any]:
         "pool": str(folder / "experts"),
         "search": {"type": algorithm},
         "utility": utility,
+        "engine": {"batch_size": 200},
     }

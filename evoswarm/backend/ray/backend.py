@@ -90,8 +90,8 @@ class RayBackend:
                 message(f"{total - len(waiting)} of {total} actors are up")
             if waiting and time.monotonic() > deadline:
                 raise UserError(
-                    f"{len(waiting)} of {total} actors did not start within {seconds:g} s; free resources of the cluster "
-                    "(`ray status` shows who holds them) or raise backend.wait_seconds"
+                    f"{len(waiting)} of {total} actors did not start within {seconds:g} s; free resources of the "
+                    "cluster (`ray status` shows who holds them) or raise backend.wait_seconds"
                 )
 
     # Measuring

@@ -28,14 +28,14 @@ class Placement:
         gpus, cpus = resources.get("GPU", 0.0), resources.get("CPU", 0.0)
         if self.gpus > gpus + 1e-9:
             return (
-                f"the run needs {self.gpus:g} GPUs ({self.particles} particles x {self.particle_gpus:g} + {self.scorers} "
-                f"scorers x {self.scorer_gpus:g}), the cluster has {gpus:g}; add nodes, or lower search.population, "
+                f"the run needs {self.gpus:g} GPUs ({self.particles} particles x {self.particle_gpus:g} + "
+                f"{self.scorers} scorers x {self.scorer_gpus:g}), the cluster has {gpus:g}; add nodes, or lower search.population, "
                 "backend.particle_gpus (a fraction or 0) or backend.scorers"
             )
         if self.scorers * self.cpus > cpus + 1e-9:
             return (
-                f"the run needs {self.scorers * self.cpus} CPUs ({self.scorers} scorers x {self.cpus}), the cluster has "
-                f"{cpus:g}; add nodes, or lower backend.scorers or engine.threads"
+                f"the run needs {self.scorers * self.cpus} CPUs ({self.scorers} scorers x {self.cpus}), the cluster "
+                f"has {cpus:g}; add nodes, or lower backend.scorers or engine.threads"
             )
         return None
 
