@@ -126,7 +126,7 @@ def test_ctrl_c_keeps_everything_and_says_how_to_go_on(
 ) -> None:
     run = start("interrupt")
     run.until_generation(1)
-    run.process.send_signal(signal.SIGINT)
+    os.killpg(run.process.pid, signal.SIGINT)
     _, err = run.process.communicate(timeout=PATIENCE_SECONDS)
     assert run.process.returncode == 130
     assert err.strip().splitlines()[-1] == f"stopped; go on with: evoswarm resume {run.config.run_dir}"

@@ -29,8 +29,8 @@ class Placement:
         if self.gpus > gpus + 1e-9:
             return (
                 f"the run needs {self.gpus:g} GPUs ({self.particles} particles x {self.particle_gpus:g} + "
-                f"{self.scorers} scorers x {self.scorer_gpus:g}), the cluster has {gpus:g}; add nodes, or lower search.population, "
-                "backend.particle_gpus (a fraction or 0) or backend.scorers"
+                f"{self.scorers} scorers x {self.scorer_gpus:g}), the cluster has {gpus:g}; add nodes, or lower "
+                "search.population, backend.particle_gpus (a fraction or 0) or backend.scorers"
             )
         if self.scorers * self.cpus > cpus + 1e-9:
             return (
