@@ -31,6 +31,7 @@ class LocalBackend:
         """
         self.seconds = Seconds()
         self._base = config.model
+        self._resident: list[Weights] = []
         self._materialiser = Materialiser(pool, root=config.run_dir, threads=getattr(config.engine, "threads", 1))
         self._worker = Worker(config, pool=pool, utility=utility)
 
@@ -57,7 +58,8 @@ class LocalBackend:
     def _move(self, jobs: Sequence[Job]) -> list[Weights | None]:
         start = time.perf_counter()
         rows = [job.row for job in jobs if job.row is not None]
-        made = iter(self._materialiser.all(rows) if rows else [])
+        self._resident = self._materialiser.all(rows, into=self._resident) if rows else self._resident
+        made = iter(self._resident)
         self.seconds.moving += time.perf_counter() - start
         return [None if job.row is None else next(made) for job in jobs]
 

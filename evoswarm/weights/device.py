@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from evoswarm.rows import BasisVector
+from evoswarm.weights.kernel import Combine
 from evoswarm.weights.materialise import Materialiser
 from evoswarm.weights.noise import CHUNK, noise_chunk
 from evoswarm.weights.pool import Pool
@@ -30,18 +31,15 @@ class DeviceMaterialiser(Materialiser):
         self._device = torch.device(device)
 
     @torch.inference_mode()
-    def _tensor(
+    def _sum(
         self,
         executor: ThreadPoolExecutor,
         spec: TensorSpec,
         basis: list[BasisVector],
         coefficients: np.ndarray,
-        scalars: int,
-    ) -> np.ndarray:
-        if not spec.is_float:
-            return super()._tensor(executor, spec, basis, coefficients, scalars)
-        out = np.empty((len(coefficients), *spec.shape), spec.numpy_dtype)
-        flat = out.reshape(len(coefficients), spec.numel)
+        combine: Combine,
+        flats: list[np.ndarray],
+    ) -> None:
         dtype = to_torch(np.empty(0, spec.numpy_dtype)).dtype
         sources = [self._source(vector, spec.name) for vector in basis]
         for start in range(0, spec.numel, BLOCK):
@@ -56,9 +54,8 @@ class DeviceMaterialiser(Materialiser):
                         totals[r] = totals[r].add_(product) if started[r] else product
                         started[r] = True
             rounded = totals.to(dtype).cpu()
-            for line, result in zip(flat, rounded, strict=True):
+            for line, result in zip(flats, rounded, strict=True):
                 line[start:stop] = _to_numpy(result, spec)
-        return out
 
     def _part(self, vector: BasisVector, source: np.ndarray | None, tensor: str, start: int, stop: int) -> torch.Tensor:
         if source is not None:

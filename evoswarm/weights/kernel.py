@@ -47,37 +47,50 @@ def compiled() -> Combine:
     from numba import float32, njit, void
 
     @njit(nogil=True, error_model="numpy", boundscheck=False)
-    def set_scaled(total, part, value):  # type: ignore[no-untyped-def]
+    def set_one(total, part, value):  # type: ignore[no-untyped-def]
         for i in range(total.size):
             total[i] = value * part[i]
 
     @njit(nogil=True, error_model="numpy", boundscheck=False)
-    def add_scaled(total, part, value):  # type: ignore[no-untyped-def]
+    def add_one(total, part, value):  # type: ignore[no-untyped-def]
         for i in range(total.size):
             total[i] += value * part[i]
+
+    # Four terms at a time keep the sum in a register; the order of the operations stays.
+    @njit(nogil=True, error_model="numpy", boundscheck=False)
+    def add_four(total, part0, part1, part2, part3, values):  # type: ignore[no-untyped-def]
+        value0, value1, value2, value3 = values[0], values[1], values[2], values[3]
+        for i in range(total.size):
+            sum_ = total[i] + value0 * part0[i]
+            sum_ = sum_ + value1 * part1[i]
+            sum_ = sum_ + value2 * part2[i]
+            total[i] = sum_ + value3 * part3[i]
 
     # Without contiguous arrays the inner loop is not vectorised; with a signature it is compiled once.
     signature = void(float32[:, ::1], float32[:, ::1], float32[:, ::1])
 
     @njit(signature, nogil=True, error_model="numpy", boundscheck=False)
     def combine(parts, coefficients, out):  # type: ignore[no-untyped-def]
-        block = 2048
-        accumulator = np.empty(block, np.float32)
+        block = 1024
         for start in range(0, parts.shape[1], block):
             stop = min(parts.shape[1], start + block)
-            total = accumulator[: stop - start]
             for r in range(coefficients.shape[0]):
-                first = True
-                for j in range(coefficients.shape[1]):
-                    if coefficients[r, j] != 0:
-                        if first:
-                            set_scaled(total, parts[j, start:stop], coefficients[r, j])
-                            first = False
-                        else:
-                            add_scaled(total, parts[j, start:stop], coefficients[r, j])
-                if first:
+                total = out[r, start:stop]
+                terms = np.flatnonzero(coefficients[r])
+                if terms.size == 0:
                     total[:] = 0
-                out[r, start:stop] = total
+                    continue
+                values = coefficients[r][terms]
+                set_one(total, parts[terms[0], start:stop], values[0])
+                k = 1
+                while k + 4 <= terms.size:
+                    part0, part1 = parts[terms[k], start:stop], parts[terms[k + 1], start:stop]
+                    part2, part3 = parts[terms[k + 2], start:stop], parts[terms[k + 3], start:stop]
+                    add_four(total, part0, part1, part2, part3, values[k : k + 4])
+                    k += 4
+                while k < terms.size:
+                    add_one(total, parts[terms[k], start:stop], values[k])
+                    k += 1
 
     result: Combine = combine
     return result

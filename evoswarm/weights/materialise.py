@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from evoswarm.rows import BasisVector, ExpertVector, NoiseVector, Row, SavedVector
-from evoswarm.weights.kernel import combine_for
+from evoswarm.weights.kernel import Combine, combine_for
 from evoswarm.weights.noise import CHUNK, noise_chunk
 from evoswarm.weights.pool import Pool
 from evoswarm.weights.tensorfile import TensorFile, TensorSpec
@@ -41,10 +41,15 @@ class Materialiser:
         self.pool, self.root, self.threads = pool, root, threads
         self._saved: dict[str, TensorFile] = {}
 
-    def all(self, rows: Sequence[Row]) -> list[Weights]:
-        """The weights of every row, in one pass over the pool."""
-        result: list[Weights] = [{} for _ in rows]
-        for spec, arrays in self.stream(rows):
+    def all(self, rows: Sequence[Row], *, into: Sequence[Weights] = ()) -> list[Weights]:
+        """The weights of every row, in one pass over the pool.
+
+        Args:
+            rows: P rows.
+            into: weights that are no longer needed; they are overwritten, because new memory costs page faults.
+        """
+        result: list[Weights] = [*into[: len(rows)], *({} for _ in rows[len(into) :])]
+        for spec, arrays in self.stream(rows, into=result):
             for weights, array in zip(result, arrays, strict=True):
                 weights[spec.name] = array
         return result
@@ -54,19 +59,23 @@ class Materialiser:
         return self.all([row])[0]
 
     def stream(
-        self, rows: Sequence[Row], *, specs: Sequence[TensorSpec] | None = None
-    ) -> Iterator[tuple[TensorSpec, np.ndarray]]:
-        """Tensor by tensor: its spec, and an array [P, *shape] with the result of every row.
+        self, rows: Sequence[Row], *, specs: Sequence[TensorSpec] | None = None, into: Sequence[Weights] = ()
+    ) -> Iterator[tuple[TensorSpec, list[np.ndarray]]]:
+        """Tensor by tensor: its spec, and for every row an array of its shape.
 
         Args:
             rows: P rows.
             specs: a selection of tensors, or other data types for the result; the pool's layout by default.
+            into: for every row arrays by name to write into where there are any; new arrays otherwise.
         """
         basis, coefficients = self._matrix(rows)
         specs = self.pool.layout if specs is None else specs
+        combine = combine_for(coefficients.size * sum(spec.numel for spec in specs))
         with ThreadPoolExecutor(self.threads) as executor:
             for spec in specs:
-                yield spec, self._tensor(executor, spec, basis, coefficients, sum(s.numel for s in specs))
+                known = [weights.get(spec.name) for weights in into] or [None] * len(rows)
+                # Nothing here may hold on to the arrays: the next tensor is made when these are gone.
+                yield spec, self._tensor(executor, spec, basis, coefficients, combine, known)
 
     def _tensor(
         self,
@@ -74,14 +83,29 @@ class Materialiser:
         spec: TensorSpec,
         basis: list[BasisVector],
         coefficients: np.ndarray,
-        scalars: int,
-    ) -> np.ndarray:
-        out = np.empty((len(coefficients), *spec.shape), spec.numpy_dtype)
-        flat = out.reshape(len(coefficients), spec.numel)
-        if not spec.is_float:
-            flat[:] = self.pool.experts[0].flat(spec.name)
-            return out
-        combine = combine_for(coefficients.size * scalars)
+        combine: Combine,
+        known: list[np.ndarray | None],
+    ) -> list[np.ndarray]:
+        """One tensor of every row, in the arrays of `known` where there are any."""
+        out = [np.empty(spec.shape, spec.numpy_dtype) if array is None else array for array in known]
+        flats = [array.reshape(-1) for array in out]
+        if spec.is_float:
+            self._sum(executor, spec, basis, coefficients, combine, flats)
+        else:
+            for flat in flats:
+                flat[:] = self.pool.experts[0].flat(spec.name)
+        return out
+
+    def _sum(
+        self,
+        executor: ThreadPoolExecutor,
+        spec: TensorSpec,
+        basis: list[BasisVector],
+        coefficients: np.ndarray,
+        combine: Combine,
+        flats: list[np.ndarray],
+    ) -> None:
+        """Write one tensor of every row into `flats`, an array [numel] for each."""
         sources = [self._source(vector, spec.name) for vector in basis]
 
         def work(chunks: range) -> None:
@@ -93,11 +117,11 @@ class Materialiser:
                 for part, vector, source in zip(parts, basis, sources, strict=True):
                     part[: stop - start] = _chunk(vector, source, spec.name, chunk, start, stop)
                 combine(parts, coefficients, result)
-                flat[:, start:stop] = result[:, : stop - start]
+                for flat, line in zip(flats, result, strict=True):
+                    flat[start:stop] = line[: stop - start]
 
         count = -(-spec.numel // CHUNK)
         list(executor.map(work, [range(i, count, self.threads) for i in range(min(self.threads, count))]))
-        return out
 
     def _matrix(self, rows: Sequence[Row]) -> tuple[list[BasisVector], np.ndarray]:
         """The vectors that `rows` use, and the coefficients [P, J] of each row.
