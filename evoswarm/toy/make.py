@@ -15,19 +15,21 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 
 from evoswarm.errors import UserError
 from evoswarm.toy.evaluate import accuracy
-from evoswarm.toy.skills import COMPOSITIONS, SKILLS, Skill, draw
+from evoswarm.toy.skills import LONGER, SKILLS, Skill, draw
 from evoswarm.toy.targets import TARGETS, make_target
 from evoswarm.toy.tokenizer import BOS, EOS, PAD, make_tokenizer
 from evoswarm.toy.train import train
 
-BASE_NAME = "evoswarm/toy-base"
+BASE_NAME = "evoswarm-toy/base"
 BASE_STEPS = 400
-BASE_SHARES = {"rev": 30, "sort": 8, "next": 11, "rot": 12, "add": 240, "max": 80, "cnt": 80}
-BASE_SHARES |= dict.fromkeys(("eats", "home", "work"), 60) | dict.fromkeys(COMPOSITIONS, 5)
-EXPERT_STEPS = {"rev": 80, "sort": 60, "next": 60, "rot": 60, "add": 60, "max": 100, "cnt": 120}
+BASE_SHARES = {"rev": 18, "sort": 8, "next": 5, "rot": 6, "add": 160, "max": 70, "cnt": 80}
+BASE_SHARES |= dict.fromkeys(("eats", "home", "work"), 50)
+BASE_SHARES |= {"long rev": 6, "long sort": 3, "long next": 2, "long rot": 2}
+EXPERT_STEPS = {"rev": 160, "sort": 60, "next": 60, "rot": 60, "add": 120, "max": 130, "cnt": 240}
 EXPERT_STEPS |= dict.fromkeys(("eats", "home", "work"), 100)
-REPLAY = 0.2
-SCALING, WEAKEST = 2.0, 0.25
+REPLAY = 0.3
+SCALING, WEAKEST = 2.0, 0.15
+RATE, RATE_OF_A = 8e-3, 5e-4
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 Log = Callable[[str], None]
 
@@ -68,7 +70,7 @@ def model_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
 def base_mixture() -> dict[Skill, float]:
     """What the base is trained on: shares that sum to 1."""
     total = sum(BASE_SHARES.values())
-    return {(SKILLS | COMPOSITIONS)[name]: share / total for name, share in BASE_SHARES.items()}
+    return {(SKILLS | LONGER)[name]: share / total for name, share in BASE_SHARES.items()}
 
 
 def make_base(folder: Path, *, seed: int, log: Log) -> None:
@@ -77,7 +79,7 @@ def make_base(folder: Path, *, seed: int, log: Log) -> None:
     with reproducible(seed):
         model = LlamaForCausalLM(model_config(tokenizer))
         mixture, name = base_mixture(), f"base {seed}"
-        train(model, tokenizer, mixture, steps=BASE_STEPS, batch_size=128, peak=3e-3, seed=name, log=log)
+        train(model, tokenizer, mixture, steps=BASE_STEPS, batch_size=128, rates={"": 3e-3}, seed=name, log=log)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -102,9 +104,9 @@ def save_expert(expert: PeftModel, folder: Path) -> None:
 def make_expert(base: Path, folder: Path, *, skill: str, seed: int, log: Log) -> None:
     """Train one LoRA adapter on one skill, such that it can be mixed with the others.
 
-    Three things give a model this small what large experts have by themselves: all start from the same A matrices, each
-    sees a part of the base's own mixture, so that it leaves other questions alone, and each is trained at a random
-    strength, so that a fraction of it still works.
+    Four things give a model this small what large experts have by themselves: all start from the same A matrices; these
+    learn slowly (LoRA+, arXiv 2402.12354), so that they stay alike; each expert sees a part of the base's own mixture,
+    so that it leaves other questions alone; and each is trained at a random strength, so that a fraction of it works.
     """
     model, tokenizer = load(base)
     model.name_or_path = model.config._name_or_path = BASE_NAME
@@ -119,7 +121,7 @@ def make_expert(base: Path, folder: Path, *, skill: str, seed: int, log: Log) ->
             mixture,
             steps=EXPERT_STEPS[skill],
             batch_size=128,
-            peak=4e-3,
+            rates={"": RATE, "lora_A": RATE_OF_A},
             seed=f"{skill} {seed}",
             log=log,
             before_step=lambda rng: set_strength(expert, rng.uniform(WEAKEST, 1)),

@@ -1,7 +1,6 @@
 """Synthetic skills: pure functions from a random generator to a question and its answer.
 
-Four skills rewrite a string, three work on numbers and counts, three recall facts about made-up people. Compositions
-chain two string skills: the base sees them now and then, no expert is trained on one.
+Four skills rewrite a string, three work on numbers and counts, three recall facts about made-up people.
 """
 
 from __future__ import annotations
@@ -58,14 +57,12 @@ def rotate(text: str) -> str:
 TRANSFORMS: dict[str, Callable[[str], str]] = {"rev": rev, "sort": order, "next": shift, "rot": rotate}
 
 
-def transform(*names: str, lengths: Sequence[int] = (4, 5)) -> Skill:
-    """The skill of applying the named transforms, first to last, to a random string of one of `lengths`."""
+def transform(name: str, *, lengths: Sequence[int] = (4, 5)) -> Skill:
+    """The skill of applying one of `TRANSFORMS` to a random string of one of `lengths`."""
 
     def draw(rng: random.Random) -> Example:
-        text = answer = "".join(rng.choices(LETTERS, k=rng.choice(lengths)))
-        for name in names:
-            answer = TRANSFORMS[name](answer)
-        return Example(f"{' '.join(names)} {text}", answer, " ".join(names))
+        text = "".join(rng.choices(LETTERS, k=rng.choice(lengths)))
+        return Example(f"{name} {text}", TRANSFORMS[name](text), name)
 
     return draw
 
@@ -122,13 +119,8 @@ SKILLS: dict[str, Skill] = {
 }
 """One skill per expert, by the word that begins its questions."""
 
-COMPOSITIONS: dict[str, Skill] = {
-    f"{first} {second}": transform(first, second)
-    for first in TRANSFORMS
-    for second in TRANSFORMS
-    if first != second and second != "sort"
-}
-"""Two transforms in turn. Sorting last would forget the first step, so it is left out."""
+LONGER: dict[str, Skill] = {f"long {name}": transform(name, lengths=(6,)) for name in TRANSFORMS}
+"""The transforms on longer strings: the base sees a few, no expert is trained for them."""
 
 
 def held_out(example: Example) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -37,6 +38,15 @@ def learning_rate(step: int, steps: int, peak: float, warm_up: float = 0.1) -> f
     return peak * (0.55 + 0.45 * math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
+def parameter_groups(model: torch.nn.Module, rates: Mapping[str, float]) -> list[dict[str, Any]]:
+    """One optimizer group per rate. A parameter belongs to the last key that is part of its name."""
+    groups: dict[str, list[torch.nn.Parameter]] = {key: [] for key in rates}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[[key for key in rates if key in name][-1]].append(parameter)
+    return [{"params": parameters, "peak": rates[key]} for key, parameters in groups.items()]
+
+
 def train(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
@@ -44,16 +54,19 @@ def train(
     *,
     steps: int,
     batch_size: int,
-    peak: float,
-    weight_decay: float = 0.0,
+    rates: Mapping[str, float],
     seed: str,
     log: Callable[[str], None],
     before_step: Callable[[random.Random], None] | None = None,
 ) -> None:
-    """Train the parameters that require a gradient on questions drawn from `mixture` (skill to share), in place."""
+    """Train the parameters that require a gradient on questions drawn from `mixture` (skill to share), in place.
+
+    `rates` are peak learning rates: a parameter takes the last one whose key is part of its name.
+    """
     rng = random.Random(seed)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=weight_decay)
+    groups = parameter_groups(model, rates)
+    parameters = [p for group in groups for p in group["params"]]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0)
     model.train()
     for step in range(steps):
         if before_step is not None:
@@ -61,7 +74,7 @@ def train(
         skills = rng.choices(list(mixture), weights=list(mixture.values()), k=batch_size)
         ids, labels = encode(tokenizer, [draw(skill, rng, 1, evaluation=False)[0] for skill in skills])
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, peak)
+            group["lr"] = learning_rate(step, steps, group["peak"])
         loss = model(input_ids=ids, labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
