@@ -12,6 +12,7 @@ import yaml
 
 from evoswarm.config import RunConfig, dump_config, load_config
 from evoswarm.config.base import Section
+from evoswarm.config.load import parse_config
 from evoswarm.errors import UserError
 
 GOOD = {"model": "m", "pool": "experts", "utility": {"type": "exact_match", "data": "d.json"}}
@@ -145,3 +146,35 @@ def test_the_schema_is_json_and_names_every_algorithm() -> None:
 )
 def test_every_shipped_config_parses(path: Path) -> None:
     load_config(path)
+
+
+@pytest.mark.parametrize("path", ["~no-such-user/x", "a\0b"])
+@pytest.mark.parametrize("key", ["model", "pool", "output", "root"])
+def test_what_is_no_path_is_refused(tmp_path: Path, key: str, path: str) -> None:
+    with pytest.raises(UserError, match="is no path"):
+        parse_config(GOOD | {key: path}, root=tmp_path)
+
+
+def test_a_date_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    assert "the value is not YAML" in refusal(tmp_path, "name=2024-13-45")
+    path = tmp_path / "date.yaml"
+    path.write_text("name: 2024-13-45\n")
+    with pytest.raises(UserError, match="holds a date that does not exist"):
+        load_config(path)
+
+
+def test_a_number_for_a_path_is_refused_without_the_names_of_internals(tmp_path: Path) -> None:
+    text = refusal(tmp_path, pool=[1])
+    assert "pool.experts.0: input is not a valid path" in text and "lax-or-strict" not in text
+
+
+def test_column_names_are_no_paths(tmp_path: Path) -> None:
+    data = {"path": "d.json", "columns": {"data": "text", "path": "text"}}
+    config = load_config(write(tmp_path, utility={"type": "exact_match", "data": data}))
+    assert config.utility.type == "exact_match" and config.utility.data.columns == data["columns"]
+
+
+def test_a_config_without_patience_is_read_again(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, search={"patience": None}))
+    (tmp_path / "again.yaml").write_text(dump_config(config))
+    assert load_config(tmp_path / "again.yaml") == config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,8 +108,19 @@ class Assembly:
             name = utility.example(self.job.split, index).get("id", index)
             error = f"{len(failed)} of {self.size} examples failed, first example {name}: {reason}"
             return Evaluation(self.job, None, scores, predictions, error)
-        value = utility.aggregate(self.job.split, [score for score in scores if score is not None])
+        value = _finite(utility, self.job.split, [score for score in scores if score is not None])
+        if value is None:
+            reason = "the scores are too large to be combined into a finite utility"
+            return Evaluation(self.job, None, scores, predictions, reason)
         return Evaluation(self.job, value, scores, predictions)
+
+
+def _finite(utility: Utility, split: Split, scores: Sequence[float]) -> float | None:
+    try:
+        value = utility.aggregate(split, scores)
+    except OverflowError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 def failed(job: Job, reason: str) -> Evaluation:

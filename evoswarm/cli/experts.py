@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,7 +47,7 @@ def _show(kind: str, facts: list[dict[str, Any]], cosine: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     table = Table(title=f"{len(facts)} experts ({kind}), compatible", title_justify="left")
     for name in ("expert", "parameters", "MB", "rank", "alpha", "sha256"):
         table.add_column(name, justify="left" if name in ("expert", "sha256") else "right")
@@ -81,7 +83,8 @@ def evaluate(
     if (adapter is not None) + (recipe is not None) + base != 1:
         raise UserError("give exactly one of --adapter FOLDER, --recipe FILE or --base")
     checked = load_config(config, overrides=set_ or ())
-    evaluation = measure(checked, adapter=adapter, recipe=recipe, split="test" if split == "test" else "validation")
+    with contextlib.redirect_stdout(sys.stderr):  # standard output is for the result alone; users' functions print
+        evaluation = measure(checked, adapter=adapter, recipe=recipe, split="test" if split == "test" else "validation")
     if evaluation.error:
         raise UserError(f"the evaluation failed: {evaluation.error}")
     what = str(adapter or recipe or checked.model)

@@ -23,7 +23,7 @@ EXIT_USER, EXIT_CLUSTER, EXIT_STOPPED = 2, 3, 130
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line on standard error and exit status 2."""
+    """Run the command line; a mistake, or a file that cannot be used, is one line on standard error, status 2."""
     try:
         app()
     except UserError as error:
@@ -32,6 +32,10 @@ def main() -> None:
         _fail(f"error: {error}", EXIT_CLUSTER)
     except Stopped as error:
         _fail(str(error) or "stopped", EXIT_STOPPED)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"error: {error.filename}: {error.strerror}", EXIT_USER)
 
 
 def _fail(text: str, status: int) -> None:

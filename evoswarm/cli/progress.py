@@ -10,8 +10,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from evoswarm.config import RunConfig
+from evoswarm.loop.directory import to_json
 from evoswarm.loop.evolution import Event, Hooks
 
 console = Console(stderr=True, highlight=False)
@@ -68,11 +70,11 @@ class Reporter:
         getattr(self, f"_on_{event['kind']}")(event)
 
     def _on_warning(self, event: Event) -> None:
-        console.print(f"[bold yellow]warning:[/] {_plain(event['text'])}", soft_wrap=True)
+        print_warning(event["text"])
 
     def _on_message(self, event: Event) -> None:
         if not self._quiet and event["text"] != self._said:
-            console.print(_plain(event["text"]), style="dim", soft_wrap=True)
+            console.print(Text(event["text"]), style="dim", soft_wrap=True)
         self._said = event["text"]
 
     def _on_progress(self, event: Event) -> None:
@@ -104,13 +106,11 @@ class Reporter:
         return f"at most {pace * (self._config.search.max_generations - event['generation']):.0f} s left"
 
 
-def _plain(text: str) -> str:
-    """Text of users and files is never markup."""
-    return text.replace("[", r"\[")
+def print_warning(text: str) -> None:
+    """A warning on standard error; text of users and files is never markup."""
+    console.print(Text("warning:", style="bold yellow"), Text(text), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
     """One JSON object on standard output."""
-    import json
-
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(to_json(value, indent=2) + "\n")

@@ -25,12 +25,12 @@ def report(run_dir: RunDir) -> None:
 def export(run_dir: RunDir, output: Output) -> None:
     """Copy the best expert with its recipe and model card to a folder of its own."""
     from evoswarm.loop.directory import RunDirectory
+    from evoswarm.loop.history import require_free
 
     directory = RunDirectory(run_dir)
-    if not directory.summary.exists():
-        raise UserError(f"{run_dir}: holds no finished run; finish it, or use `evoswarm materialize` on a generation")
-    if output.exists() and any(output.iterdir()):
-        raise UserError(f"{output}: is not empty; choose another folder")
+    if not directory.finished:
+        raise UserError(f"{run_dir}: holds no finished run; resume it, or use `evoswarm materialize` on a generation")
+    require_free(output)
     shutil.copytree(directory.best, output, dirs_exist_ok=True)
     shutil.copy(directory.recipe, output / "recipe.json")
     print(output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from evoswarm.cli.progress import Reporter, console, print_json
+from evoswarm.cli.progress import Reporter, print_json, print_warning
 from evoswarm.config import RunConfig, load_config
+from evoswarm.config.load import parse_config
 from evoswarm.errors import Stopped
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file that describes the run.", show_default=False)]
@@ -45,11 +47,14 @@ def resume(
     json_: Json = False,
 ) -> None:
     """Go on with a run where it ended (the same as `run --resume must` with its own config)."""
-    from evoswarm.loop.directory import RunDirectory
+    from evoswarm.loop.history import run_config
 
-    directory = RunDirectory(run_dir)
-    config = load_config(directory.config, overrides=[f"output={run_dir.resolve().parent}", *(set_ or ())])
-    finish(evolve(config, resume="must", quiet=json_), json_=json_)
+    finish(evolve(_named(run_config(run_dir, overrides=set_ or ())), resume="must", quiet=json_), json_=json_)
+
+
+def _named(config: RunConfig) -> RunConfig:
+    """The config of a run directory that may have been renamed, checked again with its new name."""
+    return parse_config(config.model_dump(mode="json"), root=config.root, source=str(config.run_dir))
 
 
 def validate(config: ConfigFile, set_: Overrides = None, json_: Json = False) -> None:
@@ -57,13 +62,14 @@ def validate(config: ConfigFile, set_: Overrides = None, json_: Json = False) ->
     from evoswarm.loop.inputs import read_inputs
 
     checked = load_config(config, overrides=set_ or ())
-    inputs = read_inputs(checked)
+    with contextlib.redirect_stdout(sys.stderr):  # standard output is for the result alone; users' functions print
+        inputs = read_inputs(checked)
     sizes = {split: inputs.utility.size(split) for split in ("validation", "test")}
     facts = {"experts": inputs.pool.names, "kind": inputs.pool.kind, "examples": sizes, "warnings": inputs.warnings}
     if json_:
         return print_json({"valid": True, **facts})
     for warning in inputs.warnings:
-        console.print(f"[bold yellow]warning:[/] {warning}", markup=True)
+        print_warning(warning)
     print(
         f"{config}: ok; {len(inputs.pool.names)} experts ({inputs.pool.kind}), "
         f"{sizes['validation']} validation and {sizes['test']} test examples, {checked.search.type} "
@@ -86,7 +92,7 @@ def evolve(config: RunConfig, *, resume: str = "auto", quiet: bool = False) -> d
         try:
             summary: dict[str, Any] = evoswarm.run(config, resume=resume, hooks=reporter.hooks)
         except (Stopped, KeyboardInterrupt):
-            raise Stopped(f"stopped; go on with: evoswarm resume {config.run_dir}") from None
+            raise Stopped(f"stopped; go on with: evoswarm resume {shlex.quote(str(config.run_dir))}") from None
     write_report(config.run_dir)
     return summary
 

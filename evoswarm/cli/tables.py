@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -14,7 +15,10 @@ from evoswarm.loop.card import describe_recipe
 def result_table(summaries: dict[str, dict[str, Any]]) -> None:
     """Utilities of base, best initial expert, winner and ensemble, a run a line, and where the reports are."""
     console = Console(highlight=False)
-    table = Table(title="Utility on test (on validation)", title_justify="left")
+    # Narrow enough that no figure is cut in 80 columns.
+    table = Table(
+        title="Utility on test (on validation)", title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False
+    )
     for name in ("run", "base", "best expert", "evolved", "ensemble", "s"):
         table.add_column(name, justify="left" if name == "run" else "right", no_wrap=True)
     for name, summary in summaries.items():

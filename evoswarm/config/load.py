@@ -62,7 +62,7 @@ def _set(data: dict[str, Any], keys: list[str], value: str, text: str) -> None:
         if keys[-1] == "type" and data.get("type", parsed) != parsed:
             data.clear()  # the other keys of the section belong to the type it had
         data[keys[-1]] = parsed
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # ValueError: a date that does not exist
         raise UserError(f"--set {text}: the value is not YAML") from None
 
 
@@ -79,6 +79,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
         raise UserError(f"{path}{where}: is not YAML ({getattr(error, 'problem', None) or 'syntax error'})") from None
+    except ValueError as error:
+        raise UserError(f"{path}: holds a date that does not exist ({error}); put text into quotes") from None
     if not isinstance(data, dict):
         raise UserError(f"{path}: must be a mapping with at least model, pool and utility")
     return data
@@ -86,28 +88,35 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _absolute(data: dict[str, Any], root: Path) -> dict[str, Any]:
     """Paths of the config relative to `root` made absolute, so that any worker in any folder reads the same files."""
-    root = (root / Path(str(data.get("root", "."))).expanduser()).resolve()
+    root = Path(_resolved(str(data.get("root", ".")), root))
     result = _walk_paths(data, root) | {"root": str(root)}
     if "output" not in result:
         result["output"] = "runs"
     for key in ("model", "output"):
         value = result.get(key)
         if isinstance(value, str) and (key == "output" or _is_local(value, root)):
-            result[key] = str((root / Path(value).expanduser()).resolve())
+            result[key] = _resolved(value, root)
     return result
 
 
+def _resolved(path: str, root: Path) -> str:
+    try:
+        return str((root / Path(path).expanduser()).resolve())
+    except (RuntimeError, ValueError) as error:  # ~nobody, a null character
+        raise UserError(f"{path!r} is no path ({error}); correct it in the config") from None
+
+
 def _is_local(model: str, root: Path) -> bool:
-    return (root / Path(model).expanduser()).is_dir() or model.startswith((".", "/", "~"))
+    return model.startswith((".", "/", "~")) or Path(_resolved(model, root)).is_dir()
 
 
 def _walk_paths(node: Any, root: Path, key: str = "") -> Any:
     if isinstance(node, dict):
-        return {k: _walk_paths(v, root, k) for k, v in node.items()}
+        return {k: v if k == "columns" else _walk_paths(v, root, k) for k, v in node.items()}
     if isinstance(node, list) and key in ("experts", "pool"):
         return [_walk_paths(item, root, key) for item in node]
     if isinstance(node, str) and key in ("experts", "pool", "path", "data"):
-        return str((root / Path(node).expanduser()).resolve())
+        return _resolved(node, root)
     return node
 
 
@@ -144,7 +153,8 @@ def _readable(location: list[str]) -> list[str]:
         if tagged and part not in (model.model_fields if model else {}):
             model = tagged[0]
             continue
-        path.append(part)
+        if not part.startswith(("lax-or-strict[", "list[")):  # pydantic's names for the members of other unions
+            path.append(part)
         model = models[0] if models else model
     return path
 

@@ -5,7 +5,7 @@ MS is Model Swarms (arXiv 2410.11163), GENOME is arXiv 2503.01155.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -56,9 +56,16 @@ class ModelSwarms(Evolution):
     drop_particles: Rate = 0.0
     """dropout-N: chance that one particle moves without being evaluated (MS, section 5)."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_restart_without_patience(cls, data: Any) -> Any:
+        """Said here and not left to the default, so that a config that was dumped can be read again."""
+        without = isinstance(data, dict) and data.get("patience", 1) is None
+        return {"restart_patience": None} | data if without else data
+
     @model_validator(mode="after")
     def _restart_needs_patience(self) -> ModelSwarms:
-        if self.patience is None and "restart_patience" in self.model_fields_set and self.restart_patience is not None:
+        if self.patience is None and self.restart_patience is not None:
             raise ValueError("restart_patience is a share of patience; set patience, or restart_patience: null")
         return self
 

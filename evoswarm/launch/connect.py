@@ -54,5 +54,6 @@ def _answers(address: str) -> None:
         raise UserError(f"backend.address {address!r} is not host:port, ray://host:port or auto; {hint}")
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-    except OSError as error:
-        raise UserError(f"Ray at {address} does not answer ({error.strerror or error}); {hint}") from None
+    except (OSError, OverflowError, UnicodeError) as error:  # the last two: no port or host name of this form exists
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"Ray at {address} does not answer ({reason}); {hint}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import json
+import shlex
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +15,7 @@ from evoswarm.loop.checkpoint import generations_saved
 from evoswarm.loop.directory import RunDirectory, append_line, to_line
 from evoswarm.loop.evolution import Evolution, Hooks
 from evoswarm.loop.inputs import Inputs, claim, read_inputs
+from evoswarm.weights.expert import read_json
 
 _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EFBIG}
 MakeBackend = Callable[[Inputs], Backend]
@@ -43,28 +44,37 @@ def execute(
         UserError: something that the user has to put right.
         Stopped: `hooks.stop` said so.
     """
+    start = time.perf_counter()
     directory = RunDirectory(config.run_dir)
+    if resume == "must" and not directory.exists:
+        raise UserError(f"{directory.path}: nothing to resume here; start with `evoswarm run`")
+    inputs = read_inputs(config, check=check)
     directory.create()
     try:
         with directory.lock(driver=driver):
-            return _locked(config, make_backend, directory, resume=resume, hooks=hooks, check=check)
+            return _locked(config, inputs, make_backend, directory, resume=resume, hooks=hooks, start=start)
     except OSError as error:
         if error.errno not in _STORAGE:
             raise
         raise UserError(
             f"{error.filename or directory.path}: {error.strerror}; {_kept(directory)}. Put it right, then resume with "
-            f"`evoswarm resume {directory.path}`"
+            f"`evoswarm resume {shlex.quote(str(directory.path))}`"
         ) from None
 
 
 def _locked(
-    config: RunConfig, make_backend: MakeBackend, directory: RunDirectory, *, resume: str, hooks: Hooks, check: bool
+    config: RunConfig,
+    inputs: Inputs,
+    make_backend: MakeBackend,
+    directory: RunDirectory,
+    *,
+    resume: str,
+    hooks: Hooks,
+    start: float,
 ) -> dict[str, Any]:
-    start = time.perf_counter()
-    inputs = read_inputs(config, check=check)
     claim(directory, config, inputs.identity, resume=resume)
     for warning in inputs.warnings:
-        hooks.notify({"kind": "warning", "text": warning})
+        hooks.warning(warning)
     if summary := _finished(config, directory):
         hooks.message("the run is finished already; this is its result")
         return summary
@@ -80,13 +90,15 @@ def _locked(
 
 
 def _finished(config: RunConfig, directory: RunDirectory) -> dict[str, Any] | None:
-    """The summary of a run that has ended and that the config does not ask to go on."""
-    if not directory.summary.exists():
+    """The summary of a run that has ended and that the config does not ask to go on; a damaged one is made again."""
+    if not directory.finished:
         return None
-    summary: dict[str, Any] = json.loads(directory.summary.read_text(encoding="utf-8"))
-    before = summary["stop_rule"]
+    try:
+        summary = read_json(directory.summary)
+    except UserError:
+        return None
     now = {"max_generations": config.search.max_generations, "patience": config.search.patience}
-    return summary if before == now else None
+    return summary | {"run_dir": str(directory.path)} if summary.get("stop_rule") == now else None
 
 
 def _kept(directory: RunDirectory) -> str:

@@ -48,14 +48,22 @@ def generations_saved(directory: RunDirectory) -> list[int]:
     return sorted(int(match[1]) for match in matches if match)
 
 
-def restore_newest(directory: RunDirectory, search: Search) -> list[str]:
+def restore_newest(directory: RunDirectory, search: Search, *, last: int) -> list[str]:
     """Put a search into the state of the newest readable checkpoint; leave it fresh if there is none.
 
+    Args:
+        directory: the run directory.
+        search: a fresh search.
+        last: the generation up to which everything else is on record.
+
     Returns:
-        One line for each newer checkpoint that could not be read.
+        One line for each newer checkpoint that could not be read, or used.
     """
     problems: list[str] = []
-    for generation in reversed(generations_saved(directory)):
+    saved = generations_saved(directory)
+    if saved and saved[-1] > last:
+        problems.append(f"the records of generation {last + 1} are missing or damaged, going back before it")
+    for generation in reversed([generation for generation in saved if generation <= last]):
         try:
             load_checkpoint(directory.path / checkpoint_path(generation), search)
             return problems

@@ -45,6 +45,11 @@ class RunDirectory:
         """Whether a run was begun here."""
         return self.config.exists()
 
+    @property
+    def finished(self) -> bool:
+        """Whether everything that a user takes away is here."""
+        return self.summary.exists() and self.recipe.exists() and self.best.is_dir()
+
     def create(self) -> None:
         """Make the folders.
 
@@ -55,7 +60,7 @@ class RunDirectory:
             for folder in (self.path, self.checkpoints, self.outcomes):
                 folder.mkdir(parents=True, exist_ok=True)
             self.write("probe", b"")
-            (self.path / "probe").unlink()
+            (self.path / "probe").unlink(missing_ok=True)  # another run that is starting here may have removed it
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error.strerror}); choose another `output`") from None
 
@@ -96,16 +101,22 @@ class RunDirectory:
 
     def write_json(self, name: str | Path, value: Any) -> None:
         """Write a JSON file that a person can read."""
-        self.write(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+        self.write(name, (to_json(value, indent=2) + "\n").encode())
 
     def write_lines(self, path: Path, records: Iterable[Any]) -> None:
         """Write a whole JSON-lines file atomically."""
         self.write(path.relative_to(self.path), "".join(map(to_line, records)).encode())
 
 
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """JSON that a person can read; escaped throughout where the text has half a surrogate pair, which no file takes."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return text if text.encode(errors="ignore").decode() == text else json.dumps(value, indent=indent)
+
+
 def to_line(record: Any) -> str:
     """A record as a line of a JSON-lines file."""
-    return json.dumps(record, ensure_ascii=False) + "\n"
+    return to_json(record) + "\n"
 
 
 def append_line(path: Path, line: str) -> None:
@@ -117,15 +128,19 @@ def append_line(path: Path, line: str) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a JSON-lines file; none if it is missing. A torn last line is left out."""
+    """The records of a JSON-lines file, up to the first line that is torn or damaged; none if it is missing."""
     if not path.exists():
         return []
     records = []
     for line in path.read_bytes().split(b"\n"):
         try:
-            records.append(json.loads(line)) if line.strip() else None
+            record = json.loads(line) if line.strip() else {}
         except ValueError:
             break
+        if not isinstance(record, dict):
+            break
+        if record:
+            records.append(record)
     return records
 
 
@@ -147,9 +162,10 @@ def _acquire(file: IO[str], path: Path) -> None:
 
 def _holder(text: str) -> dict[str, Any]:
     try:
-        return json.loads(text)
+        holder = json.loads(text)
     except ValueError:
         return {}
+    return holder if isinstance(holder, dict) else {}
 
 
 def _orphaned(holder: dict[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from evoswarm.backend import Evaluation, Job
@@ -48,11 +49,17 @@ def _row(recipe: Path, pool: Pool) -> Row:
     data = read_json(recipe)
     if "terms" not in data:
         raise UserError(f"{recipe}: is no recipe (no `terms`); give the recipe.json of a run")
-    row = Row.from_list(data["terms"])
+    before = data.get("pool", {})
+    try:
+        row = Row.from_list(data["terms"])
+        finite = all(math.isfinite(coefficient) for _, coefficient in row.terms)
+    except (KeyError, TypeError, ValueError):
+        finite = False
+    if not finite or not isinstance(before, dict):
+        raise UserError(f"{recipe}: is a damaged recipe; copy the recipe.json of the run again")
     missing = [v.name for v, _ in row.terms if isinstance(v, ExpertVector) and v.name not in pool.names]
     if missing:
         raise UserError(f"{recipe}: needs expert {missing[0]}, the pool has {', '.join(pool.names)}")
-    before = data.get("pool", {})
     changed = [expert.name for expert in pool.experts if before.get(expert.name, expert.sha256) != expert.sha256]
     if changed:
         raise UserError(f"{recipe}: was made with another {changed[0]} (its content hash differs)")

@@ -17,13 +17,13 @@ from evoswarm.loop.checkpoint import restore_newest, save_checkpoint
 from evoswarm.loop.directory import RunDirectory, append_line, read_lines, to_line
 from evoswarm.loop.finish import finish
 from evoswarm.loop.inputs import Inputs
-from evoswarm.loop.outcomes import Journal, save_rows
+from evoswarm.loop.outcomes import Journal, on_record, save_rows
 from evoswarm.rows import Row
 from evoswarm.search import Search, make_search
 from evoswarm.search.base import Ask
 
 Event = dict[str, Any]
-"""{"kind": "message" | "progress" | "generation" | "finished", ...}"""
+"""{"kind": "message" | "warning" | "progress" | "generation", ...}"""
 
 
 @dataclass
@@ -36,6 +36,10 @@ class Hooks:
     def message(self, text: str) -> None:
         """A line for the user."""
         self.notify({"kind": "message", "text": text})
+
+    def warning(self, text: str) -> None:
+        """A line for the user that is said even to one who wants quiet."""
+        self.notify({"kind": "warning", "text": text})
 
 
 @dataclass
@@ -64,7 +68,7 @@ class Evolution:
         return finish(self.config, self.inputs, self.directory, self.backend, self.hooks, search)
 
     def _restore(self, search: Search) -> None:
-        for problem in restore_newest(self.directory, search):
+        for problem in restore_newest(self.directory, search, last=self._last_on_record()):
             self.hooks.message(problem)
         if search.generation >= 0:
             self.hooks.message(f"resuming after generation {search.generation}")
@@ -74,6 +78,15 @@ class Evolution:
                 self.directory.write_lines(path, kept)
         for record in read_lines(self.directory.generations)[-1:]:
             self.evaluations, self.examples = record["evaluations"], record["examples_scored"]
+
+    def _last_on_record(self) -> int:
+        """The generation up to which every line and every outcome is there; -1 if there is none."""
+        last = -1
+        for record in read_lines(self.directory.generations):
+            if record["generation"] != last + 1 or not on_record(self.directory, last + 1):
+                break
+            last += 1
+        return last
 
     def generation(self, search: Search) -> None:
         """Ask, measure and tell one generation, and write it down."""
@@ -135,6 +148,10 @@ class Evolution:
         errors = [found[job.key].error for job in jobs if found[job.key].error]
         if jobs and len(errors) == len(jobs):
             raise UserError(f"every evaluation of generation {ask.generation} failed; the first one: {errors[0]}")
+        if errors:
+            self.hooks.warning(
+                f"generation {ask.generation}: {len(errors)} of {len(jobs)} evaluations failed; the first: {errors[0]}"
+            )
         return [found[job.key] for job in jobs]
 
     def _rebase(self, search: Search) -> None:

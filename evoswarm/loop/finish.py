@@ -87,6 +87,10 @@ def _measure_finals(
         found[finalists[evaluation.job.key]] = evaluation
         hooks.notify({"kind": "progress", "generation": None, "phase": "test", "done": len(found), "of": len(jobs)})
     journal.close()
+    failed = [(name, evaluation.error) for (name, _), evaluation in found.items() if evaluation.error]
+    if failed:
+        name, reason = failed[0]
+        hooks.warning(f"{len(failed)} of {len(jobs)} evaluations of finalists failed; the first, of {name}: {reason}")
     return found
 
 

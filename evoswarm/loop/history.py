@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from evoswarm.config import RunConfig, load_config
@@ -15,8 +16,8 @@ from evoswarm.weights.pool import Pool, open_pool
 from evoswarm.weights.save import save_expert
 
 
-def run_config(run_dir: Path) -> RunConfig:
-    """The config of a run, wherever its directory has been moved to.
+def run_config(run_dir: Path, *, overrides: Sequence[str] = ()) -> RunConfig:
+    """The config of a run, wherever its directory has been moved to, and whatever it is called there.
 
     Raises:
         UserError: no run is there.
@@ -25,7 +26,8 @@ def run_config(run_dir: Path) -> RunConfig:
     if not directory.exists:
         raise UserError(f"{run_dir}: holds no run (no config.yaml); give a run directory")
     place = run_dir.resolve()
-    return load_config(directory.config, overrides=[f"output={place.parent}", f"name={place.name}"])
+    config = load_config(directory.config, overrides=overrides)
+    return config.model_copy(update={"output": place.parent, "name": place.name})
 
 
 def run_pool(config: RunConfig) -> Pool:
@@ -78,7 +80,18 @@ def save_position(run_dir: Path, row: Row, output: Path) -> None:
     Raises:
         UserError: the folder exists and is not empty.
     """
-    if output.exists() and any(output.iterdir()):
-        raise UserError(f"{output}: is not empty; choose another folder")
+    require_free(output)
     config = run_config(run_dir)
     save_expert(Materialiser(run_pool(config), root=run_dir), row, output, base=config.model)
+
+
+def require_free(output: Path) -> None:
+    """Refuse a folder that holds something.
+
+    Raises:
+        UserError: it is a file, or is not empty.
+    """
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output}: is a file; choose another folder")
+    if output.exists() and any(output.iterdir()):
+        raise UserError(f"{output}: is not empty; choose another folder")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from dataclasses import dataclass
 from importlib import metadata
@@ -12,6 +11,7 @@ from evoswarm.config import RunConfig, dump_config, load_config
 from evoswarm.errors import UserError
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.utility import Utility, make_utility
+from evoswarm.weights.expert import read_json
 from evoswarm.weights.pool import Pool, open_pool
 
 MAY_CHANGE = {"backend", "output", "name", "root"}
@@ -46,6 +46,9 @@ def read_inputs(config: RunConfig, *, check: bool = True) -> Inputs:
     """
     utility = make_utility(config.utility, root=config.root)
     pool = open_pool(config.pool, model=config.model, check=check)
+    unprintable = [name for name in pool.names if name.encode(errors="ignore").decode() != name]
+    if unprintable:
+        raise UserError(f"pool: the name of the expert folder {unprintable[0]!r} is not UTF-8; rename it")
     return Inputs(pool, utility, {"pool": pool.hashes, "data": utility.sha256})
 
 
@@ -56,7 +59,7 @@ def claim(directory: RunDirectory, config: RunConfig, identity: dict[str, Any], 
         directory: where the run lives.
         config: the run.
         identity: hashes of pool and data.
-        resume: "auto" goes on if there is something, "never" refuses to, "must" refuses a fresh start.
+        resume: "auto" or "must" goes on if there is something, "never" refuses to.
 
     Returns:
         Whether an earlier run goes on.
@@ -64,8 +67,6 @@ def claim(directory: RunDirectory, config: RunConfig, identity: dict[str, Any], 
     Raises:
         UserError: `resume` does not allow what is there, or config, pool or data differ from before.
     """
-    if resume == "must" and not directory.exists:
-        raise UserError(f"{directory.path}: nothing to resume here; start with `evoswarm run`")
     if resume == "never" and directory.exists:
         raise UserError(f"{directory.path}: holds a run already; use --resume auto, another `name`, or remove it")
     if directory.exists:
@@ -97,7 +98,10 @@ def _same_config(directory: RunDirectory, config: RunConfig) -> None:
 def _same_identity(directory: RunDirectory, identity: dict[str, Any]) -> None:
     if not directory.inputs.exists():
         return
-    before = json.loads(directory.inputs.read_text(encoding="utf-8"))
+    try:
+        before = {"pool": {}, "data": ""} | read_json(directory.inputs)
+    except UserError as error:
+        raise UserError(f"{error}; restore it, or remove it if pool and data are what they were") from None
     changed = [name for name, value in identity["pool"].items() if before["pool"].get(name) != value]
     if changed or set(before["pool"]) != set(identity["pool"]):
         what = f"expert {changed[0]}" if changed else "the list of experts"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from evoswarm.backend import Backend, Evaluation, Job
@@ -36,7 +36,10 @@ class Journal:
         self._directory = directory
         self.path = outcome_path(directory, name)
         self._partial = directory.outcomes / f"{name}.partial.jsonl"
-        known = read_lines(self.path) + read_lines(self._partial)
+        unfinished = read_lines(self._partial)
+        if self._partial.exists():
+            directory.write_lines(self._partial, unfinished)  # a line after a torn one would be lost
+        known = read_lines(self.path) + unfinished
         self._records = {_key(record): record for record in known}
         self._lines = {_key(record): to_line(record) for record in known}
         self._asked: list[Key] = []
@@ -113,6 +116,15 @@ def read_rows(directory: RunDirectory, generation: int) -> tuple[list[BasisVecto
     with safe_open(rows_path(directory, generation), framework="numpy") as file:
         basis = [basis_from_dict(entry) for entry in json.loads(file.metadata()["basis"])]
         return basis, file.get_tensor("rows")
+
+
+def on_record(directory: RunDirectory, generation: int) -> bool:
+    """Whether the outcomes of a finished generation and their rows are all there."""
+    try:
+        _, rows = read_rows(directory, generation)
+    except (OSError, SafetensorError):
+        return False
+    return len(rows) == len(read_lines(outcome_path(directory, f"gen_{generation:04}")))
 
 
 def _key(record: Record) -> Key:

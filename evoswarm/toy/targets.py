@@ -1,4 +1,4 @@
-"""The target tasks: mixtures and extensions of skills that no single expert serves, in the Model Swarms JSON format."""
+"""The target tasks: mixtures of skills that no single expert serves, in the Model Swarms JSON format."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from evoswarm.toy.skills import FACTS, LONGER, SKILLS, Example, draw
+from evoswarm.toy.skills import FACTS, SKILLS, Example, draw
 
 VALIDATION, TEST = 200, 1000
 LETTERED = "ABCD"
@@ -15,14 +15,14 @@ LETTERED = "ABCD"
 
 @dataclass(frozen=True)
 class Target:
-    """Shares of skills or of their longer forms, and whether a question comes with four options."""
+    """Shares of skills, and whether a question comes with four options."""
 
     shares: Mapping[str, float]
     multiple_choice: bool = False
 
 
 TARGETS: dict[str, Target] = {
-    "trio": Target({"rev": 1, "max": 1, "cnt": 1}),
+    "trio": Target({"rev": 1, "add": 1, "max": 1}),
     "letters": Target({"rev": 1, "sort": 1, "next": 1, "rot": 1}),
     "people": Target({"eats": 1, "home": 1, "work": 1}, multiple_choice=True),
     "office": Target({"sort": 4, "work": 3, "next": 2, "add": 1}),
@@ -39,11 +39,10 @@ def counts(shares: Mapping[str, float], number: int) -> dict[str, int]:
 
 
 def distinct(name: str, number: int, rng: random.Random) -> list[Example]:
-    """`number` different questions of one skill or its longer form, from the held-out side."""
-    skill = SKILLS.get(name) or LONGER[name]
+    """`number` different questions of one skill, from the held-out side."""
     found: dict[str, Example] = {}
     while len(found) < number:
-        example = draw(skill, rng, 1, evaluation=True)[0]
+        example = draw(SKILLS[name], rng, 1, evaluation=True)[0]
         found.setdefault(example.question, example)
     return list(found.values())
 

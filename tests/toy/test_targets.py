@@ -30,8 +30,7 @@ def test_both_splits_mix_the_skills_in_the_same_shares(name: str) -> None:
     target = make_target(name, seed=0)
     for split in ("dev", "test"):
         found = Counter(record["domain"] for record in target[split])
-        shares = {key.removeprefix("long "): share for key, share in TARGETS[name].shares.items()}
-        wanted = counts(shares, len(target[split]))
+        wanted = counts(TARGETS[name].shares, len(target[split]))
         assert set(found) == set(wanted)
         assert all(abs(found[domain] - wanted[domain]) <= 1 for domain in wanted)
 

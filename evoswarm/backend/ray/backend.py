@@ -79,7 +79,8 @@ class RayBackend:
 
     def _wait_until_up(self, seconds: float, message: Callable[[str], None]) -> None:
         waiting = [actor.ready.remote() for actor in [*self._scorers, *self._particles]]
-        total, deadline = len(waiting), time.monotonic() + max(seconds, 60)
+        seconds = max(seconds, 60)
+        total, deadline = len(waiting), time.monotonic() + seconds
         while waiting:
             done, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=2)
             for ref in done:
@@ -208,12 +209,10 @@ def _get(ref: Any) -> Any:
     except RayError as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
-        raise UserError(_start_error(error)) from None
-
-
-def _start_error(error: RayError) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if "UserError:" in line]
-    return lines[-1].split("UserError:", 1)[1].strip() if lines else f"an actor was lost: {describe(error)}"
+        lines = [line.strip() for line in str(error).splitlines() if "UserError:" in line]
+        if lines:  # raised while the actor was starting
+            raise UserError(lines[-1].split("UserError:", 1)[1].strip()) from None
+        raise ClusterError(f"an actor was lost ({describe(error)}); resume with --resume auto") from None
 
 
 def _wait_for_resources(config: RunConfig, message: Callable[[str], None], stop: Callable[[], bool]) -> Placement:

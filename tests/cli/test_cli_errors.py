@@ -1,0 +1,99 @@
+"""Wrong arguments and odd places are one line, never a traceback; standard output is for results alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from echo import make_world
+from rich.console import Console
+
+from evoswarm.cli import main, progress
+from evoswarm.cli.tables import result_table
+
+
+@pytest.fixture
+def evoswarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    """Runs the command line in this process, in a folder with a world: exit status, output, errors."""
+    make_world(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["evoswarm", *arguments])
+        monkeypatch.setattr(progress, "console", Console(stderr=True, highlight=False))
+        with pytest.raises(SystemExit) as ended:
+            main.main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return call
+
+
+def test_resume_of_a_renamed_run_goes_on_there_and_not_in_the_run_of_its_old_name(evoswarm, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    evoswarm("run", "it.yaml")
+    shutil.copytree("runs/echo", "runs/2026")
+    status, out, _ = evoswarm("resume", "runs/2026", "--set", "search.max_generations=5", "--json")
+    assert status == 0 and json.loads(out)["run_dir"] == str(tmp_path / "runs/2026")
+    assert Path("runs/2026/checkpoints/gen_0005.safetensors").exists()
+    assert not Path("runs/echo/checkpoints/gen_0005.safetensors").exists()
+    shutil.copytree("runs/echo", "runs/a copy")
+    status, _, err = evoswarm("resume", "runs/a copy")
+    assert status == 2 and "name: string should match" in err
+    assert "holds no run" in evoswarm("resume", "nothing")[2]
+
+
+@pytest.mark.parametrize("command", ["export", "materialize"])
+@pytest.mark.parametrize("output", ["it.yaml", "it.yaml/below", "/proc/none"])
+def test_an_output_that_cannot_be_written_is_one_line(evoswarm, command: str, output: str) -> None:  # type: ignore[no-untyped-def]
+    evoswarm("run", "it.yaml", "--set", "search.max_generations=0")
+    status, out, err = evoswarm(command, "runs/echo", "-o", output)
+    assert status == 2 and not out
+    assert len(err.splitlines()) == 1 and err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"terms": 5},
+        {"terms": [{}]},
+        {"terms": [{"kind": "x", "coefficient": 1}]},
+        {"terms": [{"kind": "expert", "name": "e0", "coefficient": "x"}]},
+        {"terms": [{"kind": "expert", "name": "e0", "coefficient": float("inf")}]},
+        {"terms": [], "pool": 5},
+    ],
+)
+def test_a_damaged_recipe_is_one_line(evoswarm, tmp_path: Path, change: dict[str, object]) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "r.json").write_text(json.dumps(change))
+    assert evoswarm("evaluate", "it.yaml", "--recipe", "r.json") == (
+        2,
+        "",
+        "error: r.json: is a damaged recipe; copy the recipe.json of the run again\n",
+    )
+
+
+@pytest.mark.parametrize("command", [("evaluate", "it.yaml", "--base"), ("validate", "it.yaml"), ("run", "it.yaml")])
+def test_what_a_utility_prints_does_not_spoil_the_json(evoswarm, tmp_path: Path, command: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
+    module = f"noisy_{command[0]}"
+    (tmp_path / f"{module}.py").write_text("print('hello')\ndef judge(e, r):\n    print('judging')\n    return 1.0\n")
+    utility = f"utility={{type: custom, function: '{module}:judge', data: echo.json}}"
+    _, out, err = evoswarm(*command, "--json", "--set", utility)
+    assert json.loads(out) and "hello" in err
+
+
+def test_text_of_files_is_never_markup(evoswarm, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    data = tmp_path / "a[/b]"
+    data.mkdir(parents=True)
+    records = [{"id": 1, "question": "say w1", "answer": "w1"}] * 2
+    (data / "d.json").write_text(json.dumps({"dev": records, "test": records}))
+    status, _, err = evoswarm("validate", "it.yaml", "--set", "utility.data='a[/b]/d.json'")
+    assert status == 0 and "a[/b]/d.json: dev: 1 of 2 ids repeat" in err
+
+
+def test_no_figure_of_the_result_is_cut_in_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    line = {"test": 0.123, "validation": 0.456, "recipe": {"e": 1.0}}
+    summary = {key: line for key in ("base", "initial", "best", "ensemble")} | {"seconds": {"total": 99999.0}}
+    result_table({"random_search": summary | {"run_dir": "runs/x"}})
+    out = capsys.readouterr().out
+    assert out.count("0.123 (0.456)") == 4 and "random_search" in out and "99999" in out

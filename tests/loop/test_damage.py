@@ -1,0 +1,137 @@
+"""Run directories that were damaged, moved or renamed: the run goes on to the same bytes, or one line says why not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from echo import echo_config, make_world, result_bytes
+
+import evoswarm
+from evoswarm.errors import Stopped, UserError
+from evoswarm.loop.directory import RunDirectory, read_lines, to_line
+from evoswarm.loop.evolution import Hooks
+from evoswarm.loop.history import position, run_config
+
+
+def spoil_line(path: Path, number: int) -> None:
+    lines = path.read_text().splitlines(keepends=True)
+    lines[number] = "garbage\n"
+    path.write_text("".join(lines))
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "summary is no JSON": lambda run: (run / "summary.json").write_text("{"),
+    "summary is empty": lambda run: (run / "summary.json").write_text("{}"),
+    "winner is gone": lambda run: shutil.rmtree(run / "best"),
+    "recipe is gone": lambda run: (run / "recipe.json").unlink(),
+    "a generation's line": lambda run: spoil_line(run / "generations.jsonl", 2),
+    "every generation's line": lambda run: (run / "generations.jsonl").unlink(),
+    "an outcome": lambda run: spoil_line(run / "outcomes/gen_0002.jsonl", 1),
+    "an outcome of another type": lambda run: (run / "outcomes/gen_0002.jsonl").write_text("[]\n"),
+    "the rows": lambda run: (run / "outcomes/gen_0001.rows.safetensors").write_bytes(b"no rows"),
+    "the outcomes": lambda run: [path.unlink() for path in (run / "outcomes").glob("gen_*")],
+    "the final outcomes": lambda run: (run / "outcomes/final.jsonl").write_text("[]\n"),
+    "every checkpoint": lambda run: shutil.rmtree(run / "checkpoints"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_damaged_run_is_mended_to_the_bytes_of_a_whole_one(tmp_path: Path, case: str) -> None:
+    config = echo_config(tmp_path)
+    evoswarm.run(config)
+    whole = result_bytes(config.run_dir)
+    if not case.startswith(("summary", "winner", "recipe")):
+        (config.run_dir / "summary.json").unlink()
+    DAMAGE[case](config.run_dir)
+    said: list[str] = []
+    evoswarm.run(config, hooks=Hooks(notify=lambda event: said.append(event.get("text", ""))))
+    assert result_bytes(config.run_dir) == whole
+    assert any("missing or damaged, going back" in text for text in said) == case.startswith(
+        ("a generation", "every gen", "an outcome", "the rows", "the outcomes")
+    )
+
+
+def test_damaged_inputs_are_one_line_that_says_what_to_do(tmp_path: Path) -> None:
+    config = echo_config(tmp_path)
+    evoswarm.run(config)
+    (config.run_dir / "inputs.json").write_text("{")
+    with pytest.raises(UserError, match="inputs.json: is not valid JSON .* restore it, or remove it"):
+        evoswarm.run(config)
+
+
+def test_what_is_measured_after_a_torn_line_is_not_lost_in_the_next_crash(tmp_path: Path) -> None:
+    config = echo_config(tmp_path)
+    partial = config.run_dir / "outcomes/gen_0000.partial.jsonl"
+    for count in (2, 4):
+        with pytest.raises(Stopped):
+            evoswarm.run(config, hooks=Hooks(stop=lambda count=count: len(read_lines(partial)) >= count))  # type: ignore[misc]
+        partial.write_bytes(partial.read_bytes() + b'{"torn": ')
+    assert len(read_lines(partial)) == 4
+
+
+@pytest.mark.parametrize("name", ["2026", "2026-11-20", "true", "a copy (1)", "ünï"])
+def test_a_run_is_read_wherever_it_was_moved_and_whatever_it_is_called(tmp_path: Path, name: str) -> None:
+    config = echo_config(tmp_path, "search.max_generations=1")
+    evoswarm.run(config)
+    moved = tmp_path / "else: where #1" / name
+    moved.parent.mkdir()
+    config.run_dir.rename(moved)
+    assert run_config(moved).run_dir == moved
+    assert position(moved).experts
+
+
+def test_a_refused_run_leaves_no_directory(tmp_path: Path) -> None:
+    config = echo_config(tmp_path)
+    with pytest.raises(UserError, match="nothing to resume"):
+        evoswarm.run(config, resume="must")
+    shutil.rmtree(tmp_path / "experts")
+    with pytest.raises(UserError, match="pool"):
+        evoswarm.run(config)
+    assert not config.run_dir.exists()
+
+
+def test_failed_evaluations_are_said_aloud(tmp_path: Path) -> None:
+    make_world(tmp_path)
+    body = (
+        "from collections import Counter\n"
+        "calls = Counter()\n"
+        "def judge(example, response):\n"
+        "    calls[example['id']] += 1\n"
+        "    if calls[example['id']] < 5 or example['id'] == '1000':\n"
+        "        raise RuntimeError('cannot judge')\n"
+        "    return 1.0\n"
+    )
+    (tmp_path / "said_aloud.py").write_text(body)
+    config = echo_config(tmp_path, "utility={type: custom, function: 'said_aloud:judge', data: echo.json}")
+    said: list[str] = []
+    summary = evoswarm.run(
+        config, hooks=Hooks(notify=lambda e: said.append(e["text"]) if e["kind"] == "warning" else 0)
+    )
+    assert "4 of 6 evaluations failed; the first: 100 of 100 examples failed" in said[0]
+    assert "evaluations of finalists failed; the first, of base: 60 of 60 examples failed" in said[1]
+    assert summary["best"]["test"] is None
+
+
+def test_half_a_surrogate_pair_is_written_and_read_again(tmp_path: Path) -> None:
+    record = {"error": "cannot read \ud800", "name": "ü"}
+    RunDirectory(tmp_path).write_lines(tmp_path / "lines.jsonl", [record])
+    assert read_lines(tmp_path / "lines.jsonl") == [record]
+    assert to_line({"name": "ü"}) == '{"name": "ü"}\n'
+
+
+def test_an_expert_folder_whose_name_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    config = echo_config(tmp_path)
+    (tmp_path / "experts/e3").rename(tmp_path / "experts/caf\udce9")
+    with pytest.raises(UserError, match="not UTF-8; rename it"):
+        evoswarm.run(config)
+
+
+def test_a_run_without_patience_is_read_again(tmp_path: Path) -> None:
+    config = echo_config(tmp_path, "search.patience=null")
+    first = evoswarm.run(config)
+    assert evoswarm.run(config) == first
+    assert json.loads((config.run_dir / "summary.json").read_text()) == first
