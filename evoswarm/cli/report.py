@@ -33,6 +33,9 @@ def export(run_dir: RunDir, output: Output) -> None:
     require_free(output)
     shutil.copytree(directory.best, output, dirs_exist_ok=True)
     shutil.copy(directory.recipe, output / "recipe.json")
+    # The recipe may name noise that re-basing has saved; its paths are relative to the recipe.
+    if directory.basis.is_dir():
+        shutil.copytree(directory.basis, output / directory.basis.name)
     print(output)
 
 

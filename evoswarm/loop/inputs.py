@@ -16,8 +16,8 @@ from evoswarm.weights.pool import Pool, open_pool
 
 MAY_CHANGE = {"backend", "output", "name", "root"}
 """What a resumed run may have otherwise than before: where it runs, not what it computes."""
-MAY_CHANGE_IN_SEARCH = {"max_generations", "patience"}
-"""A finished run can be resumed to go on for longer."""
+MAY_CHANGE_IN_SEARCH = {"max_generations"}
+"""A finished run can be resumed to go on for longer. (Patience would change restarts, and with them every move.)"""
 
 
 @dataclass

@@ -40,7 +40,7 @@ class CustomUtility(TaskUtility[Custom]):
         name = self.config.function
         try:
             value = _plain(self._function(copy.deepcopy(self.example(split, index)), response))
-        except Exception as error:  # whatever the user's code raises is this example's failure, not the run's
+        except (Exception, SystemExit) as error:  # the user's code may raise anything: the example fails, not the run
             return Outcome(None, None, f"{name} raised {type(error).__name__}: {one_line(error)}")
         if not isinstance(value, numbers.Real):
             return Outcome(None, None, f"{name} returned {type(value).__name__}, not a number")

@@ -48,7 +48,7 @@ def test_no_actor_is_left_after_success_failure_and_stop(tmp_path: Path, cluster
 
 def test_a_base_model_that_cannot_be_loaded_is_one_clear_line(tmp_path: Path, cluster: None) -> None:
     make_world(tmp_path)
-    with pytest.raises(UserError, match="the tokenizer cannot be loaded") as caught:
+    with pytest.raises(UserError, match="no such folder; give the base model's folder") as caught:
         evoswarm.run(echo_config(tmp_path, *RAY, f"model={tmp_path / 'nothing'}", "engine={type: transformers}"))
     assert "\n" not in str(caught.value)
 
