@@ -21,7 +21,7 @@ ALGORITHMS = {
 
 
 def demo(
-    target: Annotated[str, typer.Option(help="Target task of the toy world.")] = "",
+    target: Annotated[str, typer.Option(help="Target task of the toy world.")] = "office",
     output: Annotated[Path, typer.Option(help="Folder of the run directories.")] = Path("runs"),
     backend: Annotated[str, typer.Option(help="ray or local.")] = "ray",
     resume: Annotated[Resume, typer.Option(help="Go on with runs of an earlier demo, or refuse to.")] = Resume.auto,
@@ -35,7 +35,6 @@ def demo(
     from evoswarm.toy.config import target_config
     from evoswarm.toy.targets import TARGETS
 
-    target = target or next(iter(TARGETS))
     if target not in TARGETS:
         raise UserError(f"--target {target}: choose one of {', '.join(TARGETS)}")
     summaries: dict[str, dict[str, Any]] = {}

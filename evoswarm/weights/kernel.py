@@ -71,16 +71,16 @@ def compiled() -> Combine:
 
     @njit(signature, nogil=True, error_model="numpy", boundscheck=False)
     def combine(parts, coefficients, out):  # type: ignore[no-untyped-def]
-        block = 1024
-        for start in range(0, parts.shape[1], block):
-            stop = min(parts.shape[1], start + block)
-            for r in range(coefficients.shape[0]):
+        block = 2048
+        for r in range(coefficients.shape[0]):
+            terms = np.flatnonzero(coefficients[r])
+            values = coefficients[r][terms]
+            if terms.size == 0:
+                out[r] = 0
+                continue
+            for start in range(0, parts.shape[1], block):
+                stop = min(parts.shape[1], start + block)
                 total = out[r, start:stop]
-                terms = np.flatnonzero(coefficients[r])
-                if terms.size == 0:
-                    total[:] = 0
-                    continue
-                values = coefficients[r][terms]
                 set_one(total, parts[terms[0], start:stop], values[0])
                 k = 1
                 while k + 4 <= terms.size:
