@@ -17,13 +17,17 @@ Key = tuple[int, str, int, Split]
 
 @dataclass(frozen=True)
 class Job:
-    """One row to measure on one split; `row` None is the base model as it is."""
+    """One row to measure on one split; `row` None is the base model as it is.
+
+    `texts`: every prediction is wanted, not only the scores.
+    """
 
     generation: int
     phase: str
     particle: int
     row: Row | None
     split: Split = "validation"
+    texts: bool = False
 
     @property
     def key(self) -> Key:

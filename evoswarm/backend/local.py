@@ -70,7 +70,7 @@ class LocalBackend:
         try:
             self.seconds.moving += worker.install(job.key, weights)
             for number, indices in enumerate(cut.indices):
-                outcomes, seconds = worker.score(job.split, number)
+                outcomes, seconds = worker.score(job.split, number, texts=job.texts)
                 assembly.add(indices, outcomes)
                 self.seconds.scoring += seconds
         except UserError:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from evoswarm.config import RunConfig
 from evoswarm.engine import answer, make_engine
-from evoswarm.utility import Outcome, Request, Response, Split, Utility, make_utility, slices
+from evoswarm.utility import Beginning, Outcome, Request, Split, Utility, make_utility, slices
 from evoswarm.weights.pool import Pool
 
 _NOTHING = object()
+_WRONG = Outcome(0.0, None)
 
 
 class Worker:
@@ -26,7 +27,7 @@ class Worker:
             UserError: either cannot be loaded.
         """
         self.utility = utility or make_utility(config.utility, root=config.root)
-        self._batch_size = config.engine.batch_size
+        self._batch_size, self._verify = config.engine.batch_size, config.engine.verify
         adapter = pool.experts[0].config if pool.kind == "adapter" else None
         self._engine = make_engine(config.engine, model=config.model, adapter=adapter)
         self._installed: object = _NOTHING
@@ -49,13 +50,25 @@ class Worker:
         self._installed = key
         return time.perf_counter() - start
 
-    def score(self, split: Split, number: int) -> tuple[list[Outcome], float]:
-        """Outcomes of slice `number`, in the order of its indices, and the seconds it took."""
+    def score(self, split: Split, number: int, *, texts: bool = False) -> tuple[list[Outcome], float]:
+        """Outcomes of slice `number`, in the order of its indices, and the seconds it took.
+
+        Without `texts` only the scores are wanted: an answer that cannot be right any more is not generated to its end,
+        and has no prediction.
+        """
         start = time.perf_counter()
         cut = self.slices(split)
         indices = cut.indices[number]
-        responses: Sequence[Response] = answer(self._engine, [cut.requests[i] for i in indices])
-        outcomes = [self.utility.outcome(split, i, reply) for i, reply in zip(indices, responses, strict=True)]
+
+        def ruled_out(position: int, beginning: str) -> bool:
+            return self.utility.ruled_out(split, indices[position], beginning)
+
+        verify = self._verify and not texts
+        responses = answer(self._engine, [cut.requests[i] for i in indices], ruled_out=ruled_out if verify else None)
+        outcomes = [
+            _WRONG if isinstance(reply, Beginning) else self.utility.outcome(split, i, reply)
+            for i, reply in zip(indices, responses, strict=True)
+        ]
         return outcomes, time.perf_counter() - start
 
 

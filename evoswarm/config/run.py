@@ -25,12 +25,20 @@ class Pool(Section):
     """Read every value once before the start to find NaN and infinities."""
 
 
-class TransformersEngine(Section):
+class Engine(Section):
+    """What every engine has."""
+
+    batch_size: int = Field(64, ge=1)
+    """Examples per slice. Slices are fixed and sorted by length, so a utility never depends on who shares the batch."""
+    verify: bool = True
+    """Let one forward pass tell whether a greedy answer is the reference, where that decides the score. Search then
+    keeps no text of answers that are wrong; the finalists' answers are always generated whole."""
+
+
+class TransformersEngine(Engine):
     """Hugging Face transformers, on CPU or GPU."""
 
     type: Literal["transformers"] = "transformers"
-    batch_size: int = Field(64, ge=1)
-    """Examples per slice. Slices are fixed and sorted by length, so a utility never depends on who shares the batch."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Data type of the base model; auto: as saved."""
     device: str | None = None
@@ -41,12 +49,10 @@ class TransformersEngine(Section):
     """Run Python code that comes with the model. Off unless you trust its author."""
 
 
-class FakeEngine(Section):
+class FakeEngine(Engine):
     """Deterministic stand-in that hashes prompt and weights; for tests and for measuring the loop itself."""
 
     type: Literal["fake"] = "fake"
-    batch_size: int = Field(64, ge=1)
-    """Examples per slice."""
     delay: NonNegative = 0
     """Seconds that a slice takes."""
 

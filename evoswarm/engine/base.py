@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from evoswarm.utility.types import Choose, Generate, OptionScore, Prompt, Request
+from evoswarm.utility.types import Beginning, Choose, Generate, OptionScore, Prompt, Request, Response
 
 
 class Engine(Protocol):
@@ -28,6 +28,16 @@ class Engine(Protocol):
         """Greedy continuation of each prompt, up to the end-of-sequence token, cut at the first of `stop`."""
         ...
 
+    def verify(
+        self, prompts: Sequence[Prompt], drafts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str] = ()
+    ) -> list[str | Beginning]:
+        """What `generate` would return, or only its beginning where that departs from the draft.
+
+        One forward pass: greedy decoding yields the draft if and only if each of its tokens is the most likely one
+        after those before it. An engine that cannot do this returns what it generates.
+        """
+        ...
+
     def loglikelihood(
         self, prompts: Sequence[Prompt], options: Sequence[Sequence[str]]
     ) -> list[tuple[OptionScore, ...]]:
@@ -35,16 +45,41 @@ class Engine(Protocol):
         ...
 
 
-def answer(engine: Engine, requests: Sequence[Request]) -> list[str] | list[tuple[OptionScore, ...]]:
-    """The engine's responses to one slice of requests of one kind."""
-    first = requests[0]
-    if isinstance(first, Choose):
+def answer(
+    engine: Engine, requests: Sequence[Request], *, ruled_out: Callable[[int, str], bool] | None = None
+) -> list[Response | Beginning]:
+    """The engine's responses to one slice of requests of one kind.
+
+    Args:
+        engine: what answers.
+        requests: the requests.
+        ruled_out: whether the answer to the request at this position is wrong if it begins so. Given, drafts are
+            verified, and of answers that are wrong the beginning may come back. None: whole answers.
+    """
+    if isinstance(requests[0], Choose):
         chosen = [request for request in requests if isinstance(request, Choose)]
-        return engine.loglikelihood([r.prompt for r in chosen], [r.options for r in chosen])
-    generated = [request for request in requests if isinstance(request, Generate)]
-    texts: dict[int, str] = {}
-    for settings in dict.fromkeys((r.max_new_tokens, r.stop) for r in generated):
-        same = [i for i, r in enumerate(generated) if (r.max_new_tokens, r.stop) == settings]
-        replies = engine.generate([generated[i].prompt for i in same], max_new_tokens=settings[0], stop=settings[1])
-        texts |= dict(zip(same, replies, strict=True))
-    return [texts[i] for i in range(len(generated))]
+        return list(engine.loglikelihood([r.prompt for r in chosen], [r.options for r in chosen]))
+    open_ = {i: request for i, request in enumerate(requests) if isinstance(request, Generate)}
+    found: dict[int, Response | Beginning] = {}
+    if ruled_out is not None:
+        for same in _alike({i: request for i, request in open_.items() if request.draft is not None}):
+            prompts, drafts = [r.prompt for r in same.values()], [r.draft or "" for r in same.values()]
+            first = next(iter(same.values()))
+            replies = engine.verify(prompts, drafts, max_new_tokens=first.max_new_tokens, stop=first.stop)
+            for i, reply in zip(same, replies, strict=True):
+                if isinstance(reply, str) or ruled_out(i, reply.text):
+                    found[i] = reply
+    for same in _alike({i: request for i, request in open_.items() if i not in found}):
+        first = next(iter(same.values()))
+        prompts = [r.prompt for r in same.values()]
+        texts = engine.generate(prompts, max_new_tokens=first.max_new_tokens, stop=first.stop)
+        found |= zip(same, texts, strict=True)
+    return [found[i] for i in range(len(requests))]
+
+
+def _alike(requests: Mapping[int, Generate]) -> list[dict[int, Generate]]:
+    """The requests in groups of the same settings."""
+    groups: dict[tuple[int, tuple[str, ...]], dict[int, Generate]] = {}
+    for i, request in requests.items():
+        groups.setdefault((request.max_new_tokens, request.stop), {})[i] = request
+    return list(groups.values())

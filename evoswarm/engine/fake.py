@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from evoswarm.utility.types import OptionScore, Prompt
+from evoswarm.utility.types import Beginning, OptionScore, Prompt
 
 
 class EchoEngine:
@@ -34,6 +34,12 @@ class EchoEngine:
         """The last word, or a question mark."""
         time.sleep(self._delay)
         return [_text(prompt).split()[-1] if self._knows(prompt) else "?" for prompt in prompts]
+
+    def verify(
+        self, prompts: Sequence[Prompt], drafts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str] = ()
+    ) -> list[str | Beginning]:
+        """What it generates."""
+        return list(self.generate(prompts, max_new_tokens=max_new_tokens, stop=stop))
 
     def loglikelihood(
         self, prompts: Sequence[Prompt], options: Sequence[Sequence[str]]

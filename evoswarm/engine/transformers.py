@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -11,14 +12,17 @@ import numpy as np
 import torch
 from jinja2 import TemplateError
 from transformers import GenerationConfig
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from evoswarm.config.run import TransformersEngine
 from evoswarm.engine.install import Installer
 from evoswarm.engine.load import end_tokens, first_line, load_model, load_tokenizer
 from evoswarm.errors import UserError
-from evoswarm.utility.types import Message, OptionScore, Prompt
+from evoswarm.utility.types import Beginning, Message, OptionScore, Prompt
 
 Ids = tuple[int, ...]
+Pairs = list[tuple[Ids, Ids]]
+"""(prompt, option) of each option of one request"""
 
 
 class HfEngine:
@@ -44,6 +48,9 @@ class HfEngine:
         self.model.generation_config = GenerationConfig()
         self._positions = "position_ids" in inspect.signature(self.model.forward).parameters
         self._longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        # Caches that forget (sliding windows) or that sum up (linear attention) are not continued in several ways.
+        layers = DynamicCache(config=self.model.config).layers
+        self._branches = self._positions and all(type(layer) is DynamicLayer for layer in layers)
         self._start = (next(i for i in (self.tokenizer.bos_token_id, *self._end, 0) if i is not None),)
         self._installer = Installer(self.model, adapter)
         # The same slices come back for every particle: their token ids are kept.
@@ -64,10 +71,33 @@ class HfEngine:
             eos_token_id=self._end or None,
         )
         output = self.model.generate(**inputs, generation_config=settings)
-        texts = self.tokenizer.batch_decode(
-            output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return [_cut(text, stop) for text in texts]
+        return [_cut(text, stop) for text in self._decode(output[:, inputs["input_ids"].shape[1] :])]
+
+    @torch.inference_mode()
+    def verify(
+        self, prompts: Sequence[Prompt], drafts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str] = ()
+    ) -> list[str | Beginning]:
+        """See `Engine.verify`. A draft whose first token would merge with the prompt is verified as far as nothing."""
+        pairs = []
+        for prompt, draft in zip(prompts, drafts, strict=True):
+            context, whole = self._encode(prompt) or self._start, self._encode(prompt, draft)
+            apart = whole[: len(context)] == context
+            pairs.append((context, whole[len(context) :][: max_new_tokens - 1] if apart else ()))
+        inputs = self._batch([context + draft for context, draft in pairs])
+        longest = max(len(draft) for _, draft in pairs)
+        greedy = self._forward(inputs, keep=longest + 1).logits.argmax(-1).tolist()
+        replies: list[str | Beginning] = []
+        for (_, wanted), row in zip(pairs, greedy, strict=True):
+            chosen = row[-len(wanted) - 1 :]
+            agreed = next((i for i, token in enumerate(wanted) if token != chosen[i]), len(wanted))
+            replies.append(self._reply(chosen[: agreed + 1], max_new_tokens=max_new_tokens, stop=stop))
+        return replies
+
+    def _reply(self, tokens: list[int], *, max_new_tokens: int, stop: Sequence[str]) -> str | Beginning:
+        """The first tokens of a greedy answer as text: the whole answer where it ends with them."""
+        text = self._decode([tokens])[0]
+        ended = tokens[-1] in self._end or len(tokens) == max_new_tokens or _cut(text, stop) != text
+        return _cut(text, stop) if ended else Beginning(text)
 
     @torch.inference_mode()
     def loglikelihood(
@@ -76,9 +106,11 @@ class HfEngine:
         """See `Engine.loglikelihood`.
 
         Prompt and option are tokenised together, as lm-eval does. Options of one token that follow the same prompt
-        are read off one forward pass.
+        are read off one forward pass; for longer ones the prompt is computed once.
         """
         pairs = [[self._encode_pair(p, option) for option in row] for p, row in zip(prompts, options, strict=True)]
+        if self._branches and _share_prompts(pairs):
+            return [scores for part in _parts(pairs, self.batch_size) for scores in self._branch(part)]
         wanted: dict[Ids, list[Ids]] = {}
         for context, option in (pair for row in pairs for pair in row):
             wanted.setdefault(context + option[:-1], []).append(option)
@@ -91,10 +123,7 @@ class HfEngine:
     def _score(self, batch: dict[Ids, list[Ids]]) -> dict[tuple[Ids, Ids], float]:
         """Log-probability of each option that ends each input, keyed by (input, option)."""
         longest = max(len(option) for options in batch.values() for option in options)
-        inputs = self._batch(list(batch))
-        if self._positions:  # models with absolute positions must not count the padding; `generate` does this itself
-            inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-        logits = self.model(**inputs, logits_to_keep=longest).logits
+        logits = self._forward(self._batch(list(batch)), keep=longest).logits
         keys, sums = [], []
         for (ids, options), row in zip(batch.items(), logits, strict=True):
             logprobs = torch.log_softmax(row.float(), dim=-1)
@@ -104,12 +133,44 @@ class HfEngine:
                 sums.append(logprobs[-len(option) :].gather(1, tokens).sum())
         return dict(zip(keys, torch.stack(sums).tolist(), strict=True))
 
-    def _batch(self, rows: Sequence[Ids]) -> dict[str, torch.Tensor]:
+    def _branch(self, pairs: Sequence[Pairs]) -> list[tuple[OptionScore, ...]]:
+        """Scores of options of several tokens: the prompts' keys and values are computed once, then repeated."""
+        contexts = [row[0][0] for row in pairs]
+        options = [option for row in pairs for _, option in row]
+        owners = torch.tensor([i for i, row in enumerate(pairs) for _ in row], device=self.model.device)
+        width = max(len(option) for option in options)
+        prompts = self._batch(contexts, room=width - 1)
+        first = self._forward(prompts, keep=1, use_cache=True)
+        logprobs = torch.log_softmax(first.logits[owners].float(), dim=-1)
+        # Padding on the right, which nothing after it can see.
+        tokens = torch.tensor([option + (0,) * (width - len(option)) for option in options], device=owners.device)
+        if width > 1:
+            first.past_key_values.batch_select_indices(owners)
+            mask = torch.cat([prompts["attention_mask"][owners], torch.ones_like(tokens[:, 1:])], dim=-1)
+            inputs = {"input_ids": tokens[:, :-1], "attention_mask": mask, "past_key_values": first.past_key_values}
+            rest = self._forward(inputs, keep=width - 1)
+            logprobs = torch.cat([logprobs, torch.log_softmax(rest.logits.float(), dim=-1)], dim=1)
+        each = logprobs.gather(2, tokens[:, :, None])[:, :, 0].tolist()
+        scores = iter(OptionScore(math.fsum(row[: len(o)]), len(o)) for row, o in zip(each, options, strict=True))
+        return [tuple(next(scores) for _ in row) for row in pairs]
+
+    def _forward(self, inputs: dict[str, Any], *, keep: int, use_cache: bool = False) -> Any:
+        """The model's output with the logits [B, keep, vocabulary] of the last positions."""
+        if self._positions:  # models with absolute positions must not count the padding; `generate` does this itself
+            positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+            inputs = inputs | {"position_ids": positions[:, -inputs["input_ids"].shape[1] :]}
+        return self.model(**inputs, logits_to_keep=keep, use_cache=use_cache)
+
+    def _decode(self, tokens: Sequence[Sequence[int]] | torch.Tensor) -> list[str]:
+        return self.tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def _batch(self, rows: Sequence[Ids], *, room: int = 0) -> dict[str, torch.Tensor]:
+        """Token ids and mask [B, T], padded on the left; `room` more tokens will follow."""
         width = max(len(row) for row in rows)
-        if self._longest is not None and width > self._longest:
+        if self._longest is not None and width + room > self._longest:
             raise UserError(
-                f"{self.model.name_or_path}: a prompt has {width} tokens, the model takes {self._longest}; shorten the "
-                "prompts, give fewer few-shot examples, or take a model with a longer context"
+                f"{self.model.name_or_path}: a prompt has {width + room} tokens, the model takes {self._longest}; "
+                "shorten the prompts, give fewer few-shot examples, or take a model with a longer context"
             )
         ids = [(self.tokenizer.pad_token_id,) * (width - len(row)) + row for row in rows]
         mask = [(0,) * (width - len(row)) + (1,) * len(row) for row in rows]
@@ -146,3 +207,20 @@ def _cut(text: str, stop: Sequence[str]) -> str:
     for end in stop:
         text = text.split(end, 1)[0]
     return text
+
+
+def _share_prompts(pairs: Sequence[Pairs]) -> bool:
+    """Whether the options of each request follow the same tokens, and there is more than one token to score."""
+    same = all(row and all(context == row[0][0] for context, _ in row) for row in pairs)
+    return same and any(len(option) > 1 for row in pairs for _, option in row)
+
+
+def _parts(pairs: Sequence[Pairs], size: int) -> Iterator[Sequence[Pairs]]:
+    """The requests in pieces of up to `size` options, at least one request each."""
+    start = total = 0
+    for i, row in enumerate(pairs):
+        if i > start and total + len(row) > size:
+            yield pairs[start:i]
+            start, total = i, 0
+        total += len(row)
+    yield pairs[start:]

@@ -36,7 +36,7 @@ def measure(config: RunConfig, *, adapter: Path | None, recipe: Path | None, spl
     if recipe is not None:
         config = _beside(config, recipe)
     backend = LocalBackend(config, pool=pool, utility=utility)
-    (evaluation,) = backend.evaluate([Job(0, "evaluate", 0, row, split)])
+    (evaluation,) = backend.evaluate([Job(0, "evaluate", 0, row, split, texts=True)])
     return evaluation
 
 

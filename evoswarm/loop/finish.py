@@ -6,21 +6,23 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from evoswarm.backend import Backend, Evaluation, Job
 from evoswarm.config import RunConfig
 from evoswarm.loop.card import model_card
 from evoswarm.loop.directory import RunDirectory, append_line, read_lines, to_line
 from evoswarm.loop.inputs import Inputs, versions
-from evoswarm.loop.outcomes import Journal, outcome_path, read_rows
+from evoswarm.loop.outcomes import Journal
 from evoswarm.rows import Row
 from evoswarm.search import Search
 from evoswarm.search.base import Best
-from evoswarm.utility import Utility
+from evoswarm.utility import Split, Utility
+from evoswarm.utility.types import SPLITS
 
 if TYPE_CHECKING:
     from evoswarm.loop.evolution import Hooks
+
+
+Finals = dict[tuple[str, Split], Evaluation]
 
 
 def finish(
@@ -68,21 +70,20 @@ def _measure_finals(
     hooks: Hooks,
     search: Search,
     ranking: list[Best],
-) -> dict[tuple[str, str], Evaluation]:
+) -> Finals:
     """Evaluations by (who, split)."""
     has_test = inputs.utility.size("test") > 0
     rows = {"base": None, "best_expert": Row.one(_best_expert(search))}
     rows |= {f"ensemble:{i}": Row.of(search.basis, best.row) for i, best in enumerate(ranking)}
-    who = [("base", "validation")] + [(name, "test") for name in rows if has_test]
-    jobs = [
-        Job(search.generation, "final", i, rows[name], "test" if split == "test" else "validation")
-        for i, (name, split) in enumerate(who)
-    ]
-    hooks.message(f"measuring {len(rows)} finalists on the test split" if has_test else "no test split")
+    splits: tuple[Split, ...] = ("validation", "test") if has_test else ("validation",)
+    who = [(name, split) for split in splits for name in rows]
+    jobs = [Job(search.generation, "final", i, rows[name], split, texts=True) for i, (name, split) in enumerate(who)]
+    where = "on the test split" if has_test else "(there is no test split)"
+    hooks.message(f"measuring {len(rows)} finalists {where}")
     journal = Journal(directory, "final")
     finalists = {job.key: finalist for job, finalist in zip(jobs, who, strict=True)}
     names = {key: name for key, (name, _) in finalists.items()}
-    found = {}
+    found: Finals = {}
     for evaluation in journal.evaluate(backend, jobs, stop=hooks.stop, who=names):
         found[finalists[evaluation.job.key]] = evaluation
         hooks.notify({"kind": "progress", "generation": None, "phase": "test", "done": len(found), "of": len(jobs)})
@@ -106,7 +107,7 @@ def _summary(
     directory: RunDirectory,
     search: Search,
     ranking: list[Best],
-    finals: dict[tuple[str, str], Evaluation],
+    finals: Finals,
 ) -> dict[str, Any]:
     last = read_lines(directory.generations)[-1]
     winner, expert = ranking[0], _best_expert(search)
@@ -125,7 +126,7 @@ def _summary(
             "test": _utility(finals, "best_expert", "test"),
             "all": initial,
         },
-        "base": {split: _utility(finals, "base", split) for split in ("validation", "test")},
+        "base": {split: _utility(finals, "base", split) for split in SPLITS},
         "best": {
             "validation": winner.utility,
             "test": _utility(finals, "ensemble:0", "test"),
@@ -133,7 +134,7 @@ def _summary(
             "particle": winner.particle,
             "recipe": Row.of(search.basis, winner.row).experts,
         },
-        "ensemble": _ensemble(inputs.utility, directory, search, ranking, finals),
+        "ensemble": _ensemble(inputs.utility, ranking, finals),
         "stop_reason": search.stop_reason,
         "stop_rule": {"max_generations": config.search.max_generations, "patience": config.search.patience},
         "versions": versions(),
@@ -142,7 +143,7 @@ def _summary(
     }
 
 
-def _utility(finals: dict[tuple[str, str], Evaluation], who: str, split: str) -> float | None:
+def _utility(finals: Finals, who: str, split: Split) -> float | None:
     evaluation = finals.get((who, split))
     return evaluation.utility if evaluation else None
 
@@ -155,40 +156,18 @@ def _seconds(directory: RunDirectory) -> dict[str, float]:
     }
 
 
-def _ensemble(
-    utility: Utility,
-    directory: RunDirectory,
-    search: Search,
-    ranking: list[Best],
-    finals: dict[tuple[str, str], Evaluation],
-) -> dict[str, Any] | None:
+def _ensemble(utility: Utility, ranking: list[Best], finals: Finals) -> dict[str, Any] | None:
     """The majority vote of the ranking; None where answers cannot be voted on."""
     if not utility.votes:
         return None
-    on_validation = [_predictions(directory, best, len(search.experts)) for best in ranking]
-    on_test = [finals[f"ensemble:{i}", "test"].predictions for i in range(len(ranking)) if utility.size("test")]
-    return {
-        "k": len(ranking),
-        "validation": _vote(utility, "validation", on_validation),
-        "test": _vote(utility, "test", on_test),
-    }
+    votes: dict[str, float | None] = {}
+    for split in SPLITS:
+        lines = [finals[f"ensemble:{i}", split].predictions for i in range(len(ranking)) if utility.size(split)]
+        votes[split] = _vote(utility, split, lines)
+    return {"k": len(ranking), **votes}
 
 
-def _predictions(directory: RunDirectory, best: Best, experts: int) -> list[str | None] | None:
-    """What a row answered on validation in the generation that it was measured in.
-
-    Re-basing rewrites a row's noise but never its first columns, those of the experts, so these identify it.
-    """
-    _, rows = read_rows(directory, best.generation)
-    for row, record in zip(rows, read_lines(outcome_path(directory, f"gen_{best.generation:04}")), strict=True):
-        same = record["particle"] == best.particle and record["utility"] == best.utility
-        if same and np.array_equal(row[:experts], best.row[:experts]):
-            predictions: list[str | None] = record["predictions"]
-            return predictions
-    return None
-
-
-def _vote(utility: Utility, split: Any, predictions: Sequence[list[str | None] | None]) -> float | None:
+def _vote(utility: Utility, split: Split, predictions: Sequence[list[str | None]]) -> float | None:
     voters = [line for line in predictions if line]
     if not voters or len(voters) < len(predictions):
         return None

@@ -47,8 +47,6 @@ def task_table(run: Run, utility: Utility | None) -> list[dict[str, Any]]:
     split_of = getattr(utility, "task_utilities", None)
     split: Any = "test" if ("ensemble:0", "test") in run.finals else "validation"
     expert, winner = run.finals.get(("best_expert", split)), run.finals.get(("ensemble:0", split))
-    if split == "validation":
-        expert, winner = run.best_expert, run.winner
     who = {"base": run.finals.get(("base", split)), "expert": expert, "winner": winner}
     if split_of is None:
         return []

@@ -48,6 +48,8 @@ def compared_pair(run: Run) -> tuple[Measurement, Measurement] | None:
     """The best initial expert and the winner on the same split: test, or validation where there is no test."""
     pair = run.finals.get(("best_expert", "test")), run.finals.get(("ensemble:0", "test"))
     if pair[0] is None or pair[1] is None:
+        pair = run.finals.get(("best_expert", "validation")), run.finals.get(("ensemble:0", "validation"))
+    if pair[0] is None or pair[1] is None:
         pair = run.best_expert, run.winner
     if pair[0] is None or pair[1] is None:
         return None

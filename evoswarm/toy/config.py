@@ -14,13 +14,15 @@ def target_config(target: str, *, algorithm: str) -> dict[str, Any]:
     utility: dict[str, Any] = {"data": str(folder / "targets" / f"{target}.json"), "prompt": {"chat_template": True}}
     if TARGETS[target].multiple_choice:
         utility |= {"type": "multiple_choice", "options": "texts"}
+        batch_size = 200  # four options each
     else:
         utility |= {"type": "exact_match", "max_new_tokens": 8}
+        batch_size = 50
     return {
         "name": f"{target}-{algorithm}",
         "model": str(folder / "base"),
         "pool": str(folder / "experts"),
         "search": {"type": algorithm},
         "utility": utility,
-        "engine": {"batch_size": 200},
+        "engine": {"batch_size": batch_size},
     }

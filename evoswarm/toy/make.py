@@ -21,11 +21,11 @@ from evoswarm.toy.tokenizer import BOS, EOS, PAD, make_tokenizer
 from evoswarm.toy.train import train
 
 BASE_NAME = "evoswarm-toy/base"
-BASE_STEPS = 400
-BASE_SHARES = {"rev": 18, "sort": 8, "next": 5, "rot": 6, "add": 160, "max": 70, "cnt": 80}
+BASE_STEPS = 340
+BASE_SHARES = {"rev": 18, "sort": 8, "next": 5, "rot": 6, "swap": 6, "add": 160, "max": 50}
 BASE_SHARES |= dict.fromkeys(("eats", "home", "work"), 50)
-BASE_SHARES |= {"long rev": 6, "long sort": 3, "long next": 2, "long rot": 2}
-EXPERT_STEPS = {"rev": 80, "sort": 60, "next": 60, "rot": 60, "add": 120, "max": 90, "cnt": 120}
+BASE_SHARES |= {"long rev": 6, "long sort": 3, "long next": 2, "long rot": 2, "long swap": 2}
+EXPERT_STEPS = {"rev": 110, "sort": 60, "next": 60, "rot": 60, "swap": 60, "add": 120, "max": 90}
 EXPERT_STEPS |= dict.fromkeys(("eats", "home", "work"), 100)
 REPLAY = 0.3
 SCALING, WEAKEST = 2.0, 0.15

@@ -1,6 +1,6 @@
 """Synthetic skills: pure functions from a random generator to a question and its answer.
 
-Four skills rewrite a string, three work on numbers and counts, three recall facts about made-up people.
+Five skills rewrite a string, two work on numbers, three recall facts about made-up people.
 """
 
 from __future__ import annotations
@@ -54,7 +54,12 @@ def rotate(text: str) -> str:
     return text[1:] + text[:1]
 
 
-TRANSFORMS: dict[str, Callable[[str], str]] = {"rev": rev, "sort": order, "next": shift, "rot": rotate}
+def swap(text: str) -> str:
+    """The first and the last letter exchanged; for strings of at least two letters."""
+    return text[-1] + text[1:-1] + text[0]
+
+
+TRANSFORMS: dict[str, Callable[[str], str]] = {"rev": rev, "sort": order, "next": shift, "rot": rotate, "swap": swap}
 
 
 def transform(name: str, *, lengths: Sequence[int] = (4, 5)) -> Skill:
@@ -77,13 +82,6 @@ def largest(rng: random.Random) -> Example:
     """The largest of three two-digit numbers."""
     numbers = [rng.randint(10, 99) for _ in range(3)]
     return Example(f"max {' '.join(map(str, numbers))}", str(max(numbers)), "max")
-
-
-def count(rng: random.Random) -> Example:
-    """How often a letter occurs in a string of six to eight letters out of four."""
-    text = "".join(rng.choices(LETTERS[:4], k=rng.randint(6, 8)))
-    letter = rng.choice(LETTERS[:4])
-    return Example(f"cnt {letter} {text}", str(text.count(letter)), "cnt")
 
 
 def _people(number: int = 400) -> tuple[str, ...]:
@@ -114,7 +112,6 @@ SKILLS: dict[str, Skill] = {
     **{name: transform(name) for name in TRANSFORMS},
     "add": add,
     "max": largest,
-    "cnt": count,
     **{relation: recall(relation) for relation in FACTS},
 }
 """One skill per expert, by the word that begins its questions."""

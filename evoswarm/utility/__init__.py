@@ -14,7 +14,7 @@ from evoswarm.utility.exact_match import ExactMatchUtility
 from evoswarm.utility.multi_task import MultiTaskUtility
 from evoswarm.utility.multiple_choice import MultipleChoiceUtility
 from evoswarm.utility.slices import slices
-from evoswarm.utility.types import Choose, Generate, OptionScore, Outcome, Request, Response, Split, Utility
+from evoswarm.utility.types import Beginning, Choose, Generate, OptionScore, Outcome, Request, Response, Split, Utility
 
 UTILITIES: dict[str, type[Any]] = {
     "multiple_choice": MultipleChoiceUtility,
@@ -41,6 +41,7 @@ def make_utility(config: UtilityConfig, *, root: Path) -> Utility:
 
 __all__ = [
     "UTILITIES",
+    "Beginning",
     "Choose",
     "Generate",
     "OptionScore",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ from evoswarm.config.utility import ExactMatch
 from evoswarm.errors import UserError
 from evoswarm.utility.data import Example
 from evoswarm.utility.parsing import last_match, last_number, normalise
+from evoswarm.utility.prompts import delimiter
 from evoswarm.utility.task import TaskUtility, refuse
-from evoswarm.utility.types import Outcome, Response, Split
+from evoswarm.utility.types import Generate, Outcome, Prompt, Request, Response, Split
 
 
 class ExactMatchUtility(TaskUtility[ExactMatch]):
@@ -40,6 +43,26 @@ class ExactMatchUtility(TaskUtility[ExactMatch]):
     def answer(self, example: Example) -> str:
         """The first reference, as the file has it."""
         return str(_listed(example.get("answer"))[0]).strip()
+
+    def request(self, example: Example, prompt: Prompt) -> Request:
+        """Text to generate; where the whole text is compared, the first reference is its draft."""
+        request = super().request(example, prompt)
+        if self._pattern is not None or self.config.mode == "numeric":
+            return request
+        assert isinstance(request, Generate)
+        return replace(request, draft=delimiter(prompt) + self.answer(example))
+
+    def ruled_out(self, split: Split, index: int, beginning: str) -> bool:
+        """Whether no reference begins so.
+
+        Text that begins with ASCII characters still does once it is decomposed and folded, whatever follows; of other
+        characters that is not so, and nothing is said.
+        """
+        if not beginning.isascii():
+            return False
+        start = unicodedata.normalize("NFD", self._comparable(beginning) or "")
+        references = self._read_references(self._examples[split][index])
+        return not any(unicodedata.normalize("NFD", reference).startswith(start) for reference in references)
 
     def outcome(self, split: Split, index: int, response: Response) -> Outcome:
         """Find the answer in the generated text and compare."""

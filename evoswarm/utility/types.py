@@ -18,13 +18,18 @@ Prompt = str | tuple[Message, ...]
 class Generate:
     """Continue the prompt greedily. The response is the generated text, a `str`.
 
+    `draft` is the right answer as it would stand behind the prompt, where the utility can tell from the beginning of an
+    answer that it is wrong (`Utility.ruled_out`). An engine may then look only how far the greedy answer goes along
+    with the draft, which takes one forward pass.
+
     Example:
-        Generate("What is 2 + 3?\\nAnswer:", max_new_tokens=8, stop=("\\n",))
+        Generate("What is 2 + 3?\\nAnswer:", max_new_tokens=8, stop=("\\n",), draft=" 5")
     """
 
     prompt: Prompt
     max_new_tokens: int
     stop: tuple[str, ...] = ()
+    draft: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,13 @@ class OptionScore:
 
     logprob: float
     tokens: int
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """How a greedy answer begins, up to and with the first token in which it differs from its draft."""
+
+    text: str
 
 
 Response = str | Sequence[OptionScore]
@@ -83,6 +95,9 @@ class Utility(Protocol):
 
     def outcome(self, split: Split, index: int, response: Response) -> Outcome:
         """Judge the response to request `index`."""
+
+    def ruled_out(self, split: Split, index: int, beginning: str) -> bool:
+        """Whether every answer to request `index` that begins so is wrong. Asked only where the request has a draft."""
 
     def aggregate(self, split: Split, scores: Sequence[float]) -> float:
         """The utility: the scores of all examples of the split, in order, as one number."""

@@ -65,6 +65,15 @@ def test_options_of_one_token_share_one_forward_pass(engine: HfEngine) -> None:
     assert scores[0] == scores[1] == scores[2] and len(scores[0]) == 4
 
 
+def test_the_prompts_of_longer_options_are_computed_once(engine: HfEngine) -> None:
+    prompts, options = ["ab is", "abc is", "a is"], [[" big", " red"], [" x", " small"], [" one", " two", " three"]]
+    with forwards(engine) as sizes:
+        found = engine.loglikelihood(prompts, options)
+    assert sizes == [2, 4, 1, 3]
+    for prompt, row, scores in zip(prompts, options, found, strict=True):
+        assert [s.logprob for s in scores] == pytest.approx([by_hand(engine, prompt, o).logprob for o in row], abs=1e-4)
+
+
 def test_different_inputs_are_put_into_batches_of_the_engines_size(engine: HfEngine) -> None:
     with forwards(engine) as sizes:
         engine.loglikelihood([f"{i} is" for i in range(6)], [["A", "B"]] * 6)

@@ -5,8 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from evoswarm.utility import Outcome
+from evoswarm.config.utility import ExactMatch
+from evoswarm.utility import Generate, Outcome
+from evoswarm.utility.exact_match import ExactMatchUtility
 
 Make = Callable[..., Any]
 Refusal = Callable[..., str]
@@ -89,3 +93,70 @@ def test_references_that_nothing_can_match_are_refused(
 def test_an_expression_that_does_not_compile_is_refused(refusal: Refusal) -> None:
     message = refusal("exact_match", data="numbers.json", extract="(")
     assert "utility.extract '('" in message
+
+
+def test_the_reference_is_the_draft_where_the_whole_text_is_compared(make: Make, write: Write) -> None:
+    root = write("x.json", [{"question": "q", "answer": ["5", "5 of them"]}])
+    data = {"path": "x.json", "test": None}
+
+    def draft(**settings: Any) -> str | None:
+        (request,) = make("exact_match", root, data=data, **settings).requests("validation")
+        assert isinstance(request, Generate)
+        return request.draft
+
+    assert draft() == " 5"
+    assert draft(prompt={"chat_template": True}) == "5"
+    assert draft(mode="numeric") is None
+    assert draft(extract="(.)") is None
+
+
+@pytest.mark.parametrize(
+    ("beginning", "settings", "expected"),
+    [
+        ("New", {}, False),
+        ("new", {}, True),
+        ("new", {"ignore_case": True}, False),
+        ("  New", {}, False),
+        (" \n", {}, False),
+        ("New York!", {}, True),
+        ("New York!", {"ignore_punctuation": True}, False),
+        ("Los", {}, False),
+        ("Los Angeles is", {}, True),
+        ("M", {}, False),
+        ("Ma", {}, True),
+        ("M\u00fc", {}, False),
+    ],
+)
+def test_a_beginning_rules_out_what_no_reference_begins_with(
+    make: Make, write: Write, beginning: str, settings: dict[str, Any], expected: bool
+) -> None:
+    root = write("x.json", [{"question": "q", "answer": ["New York", "Los Angeles", "M\u00fcnchen"]}])
+    utility = make("exact_match", root, data={"path": "x.json", "test": None}, **settings)
+    assert utility.ruled_out("validation", 0, beginning) is expected
+
+
+TEXT = st.text(st.sampled_from("aAe <.-\n\u0301\u0338\u00e9\u0130i\u212a\u00df"), min_size=1, max_size=6)
+
+
+@pytest.fixture(scope="module")
+def loose(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, ExactMatchUtility]:
+    root = tmp_path_factory.mktemp("law")
+    (root / "x.json").write_text('[{"question": "q", "answer": "x"}]', encoding="utf-8")
+    data = {"path": "x.json", "test": None}
+    settings = {fold: ExactMatch(data=data, ignore_case=fold, ignore_punctuation=fold) for fold in (True, False)}
+    return {fold: ExactMatchUtility(config, root=root) for fold, config in settings.items()}
+
+
+@given(answer=TEXT, reference=TEXT, end=st.integers(1, 6), fold=st.booleans())
+def test_no_answer_that_is_right_has_a_beginning_that_is_ruled_out(
+    loose: dict[bool, ExactMatchUtility], answer: str, reference: str, end: int, fold: bool
+) -> None:
+    utility = loose[fold]
+    fields = utility._examples["validation"][0].fields
+    for right in (reference, answer):
+        fields["answer"] = right
+        if utility._comparable(right) is None:
+            continue
+        score = utility.outcome("validation", 0, answer).score
+        assert right != answer or score == 1.0
+        assert score == 0.0 or not utility.ruled_out("validation", 0, answer[:end])

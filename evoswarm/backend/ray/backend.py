@@ -154,7 +154,7 @@ class _Round:
         if index not in self._moved and job.row is not None:
             particles = self._backend._particles
             self._moved[index] = particles[job.particle % len(particles)].move.remote(job.row)
-        return self._backend._scorers[number].score.remote(job.key, self._moved.get(index), job.split, piece)
+        return self._backend._scorers[number].score.remote(job.key, self._moved.get(index), job.split, piece, job.texts)
 
     def collect(self) -> Iterator[Evaluation]:
         """Take in what has been scored; yields the evaluations that are whole."""

@@ -20,7 +20,7 @@ class Scorer:
         self._moved: Hashable = None
 
     def score(
-        self, key: Hashable, moved: Moved | None, split: Split, number: int
+        self, key: Hashable, moved: Moved | None, split: Split, number: int, texts: bool
     ) -> tuple[list[Outcome], float, float]:
         """Outcomes of one slice of one particle.
 
@@ -29,6 +29,7 @@ class Scorer:
             moved: the particle's weights, from the object store; None is the base model.
             split: which examples.
             number: which slice of them.
+            texts: every prediction is wanted, not only the scores.
 
         Returns:
             The outcomes, the seconds of scoring, and the seconds of moving and installing.
@@ -37,7 +38,7 @@ class Scorer:
         first = key != self._moved
         moving = self._worker.install(key, weights) + (seconds if first else 0.0)
         self._moved = key
-        outcomes, scoring = self._worker.score(split, number)
+        outcomes, scoring = self._worker.score(split, number, texts=texts)
         return outcomes, scoring, moving
 
     def ready(self) -> bool:
