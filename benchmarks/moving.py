@@ -19,7 +19,7 @@ from evoswarm.weights.kernel import compiled
 from evoswarm.weights.materialise import Materialiser
 from evoswarm.weights.pool import open_pool
 
-PARTICLES, EXPERTS, PARAMETERS, ROUNDS, ONE_BY_ONE = 40, 10, 20_000_000, 4, 2
+PARTICLES, EXPERTS, PARAMETERS, ROUNDS, ONE_BY_ONE = 40, 10, 20_000_000, 8, 2
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
         pool = open_pool(Pool(experts=place / "experts"), model="none")
         rows = np.random.default_rng(0).standard_normal((PARTICLES, EXPERTS))
         rows /= rows.sum(axis=1, keepdims=True)
-        compiled()(np.zeros((2, 8), np.float32), np.ones((1, 2), np.float32), np.empty((1, 8), np.float32))
+        compiled()
         materialiser = Materialiser(pool, threads=os.cpu_count() or 1)
         asked = [Row.of([ExpertVector(name) for name in pool.names], row) for row in rows]
         moving = _moving(materialiser, asked)

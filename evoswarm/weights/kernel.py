@@ -6,14 +6,19 @@ on every processor. (No fused multiply-add and no BLAS: their rounding depends o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 
-Combine = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
+Combine = Callable[[Sequence[np.ndarray], np.ndarray, Sequence[np.ndarray]], None]
 COMPILE_ABOVE = 300_000_000
 """Multiply-adds from which loading the compiler (seconds, 65 MB) pays."""
+_PASSES = (10, 4, 2, 1)
+"""Terms that one pass over the memory adds up in a register; a sum takes the largest passes that fit."""
+_BLOCK = 4096
+"""Scalars per pass: what several passes touch stays in the fastest cache, and a page is written in one go."""
 
 
 def combine_for(multiply_adds: int) -> Combine:
@@ -21,14 +26,16 @@ def combine_for(multiply_adds: int) -> Combine:
     return compiled() if multiply_adds > COMPILE_ABOVE else combine_numpy
 
 
-def combine_numpy(parts: np.ndarray, coefficients: np.ndarray, out: np.ndarray) -> None:
+def combine_numpy(parts: Sequence[np.ndarray], coefficients: np.ndarray, out: Sequence[np.ndarray]) -> None:
     """
     Args:
-        parts: basis chunks [J, n], fp32, contiguous.
+        parts: J basis chunks [n], fp32, contiguous.
         coefficients: [R, J], fp32, contiguous.
-        out: result [R, n], fp32, contiguous, overwritten.
+        out: R results [n], fp32, contiguous, overwritten.
     """
-    product = np.empty(parts.shape[1], np.float32)
+    if not len(out):
+        return
+    product = np.empty_like(out[0])
     for total, row in zip(out, coefficients, strict=True):
         terms = np.flatnonzero(row)
         if terms.size == 0:
@@ -44,53 +51,84 @@ def combine_numpy(parts: np.ndarray, coefficients: np.ndarray, out: np.ndarray) 
 @cache
 def compiled() -> Combine:
     """The same as `combine_numpy`, as machine code; numba fuses no operations unless asked for fastmath."""
-    from numba import float32, njit, void
+    from numba import carray, float32, int64, njit, types, void
+    from numba.extending import intrinsic
 
-    @njit(nogil=True, error_model="numpy", boundscheck=False)
-    def set_one(total, part, value):  # type: ignore[no-untyped-def]
-        for i in range(total.size):
-            total[i] = value * part[i]
+    settings = {"nogil": True, "error_model": "numpy", "boundscheck": False}
 
-    @njit(nogil=True, error_model="numpy", boundscheck=False)
-    def add_one(total, part, value):  # type: ignore[no-untyped-def]
-        for i in range(total.size):
-            total[i] += value * part[i]
+    @intrinsic
+    def pointer(context, address):  # type: ignore[no-untyped-def]
+        def cast(target, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            return builder.inttoptr(arguments[0], target.get_value_type(signature.return_type))
 
-    # Four terms at a time keep the sum in a register; the order of the operations stays.
-    @njit(nogil=True, error_model="numpy", boundscheck=False)
-    def add_four(total, part0, part1, part2, part3, values):  # type: ignore[no-untyped-def]
-        value0, value1, value2, value3 = values[0], values[1], values[2], values[3]
-        for i in range(total.size):
-            sum_ = total[i] + value0 * part0[i]
-            sum_ = sum_ + value1 * part1[i]
-            sum_ = sum_ + value2 * part2[i]
-            total[i] = sum_ + value3 * part3[i]
+        return types.CPointer(float32)(int64), cast
 
-    # Without contiguous arrays the inner loop is not vectorised; with a signature it is compiled once.
-    signature = void(float32[:, ::1], float32[:, ::1], float32[:, ::1])
+    @njit(**settings)
+    def array(address, start, size):  # type: ignore[no-untyped-def]
+        return carray(pointer(address + 4 * start), size)
 
-    @njit(signature, nogil=True, error_model="numpy", boundscheck=False)
-    def combine(parts, coefficients, out):  # type: ignore[no-untyped-def]
-        block = 2048
-        for r in range(coefficients.shape[0]):
-            terms = np.flatnonzero(coefficients[r])
-            values = coefficients[r][terms]
-            if terms.size == 0:
-                out[r] = 0
-                continue
-            for start in range(0, parts.shape[1], block):
-                stop = min(parts.shape[1], start + block)
-                total = out[r, start:stop]
-                set_one(total, parts[terms[0], start:stop], values[0])
-                k = 1
-                while k + 4 <= terms.size:
-                    part0, part1 = parts[terms[k], start:stop], parts[terms[k + 1], start:stop]
-                    part2, part3 = parts[terms[k + 2], start:stop], parts[terms[k + 3], start:stop]
-                    add_four(total, part0, part1, part2, part3, values[k : k + 4])
-                    k += 4
-                while k < terms.size:
-                    add_one(total, parts[terms[k], start:stop], values[k])
-                    k += 1
+    pass_a, pass_b, pass_c, pass_d = (njit(_one_pass(terms, array), **settings) for terms in _PASSES)
+    a, b, c, d = _PASSES
 
-    result: Combine = combine
-    return result
+    @njit(void(int64[::1], float32[::1], float32[::1], int64), **settings)
+    def one_block(parts, values, total, start):  # type: ignore[no-untyped-def]
+        if values.size == 0:
+            total[:] = 0
+        k = 0
+        while k < values.size:
+            left = values.size - k
+            if left >= a:
+                pass_a(total, parts, values, start, k)
+                k += a
+            elif left >= b:
+                pass_b(total, parts, values, start, k)
+                k += b
+            elif left >= c:
+                pass_c(total, parts, values, start, k)
+                k += c
+            else:
+                pass_d(total, parts, values, start, k)
+                k += d
+
+    @njit(void(int64[::1], float32[::1], int64[::1], int64[::1], int64), **settings)
+    def all_blocks(parts, values, ends, targets, size):  # type: ignore[no-untyped-def]
+        for start in range(0, size, _BLOCK):
+            first = 0
+            for r in range(targets.size):
+                total = array(targets[r], start, min(_BLOCK, size - start))
+                one_block(parts[first : ends[r]], values[first : ends[r]], total, start)
+                first = ends[r]
+
+    def combine(parts: Sequence[np.ndarray], coefficients: np.ndarray, out: Sequence[np.ndarray]) -> None:
+        assert all(array.dtype == np.float32 and array.flags.c_contiguous for array in (*parts, *out))
+        assert len({array.size for array in (*parts, *out)}) <= 1 and coefficients.shape == (len(out), len(parts))
+        if not len(out):
+            return
+        rows, terms = np.nonzero(coefficients)
+        ends = np.cumsum(np.bincount(rows, minlength=len(out)))
+        all_blocks(_addresses(parts)[terms], coefficients[rows, terms], ends, _addresses(out), out[0].size)
+
+    return combine
+
+
+def _addresses(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return np.array([array.ctypes.data for array in arrays], np.int64)
+
+
+def _one_pass(terms: int, array: Any) -> Callable[..., None]:
+    """A loop over one block that adds up the products of `terms` parts from part `k` on, behind what is there if k > 0.
+
+    Written out, because a loop over the terms would not be unrolled and would write every partial sum to memory.
+    """
+    lines = ["def one_pass(total, parts, values, start, k):"]
+    lines += [
+        f"    part{n}, value{n} = array(parts[k + {n}], start, total.size), values[k + {n}]" for n in range(terms)
+    ]
+    for condition, first in (("if k:", "total[i] + value0 * part0[i]"), ("else:", "value0 * part0[i]")):
+        lines += [f"    {condition}", "        for i in range(total.size):", f"            sum_ = {first}"]
+        lines += [f"            sum_ = sum_ + value{n} * part{n}[i]" for n in range(1, terms)]
+        lines += ["            total[i] = sum_"]
+    scope = {"array": array}
+    exec("\n".join(lines), scope)
+    loop: Callable[..., None] = scope["one_pass"]
+    return loop

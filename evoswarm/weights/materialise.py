@@ -27,7 +27,7 @@ Weights = dict[str, np.ndarray]
 class Materialiser:
     """Makes weights from rows of one pool.
 
-    Peak memory beyond the result of `all`: one chunk of 64 kB per thread for each basis vector and each row. `stream`
+    Peak memory beyond the result of `all`: one chunk of 64 kB per thread for each basis vector, and one more. `stream`
     holds one tensor of each row at a time, so that checkpoints larger than memory can be written.
     """
 
@@ -107,21 +107,25 @@ class Materialiser:
     ) -> None:
         """Write one tensor of every row into `flats`, an array [numel] for each."""
         sources = [self._source(vector, spec.name) for vector in basis]
+        dtypes = {spec.numpy_dtype, *(source.dtype if source is not None else None for source in sources)}
+        direct = dtypes == {np.dtype(np.float32)}
+        # Noise is drawn by chunks, and other data types go through a buffer; fp32 needs no pieces but one per thread.
+        step = CHUNK * (max(1, -(-spec.numel // (CHUNK * self.threads))) if direct else 1)
 
-        def work(chunks: range) -> None:
-            size = min(CHUNK, spec.numel)
-            parts = np.zeros((len(basis), size), np.float32)
-            result = np.empty((len(coefficients), size), np.float32)
-            for chunk in chunks:
-                start, stop = chunk * CHUNK, min((chunk + 1) * CHUNK, spec.numel)
-                for part, vector, source in zip(parts, basis, sources, strict=True):
-                    part[: stop - start] = _chunk(vector, source, spec.name, chunk, start, stop)
-                combine(parts, coefficients, result)
-                for flat, line in zip(flats, result, strict=True):
-                    flat[start:stop] = line[: stop - start]
+        def piece(start: int) -> None:
+            stop = min(start + step, spec.numel)
+            pairs = zip(basis, sources, strict=True)
+            parts = [_chunk(vector, source, spec.name, start, stop) for vector, source in pairs]
+            targets = [flat[start:stop] for flat in flats]
+            if direct:
+                combine(parts, coefficients, targets)
+                return
+            total = np.empty(stop - start, np.float32)
+            for r, target in enumerate(targets):
+                combine(parts, coefficients[r : r + 1], [total])
+                target[:] = total
 
-        count = -(-spec.numel // CHUNK)
-        list(executor.map(work, [range(i, count, self.threads) for i in range(min(self.threads, count))]))
+        list(executor.map(piece, range(0, spec.numel, step)))
 
     def _matrix(self, rows: Sequence[Row]) -> tuple[list[BasisVector], np.ndarray]:
         """The vectors that `rows` use, and the coefficients [P, J] of each row.
@@ -158,11 +162,9 @@ class Materialiser:
         return None
 
 
-def _chunk(
-    vector: BasisVector, source: np.ndarray | None, tensor: str, chunk: int, start: int, stop: int
-) -> np.ndarray:
-    """Scalars [stop - start] of one basis vector."""
+def _chunk(vector: BasisVector, source: np.ndarray | None, tensor: str, start: int, stop: int) -> np.ndarray:
+    """Scalars [stop - start] of one basis vector in fp32; a view where they are that already."""
     if source is None:
         assert isinstance(vector, NoiseVector)
-        return noise_chunk(vector, tensor, chunk, stop - start)
-    return source[start:stop]
+        return noise_chunk(vector, tensor, start // CHUNK, stop - start)
+    return np.require(source[start:stop], np.float32, ["C", "A"])

@@ -10,25 +10,26 @@ from evoswarm.weights.kernel import combine_numpy, compiled
 
 @pytest.fixture(scope="module")
 def nasty() -> np.ndarray:
-    """Parts [6, 5001]: ordinary, huge and tiny numbers, denormals, both zeros."""
+    """Parts [28, 9001]: ordinary, huge and tiny numbers, denormals, both zeros."""
     rng = np.random.default_rng(0)
-    parts = rng.standard_normal((6, 5001)).astype(np.float32)
+    parts = rng.standard_normal((28, 9001)).astype(np.float32)
     parts[1] *= np.float32(1e-38)
     parts[2] *= np.float32(1e30)
     parts[3, ::3] = -0.0
     parts[4, ::2] = np.float32(1e-45)
-    parts[5] = np.exp(rng.uniform(-40, 40, 5001)).astype(np.float32)
+    parts[5] = np.exp(rng.uniform(-40, 40, 9001)).astype(np.float32)
     return parts
 
 
-@pytest.mark.parametrize("size", [0, 1, 7, 2047, 2048, 2049, 5001])
+@pytest.mark.parametrize("size", [0, 1, 7, 4095, 4096, 4097, 9001])
 def test_numpy_and_machine_code_give_the_same_bits(nasty: np.ndarray, size: int) -> None:
-    coefficients = np.random.default_rng(size).standard_normal((5, 6)).astype(np.float32)
-    coefficients[0] = 0
-    coefficients[1, 1:] = 0
-    coefficients[2, ::2] = 0
-    left, right = np.full((5, size), 7, np.float32), np.full((5, size), 9, np.float32)
-    parts = np.ascontiguousarray(nasty[:, :size])
+    # Row r has r terms, so that sums of every number of passes occur.
+    rng = np.random.default_rng(size)
+    coefficients = np.zeros((29, 28), np.float32)
+    for r, row in enumerate(coefficients):
+        row[rng.permutation(28)[:r]] = rng.standard_normal(r)
+    left, right = np.full((29, size), 7, np.float32), np.full((29, size), 9, np.float32)
+    parts = nasty[:, :size]
     combine_numpy(parts, coefficients, left)
     compiled()(parts, coefficients, right)
     assert left.tobytes() == right.tobytes()
@@ -38,7 +39,7 @@ def test_numpy_and_machine_code_give_the_same_bits(nasty: np.ndarray, size: int)
 @pytest.mark.parametrize("combine", [combine_numpy, lambda *arrays: compiled()(*arrays)])
 def test_a_single_part_with_coefficient_one_keeps_its_bits(nasty: np.ndarray, combine) -> None:  # type: ignore[no-untyped-def]
     out = np.empty_like(nasty)
-    combine(nasty, np.eye(6, dtype=np.float32), out)
+    combine(nasty, np.eye(28, dtype=np.float32), out)
     assert out.tobytes() == nasty.tobytes()
 
 
