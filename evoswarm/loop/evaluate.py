@@ -41,8 +41,8 @@ def measure(config: RunConfig, *, adapter: Path | None, recipe: Path | None, spl
 
 
 def _single(folder: Path, model: str) -> Pool:
-    """A pool of one expert, checked against the base (which makes up the second member that a pool needs)."""
-    return open_pool(PoolConfig(experts=[folder.resolve()], include_base=True), model=model)
+    """A pool of one expert, checked against the base."""
+    return open_pool(PoolConfig(experts=[folder.resolve()]), model=model, alone=True)
 
 
 def _row(recipe: Path, pool: Pool) -> Row:

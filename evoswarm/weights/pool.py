@@ -69,13 +69,14 @@ class Pool:
         return self._by_name[name].flat(tensor)
 
 
-def open_pool(config: PoolConfig, *, model: str, check: bool = True) -> Pool:
+def open_pool(config: PoolConfig, *, model: str, check: bool = True, alone: bool = False) -> Pool:
     """Open the experts and check that they fit each other and the base model.
 
     Args:
         config: where the experts are.
         model: base model; its tensors are compared where it is a local folder.
         check: False where the same pool was checked before (worker processes).
+        alone: one expert will do.
 
     Raises:
         UserError: one error that lists every problem of every expert.
@@ -92,7 +93,7 @@ def open_pool(config: PoolConfig, *, model: str, check: bool = True) -> Pool:
     if problems:
         count = f"{len(problems)} problems: " if len(problems) > 1 else ""
         raise UserError(f"pool: {count}" + "; ".join(problems))
-    if check:
+    if check and not alone:
         _check_size(experts, config)
     return Pool(experts, config.include_base, _base_name_warnings(experts, model) if check else [])
 
@@ -141,6 +142,9 @@ def _folders(config: PoolConfig) -> dict[str, Path]:
     else:
         paths = _children(config.experts)
     names = [path.name for path in paths]
+    for path in paths:
+        if not str(path).isprintable():
+            raise UserError(f"pool: the folder name {str(path)!r} has characters that cannot be shown; rename it")
     if len(set(names)) < len(names):
         names = [f"{path.parent.name}/{path.name}" for path in paths]
     if len(set(names)) < len(names):

@@ -34,7 +34,7 @@ def save_expert(
         base: base model as the adapter's config shall name it, and, if a folder, where a checkpoint's tokenizer is.
         shard_bytes: largest file of a checkpoint.
     """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:

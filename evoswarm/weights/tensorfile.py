@@ -119,7 +119,7 @@ def write_safetensors(
         metadata: text for the header.
     """
     specs = list(specs)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(_header(specs, metadata))

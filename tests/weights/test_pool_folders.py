@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,18 @@ def test_an_expert_folder_named_base_is_refused_only_with_include_base(pool_fold
     (folder / "a").rename(folder / "base")
     assert pool_of(folder).names == ["b", "base", "c"]
     assert "an expert folder is named 'base'" in refusal(folder, include_base=True)
+
+
+def test_a_single_expert_named_base_will_do_where_no_pool_is_asked_for(pool_folder: MakePool) -> None:
+    folder = pool_folder()
+    (folder / "a").rename(folder / "base")
+    assert open_pool(PoolConfig(experts=[folder / "base"]), model="none", alone=True).names == ["base"]
+
+
+def test_a_folder_name_that_no_terminal_can_show_is_refused(pool_folder: MakePool) -> None:
+    folder = pool_folder()
+    (folder / "a").rename(os.fsdecode(os.fsencode(folder) + b"/\xff"))
+    assert "characters that cannot be shown; rename it" in refusal(folder)
 
 
 def test_hidden_folders_and_folders_without_weights_are_no_experts(pool_folder: MakePool) -> None:
