@@ -46,9 +46,6 @@ def read_inputs(config: RunConfig, *, check: bool = True) -> Inputs:
     """
     utility = make_utility(config.utility, root=config.root)
     pool = open_pool(config.pool, model=config.model, check=check)
-    unprintable = [name for name in pool.names if name.encode(errors="ignore").decode() != name]
-    if unprintable:
-        raise UserError(f"pool: the name of the expert folder {unprintable[0]!r} is not UTF-8; rename it")
     return Inputs(pool, utility, {"pool": pool.hashes, "data": utility.sha256})
 
 

@@ -142,9 +142,9 @@ def _folders(config: PoolConfig) -> dict[str, Path]:
     else:
         paths = _children(config.experts)
     names = [path.name for path in paths]
-    for path in paths:
-        if not str(path).isprintable():
-            raise UserError(f"pool: the folder name {str(path)!r} has characters that cannot be shown; rename it")
+    for name in names:
+        if name.encode(errors="ignore").decode() != name:
+            raise UserError(f"pool: the name of the expert folder {name!r} is not UTF-8; rename it")
     if len(set(names)) < len(names):
         names = [f"{path.parent.name}/{path.name}" for path in paths]
     if len(set(names)) < len(names):

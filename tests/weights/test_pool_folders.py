@@ -84,10 +84,10 @@ def test_a_single_expert_named_base_will_do_where_no_pool_is_asked_for(pool_fold
     assert open_pool(PoolConfig(experts=[folder / "base"]), model="none", alone=True).names == ["base"]
 
 
-def test_a_folder_name_that_no_terminal_can_show_is_refused(pool_folder: MakePool) -> None:
+def test_a_folder_name_that_is_not_utf8_is_refused(pool_folder: MakePool) -> None:
     folder = pool_folder()
     (folder / "a").rename(os.fsdecode(os.fsencode(folder) + b"/\xff"))
-    assert "characters that cannot be shown; rename it" in refusal(folder)
+    assert "is not UTF-8; rename it" in refusal(folder)
 
 
 def test_hidden_folders_and_folders_without_weights_are_no_experts(pool_folder: MakePool) -> None:
