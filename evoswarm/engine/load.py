@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
 from evoswarm.config.run import TransformersEngine
@@ -14,7 +14,7 @@ from evoswarm.errors import UserError
 from evoswarm.weights.expert import checkpoint_files, no_weights
 
 
-def load_tokenizer(model: str, config: TransformersEngine) -> PreTrainedTokenizerBase:
+def load_tokenizer(model: str, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     """The model's tokenizer, with a padding token.
 
     Raises:
@@ -22,7 +22,7 @@ def load_tokenizer(model: str, config: TransformersEngine) -> PreTrainedTokenize
     """
     _check_folder(model)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=config.trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
     except Exception as error:  # the tokenizers library raises plain Exception
         raise UserError(
             f"{model}: the tokenizer cannot be loaded ({first_line(error)}); put tokenizer.json and "
@@ -55,9 +55,9 @@ def load_model(model: str, config: TransformersEngine) -> PreTrainedModel:
         raise UserError(f"{model}: the base model cannot be loaded ({first_line(error)})") from None
 
 
-def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def end_tokens(generation: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Ids that end an answer: the model's own list (instruct models have several) and the tokenizer's."""
-    own = model.generation_config.eos_token_id if model.generation_config else None
+    own = generation.eos_token_id if generation else None
     ids = own if isinstance(own, list) else [own]
     return sorted({int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None})
 

@@ -5,22 +5,19 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
-from jinja2 import TemplateError
 from transformers import GenerationConfig
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from evoswarm.config.run import TransformersEngine
+from evoswarm.engine.encode import Encoder, Ids
 from evoswarm.engine.install import Installer
-from evoswarm.engine.load import end_tokens, first_line, load_model, load_tokenizer
-from evoswarm.errors import UserError
-from evoswarm.utility.types import Beginning, Message, OptionScore, Prompt
+from evoswarm.engine.load import end_tokens, load_model, load_tokenizer
+from evoswarm.utility.types import Beginning, OptionScore, Prompt
 
-Ids = tuple[int, ...]
 Pairs = list[tuple[Ids, Ids]]
 """(prompt, option) of each option of one request"""
 
@@ -41,20 +38,18 @@ class HfEngine:
         torch.set_num_threads(config.threads)
         device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.batch_size = config.batch_size
-        self.tokenizer = load_tokenizer(model, config)
+        self.tokenizer = load_tokenizer(model, trust_remote_code=config.trust_remote_code)
         self.model = load_model(model, config).to(device).eval()
-        self._end = end_tokens(self.model, self.tokenizer)
+        self._end = end_tokens(self.model.generation_config, self.tokenizer)
         # Penalties and beams that come with a model would make its answers something else than greedy.
         self.model.generation_config = GenerationConfig()
         self._positions = "position_ids" in inspect.signature(self.model.forward).parameters
-        self._longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         # Caches that forget (sliding windows) or that sum up (linear attention) are not continued in several ways.
         layers = DynamicCache(config=self.model.config).layers
         self._branches = self._positions and all(type(layer) is DynamicLayer for layer in layers)
-        self._start = (next(i for i in (self.tokenizer.bos_token_id, *self._end, 0) if i is not None),)
+        longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        self._encoder = Encoder(self.tokenizer, ends=self._end, longest=longest)
         self._installer = Installer(self.model, adapter)
-        # The same slices come back for every particle: their token ids are kept.
-        self._encode = lru_cache(maxsize=65536)(self._encode_one)
 
     def install(self, weights: Mapping[str, np.ndarray] | None) -> None:
         """See `Engine.install`."""
@@ -63,7 +58,7 @@ class HfEngine:
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
         """See `Engine.generate`."""
-        inputs = self._batch([self._encode(prompt) or self._start for prompt in prompts])
+        inputs = self._batch([self._encoder.prompt(prompt) for prompt in prompts])
         settings = GenerationConfig(
             do_sample=False,
             max_new_tokens=max_new_tokens,
@@ -71,18 +66,16 @@ class HfEngine:
             eos_token_id=self._end or None,
         )
         output = self.model.generate(**inputs, generation_config=settings)
-        return [_cut(text, stop) for text in self._decode(output[:, inputs["input_ids"].shape[1] :])]
+        width = inputs["input_ids"].shape[1]
+        return [self._encoder.text(row, stop) for row in output[:, width:].tolist()]
 
     @torch.inference_mode()
     def verify(
         self, prompts: Sequence[Prompt], drafts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str] = ()
     ) -> list[str | Beginning]:
         """See `Engine.verify`. A draft whose first token would merge with the prompt is verified as far as nothing."""
-        pairs = []
-        for prompt, draft in zip(prompts, drafts, strict=True):
-            context, whole = self._encode(prompt) or self._start, self._encode(prompt, draft)
-            apart = whole[: len(context)] == context
-            pairs.append((context, whole[len(context) :][: max_new_tokens - 1] if apart else ()))
+        encoded = [self._encoder.draft(prompt, draft) for prompt, draft in zip(prompts, drafts, strict=True)]
+        pairs = [(context, draft[: max_new_tokens - 1]) for context, draft in encoded]
         inputs = self._batch([context + draft for context, draft in pairs])
         longest = max(len(draft) for _, draft in pairs)
         greedy = self._forward(inputs, keep=longest + 1).logits.argmax(-1).tolist()
@@ -90,14 +83,8 @@ class HfEngine:
         for (_, wanted), row in zip(pairs, greedy, strict=True):
             chosen = row[-len(wanted) - 1 :]
             agreed = next((i for i, token in enumerate(wanted) if token != chosen[i]), len(wanted))
-            replies.append(self._reply(chosen[: agreed + 1], max_new_tokens=max_new_tokens, stop=stop))
+            replies.append(self._encoder.reply(chosen[: agreed + 1], max_new_tokens=max_new_tokens, stop=stop))
         return replies
-
-    def _reply(self, tokens: list[int], *, max_new_tokens: int, stop: Sequence[str]) -> str | Beginning:
-        """The first tokens of a greedy answer as text: the whole answer where it ends with them."""
-        text = self._decode([tokens])[0]
-        ended = tokens[-1] in self._end or len(tokens) == max_new_tokens or _cut(text, stop) != text
-        return _cut(text, stop) if ended else Beginning(text)
 
     @torch.inference_mode()
     def loglikelihood(
@@ -108,7 +95,7 @@ class HfEngine:
         Prompt and option are tokenised together, as lm-eval does. Options of one token that follow the same prompt
         are read off one forward pass; for longer ones the prompt is computed once.
         """
-        pairs = [[self._encode_pair(p, option) for option in row] for p, row in zip(prompts, options, strict=True)]
+        pairs = [[self._encoder.option(p, option) for option in row] for p, row in zip(prompts, options, strict=True)]
         if self._branches and _share_prompts(pairs):
             return [scores for part in _parts(pairs, self.batch_size) for scores in self._branch(part)]
         wanted: dict[Ids, list[Ids]] = {}
@@ -161,17 +148,10 @@ class HfEngine:
             inputs = inputs | {"position_ids": positions[:, -inputs["input_ids"].shape[1] :]}
         return self.model(**inputs, logits_to_keep=keep, use_cache=use_cache)
 
-    def _decode(self, tokens: Sequence[Sequence[int]] | torch.Tensor) -> list[str]:
-        return self.tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-
     def _batch(self, rows: Sequence[Ids], *, room: int = 0) -> dict[str, torch.Tensor]:
         """Token ids and mask [B, T], padded on the left; `room` more tokens will follow."""
         width = max(len(row) for row in rows)
-        if self._longest is not None and width + room > self._longest:
-            raise UserError(
-                f"{self.model.name_or_path}: a prompt has {width + room} tokens, the model takes {self._longest}; "
-                "shorten the prompts, give fewer few-shot examples, or take a model with a longer context"
-            )
+        self._encoder.check(width + room)
         ids = [(self.tokenizer.pad_token_id,) * (width - len(row)) + row for row in rows]
         mask = [(0,) * (width - len(row)) + (1,) * len(row) for row in rows]
         device = self.model.device
@@ -179,34 +159,6 @@ class HfEngine:
             "input_ids": torch.tensor(ids, device=device),
             "attention_mask": torch.tensor(mask, device=device),
         }
-
-    def _encode_one(self, prompt: Prompt, option: str = "") -> Ids:
-        if isinstance(prompt, str):
-            return tuple(self.tokenizer(prompt + option).input_ids)
-        return tuple(self.tokenizer(self._chat(prompt) + option, add_special_tokens=False).input_ids)
-
-    def _chat(self, messages: Sequence[Message]) -> str:
-        turns = [{"role": role, "content": content} for role, content in messages]
-        try:
-            text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        except (ValueError, TemplateError) as error:
-            raise UserError(
-                f"{self.tokenizer.name_or_path}: the tokenizer's chat template cannot be used ({first_line(error)}); "
-                "set utility.chat_template: false, or leave out what the template does not know"
-            ) from None
-        return str(text)
-
-    def _encode_pair(self, prompt: Prompt, option: str) -> tuple[Ids, Ids]:
-        context, whole = self._encode(prompt), self._encode(prompt, option)
-        # Where the last token of the prompt joins the option, the option starts earlier: it must have a token.
-        split = min(len(context), len(whole) - 1)
-        return whole[:split] or self._start, whole[split:]
-
-
-def _cut(text: str, stop: Sequence[str]) -> str:
-    for end in stop:
-        text = text.split(end, 1)[0]
-    return text
 
 
 def _share_prompts(pairs: Sequence[Pairs]) -> bool:

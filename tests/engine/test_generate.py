@@ -103,9 +103,9 @@ def test_plain_text_and_chat_begin_with_exactly_one_bos(llama: HfEngine) -> None
     bos = llama.tokenizer.bos_token_id
     chat = (("system", "be kind"), ("user", "hi"))
     for prompt in ("hi", chat):
-        ids = llama._encode(prompt)
+        ids = llama._encoder.prompt(prompt)
         assert ids[0] == bos and ids.count(bos) == 1
-    assert llama.tokenizer.decode(llama._encode(chat)) == "<s>[system]be kind[user]hi[assistant]"
+    assert llama.tokenizer.decode(llama._encoder.prompt(chat)) == "<s>[system]be kind[user]hi[assistant]"
     assert llama.tokenizer.decode(llama._encode_pair(chat, " A")[1]) == " A"
 
 

@@ -93,8 +93,8 @@ def test_a_tokenizer_that_adds_no_bos_scores_an_empty_prompt_too(tiny_llama: Pat
     engine = HfEngine(TransformersEngine(device="cpu"), model=str(tiny_llama), adapter=None)
     with_bos = engine.loglikelihood([""], [["ab"]])
     engine.tokenizer.backend_tokenizer.post_processor = None
-    engine._encode.cache_clear()
-    assert engine._encode("ab") == tuple(engine.tokenizer.convert_tokens_to_ids(["a", "b"]))
+    engine._encoder._encode.cache_clear()
+    assert engine._encoder.prompt("ab") == tuple(engine.tokenizer.convert_tokens_to_ids(["a", "b"]))
     assert engine.loglikelihood([""], [["ab"]]) == with_bos
 
 

@@ -1,0 +1,88 @@
+"""Prompts, options and drafts as token ids: the same for every engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from evoswarm.engine.load import first_line
+from evoswarm.errors import UserError
+from evoswarm.utility.types import Beginning, Message, Prompt
+
+Ids = tuple[int, ...]
+
+
+class Encoder:
+    """A tokenizer with what a run asks of it. The slices come back for every particle: their ids are kept."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, ends: Sequence[int], longest: int | None) -> None:
+        """
+        Args:
+            tokenizer: the base model's.
+            ends: ids that end an answer.
+            longest: how many tokens the model takes; None where that is not said.
+        """
+        self.tokenizer, self.ends = tokenizer, tuple(ends)
+        self._longest = longest
+        self._start = (next(i for i in (tokenizer.bos_token_id, *self.ends, 0) if i is not None),)
+        self._encode = lru_cache(maxsize=65536)(self._encode_one)
+
+    def prompt(self, prompt: Prompt) -> Ids:
+        """A prompt's ids; at least one."""
+        return self._encode(prompt) or self._start
+
+    def option(self, prompt: Prompt, option: str) -> tuple[Ids, Ids]:
+        """A prompt and its continuation, tokenised together as lm-eval does."""
+        context, whole = self._encode(prompt), self._encode(prompt, option)
+        # Where the last token of the prompt joins the option, the option starts earlier: it must have a token.
+        split = min(len(context), len(whole) - 1)
+        return whole[:split] or self._start, whole[split:]
+
+    def draft(self, prompt: Prompt, draft: str) -> tuple[Ids, Ids]:
+        """A prompt and a draft behind it; no draft where its beginning would merge with the prompt."""
+        context, whole = self.prompt(prompt), self._encode(prompt, draft)
+        return context, whole[len(context) :] if whole[: len(context)] == context else ()
+
+    def text(self, tokens: Sequence[int], stop: Sequence[str] = ()) -> str:
+        """Generated tokens as text without special tokens, cut at the first of `stop`."""
+        text: str = self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        for end in stop:
+            text = text.split(end, 1)[0]
+        return text
+
+    def reply(self, tokens: Sequence[int], *, max_new_tokens: int, stop: Sequence[str]) -> str | Beginning:
+        """The first tokens of a greedy answer as text: the whole answer where it ends with them."""
+        text = self.text(tokens)
+        cut = self.text(tokens, stop)
+        ended = tokens[-1] in self.ends or len(tokens) >= max_new_tokens or cut != text
+        return cut if ended else Beginning(text)
+
+    def check(self, width: int) -> None:
+        """
+        Raises:
+            UserError: the model takes fewer tokens.
+        """
+        if self._longest is not None and width > self._longest:
+            raise UserError(
+                f"{self.tokenizer.name_or_path}: a prompt has {width} tokens, the model takes {self._longest}; shorten "
+                "the prompts, give fewer few-shot examples, or take a model with a longer context"
+            )
+
+    def _encode_one(self, prompt: Prompt, option: str = "") -> Ids:
+        if isinstance(prompt, str):
+            return tuple(self.tokenizer(prompt + option).input_ids)
+        return tuple(self.tokenizer(self._chat(prompt) + option, add_special_tokens=False).input_ids)
+
+    def _chat(self, messages: Sequence[Message]) -> str:
+        turns = [{"role": role, "content": content} for role, content in messages]
+        try:
+            text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        except (ValueError, TemplateError) as error:
+            raise UserError(
+                f"{self.tokenizer.name_or_path}: the tokenizer's chat template cannot be used ({first_line(error)}); "
+                "set utility.chat_template: false, or leave out what the template does not know"
+            ) from None
+        return str(text)
