@@ -49,6 +49,20 @@ class TransformersEngine(Engine):
     """Run Python code that comes with the model. Off unless you trust its author."""
 
 
+class VllmEngine(Engine):
+    """vLLM: particles are merged into the base in place, and answered with continuous batching."""
+
+    type: Literal["vllm"] = "vllm"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Data type of the base model; auto: as saved."""
+    threads: int = Field(1, ge=1)
+    """CPU threads of one engine, on vLLM's CPU build."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Off unless you trust its author."""
+    args: dict[str, Any] = {}
+    """Any argument of vLLM's engine, as it is: `max_model_len`, `gpu_memory_utilization`, `enforce_eager`, ..."""
+
+
 class FakeEngine(Engine):
     """Deterministic stand-in that hashes prompt and weights; for tests and for measuring the loop itself."""
 
@@ -57,7 +71,7 @@ class FakeEngine(Engine):
     """Seconds that a slice takes."""
 
 
-EngineConfig = Annotated[TransformersEngine | FakeEngine, Field(discriminator="type")]
+EngineConfig = Annotated[TransformersEngine | VllmEngine | FakeEngine, Field(discriminator="type")]
 
 
 class LocalBackend(Section):

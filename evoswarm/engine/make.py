@@ -1,11 +1,11 @@
-"""The one place that knows which engines there are. The vLLM engine is one more file and one more line here."""
+"""The one place that knows which engines there are."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from evoswarm.config.run import EngineConfig, FakeEngine, TransformersEngine
+from evoswarm.config.run import EngineConfig, FakeEngine, TransformersEngine, VllmEngine
 from evoswarm.engine.base import Engine
 
 
@@ -29,6 +29,12 @@ def _transformers(config: TransformersEngine, model: str, adapter: Mapping[str, 
     return HfEngine(config, model=model, adapter=adapter)
 
 
+def _vllm(config: VllmEngine, model: str, adapter: Mapping[str, Any] | None) -> Engine:
+    from evoswarm.engine.vllm import VllmEngine as Vllm
+
+    return Vllm(config, model=model, adapter=adapter)
+
+
 def _fake(config: FakeEngine, model: str, adapter: Mapping[str, Any] | None) -> Engine:
     from evoswarm.engine.fake import EchoEngine
 
@@ -37,5 +43,6 @@ def _fake(config: FakeEngine, model: str, adapter: Mapping[str, Any] | None) -> 
 
 ENGINES: dict[str, Callable[[Any, str, Mapping[str, Any] | None], Engine]] = {
     "transformers": _transformers,
+    "vllm": _vllm,
     "fake": _fake,
 }

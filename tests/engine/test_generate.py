@@ -106,7 +106,7 @@ def test_plain_text_and_chat_begin_with_exactly_one_bos(llama: HfEngine) -> None
         ids = llama._encoder.prompt(prompt)
         assert ids[0] == bos and ids.count(bos) == 1
     assert llama.tokenizer.decode(llama._encoder.prompt(chat)) == "<s>[system]be kind[user]hi[assistant]"
-    assert llama.tokenizer.decode(llama._encode_pair(chat, " A")[1]) == " A"
+    assert llama.tokenizer.decode(llama._encoder.option(chat, " A")[1]) == " A"
 
 
 def test_a_chat_is_continued_as_the_text_that_its_template_makes(llama: HfEngine) -> None:

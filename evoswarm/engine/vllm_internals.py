@@ -1,0 +1,104 @@
+"""Everything of vLLM that is not its documented interface, and every environment variable that is set for it.
+
+Tried on vLLM 0.32 (CPU build). What is used: `worker_extension_cls`, `collective_rpc`, `model_runner.reload_weights`
+with an iterator, `get_model_loader(...).get_all_weights`, and `packed_modules_mapping` of a model class.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load
+
+from evoswarm.engine.merged import MergedBase
+from evoswarm.errors import UserError
+
+SUPPORTED = ("0.32",)
+EXTENSION = f"{__name__}.WorkerExtension"
+
+Weights = Mapping[str, np.ndarray]
+
+
+def set_environment(*, threads: int) -> None:
+    """Before vLLM is imported. What the user has set stays.
+
+    VLLM_ENABLE_V1_MULTIPROCESSING=0: the engine lives in this process (a second one would start for 20 s more).
+    VLLM_CPU_KVCACHE_SPACE=1: GiB of key-value cache of the CPU build; its default is half of the machine's memory.
+    VLLM_CPU_OMP_THREADS_BIND=nobind, OMP_NUM_THREADS: engines beside each other would all take the first core.
+    VLLM_LOGGING_LEVEL=WARNING; VLLM_NO_USAGE_STATS=1: nothing is sent anywhere.
+    """
+    for name, value in {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": str(threads),
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_NO_USAGE_STATS": "1",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def check_version() -> None:
+    """
+    Raises:
+        UserError: vLLM is missing, or a version whose internals were not tried.
+    """
+    try:
+        import vllm
+    except ImportError as error:
+        raise UserError(
+            f"engine vllm: vLLM cannot be imported ({error}); pip install 'evoswarm[vllm]', "
+            "or without a GPU see docs/engines.md"
+        ) from None
+    version = str(vllm.__version__)
+    if not any(version == known or version.startswith(f"{known}.") for known in SUPPORTED):
+        raise UserError(
+            f"engine vllm: vLLM {version} is installed, supported is {', '.join(SUPPORTED)}; install such a version, "
+            "or use engine.type: transformers"
+        )
+
+
+class WorkerExtension:
+    """Mixed into vLLM's worker: installs particles into the model that it has loaded."""
+
+    model_runner: Any
+    model_config: Any
+    vllm_config: Any
+
+    def evoswarm_install(self, weights: Weights | bytes | None, adapter: Mapping[str, Any] | None) -> str | None:
+        """Make the model the base with these weights; None is the base itself.
+
+        Every rank merges whole tensors by checkpoint names, and vLLM's own loader takes this rank's share.
+
+        Args:
+            weights: an expert's tensors, or the same as safetensors bytes where they come from another process.
+            adapter: adapter_config.json; None for full checkpoints.
+
+        Returns:
+            What is wrong with the weights, or None. (An exception would end vLLM's engine.)
+        """
+        try:
+            tensors = self._evoswarm_base(adapter).load(load(weights) if isinstance(weights, bytes) else weights)
+        except UserError as error:
+            return str(error)
+        # It warns of every layer that an adapter does not touch.
+        logging.getLogger("vllm.model_executor.model_loader.reload").setLevel(logging.ERROR)
+        self.model_runner.reload_weights(weights_iterator=tensors, is_checkpoint_format=True)
+        return None
+
+    def _evoswarm_base(self, adapter: Mapping[str, Any] | None) -> MergedBase:
+        if not hasattr(self, "_evoswarm_merged"):
+            from vllm.model_executor.model_loader import get_model_loader
+
+            loader, model = get_model_loader(self.vllm_config.load_config), self.model_runner.get_model()
+            self._evoswarm_merged = MergedBase(
+                lambda: loader.get_all_weights(self.model_config, model),
+                adapter=adapter,
+                fused=getattr(model, "packed_modules_mapping", {}),
+                tied=bool(self.model_config.hf_text_config.tie_word_embeddings),
+            )
+        return self._evoswarm_merged

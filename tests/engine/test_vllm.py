@@ -1,0 +1,164 @@
+"""The real vLLM, on its CPU build, against the transformers engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from evoswarm.config.load import parse_config
+from evoswarm.config.run import TransformersEngine
+from evoswarm.config.run import VllmEngine as VllmConfig
+from evoswarm.engine.base import Engine, answer
+from evoswarm.engine.make import make_engine
+from evoswarm.engine.vllm import VllmEngine
+from evoswarm.errors import UserError
+from evoswarm.toy import world
+from evoswarm.toy.config import target_config
+from evoswarm.toy.targets import TARGETS
+from evoswarm.utility import Outcome, Utility, make_utility
+from evoswarm.utility.types import Beginning
+from evoswarm.weights.expert import open_expert
+
+pytest.importorskip("vllm", reason="installed by the Makefile on Linux x86-64")
+
+BASE, EXPERTS = str(world() / "base"), sorted(p.name for p in (world() / "experts").iterdir())
+BLOCK = 32
+LONG = ["sort dbacf next dbaj rot dbac swap dbac " + tail for tail in ("rev abcd", "rev dcba", "add 12 34")]
+DIFFERENCES = 1
+"""Examples of 200 in which near-ties may fall differently; on the machines tried there was none."""
+
+
+def weights(expert: str) -> dict:  # type: ignore[type-arg]
+    opened = open_expert(world() / "experts" / expert)
+    return {name: opened.flat(name).reshape(spec.shape) for name, spec in opened.specs.items()}
+
+
+ADAPTER = open_expert(world() / "experts" / EXPERTS[0]).config
+
+
+@pytest.fixture(scope="module")
+def vllm() -> VllmEngine:
+    args = {"max_model_len": 64, "enforce_eager": True, "block_size": BLOCK}
+    engine = make_engine(VllmConfig(args=args), model=BASE, adapter=ADAPTER)
+    assert isinstance(engine, VllmEngine)
+    return engine
+
+
+@pytest.fixture(scope="module")
+def reference() -> Engine:
+    return make_engine(TransformersEngine(), model=BASE, adapter=ADAPTER)
+
+
+def utility_of(target: str) -> Utility:
+    config = parse_config(target_config(target, algorithm="model_swarms"), root=world())
+    return make_utility(config.utility, root=config.root)
+
+
+def outcomes(engine: Engine, utility: Utility, *, verify: bool = False) -> list[Outcome]:
+    def ruled_out(index: int, beginning: str) -> bool:
+        return utility.ruled_out("validation", index, beginning)
+
+    replies = answer(engine, utility.requests("validation"), ruled_out=ruled_out if verify else None)
+    wrong = Outcome(0.0, None)
+    return [
+        wrong if isinstance(reply, Beginning) else utility.outcome("validation", i, reply)
+        for i, reply in enumerate(replies)
+    ]
+
+
+def differing(left: Sequence[Outcome], right: Sequence[Outcome]) -> int:
+    return sum(a.score != b.score for a, b in zip(left, right, strict=True))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_toy_expert_has_the_utility_that_transformers_gives(
+    vllm: VllmEngine, reference: Engine, target: str
+) -> None:
+    utility, found = utility_of(target), set()
+    for expert in EXPERTS:
+        vllm.install(weights(expert))
+        reference.install(weights(expert))
+        expected = outcomes(reference, utility)
+        assert differing(outcomes(vllm, utility), expected) <= DIFFERENCES
+        assert differing(outcomes(vllm, utility, verify=True), expected) <= DIFFERENCES
+        found.add(sum(outcome.score or 0 for outcome in expected))
+    assert len(found) > 3
+
+
+def test_log_likelihoods_agree_to_a_thousandth(vllm: VllmEngine, reference: Engine) -> None:
+    prompts = ["eats bebu", "home", LONG[0]]
+    options = [["plum", "figs", "x"], ["a", "b"], [" 4", " 5", " 17"]]
+    for expert in (None, "eats"):
+        for engine in (vllm, reference):
+            engine.install(weights(expert) if expert else None)
+        found, expected = vllm.loglikelihood(prompts, options), reference.loglikelihood(prompts, options)
+        for row, other in zip(found, expected, strict=True):
+            assert [score.tokens for score in row] == [score.tokens for score in other]
+            assert [s.logprob for s in row] == pytest.approx([s.logprob for s in other], abs=1e-3)
+
+
+def test_a_particle_answers_the_same_before_and_after_another(vllm: VllmEngine, reference: Engine) -> None:
+    found = {}
+    for turn, expert in enumerate(("rev", "sort", "rev", "sort")):
+        vllm.install(weights(expert))
+        found[turn] = vllm.generate(LONG, max_new_tokens=8)
+        reference.install(weights(expert))
+        assert found[turn] == reference.generate(LONG, max_new_tokens=8)
+    assert found[0] == found[2] != found[1] == found[3]
+
+
+def test_blocks_that_another_particle_computed_would_be_seen_if_the_cache_were_kept(
+    vllm: VllmEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What the test above rests on: prompts longer than a block, whose cached keys and values depend on the weights.
+    vllm.install(weights("sort"))
+    prompts, options = [text + " " for text in LONG], [["a", "d"]] * len(LONG)
+    clean = vllm.loglikelihood(prompts, options)
+    vllm.install(weights("rev"))
+    vllm.loglikelihood(prompts, options)
+    monkeypatch.setattr(vllm._llm, "reset_prefix_cache", lambda: True)
+    vllm.install(weights("sort"))
+    stale = vllm.loglikelihood(prompts, options)
+    monkeypatch.undo()
+    vllm.install(weights("sort"))
+    again = vllm.loglikelihood(prompts, options)
+    near = [pytest.approx(score.logprob, abs=1e-4) for row in clean for score in row]
+    assert [score.logprob for row in again for score in row] == near
+    assert [score.logprob for row in stale for score in row] != near
+
+
+def test_the_base_comes_back_bit_for_bit(vllm: VllmEngine) -> None:
+    # On a CPU vLLM packs the weights where they cannot be read: they show in every digit of what they compute.
+    prompts, options = LONG + ["eats bebu", "add 3 4"], [["abcd", " 17", "x", "yz"]] * 5
+    vllm.install(None)
+    before = vllm.loglikelihood(prompts, options)
+    for expert in ("rev", "add", "rev"):
+        vllm.install(weights(expert))
+        assert vllm.loglikelihood(prompts, options) != before
+    vllm.install(None)
+    assert vllm.loglikelihood(prompts, options) == before
+
+
+def test_after_an_install_that_failed_the_engine_goes_on(vllm: VllmEngine) -> None:
+    vllm.install(weights("rev"))
+    expected = vllm.generate(LONG, max_new_tokens=8)
+    broken = {name.replace("q_proj", "w_proj"): tensor for name, tensor in weights("sort").items()}
+    with pytest.raises(UserError, match="which the base model's files do not hold"):
+        vllm.install(broken)
+    assert vllm.generate(LONG, max_new_tokens=8) == expected
+    vllm.install(weights("sort"))
+    assert vllm.generate(LONG, max_new_tokens=8) != expected
+
+
+def test_an_answer_is_cut_at_a_stop_string_and_at_its_limit(vllm: VllmEngine, reference: Engine) -> None:
+    for engine in (vllm, reference):
+        engine.install(weights("rev"))
+    prompts = [(("user", f"rev {text}"),) for text in ("abcd", "ddca", "abcde")]
+    for settings in ({"max_new_tokens": 8, "stop": ("b",)}, {"max_new_tokens": 2}, {"max_new_tokens": 8}):
+        assert vllm.generate(prompts, **settings) == reference.generate(prompts, **settings)  # type: ignore[arg-type]
+
+
+def test_a_prompt_that_is_too_long_is_refused_in_one_line(vllm: VllmEngine) -> None:
+    with pytest.raises(UserError, match="a prompt has 7[0-9] tokens, the model takes 64"):
+        vllm.generate(["x" * 70], max_new_tokens=1)
