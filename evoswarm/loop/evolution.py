@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from evoswarm.loop.checkpoint import restore_newest, save_checkpoint
 from evoswarm.loop.directory import RunDirectory, append_line, read_lines, to_line
 from evoswarm.loop.finish import finish
 from evoswarm.loop.inputs import Inputs
+from evoswarm.loop.known import Known, digest
 from evoswarm.loop.outcomes import Journal, on_record, save_rows
 from evoswarm.rows import Row
 from evoswarm.search import Search, make_search
@@ -53,6 +54,10 @@ class Evolution:
     hooks: Hooks = field(default_factory=Hooks)
     evaluations: int = field(default=0, init=False)
     examples: int = field(default=0, init=False)
+    _known: Known = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._known = Known(self.directory)
 
     def run(self) -> dict[str, Any]:
         """Run to the end and return the summary.
@@ -76,6 +81,7 @@ class Evolution:
             kept = [record for record in read_lines(path) if record["generation"] <= search.generation]
             if path.exists():
                 self.directory.write_lines(path, kept)
+        self._known.restore(search.basis, last=search.generation)
         for record in read_lines(self.directory.generations)[-1:]:
             self.evaluations, self.examples = record["evaluations"], record["examples_scored"]
 
@@ -93,13 +99,14 @@ class Evolution:
         start, seconds = time.perf_counter(), (self.backend.seconds.scoring, self.backend.seconds.moving)
         journal = Journal(self.directory, f"gen_{search.generation + 1:04}")
         measured: list[Evaluation] = []
-        rows = []
+        new: dict[bytes, Evaluation] = {}
+        examples, rows = self.examples, []
         searching = 0.0
         while True:
             mark = time.perf_counter()
             ask = search.ask()
             searching += time.perf_counter() - mark
-            evaluations = self._measure(search, ask, journal)
+            evaluations = self._measure(search, ask, journal, new)
             measured += evaluations
             rows.append(ask.rows)
             mark = time.perf_counter()
@@ -108,11 +115,12 @@ class Evolution:
             if search.finished_generation:
                 break
         journal.close()
+        self._known.add(new)
         save_rows(self.directory, search.generation, search.basis, rows)
         self._rebase(search)
         record = self._record(search, measured)
         append_line(self.directory.generations, to_line(record))
-        scored = sum(len(evaluation.scores) for evaluation in measured)
+        scored = self.examples - examples
         timing = {
             "generation": search.generation,
             "examples": scored,
@@ -127,14 +135,20 @@ class Evolution:
         save_checkpoint(self.directory, search)
         self.hooks.notify({"kind": "generation", **record, "examples": scored, "seconds": timing["seconds"]})
 
-    def _measure(self, search: Search, ask: Ask, journal: Journal) -> list[Evaluation]:
-        """The evaluations of an ask, in its order."""
+    def _measure(self, search: Search, ask: Ask, journal: Journal, new: dict[bytes, Evaluation]) -> list[Evaluation]:
+        """The evaluations of an ask, in its order; what succeeds is added to `new`, by the digest of its row."""
         jobs = [
             Job(ask.generation, ask.phase, particle, Row.of(search.basis, row))
             for particle, row in zip(ask.particles, ask.rows, strict=True)
         ]
+        journal.ask(jobs)
+        digests = [digest(row) for row in ask.rows]
+        first = dict(zip(reversed(digests), reversed(jobs), strict=True))
+        equal = {name: new.get(name) or self._known.find(name, job) for name, job in first.items()}
+        fresh = [job for name, job in zip(digests, jobs, strict=True) if job is first[name] and equal[name] is None]
         found: dict[Key, Evaluation] = {}
-        for evaluation in journal.evaluate(self.backend, jobs, stop=self.hooks.stop):
+        for evaluation in journal.evaluate(self.backend, fresh, stop=self.hooks.stop):
+            self.examples += len(evaluation.scores)
             found[evaluation.job.key] = evaluation
             self.hooks.notify(
                 {
@@ -142,9 +156,15 @@ class Evolution:
                     "generation": ask.generation,
                     "phase": ask.phase,
                     "done": len(found),
-                    "of": len(jobs),
+                    "of": len(fresh),
                 }
             )
+        for name, job in zip(digests, jobs, strict=True):
+            if job.key not in found:
+                found[job.key] = replace(equal[name] or found[first[name].key], job=job)
+                journal.copy(found[job.key])
+            if found[job.key].error is None:
+                new.setdefault(name, found[job.key])
         errors = [found[job.key].error for job in jobs if found[job.key].error]
         if jobs and len(errors) == len(jobs):
             raise UserError(f"every evaluation of generation {ask.generation} failed; the first one: {errors[0]}")
@@ -162,10 +182,10 @@ class Evolution:
         for path, row in zip(paths, plan, strict=True):
             self.backend.save_vector(Row.of(search.basis, row), self.directory.path / path)
         search.rebase(paths)
+        self._known.clear()
 
     def _record(self, search: Search, measured: list[Evaluation]) -> dict[str, Any]:
         self.evaluations += len(measured)
-        self.examples += sum(len(evaluation.scores) for evaluation in measured)
         best, worst = search.global_best, search.global_worst
         assert best is not None and worst is not None
         present = [member.utility for member in search.population if member.utility is not None]

@@ -81,6 +81,7 @@ def _measure_finals(
     where = "on the test split" if has_test else "(there is no test split)"
     hooks.message(f"measuring {len(rows)} finalists {where}")
     journal = Journal(directory, "final")
+    journal.ask(jobs)
     finalists = {job.key: finalist for job, finalist in zip(jobs, who, strict=True)}
     names = {key: name for key, (name, _) in finalists.items()}
     found: Finals = {}

@@ -40,9 +40,13 @@ class Journal:
         if self._partial.exists():
             directory.write_lines(self._partial, unfinished)  # a line after a torn one would be lost
         known = read_lines(self.path) + unfinished
-        self._records = {_key(record): record for record in known}
-        self._lines = {_key(record): to_line(record) for record in known}
+        self._records = {key_of(record): record for record in known}
+        self._lines = {key_of(record): to_line(record) for record in known}
         self._asked: list[Key] = []
+
+    def ask(self, jobs: Sequence[Job]) -> None:
+        """Jobs whose outcomes belong on record, in the order of the file."""
+        self._asked += [job.key for job in jobs]
 
     def evaluate(
         self, backend: Backend, jobs: Sequence[Job], *, stop: Callable[[], bool], who: Mapping[Key, str] | None = None
@@ -61,14 +65,13 @@ class Journal:
         Raises:
             Stopped: `stop` said so; what was measured is on record.
         """
-        self._asked += [job.key for job in jobs]
         missing = []
         for job in jobs:
             record = self._records.get(job.key)
             if record is None or (who is not None and record["row"] != _terms(job)):
                 missing.append(job)
             else:
-                yield _evaluation(job, record)
+                yield evaluation_of(job, record)
         if not missing:
             return
         if stop():
@@ -83,6 +86,10 @@ class Journal:
                 yield evaluation
                 if stop():
                     raise Stopped
+
+    def copy(self, evaluation: Evaluation) -> None:
+        """Put on record what was not measured, because an equal row was."""
+        self._lines[evaluation.job.key] = to_line(_record(evaluation))
 
     def close(self) -> None:
         """Write the sorted file, without what was on record but not asked for, and drop the partial one."""
@@ -127,7 +134,8 @@ def on_record(directory: RunDirectory, generation: int) -> bool:
     return len(rows) == len(read_lines(outcome_path(directory, f"gen_{generation:04}")))
 
 
-def _key(record: Record) -> Key:
+def key_of(record: Record) -> Key:
+    """The key of the job that a record is of."""
     return record["generation"], record["phase"], record["particle"], record["split"]
 
 
@@ -149,5 +157,6 @@ def _record(evaluation: Evaluation) -> Record:
     }
 
 
-def _evaluation(job: Job, record: Record) -> Evaluation:
+def evaluation_of(job: Job, record: Record) -> Evaluation:
+    """What a record says, as the evaluation of a job."""
     return Evaluation(job, record["utility"], record["scores"], record["predictions"], record["error"])

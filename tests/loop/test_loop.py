@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from echo import echo_config, make_world, result_bytes
 from safetensors.numpy import load_file
@@ -17,6 +18,7 @@ from evoswarm.loop.checkpoint import generations_saved
 from evoswarm.loop.directory import RunDirectory, read_lines
 from evoswarm.loop.evolution import Event, Hooks
 from evoswarm.loop.history import position, save_position
+from evoswarm.search.random_search import RandomMixSearch
 
 ALGORITHMS = ("model_swarms", "genome", "genome_plus", "random_search")
 
@@ -318,3 +320,24 @@ def test_a_checkpoint_of_40_particles_is_below_64_kilobytes(tmp_path: Path) -> N
     config = echo_config(tmp_path, "search.population=40", "search.max_generations=2")
     evoswarm.run(config)
     assert max(path.stat().st_size for path in (config.run_dir / "checkpoints").iterdir()) < 64_000
+
+
+def test_equal_rows_are_scored_once_also_across_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = RandomMixSearch._sample
+
+    def few(self: RandomMixSearch, t: int, i: int, good: np.ndarray) -> np.ndarray:
+        return sample(self, min(t, 2), i % 3, good)  # generation 2 and later are alike; three rows each
+
+    monkeypatch.setattr(RandomMixSearch, "_sample", few)
+    overrides = ("search={type: random_search, population: 7, max_generations: 4}",)
+    whole, pieces = (echo_config(tmp_path / name, *overrides) for name in ("whole", "pieces"))
+    summary = evoswarm.run(whole)
+    assert summary["evaluations"] == 6 + 4 * 7
+    assert summary["examples_scored"] == (6 + 2 * 3) * 100
+    records = [read_lines(whole.run_dir / "outcomes" / f"gen_{t:04}.jsonl") for t in (2, 3, 4)]
+    for left, middle, right in zip(*records, strict=True):
+        assert left["scores"] == middle["scores"] == right["scores"] and len(left["scores"]) == 100
+        assert (left["generation"], right["generation"], left["particle"]) == (2, 4, right["particle"])
+    assert records[0][0]["scores"] == records[0][3]["scores"] != records[0][1]["scores"]
+    run_in_pieces(pieces, 2)
+    assert result_bytes(pieces.run_dir) == result_bytes(whole.run_dir)
