@@ -29,9 +29,9 @@ def main() -> None:
     for name, way in ways.items():
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
             lines.append({"way": name} | process.submit(way).result())
+    assert len({tuple(line.pop("right")) for line in lines}) == 1, "the ways disagree"
     show(f"{TARGET}: one round of 10 experts, best of {ROUNDS}; start is paid once per run", lines)
     seconds = {line["way"]: line["seconds"] for line in lines}
-    assert len({tuple(line.pop("right")) for line in lines}) == 1, "the ways disagree"
     close(
         "engines",
         ratio=round(seconds["reload"] / seconds["transformers"], 1),
