@@ -60,6 +60,16 @@ class Encoder:
         ended = tokens[-1] in self.ends or len(tokens) >= max_new_tokens or cut != text
         return cut if ended else Beginning(text)
 
+    def room(self, width: int, asked: int) -> int:
+        """How many tokens may be generated behind `width` ones: as many as asked for, or as the model takes.
+
+        Raises:
+            UserError: the model does not even take the prompt.
+        """
+        self.check(width)
+        # The last token that is generated is not put in again.
+        return asked if self._longest is None else min(asked, self._longest - width + 1)
+
     def check(self, width: int) -> None:
         """
         Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,8 @@ from evoswarm.utility.types import Beginning, OptionScore, Prompt
 
 Pairs = list[tuple[Ids, Ids]]
 """(prompt, option) of each option of one request"""
+SHARED_FROM = 16
+"""Tokens from which a beginning that all prompts of a batch share (few-shot examples) is computed once."""
 
 
 class HfEngine:
@@ -50,18 +53,21 @@ class HfEngine:
         longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         self._encoder = Encoder(self.tokenizer, ends=self._end, longest=longest)
         self._installer = Installer(self.model, adapter)
+        self._shared: tuple[Ids, DynamicCache] | None = None
 
     def install(self, weights: Mapping[str, np.ndarray] | None) -> None:
         """See `Engine.install`."""
+        self._shared = None
         self._installer.install(weights)
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
         """See `Engine.generate`."""
-        inputs = self._batch([self._encoder.prompt(prompt) for prompt in prompts])
+        rows = [self._encoder.prompt(prompt) for prompt in prompts]
+        inputs = self._batch(rows)
         settings = GenerationConfig(
             do_sample=False,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=self._encoder.room(max(map(len, rows)), max_new_tokens),
             pad_token_id=self.tokenizer.pad_token_id,
             eos_token_id=self._end or None,
         )
@@ -75,15 +81,16 @@ class HfEngine:
     ) -> list[str | Beginning]:
         """See `Engine.verify`. A draft whose first token would merge with the prompt is verified as far as nothing."""
         encoded = [self._encoder.draft(prompt, draft) for prompt, draft in zip(prompts, drafts, strict=True)]
-        pairs = [(context, draft[: max_new_tokens - 1]) for context, draft in encoded]
-        inputs = self._batch([context + draft for context, draft in pairs])
+        limit = self._encoder.room(max(len(context) for context, _ in encoded), max_new_tokens)
+        pairs = [(context, draft[: limit - 1]) for context, draft in encoded]
         longest = max(len(draft) for _, draft in pairs)
+        inputs = self._batch([context + draft for context, draft in pairs], last=longest + 1)
         greedy = self._forward(inputs, keep=longest + 1).logits.argmax(-1).tolist()
         replies: list[str | Beginning] = []
         for (_, wanted), row in zip(pairs, greedy, strict=True):
             chosen = row[-len(wanted) - 1 :]
             agreed = next((i for i, token in enumerate(wanted) if token != chosen[i]), len(wanted))
-            replies.append(self._encoder.reply(chosen[: agreed + 1], max_new_tokens=max_new_tokens, stop=stop))
+            replies.append(self._encoder.reply(chosen[: agreed + 1], max_new_tokens=limit, stop=stop))
         return replies
 
     @torch.inference_mode()
@@ -110,7 +117,7 @@ class HfEngine:
     def _score(self, batch: dict[Ids, list[Ids]]) -> dict[tuple[Ids, Ids], float]:
         """Log-probability of each option that ends each input, keyed by (input, option)."""
         longest = max(len(option) for options in batch.values() for option in options)
-        logits = self._forward(self._batch(list(batch)), keep=longest).logits
+        logits = self._forward(self._batch(list(batch), last=longest), keep=longest).logits
         keys, sums = [], []
         for (ids, options), row in zip(batch.items(), logits, strict=True):
             logprobs = torch.log_softmax(row.float(), dim=-1)
@@ -146,19 +153,52 @@ class HfEngine:
         if self._positions:  # models with absolute positions must not count the padding; `generate` does this itself
             positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
             inputs = inputs | {"position_ids": positions[:, -inputs["input_ids"].shape[1] :]}
+            if (cache := inputs.get("past_key_values")) is not None and inputs["input_ids"].shape == positions.shape:
+                start = cache.get_seq_length()
+                inputs |= {key: inputs[key][:, start:] for key in ("input_ids", "position_ids")}
         return self.model(**inputs, logits_to_keep=keep, use_cache=use_cache)
 
-    def _batch(self, rows: Sequence[Ids], *, room: int = 0) -> dict[str, torch.Tensor]:
-        """Token ids and mask [B, T], padded on the left; `room` more tokens will follow."""
+    def _batch(self, rows: Sequence[Ids], *, room: int = 0, last: int = 1) -> dict[str, Any]:
+        """Token ids and mask [B, T], padded on the left, behind the beginning that all rows share.
+
+        Where that is long enough, its keys and values come along, computed once for a particle.
+
+        Args:
+            rows: token ids.
+            room: how many more tokens will follow.
+            last: how many of the last tokens of each row must be computed.
+        """
         width = max(len(row) for row in rows)
         self._encoder.check(width + room)
-        ids = [(self.tokenizer.pad_token_id,) * (width - len(row)) + row for row in rows]
-        mask = [(0,) * (width - len(row)) + (1,) * len(row) for row in rows]
+        shared = _common(rows)[: max(0, min(map(len, rows)) - last)]
+        if len(rows) < 2 or len(shared) < SHARED_FROM or not self._branches:
+            shared = ()
+        pads = [width - len(row) for row in rows]
+        rests = [row[len(shared) :] for row in rows]
+        ids = [shared + (self.tokenizer.pad_token_id,) * pad + rest for pad, rest in zip(pads, rests, strict=True)]
+        mask = [(1,) * len(shared) + (0,) * pad + (1,) * len(rest) for pad, rest in zip(pads, rests, strict=True)]
         device = self.model.device
-        return {
+        inputs = {
             "input_ids": torch.tensor(ids, device=device),
             "attention_mask": torch.tensor(mask, device=device),
         }
+        return inputs | ({"past_key_values": self._repeated(shared, len(rows))} if shared else {})
+
+    def _repeated(self, shared: Ids, times: int) -> DynamicCache:
+        """Keys and values of a beginning, for so many rows."""
+        if self._shared is None or self._shared[0] != shared:
+            ids = torch.tensor([shared], device=self.model.device)
+            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            self._shared = shared, self._forward(inputs, keep=1, use_cache=True).past_key_values
+        cache = copy.deepcopy(self._shared[1])
+        cache.batch_repeat_interleave(times)
+        return cache
+
+
+def _common(rows: Sequence[Ids]) -> Ids:
+    """The beginning that all rows share."""
+    low, high = min(rows), max(rows)
+    return low[: next((i for i, pair in enumerate(zip(low, high, strict=False)) if pair[0] != pair[1]), len(low))]
 
 
 def _share_prompts(pairs: Sequence[Pairs]) -> bool:

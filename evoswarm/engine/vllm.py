@@ -126,8 +126,7 @@ class VllmEngine:
 
         if not prompts:
             return []
-        room = max(s.max_tokens for s in settings)
-        self._encoder.check(max(map(len, prompts)) + (1 if room else 0))
+        self._encoder.check(max(map(len, prompts)) + 1)
         inputs = [TokensPrompt(prompt_token_ids=list(ids)) for ids in prompts]
         return list(self._llm.generate(inputs, list(settings), use_tqdm=False))
 

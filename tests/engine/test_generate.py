@@ -153,3 +153,11 @@ def test_a_llama_tokenizer_comes_back_from_disk_as_it_was_saved(tiny_llama: Path
     plain = "Q: 2 + 3 = ?\nA:  five."
     assert loaded.decode(loaded(plain).input_ids, skip_special_tokens=True) == plain
     assert loaded.chat_template == made.chat_template and loaded.eos_token_id == EOS
+
+
+def test_an_answer_ends_where_the_model_takes_no_more(engine: HfEngine) -> None:
+    longest = engine.model.config.max_position_embeddings
+    prompts = ["x" * (longest - 4), "y" * (longest - 4)]
+    texts = engine.generate(prompts, max_new_tokens=50)
+    assert texts == engine.verify(prompts, texts, max_new_tokens=50)
+    assert {len(engine._encoder.option(p, t)[1]) for p, t in zip(prompts, texts, strict=True)} <= {1, 2, 3, 4, 5}

@@ -1,0 +1,69 @@
+"""Few-shot prompts: the beginning that they share is computed once for a particle, and changes no answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evoswarm.config.run import TransformersEngine
+from evoswarm.engine import transformers as module
+from evoswarm.engine.transformers import HfEngine
+from evoswarm.weights.expert import open_expert
+
+SHOTS = "Question: 1 + 1?\nAnswer: 2\n\nQuestion: 2 + 2?\nAnswer: 4\n\n"
+PROMPTS = [f"{SHOTS}Question: {text}\nAnswer:" for text in ("3 + 4?", "12 + 5?", "x", "9 - 9?")]
+DRAFTS = [" 7", " 17", " no", " 0"]
+OPTIONS = [[" one", " two two"], [" 17", " 4", " x"], [" a", " bc"], [" 0", " 1"]]
+LETTERS = [["A", "B", "C"]] * 4
+
+
+def everything(engine: HfEngine, prompts: list[str]) -> tuple[list[object], list[float]]:
+    """What must be equal, and what must be close."""
+    texts = [engine.generate(prompts, max_new_tokens=8), engine.verify(prompts, DRAFTS, max_new_tokens=8)]
+    scores = [engine.loglikelihood(prompts, options) for options in (OPTIONS, LETTERS)]
+    return texts, [score.logprob for lists in scores for row in lists for score in row]
+
+
+def widths(engine: HfEngine) -> list[tuple[int, ...]]:
+    """Shapes of the inputs of every forward pass from now on."""
+    shapes: list[tuple[int, ...]] = []
+    engine.model.register_forward_pre_hook(
+        lambda _, __, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    return shapes
+
+
+@pytest.mark.parametrize(("model", "skipped"), [("tiny_llama", 0), ("tiny_gpt2", len(SHOTS) // 2)])
+def test_answers_and_scores_are_those_of_whole_prompts(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, model: str, skipped: int
+) -> None:
+    engine = HfEngine(TransformersEngine(device="cpu"), model=str(request.getfixturevalue(model)), adapter=None)
+    prompts = [prompt[skipped:] for prompt in PROMPTS]
+    monkeypatch.setattr(module, "SHARED_FROM", 10**6)
+    texts, scores = everything(engine, prompts)
+    assert len(set(map(str, texts[0]))) > 1  # type: ignore[call-overload]
+    monkeypatch.undo()
+    shapes = widths(engine)
+    again = everything(engine, prompts)
+    assert again[0] == texts
+    assert again[1] == pytest.approx(scores, abs=1e-4)
+    beginning = len(engine._encoder.prompt((SHOTS + "Question: ")[skipped:]))
+    assert max(width for rows, width in shapes if rows > 1) < beginning
+
+
+def test_the_beginning_is_computed_once_for_a_particle_and_anew_for_the_next(tiny_llama: Path, adapters: Path) -> None:
+    experts = [open_expert(adapters / name) for name in "ab"]
+    engine = HfEngine(TransformersEngine(device="cpu"), model=str(tiny_llama), adapter=experts[0].config)
+    alone = HfEngine(TransformersEngine(device="cpu"), model=str(tiny_llama), adapter=experts[0].config)
+    shapes = widths(engine)
+    for expert in (*experts, experts[0]):
+        weights = {name: expert.flat(name).reshape(spec.shape) for name, spec in expert.specs.items()}
+        engine.install(weights)
+        alone.install(weights)
+        shapes.clear()
+        expected = [alone.generate([prompt], max_new_tokens=6)[0] for prompt in PROMPTS]
+        assert engine.generate(PROMPTS[:2], max_new_tokens=6) == expected[:2]
+        assert engine.generate(PROMPTS[2:], max_new_tokens=6) == expected[2:]
+        beginnings = [shape for shape in shapes if shape[0] == 1]
+        assert beginnings == [(1, len(engine._encoder.prompt(SHOTS + "Question: ")))]

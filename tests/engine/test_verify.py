@@ -1,0 +1,75 @@
+"""One forward pass tells what generation would: the whole answer, or how it begins where it leaves the draft."""
+
+from __future__ import annotations
+
+import pytest
+
+from evoswarm.config.run import TransformersEngine
+from evoswarm.engine.base import answer
+from evoswarm.engine.transformers import HfEngine
+from evoswarm.utility.types import Beginning, Generate
+
+PROMPTS = ["a", "What is 2 + 3?", "The quick brown fox jumps over the lazy dog.", "zz", "", "7"]
+LENGTH = 6
+
+
+@pytest.fixture(scope="module", params=["tiny_llama", "tiny_gpt2"])
+def engine(request: pytest.FixtureRequest) -> HfEngine:
+    folder = request.getfixturevalue(request.param)
+    return HfEngine(TransformersEngine(device="cpu"), model=str(folder), adapter=None)
+
+
+@pytest.fixture(scope="module")
+def greedy(engine: HfEngine) -> list[str]:
+    return engine.generate(PROMPTS, max_new_tokens=LENGTH)
+
+
+def unlike(text: str, at: int) -> str:
+    """A draft that agrees up to `at` and no further."""
+    return text[:at] + ("A" if text[at : at + 1] != "A" else "B") + text[at:]
+
+
+def test_a_draft_that_is_the_greedy_answer_comes_back_whole(engine: HfEngine, greedy: list[str]) -> None:
+    assert len(set(greedy)) > 1
+    assert engine.verify(PROMPTS, greedy, max_new_tokens=LENGTH) == greedy
+
+
+@pytest.mark.parametrize("kept", range(LENGTH - 1))
+def test_another_draft_gives_the_greedy_answer_up_to_where_they_part(
+    engine: HfEngine, greedy: list[str], kept: int
+) -> None:
+    found = engine.verify(PROMPTS, [unlike(text, kept) for text in greedy], max_new_tokens=LENGTH)
+    for text, reply in zip(greedy, found, strict=True):
+        assert reply == (text if len(text) <= kept else Beginning(text[: kept + 1]))
+
+
+def test_a_draft_that_stops_short_says_how_the_answer_goes_on(engine: HfEngine, greedy: list[str]) -> None:
+    for text, reply in zip(greedy, engine.verify(PROMPTS, [""] * len(PROMPTS), max_new_tokens=LENGTH), strict=True):
+        assert reply == (Beginning(text[:1]) if text else text)
+
+
+def test_a_draft_longer_than_the_answer_may_be_is_cut(engine: HfEngine, greedy: list[str]) -> None:
+    assert engine.verify(PROMPTS, [text + "and so on" for text in greedy], max_new_tokens=LENGTH)[1:4] == greedy[1:4]
+
+
+def test_a_stop_string_ends_the_answer_as_in_generation(engine: HfEngine, greedy: list[str]) -> None:
+    stop = (next(text for text in greedy if len(text) > 2)[1],)
+    expected = engine.generate(PROMPTS, max_new_tokens=LENGTH, stop=stop)
+    assert expected != greedy
+    assert engine.verify(PROMPTS, greedy, max_new_tokens=LENGTH, stop=stop) == expected
+
+
+def test_only_what_is_not_ruled_out_is_generated(engine: HfEngine, greedy: list[str]) -> None:
+    drafts = [greedy[0], unlike(greedy[1], 0), unlike(greedy[2], 0)]
+    requests = [Generate(p, LENGTH, draft=d) for p, d in zip(PROMPTS, drafts, strict=False)]
+    requests.append(Generate(PROMPTS[3], LENGTH))
+    asked: list[tuple[int, str]] = []
+
+    def ruled_out(position: int, beginning: str) -> bool:
+        asked.append((position, beginning))
+        return position == 1
+
+    found = answer(engine, requests, ruled_out=ruled_out)
+    assert found == [greedy[0], Beginning(greedy[1][0]), greedy[2], greedy[3]]
+    assert asked == [(1, greedy[1][0]), (2, greedy[2][0])]
+    assert answer(engine, requests) == greedy[:4]
