@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from evoswarm.errors import UserError
 from evoswarm.rows import Row
 from evoswarm.utility.types import Outcome, Split, Utility
 
@@ -112,19 +113,16 @@ class Assembly:
             name = utility.example(self.job.split, index).get("id", index)
             error = f"{len(failed)} of {self.size} examples failed, first example {name}: {reason}"
             return Evaluation(self.job, None, scores, predictions, error)
-        value = _finite(utility, self.job.split, [score for score in scores if score is not None])
-        if value is None:
+        try:
+            value = utility.aggregate(self.job.split, [score for score in scores if score is not None])
+        except UserError as error:
+            return Evaluation(self.job, None, scores, predictions, str(error))
+        except OverflowError:
+            value = math.inf
+        if not math.isfinite(value):
             reason = "the scores are too large to be combined into a finite utility"
             return Evaluation(self.job, None, scores, predictions, reason)
         return Evaluation(self.job, value, scores, predictions)
-
-
-def _finite(utility: Utility, split: Split, scores: Sequence[float]) -> float | None:
-    try:
-        value = utility.aggregate(split, scores)
-    except OverflowError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 def failed(job: Job, reason: str) -> Evaluation:

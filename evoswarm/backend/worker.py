@@ -27,9 +27,10 @@ class Worker:
             UserError: either cannot be loaded.
         """
         self.utility = utility or make_utility(config.utility, root=config.root)
-        self._batch_size, self._verify = config.engine.batch_size, config.engine.verify
+        self._batch_size = config.engine.batch_size
         adapter = pool.experts[0].config if pool.kind == "adapter" else None
         self._engine = make_engine(config.engine, model=config.model, adapter=adapter)
+        self._verify = self._engine.exact if config.engine.verify is None else config.engine.verify
         self._installed: object = _NOTHING
         self._cut: dict[Split, Slices] = {}
 

@@ -30,9 +30,10 @@ class Engine(Section):
 
     batch_size: int = Field(64, ge=1)
     """Examples per slice. Slices are fixed and sorted by length, so a utility never depends on who shares the batch."""
-    verify: bool = True
-    """Let one forward pass tell whether a greedy answer is the reference, where that decides the score. Search then
-    keeps no text of answers that are wrong; the finalists' answers are always generated whole."""
+    verify: bool | None = None
+    """Judge an answer by how far it goes along with the reference, where that decides the score. Search then keeps no
+    text of answers that are wrong; the finalists' answers are always generated whole. null: where it gives what
+    generating gives, which for transformers is in float32."""
 
 
 class TransformersEngine(Engine):

@@ -75,8 +75,8 @@ class Generated(Task):
 
     max_new_tokens: int = Field(32, ge=1)
     """Generation stops at the end-of-sequence token or after this many tokens. Decoding is greedy."""
-    stop: list[str] = []
-    """Generated text is cut at the first of these."""
+    stop: list[Annotated[str, Field(min_length=1)]] = []
+    """Generated text is cut where the first of these that is complete begins."""
 
 
 class MultipleChoice(Generated):

@@ -13,6 +13,9 @@ from evoswarm.utility.types import Beginning, Choose, Generate, OptionScore, Pro
 class Engine(Protocol):
     """Runs one base model, loaded once; particles are installed into it one after another."""
 
+    exact: bool
+    """`verify` and `generate` agree but for near-ties in the last digits of float32."""
+
     def install(self, weights: Mapping[str, np.ndarray] | None) -> None:
         """Make the engine answer as the base model with these weights; None is the base model itself.
 

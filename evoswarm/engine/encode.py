@@ -47,18 +47,19 @@ class Encoder:
         return context, whole[len(context) :] if whole[: len(context)] == context else ()
 
     def text(self, tokens: Sequence[int], stop: Sequence[str] = ()) -> str:
-        """Generated tokens as text without special tokens, cut at the first of `stop`."""
-        text: str = self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        for end in stop:
-            text = text.split(end, 1)[0]
-        return text
+        """Generated tokens as text without special tokens, cut where the first of `stop` that is complete begins."""
+        return cut(self._decode(tokens), stop)
 
     def reply(self, tokens: Sequence[int], *, max_new_tokens: int, stop: Sequence[str]) -> str | Beginning:
         """The first tokens of a greedy answer as text: the whole answer where it ends with them."""
-        text = self.text(tokens)
-        cut = self.text(tokens, stop)
-        ended = tokens[-1] in self.ends or len(tokens) >= max_new_tokens or cut != text
-        return cut if ended else Beginning(text)
+        last = next((i for i, token in enumerate(tokens) if token in self.ends), None)
+        text = self._decode(tokens if last is None else tokens[: last + 1])
+        if last is not None or len(tokens) >= max_new_tokens or any(end in text for end in stop):
+            return cut(text, stop)
+        return Beginning(text[: len(text) - _begun(text, stop)])
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def room(self, width: int, asked: int) -> int:
         """How many tokens may be generated behind `width` ones: as many as asked for, or as the model takes.
@@ -96,3 +97,15 @@ class Encoder:
                 "set utility.chat_template: false, or leave out what the template does not know"
             ) from None
         return str(text)
+
+
+def cut(text: str, stop: Sequence[str]) -> str:
+    """The text before the stop string that is complete first, as it would be seen while the text is written."""
+    found = [(text.index(end) + len(end), text.index(end)) for end in stop if end in text]
+    return text[: min(found)[1]] if found else text
+
+
+def _begun(text: str, stop: Sequence[str]) -> int:
+    """How many of the last characters may turn out to belong to a stop string."""
+    lengths = (n for end in stop for n in range(1, len(end)) if text.endswith(end[:n]))
+    return max(lengths, default=0)

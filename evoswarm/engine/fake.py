@@ -17,6 +17,8 @@ class EchoEngine:
     Which prompts those are is fixed by their text, so a better particle answers a superset of what a worse one does.
     """
 
+    exact = True
+
     def __init__(self, *, delay: float = 0) -> None:
         """
         Args:

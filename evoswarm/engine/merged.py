@@ -61,6 +61,8 @@ class MergedBase:
         return self._merge(pairs, whole)
 
     def _checkpoint(self, tensors: dict[str, torch.Tensor]) -> Tensors:
+        if self._tied and "lm_head.weight" not in self._shapes:
+            tensors.pop("lm_head.weight", None)  # some files hold the shared tensor twice
         self._check({name: tensor.shape for name, tensor in tensors.items()})
         return iter(tensors.items()) if tensors else iter(self._read_base())
 

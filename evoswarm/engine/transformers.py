@@ -43,6 +43,8 @@ class HfEngine:
         self.batch_size = config.batch_size
         self.tokenizer = load_tokenizer(model, trust_remote_code=config.trust_remote_code)
         self.model = load_model(model, config).to(device).eval()
+        # In 16 bits one pass over a whole text and a pass per token round too differently.
+        self.exact = self.model.dtype == torch.float32
         self._end = end_tokens(self.model.generation_config, self.tokenizer)
         # Penalties and beams that come with a model would make its answers something else than greedy.
         self.model.generation_config = GenerationConfig()
@@ -51,6 +53,7 @@ class HfEngine:
         layers = DynamicCache(config=self.model.config).layers
         self._branches = self._positions and all(type(layer) is DynamicLayer for layer in layers)
         longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        self._last_position = None if longest is None else longest - 1
         self._encoder = Encoder(self.tokenizer, ends=self._end, longest=longest)
         self._installer = Installer(self.model, adapter)
         self._shared: tuple[Ids, DynamicCache] | None = None
@@ -133,7 +136,8 @@ class HfEngine:
         options = [option for row in pairs for _, option in row]
         owners = torch.tensor([i for i, row in enumerate(pairs) for _ in row], device=self.model.device)
         width = max(len(option) for option in options)
-        prompts = self._batch(contexts, room=width - 1)
+        self._encoder.check(max(len(context) + len(option) - 1 for row in pairs for context, option in row))
+        prompts = self._batch(contexts)
         first = self._forward(prompts, keep=1, use_cache=True)
         logprobs = torch.log_softmax(first.logits[owners].float(), dim=-1)
         # Padding on the right, which nothing after it can see.
@@ -151,25 +155,24 @@ class HfEngine:
     def _forward(self, inputs: dict[str, Any], *, keep: int, use_cache: bool = False) -> Any:
         """The model's output with the logits [B, keep, vocabulary] of the last positions."""
         if self._positions:  # models with absolute positions must not count the padding; `generate` does this itself
-            positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+            positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0, max=self._last_position)
             inputs = inputs | {"position_ids": positions[:, -inputs["input_ids"].shape[1] :]}
             if (cache := inputs.get("past_key_values")) is not None and inputs["input_ids"].shape == positions.shape:
                 start = cache.get_seq_length()
                 inputs |= {key: inputs[key][:, start:] for key in ("input_ids", "position_ids")}
         return self.model(**inputs, logits_to_keep=keep, use_cache=use_cache)
 
-    def _batch(self, rows: Sequence[Ids], *, room: int = 0, last: int = 1) -> dict[str, Any]:
+    def _batch(self, rows: Sequence[Ids], *, last: int = 1) -> dict[str, Any]:
         """Token ids and mask [B, T], padded on the left, behind the beginning that all rows share.
 
         Where that is long enough, its keys and values come along, computed once for a particle.
 
         Args:
             rows: token ids.
-            room: how many more tokens will follow.
             last: how many of the last tokens of each row must be computed.
         """
         width = max(len(row) for row in rows)
-        self._encoder.check(width + room)
+        self._encoder.check(width)
         shared = _common(rows)[: max(0, min(map(len, rows)) - last)]
         if len(rows) < 2 or len(shared) < SHARED_FROM or not self._branches:
             shared = ()

@@ -24,6 +24,8 @@ class VllmEngine:
     may differ in its last digits from one run to the next; greedy answers are those of the same model.
     """
 
+    exact = True
+
     def __init__(self, config: VllmConfig, *, model: str, adapter: Mapping[str, Any] | None) -> None:
         """Start vLLM and load the base model.
 

@@ -17,7 +17,7 @@ from evoswarm.loop.checkpoint import restore_newest, save_checkpoint
 from evoswarm.loop.directory import RunDirectory, append_line, read_lines, to_line
 from evoswarm.loop.finish import finish
 from evoswarm.loop.inputs import Inputs
-from evoswarm.loop.known import Known, digest
+from evoswarm.loop.known import Known, digests
 from evoswarm.loop.outcomes import Journal, on_record, save_rows
 from evoswarm.rows import Row
 from evoswarm.search import Search, make_search
@@ -81,7 +81,7 @@ class Evolution:
             kept = [record for record in read_lines(path) if record["generation"] <= search.generation]
             if path.exists():
                 self.directory.write_lines(path, kept)
-        self._known.restore(search.basis, last=search.generation)
+        self._known.restore(last=search.generation)
         for record in read_lines(self.directory.generations)[-1:]:
             self.evaluations, self.examples = record["evaluations"], record["examples_scored"]
 
@@ -142,10 +142,10 @@ class Evolution:
             for particle, row in zip(ask.particles, ask.rows, strict=True)
         ]
         journal.ask(jobs)
-        digests = [digest(row) for row in ask.rows]
-        first = dict(zip(reversed(digests), reversed(jobs), strict=True))
+        names = digests(search.basis, ask.rows)
+        first = dict(zip(reversed(names), reversed(jobs), strict=True))
         equal = {name: new.get(name) or self._known.find(name, job) for name, job in first.items()}
-        fresh = [job for name, job in zip(digests, jobs, strict=True) if job is first[name] and equal[name] is None]
+        fresh = [job for name, job in zip(names, jobs, strict=True) if job is first[name] and equal[name] is None]
         found: dict[Key, Evaluation] = {}
         for evaluation in journal.evaluate(self.backend, fresh, stop=self.hooks.stop):
             self.examples += len(evaluation.scores)
@@ -159,7 +159,7 @@ class Evolution:
                     "of": len(fresh),
                 }
             )
-        for name, job in zip(digests, jobs, strict=True):
+        for name, job in zip(names, jobs, strict=True):
             if job.key not in found:
                 found[job.key] = replace(equal[name] or found[first[name].key], job=job)
                 journal.copy(found[job.key])
@@ -182,7 +182,6 @@ class Evolution:
         for path, row in zip(paths, plan, strict=True):
             self.backend.save_vector(Row.of(search.basis, row), self.directory.path / path)
         search.rebase(paths)
-        self._known.clear()
 
     def _record(self, search: Search, measured: list[Evaluation]) -> dict[str, Any]:
         self.evaluations += len(measured)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from evoswarm.backend import Backend, Evaluation, Job
 from evoswarm.config import RunConfig
+from evoswarm.errors import UserError
 from evoswarm.loop.card import model_card
 from evoswarm.loop.directory import RunDirectory, append_line, read_lines, to_line
 from evoswarm.loop.inputs import Inputs, versions
@@ -39,10 +40,12 @@ def finish(
     start = time.perf_counter()
     before = (backend.seconds.scoring, backend.seconds.moving)
     ranking = search.ranking(config.search.ensemble_size)
-    finals = _measure_finals(config, inputs, directory, backend, hooks, search, ranking)
     winner = Row.of(search.basis, ranking[0].row)
     hooks.message("writing the best expert")
     backend.save_expert(winner, directory.best)
+    recipe = _recipe(config, inputs, search, winner)
+    directory.write_json(directory.recipe.name, recipe)
+    finals = _measure_finals(config, inputs, directory, backend, hooks, search, ranking)
     timing = {
         "generation": search.generation,
         "phase": "final",
@@ -54,8 +57,6 @@ def finish(
         },
     }
     append_line(directory.timings, to_line(timing))
-    recipe = _recipe(config, inputs, search, winner)
-    directory.write_json(directory.recipe.name, recipe)
     summary = _summary(config, inputs, directory, search, ranking, finals)
     directory.write("best/README.md", model_card(config, summary, recipe).encode())
     directory.write_json(directory.summary.name, summary)
@@ -88,6 +89,9 @@ def _measure_finals(
     for evaluation in journal.evaluate(backend, jobs, stop=hooks.stop, who=names):
         found[finalists[evaluation.job.key]] = evaluation
         hooks.notify({"kind": "progress", "generation": None, "phase": "test", "done": len(found), "of": len(jobs)})
+    broken = [evaluation.error for evaluation in found.values() if not evaluation.scores]
+    if len(broken) == len(jobs):
+        raise UserError(f"every evaluation of the finalists failed; the first one: {broken[0]}")
     journal.close()
     failed = [(name, evaluation.error) for (name, _), evaluation in found.items() if evaluation.error]
     if failed:

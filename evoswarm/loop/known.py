@@ -15,14 +15,20 @@ from evoswarm.loop.outcomes import evaluation_of, key_of, outcome_path, read_row
 from evoswarm.rows import BasisVector
 
 
-def digest(row: np.ndarray) -> bytes:
-    """Of a row [J]; the same for a row with more columns if these are zero."""
-    terms = np.flatnonzero(row)
-    return hashlib.blake2b(terms.tobytes() + row[terms].tobytes(), digest_size=16).digest()
+def digests(basis: Sequence[BasisVector], rows: np.ndarray) -> list[bytes]:
+    """What each row [M, J] means: the same for the same terms, whatever else the basis holds."""
+    hashes = [hashlib.blake2b(repr(vector).encode(), digest_size=8).digest() for vector in basis]
+    names = np.frombuffer(b"".join(hashes), np.uint64)
+    found = []
+    for row in rows:
+        terms = np.flatnonzero(row)
+        terms = terms[np.argsort(names[terms])]
+        found.append(hashlib.blake2b(names[terms].tobytes() + row[terms].tobytes(), digest_size=16).digest())
+    return found
 
 
 class Known:
-    """The rows of finished generations since the last re-basing, by digest, without what failed: that is tried again.
+    """The rows of finished generations, by digest, without what failed: that is tried again.
 
     What is on record is what would come out again, so a run's results are the same with and without it.
     """
@@ -31,15 +37,13 @@ class Known:
         self._directory = directory
         self._places: dict[bytes, Key] = {}
 
-    def restore(self, basis: Sequence[BasisVector], *, last: int) -> None:
+    def restore(self, *, last: int) -> None:
         """Take in what is on record up to generation `last`."""
         for generation in range(last + 1):
-            columns, rows = read_rows(self._directory, generation)
-            if list(basis[: len(columns)]) != columns:
-                continue
-            for row, record in zip(rows, read_lines(self._path(generation)), strict=True):
+            names = digests(*read_rows(self._directory, generation))
+            for name, record in zip(names, read_lines(self._path(generation)), strict=True):
                 if record["error"] is None:
-                    self._places.setdefault(digest(row), key_of(record))
+                    self._places.setdefault(name, key_of(record))
 
     def add(self, measured: Mapping[bytes, Evaluation]) -> None:
         """Remember the evaluations of a generation that is on record."""
@@ -53,10 +57,6 @@ class Known:
             return None
         records = read_lines(self._path(key[0]))
         return next(evaluation_of(job, record) for record in records if key_of(record) == key)
-
-    def clear(self) -> None:
-        """The columns mean something else now."""
-        self._places.clear()
 
     def _path(self, generation: int) -> Path:
         return outcome_path(self._directory, f"gen_{generation:04}")

@@ -39,7 +39,8 @@ class Journal:
         unfinished = read_lines(self._partial)
         if self._partial.exists():
             directory.write_lines(self._partial, unfinished)  # a line after a torn one would be lost
-        known = read_lines(self.path) + unfinished
+        # An engine that failed may work again; what a finished generation holds has been decided upon.
+        known = read_lines(self.path) + [record for record in unfinished if record["scores"]]
         self._records = {key_of(record): record for record in known}
         self._lines = {key_of(record): to_line(record) for record in known}
         self._asked: list[Key] = []

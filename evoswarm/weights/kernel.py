@@ -100,8 +100,12 @@ def compiled() -> Combine:
                 first = ends[r]
 
     def combine(parts: Sequence[np.ndarray], coefficients: np.ndarray, out: Sequence[np.ndarray]) -> None:
-        assert all(array.dtype == np.float32 and array.flags.c_contiguous for array in (*parts, *out))
-        assert len({array.size for array in (*parts, *out)}) <= 1 and coefficients.shape == (len(out), len(parts))
+        plain = all(array.dtype == np.float32 and array.flags.c_contiguous for array in (*parts, *out))
+        sizes = {array.size for array in (*parts, *out)}
+        if not plain or len(sizes) > 1 or not all(array.flags.writeable for array in out):
+            raise ValueError("parts and results must be contiguous fp32 arrays of one size, and results writeable")
+        if coefficients.shape != (len(out), len(parts)):
+            raise ValueError(f"coefficients are {coefficients.shape}, not {(len(out), len(parts))}")
         if not len(out):
             return
         rows, terms = np.nonzero(coefficients)

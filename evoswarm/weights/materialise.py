@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -87,7 +87,7 @@ class Materialiser:
         known: list[np.ndarray | None],
     ) -> list[np.ndarray]:
         """One tensor of every row, in the arrays of `known` where there are any."""
-        out = [np.empty(spec.shape, spec.numpy_dtype) if array is None else array for array in known]
+        out = [array if _fits(array, spec) else np.empty(spec.shape, spec.numpy_dtype) for array in known]
         flats = [array.reshape(-1) for array in out]
         if spec.is_float:
             self._sum(executor, spec, basis, coefficients, combine, flats)
@@ -160,6 +160,13 @@ class Materialiser:
                 self._saved[vector.path] = TensorFile(self.root / vector.path)
             return self._saved[vector.path].flat(tensor)
         return None
+
+
+def _fits(array: np.ndarray | None, spec: TensorSpec) -> TypeGuard[np.ndarray]:
+    """Whether a tensor can be written into an array as it is."""
+    if array is None or array.shape != spec.shape or array.dtype != spec.numpy_dtype:
+        return False
+    return array.flags.c_contiguous and array.flags.writeable and array.flags.aligned
 
 
 def _chunk(vector: BasisVector, source: np.ndarray | None, tensor: str, start: int, stop: int) -> np.ndarray:

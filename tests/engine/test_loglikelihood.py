@@ -11,6 +11,7 @@ import torch
 
 from evoswarm.config.run import TransformersEngine
 from evoswarm.engine.transformers import HfEngine
+from evoswarm.errors import UserError
 from evoswarm.utility.types import OptionScore
 
 PROMPTS = ["2 + 2 =", "The sky is blue and the grass is", "x"]
@@ -102,3 +103,14 @@ def test_a_better_fitting_option_has_the_higher_score(engine: HfEngine) -> None:
     greedy = engine.generate([PROMPTS[0]], max_new_tokens=1)[0]
     ((best, other),) = engine.loglikelihood([PROMPTS[0]], [[greedy, "#" if greedy != "#" else "!"]])
     assert best.logprob > other.logprob
+
+
+def test_long_prompts_and_long_options_of_different_requests_fit_into_one_slice(engine: HfEngine) -> None:
+    longest = engine.model.config.max_position_embeddings
+    prompts, options = ["x" * (longest - 4), "ab"], [["cd", "ef"], ["g" * (longest // 2), "h"]]
+    together = engine.loglikelihood(prompts, options)
+    for prompt, row, scores in zip(prompts, options, together, strict=True):
+        expected = [by_hand(engine, prompt, option).logprob for option in row]
+        assert [score.logprob for score in scores] == pytest.approx(expected, rel=1e-5, abs=1e-4)
+    with pytest.raises(UserError, match="the model takes"):
+        engine.loglikelihood(["x" * longest], [["abcd", "ef"]])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from evoswarm.config.run import TransformersEngine
@@ -73,3 +75,39 @@ def test_only_what_is_not_ruled_out_is_generated(engine: HfEngine, greedy: list[
     assert found == [greedy[0], Beginning(greedy[1][0]), greedy[2], greedy[3]]
     assert asked == [(1, greedy[1][0]), (2, greedy[2][0])]
     assert answer(engine, requests) == greedy[:4]
+
+
+def test_what_may_become_a_stop_string_is_not_taken_for_the_answer(engine: HfEngine, greedy: list[str]) -> None:
+    text = greedy[1]
+    for stop in ((text[2:4],), (text[2:5], text[3]), (text[1:3], text[2:4])):
+        expected = engine.generate([PROMPTS[1]], max_new_tokens=LENGTH, stop=stop)[0]
+        assert expected != text
+        for kept in range(LENGTH):
+            (reply,) = engine.verify([PROMPTS[1]], [unlike(text, kept)], max_new_tokens=LENGTH, stop=stop)
+            assert reply == expected or (isinstance(reply, Beginning) and expected.startswith(reply.text))
+
+
+def test_nothing_behind_an_end_token_counts(
+    engine: HfEngine, greedy: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = engine._encoder.option(PROMPTS[1], greedy[1])[1][2]
+    monkeypatch.setattr(engine, "_end", [end])
+    monkeypatch.setattr(engine._encoder, "ends", (end,))
+    expected = engine.generate([PROMPTS[1]], max_new_tokens=LENGTH)
+    assert len(expected[0]) < LENGTH
+    assert engine.verify([PROMPTS[1]], [greedy[1]], max_new_tokens=LENGTH) == expected
+
+
+def test_a_draft_is_cut_where_the_model_takes_no_more(engine: HfEngine) -> None:
+    longest = engine.model.config.max_position_embeddings
+    prompts = ["x" * (longest - 9), "y"]
+    for reply in engine.verify(prompts, ["A" * 60, "B" * 60], max_new_tokens=64):
+        assert isinstance(reply, Beginning)
+
+
+def test_only_in_float32_is_verifying_as_good_as_generating(tiny_llama: Path) -> None:
+    made = {
+        dtype: HfEngine(TransformersEngine(device="cpu", dtype=dtype), model=str(tiny_llama), adapter=None).exact
+        for dtype in ("float32", "bfloat16", "float16")
+    }
+    assert made == {"float32": True, "bfloat16": False, "float16": False}

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 import evoswarm
 from evoswarm.config import RunConfig
+from evoswarm.engine.fake import EchoEngine
 from evoswarm.errors import Stopped, UserError
 from evoswarm.loop.checkpoint import generations_saved
 from evoswarm.loop.directory import RunDirectory, read_lines
@@ -341,3 +342,42 @@ def test_equal_rows_are_scored_once_also_across_a_resume(tmp_path: Path, monkeyp
     assert records[0][0]["scores"] == records[0][3]["scores"] != records[0][1]["scores"]
     run_in_pieces(pieces, 2)
     assert result_bytes(pieces.run_dir) == result_bytes(whole.run_dir)
+
+
+def test_a_run_that_is_prolonged_step_by_step_is_the_run_at_once_also_where_rows_recur(tmp_path: Path) -> None:
+    search = "search={type: genome, population: 5, mutation_rate: 0.1, cross_rate: 1.0, max_generations: 8}"
+    make_world(tmp_path, experts=3, validation=12)
+    whole, steps = (echo_config(tmp_path, search, f"name={name}", "seed=3") for name in ("whole", "steps"))
+    evoswarm.run(whole)
+    for generations in range(9):
+        overrides = (search, "name=steps", "seed=3", f"search.max_generations={generations}")
+        evoswarm.run(echo_config(tmp_path, *overrides))
+    records = [read_lines(config.run_dir / "generations.jsonl") for config in (whole, steps)]
+    assert records[0] == records[1]
+    assert records[0][-1]["examples_scored"] < records[0][-1]["evaluations"] * 12
+
+
+def test_what_an_engine_failed_at_is_tried_again_by_the_next_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, untouched = echo_config(tmp_path), echo_config(tmp_path, "name=untouched")
+    evoswarm.run(untouched)
+    install, installs = EchoEngine.install, [0]
+    broken_from = len(read_lines(untouched.run_dir / "outcomes" / "gen_0000.jsonl"))
+
+    def install_until(self: EchoEngine, weights: Any) -> None:
+        installs[0] += 1
+        if installs[0] > broken_from:
+            raise RuntimeError("CUDA out of memory")
+        install(self, weights)
+
+    monkeypatch.setattr(EchoEngine, "install", install_until)
+    with pytest.raises(UserError, match="every evaluation of generation 1 failed.*out of memory"):
+        evoswarm.run(config)
+    broken_from, installs[0] = 5 * 7 - 7, 0
+    with pytest.raises(UserError, match="every evaluation of the finalists failed.*out of memory"):
+        evoswarm.run(config)
+    assert (config.run_dir / "best" / "adapter_model.safetensors").exists()
+    monkeypatch.undo()
+    evoswarm.run(config)
+    assert result_bytes(config.run_dir) == result_bytes(untouched.run_dir)

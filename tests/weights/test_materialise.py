@@ -180,3 +180,17 @@ def small_pool(tmp_path_factory: pytest.TempPathFactory) -> Materialiser:
         rng = np.random.default_rng(seed)
         write_checkpoint(root / name, {"w": rng.standard_normal((5, 9)).astype(np.float32)})
     return Materialiser(pool_of(root))
+
+
+def test_arrays_that_do_not_fit_are_not_written_into(folder: Path) -> None:
+    maker = Materialiser(pool_of(folder, check_values=False))
+    expected = maker.one(ROWS[1])
+    locked = np.zeros_like(expected["long"])
+    locked.flags.writeable = False
+    turned = np.zeros(expected["matrix"].shape[::-1], expected["matrix"].dtype).T
+    unfit = {"long": locked, "matrix": turned, "zeros": np.zeros((3, 6), expected["zeros"].dtype)}
+    good = {"scalar": np.zeros_like(expected["scalar"])}
+    (found,) = maker.all([ROWS[1]], into=[unfit | good])
+    assert all(found[name].tobytes() == tensor.tobytes() for name, tensor in expected.items())
+    assert all(found[name] is not array for name, array in unfit.items())
+    assert found["scalar"] is good["scalar"] and not locked.any() and not turned.any()
