@@ -14,8 +14,8 @@ from evoswarm.config.load import apply_overrides, parse_config
 from evoswarm.errors import UserError
 
 ALGORITHMS = {
-    "model_swarms": {"population": 10, "max_generations": 10, "ensemble_size": 5},
-    "genome_plus": {"population": 10, "max_population": 10, "max_generations": 6, "ensemble_size": 5},
+    "model_swarms": {"population": 10, "max_generations": 20, "ensemble_size": 5},
+    "genome_plus": {"population": 10, "max_population": 10, "max_generations": 15, "ensemble_size": 5},
 }
 """Smaller than the papers' settings, so that both end within three minutes on two cores."""
 
