@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from benchmarks.common import close, show
-from evoswarm.backend.worker import Worker
+from evoswarm.backend.worker import Piece, Worker
 from evoswarm.config.load import parse_config
 from evoswarm.toy import world
 from evoswarm.toy.config import target_config
@@ -101,9 +101,10 @@ def _worker(engine: dict[str, Any]) -> dict[str, Any]:
     def one_round() -> list[float]:
         right = []
         for name, tensors in weights.items():
-            worker.install(name, tensors)
             slices = range(len(worker.slices("validation").indices))
-            right.append(sum(o.score or 0 for n in slices for o in worker.score("validation", n)[0]))
+            done = worker.work([Piece(name, tensors, "validation", number) for number in slices])
+            assert not any(isinstance(result, str) for result in done.results), done.results
+            right.append(sum(o.score or 0 for result in done.results for o in result))  # type: ignore[union-attr]
         return right
 
     return _timed(one_round, start=start)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from evoswarm.backend.base import Assembly, Evaluation, Job, Seconds, failed
-from evoswarm.backend.worker import Worker
+from evoswarm.backend.worker import Piece, Worker
 from evoswarm.config import RunConfig
-from evoswarm.errors import UserError
 from evoswarm.rows import Row
 from evoswarm.utility import Utility
 from evoswarm.weights.materialise import Materialiser, Weights
@@ -41,8 +41,13 @@ class LocalBackend:
         step = max(1, ROWS_AT_ONCE_BYTES // bytes_each)
         for start in range(0, len(jobs), step):
             group = jobs[start : start + step]
-            for job, weights in zip(group, self._move(group), strict=True):
-                yield self._evaluate(job, weights)
+            moved = self._move(group)
+            pairs = list(zip(group, moved, strict=True))
+            for _, alike in groupby(pairs, key=lambda pair: (pair[0].split, pair[0].texts)):
+                left = list(alike)
+                while left:
+                    some, left = left[: self._worker.together], left[self._worker.together :]
+                    yield from self._evaluate([job for job, _ in some], [weights for _, weights in some])
 
     def save_expert(self, row: Row, folder: Path) -> None:
         """See `Backend.save_expert`."""
@@ -63,23 +68,21 @@ class LocalBackend:
         self.seconds.moving += time.perf_counter() - start
         return [None if job.row is None else next(made) for job in jobs]
 
-    def _evaluate(self, job: Job, weights: Weights | None) -> Evaluation:
+    def _evaluate(self, jobs: Sequence[Job], moved: Sequence[Weights | None]) -> Iterator[Evaluation]:
+        """The evaluations of jobs on one split, whose slices are scored side by side."""
         worker = self._worker
-        cut = worker.slices(job.split)
-        assembly = Assembly(job, worker.utility.size(job.split))
-        try:
-            self.seconds.moving += worker.install(job.key, weights)
-            for number, indices in enumerate(cut.indices):
-                outcomes, seconds = worker.score(job.split, number, texts=job.texts)
-                assembly.add(indices, outcomes)
-                self.seconds.scoring += seconds
-        except UserError:
-            raise
-        except Exception as error:  # whatever an engine raises, this particle has failed and not the run
-            return failed(job, describe(error))
-        return assembly.evaluation(worker.utility)
-
-
-def describe(error: BaseException) -> str:
-    """An unforeseen error in one line."""
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+        cut = worker.slices(jobs[0].split).indices
+        assemblies = [Assembly(job, worker.utility.size(job.split)) for job in jobs]
+        errors: dict[int, str] = {}
+        for number, indices in enumerate(cut):
+            going = [i for i in range(len(jobs)) if i not in errors]
+            done = worker.work([Piece(jobs[i].key, moved[i], jobs[i].split, number, jobs[i].texts) for i in going])
+            self.seconds.moving += done.moving
+            self.seconds.scoring += done.scoring
+            for i, result in zip(going, done.results, strict=True):
+                if isinstance(result, str):
+                    errors[i] = result
+                else:
+                    assemblies[i].add(indices, result)
+        for i, (job, assembly) in enumerate(zip(jobs, assemblies, strict=True)):
+            yield failed(job, errors[i]) if i in errors else assembly.evaluation(worker.utility)

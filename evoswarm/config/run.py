@@ -35,6 +35,11 @@ class Engine(Section):
     text of answers that are wrong; the finalists' answers are always generated whole. null: where it gives what
     generating gives, which for transformers is in float32."""
 
+    @property
+    def together(self) -> int:
+        """How many particles an engine answers as at once."""
+        return 1
+
 
 class TransformersEngine(Engine):
     """Hugging Face transformers, on CPU or GPU."""
@@ -60,8 +65,18 @@ class VllmEngine(Engine):
     """CPU threads of one engine, on vLLM's CPU build."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless you trust its author."""
+    adapter_mode: Literal["auto", "merged", "multi_lora"] = "auto"
+    """merged: one particle at a time, merged into the base in place, at the base's full speed. multi_lora: several
+    particles in one continuous batch, as adapters beside the base. auto: see docs/engines.md."""
+    max_loras: int = Field(8, ge=1)
+    """multi_lora: particles in one batch."""
     args: dict[str, Any] = {}
     """Any argument of vLLM's engine, as it is: `max_model_len`, `gpu_memory_utilization`, `enforce_eager`, ..."""
+
+    @property
+    def together(self) -> int:
+        """`max_loras`, or 1 where particles are merged."""
+        return self.max_loras if self.adapter_mode == "multi_lora" else 1
 
 
 class FakeEngine(Engine):

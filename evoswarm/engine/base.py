@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -48,34 +48,56 @@ class Engine(Protocol):
         ...
 
 
+class Together(Engine, Protocol):
+    """An engine that answers as several particles in one batch: `of` names the particle of each prompt."""
+
+    def install_all(self, particles: Mapping[Hashable, Mapping[str, np.ndarray] | None]) -> None:
+        """Install particles by name, in place of those before."""
+        ...
+
+    def group(self, of: Sequence[Hashable]) -> Engine:
+        """This engine, for one call with as many prompts, answered by these particles."""
+        ...
+
+
 def answer(
-    engine: Engine, requests: Sequence[Request], *, ruled_out: Callable[[int, str], bool] | None = None
+    engine: Engine,
+    requests: Sequence[Request],
+    *,
+    of: Sequence[Hashable] | None = None,
+    ruled_out: Callable[[int, str], bool] | None = None,
 ) -> list[Response | Beginning]:
-    """The engine's responses to one slice of requests of one kind.
+    """The engine's responses to some requests.
 
     Args:
-        engine: what answers.
+        engine: what answers; a `Together` where `of` is given.
         requests: the requests.
+        of: the particle that answers each request; None: the one that is installed.
         ruled_out: whether the answer to the request at this position is wrong if it begins so. Given, drafts are
             verified, and of answers that are wrong the beginning may come back. None: whole answers.
     """
-    if isinstance(requests[0], Choose):
-        chosen = [request for request in requests if isinstance(request, Choose)]
-        return list(engine.loglikelihood([r.prompt for r in chosen], [r.options for r in chosen]))
-    open_ = {i: request for i, request in enumerate(requests) if isinstance(request, Generate)}
+
+    def speaker(positions: Iterable[int]) -> Engine:
+        return engine if of is None else cast(Together, engine).group([of[i] for i in positions])
+
     found: dict[int, Response | Beginning] = {}
+    chosen = {i: request for i, request in enumerate(requests) if isinstance(request, Choose)}
+    if chosen:
+        prompts, options = [r.prompt for r in chosen.values()], [r.options for r in chosen.values()]
+        found |= zip(chosen, speaker(chosen).loglikelihood(prompts, options), strict=True)
+    open_ = {i: request for i, request in enumerate(requests) if isinstance(request, Generate)}
     if ruled_out is not None:
         for same in _alike({i: request for i, request in open_.items() if request.draft is not None}):
             prompts, drafts = [r.prompt for r in same.values()], [r.draft or "" for r in same.values()]
             first = next(iter(same.values()))
-            replies = engine.verify(prompts, drafts, max_new_tokens=first.max_new_tokens, stop=first.stop)
+            replies = speaker(same).verify(prompts, drafts, max_new_tokens=first.max_new_tokens, stop=first.stop)
             for i, reply in zip(same, replies, strict=True):
                 if isinstance(reply, str) or ruled_out(i, reply.text):
                     found[i] = reply
     for same in _alike({i: request for i, request in open_.items() if i not in found}):
         first = next(iter(same.values()))
         prompts = [r.prompt for r in same.values()]
-        texts = engine.generate(prompts, max_new_tokens=first.max_new_tokens, stop=first.stop)
+        texts = speaker(same).generate(prompts, max_new_tokens=first.max_new_tokens, stop=first.stop)
         found |= zip(same, texts, strict=True)
     return [found[i] for i in range(len(requests))]
 

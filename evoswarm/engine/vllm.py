@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+import math
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,12 @@ from transformers import AutoConfig, GenerationConfig
 from evoswarm.config.run import VllmEngine as VllmConfig
 from evoswarm.engine.encode import Encoder, Ids
 from evoswarm.engine.load import end_tokens, first_line, load_tokenizer
-from evoswarm.engine.vllm_internals import EXTENSION, check_version, set_environment
+from evoswarm.engine.vllm_internals import EXTENSION, RANKS, check_version, set_environment
 from evoswarm.errors import UserError
 from evoswarm.utility.types import Beginning, OptionScore, Prompt
+
+Spoken = tuple[Hashable, Ids]
+"""Token ids, and the particle that they are put to."""
 
 
 class VllmEngine:
@@ -39,6 +44,9 @@ class VllmEngine:
         self._adapter = dict(adapter) if adapter is not None else None
         tokenizer = load_tokenizer(model, trust_remote_code=config.trust_remote_code)
         arguments = {"enable_prefix_caching": True, "seed": 0} | config.args
+        self._beside = config.together > 1
+        if self._beside:
+            arguments |= self._slots(config.max_loras)
         arguments |= {"model": model, "dtype": _dtype(model, config), "trust_remote_code": config.trust_remote_code}
         self._in_process = int(arguments.get("tensor_parallel_size", 1)) == 1
         try:
@@ -47,9 +55,14 @@ class VllmEngine:
             raise UserError(f"engine vllm: {model} cannot be served ({first_line(error)}); check engine.args") from None
         longest = self._llm.llm_engine.model_config.max_model_len
         self._encoder = Encoder(tokenizer, ends=end_tokens(_generation_config(model), tokenizer), longest=longest)
+        self._numbers: dict[Hashable, int | None] = {}
+        self._last_number = 0
+        self._of: Sequence[Hashable] | None = None
 
     def install(self, weights: Mapping[str, np.ndarray] | None) -> None:
         """See `Engine.install`."""
+        if self._beside:
+            return self.install_all({None: weights})
         payload = weights if weights is None or self._in_process else save(dict(weights))
         problems = self._llm.collective_rpc("evoswarm_install", args=(payload, self._adapter))
         # Blocks that were computed with other weights must not be found again.
@@ -57,6 +70,33 @@ class VllmEngine:
         for problem in problems:
             if problem is not None:
                 raise UserError(problem)
+
+    def install_all(self, particles: Mapping[Hashable, Mapping[str, np.ndarray] | None]) -> None:
+        """See `Together.install_all`. Every particle gets a number that was never used: vLLM caches by number."""
+        self._llm.collective_rpc("evoswarm_unload", args=([n for n in self._numbers.values() if n is not None],))
+        self._numbers = {}
+        self._llm.reset_prefix_cache()
+        adapters = [weights for weights in particles.values() if weights is not None]
+        # Requests without an adapter are answered wrongly in a batch with others: the base is an adapter of zeros.
+        base = {name: np.zeros_like(array) for name, array in adapters[0].items()} if adapters else None
+        for name, given in particles.items():
+            weights = base if given is None else given
+            if weights is None:
+                self._numbers[name] = None
+                continue
+            self._last_number += 1
+            payload = weights if self._in_process else save(dict(weights))
+            problems = self._llm.collective_rpc("evoswarm_load", args=(self._last_number, payload, self._adapter))
+            for problem in problems:
+                if problem is not None:
+                    raise UserError(problem)
+            self._numbers[name] = self._last_number
+
+    def group(self, of: Sequence[Hashable]) -> VllmEngine:
+        """See `Together.group`."""
+        view = copy.copy(self)
+        view._of = of
+        return view
 
     def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
         """See `Engine.generate`."""
@@ -78,59 +118,81 @@ class VllmEngine:
     ) -> list[tuple[OptionScore, ...]]:
         """See `Engine.loglikelihood`. Options of one token behind the same prompt are one request."""
         pairs = [[self._encoder.option(p, option) for option in row] for p, row in zip(prompts, options, strict=True)]
-        wanted: dict[Ids, set[int]] = {}
-        longer: dict[Ids, int] = {}
-        for context, option in (pair for row in pairs for pair in row):
-            if len(option) == 1:
-                wanted.setdefault(context, set()).add(option[0])
-            else:
-                longer[context + option] = max(len(option), longer.get(context + option, 0))
-        first = self._next_tokens(wanted)
-        rest = self._endings(longer)
+        speakers = self._of or [None] * len(pairs)
+        spoken = [(who, *pair) for who, row in zip(speakers, pairs, strict=True) for pair in row]
+        sums = iter(self._by_steps(spoken) if self._beside else self._by_prompts(spoken))
+        return [tuple(OptionScore(next(sums), len(option)) for _, option in row) for row in pairs]
+
+    def _by_prompts(self, spoken: Sequence[tuple[Hashable, Ids, Ids]]) -> list[float]:
+        """Options of one token behind the same prompt are one request; longer ones are read as part of the prompt."""
+        ones = [entry for entry in spoken if len(entry[2]) == 1]
+        first = dict(zip(ones, self._by_steps(ones), strict=True))
+        longer = list({(who, context + option) for who, context, option in spoken if len(option) > 1})
+        outputs = self._run(longer, [self._settings(max_tokens=1, prompt_logprobs=0) for _ in longer])
+        rows = {
+            entry: [output.prompt_logprobs[i][entry[1][i]].logprob for i in range(1, len(entry[1]))]
+            for entry, output in zip(longer, outputs, strict=True)
+        }
         return [
-            tuple(
-                OptionScore(first[c][o[0]] if len(o) == 1 else float(sum(rest[c + o][-len(o) :])), len(o))
-                for c, o in row
-            )
-            for row in pairs
+            first[entry] if len(entry[2]) == 1 else math.fsum(rows[entry[0], entry[1] + entry[2]][-len(entry[2]) :])
+            for entry in spoken
+        ]
+
+    def _by_steps(self, spoken: Sequence[tuple[Hashable, Ids, Ids]]) -> list[float]:
+        """One request for each different beginning of an option: what comes next. (Prompt log-probabilities and
+        adapters beside each other do not go together in vLLM 0.32.)"""
+        wanted: dict[Spoken, set[int]] = {}
+        for who, context, option in spoken:
+            for i, token in enumerate(option):
+                wanted.setdefault((who, context + option[:i]), set()).add(token)
+        settings = [self._settings(max_tokens=1, logprob_token_ids=sorted(tokens)) for tokens in wanted.values()]
+        outputs = dict(zip(wanted, self._run(list(wanted), settings), strict=True))
+
+        def logprob(who: Hashable, before: Ids, token: int) -> float:
+            return float(outputs[who, before].outputs[0].logprobs[0][token].logprob)
+
+        return [
+            math.fsum(logprob(who, context + option[:i], token) for i, token in enumerate(option))
+            for who, context, option in spoken
         ]
 
     def _greedy(self, prompts: Sequence[Ids], limits: Sequence[int], stop: Sequence[str]) -> list[list[int]]:
         """Generated ids, with the id that ended the answer."""
         settings = [self._settings(max_tokens=limit, stop=list(stop) or None) for limit in limits]
-        return [list(output.outputs[0].token_ids) for output in self._run(prompts, settings)]
-
-    def _next_tokens(self, wanted: Mapping[Ids, set[int]]) -> dict[Ids, dict[int, float]]:
-        """Log-probability of each wanted token right behind each prompt."""
-        settings = [self._settings(max_tokens=1, logprob_token_ids=sorted(tokens)) for tokens in wanted.values()]
-        outputs = self._run(list(wanted), settings)
-        return {
-            ids: {token: output.outputs[0].logprobs[0][token].logprob for token in tokens}
-            for (ids, tokens), output in zip(wanted.items(), outputs, strict=True)
-        }
-
-    def _endings(self, longer: Mapping[Ids, int]) -> dict[Ids, list[float]]:
-        """Log-probability of each of the last tokens of each sequence."""
-        settings = [self._settings(max_tokens=1, prompt_logprobs=0) for _ in longer]
-        outputs = self._run(list(longer), settings)
-        return {
-            ids: [output.prompt_logprobs[i][ids[i]].logprob for i in range(len(ids) - count, len(ids))]
-            for (ids, count), output in zip(longer.items(), outputs, strict=True)
-        }
+        speakers = self._of or [None] * len(prompts)
+        outputs = self._run(list(zip(speakers, prompts, strict=True)), settings)
+        return [list(output.outputs[0].token_ids) for output in outputs]
 
     def _settings(self, **settings: Any) -> Any:
         from vllm import SamplingParams
 
         return SamplingParams(temperature=0, stop_token_ids=list(self._encoder.ends), **settings)
 
-    def _run(self, prompts: Sequence[Ids], settings: Sequence[Any]) -> list[Any]:
+    def _run(self, spoken: Sequence[Spoken], settings: Sequence[Any]) -> list[Any]:
+        """Outputs of prompts, each answered by its particle."""
         from vllm.inputs import TokensPrompt
+        from vllm.lora.request import LoRARequest
 
-        if not prompts:
+        if not spoken:
             return []
-        self._encoder.check(max(map(len, prompts)) + 1)
-        inputs = [TokensPrompt(prompt_token_ids=list(ids)) for ids in prompts]
-        return list(self._llm.generate(inputs, list(settings), use_tqdm=False))
+        self._encoder.check(max(len(ids) for _, ids in spoken) + 1)
+        numbers = [self._numbers.get(who) for who, _ in spoken]
+        requests = [None if n is None else LoRARequest(f"particle-{n}", n, f"mem://{n}") for n in numbers]
+        inputs = [TokensPrompt(prompt_token_ids=list(ids)) for _, ids in spoken]
+        lora = {"lora_request": requests} if self._beside else {}
+        return list(self._llm.generate(inputs, list(settings), use_tqdm=False, **lora))
+
+    def _slots(self, count: int) -> dict[str, Any]:
+        """Arguments for so many adapters beside each other."""
+        if self._adapter is None:
+            raise UserError(
+                "engine.adapter_mode: multi_lora is for adapters, and the experts are checkpoints; set merged"
+            )
+        rank = max([int(self._adapter["r"]), *(self._adapter.get("rank_pattern") or {}).values()])
+        fitting = [known for known in RANKS if known >= rank]
+        if not fitting:
+            raise UserError(f"engine.adapter_mode: multi_lora takes ranks up to {RANKS[-1]}, not {rank}; set merged")
+        return {"enable_lora": True, "max_loras": count, "max_lora_rank": fitting[0], "max_cpu_loras": 2 * count + 2}
 
 
 def _dtype(model: str, config: VllmConfig) -> str:

@@ -1,7 +1,8 @@
 """Everything of vLLM that is not its documented interface, and every environment variable that is set for it.
 
 Tried on vLLM 0.32 (CPU build). What is used: `worker_extension_cls`, `collective_rpc`, `model_runner.reload_weights`
-with an iterator, `get_model_loader(...).get_all_weights`, and `packed_modules_mapping` of a model class.
+with an iterator, `get_model_loader(...).get_all_weights`, `packed_modules_mapping` of a model class; for adapters
+beside each other `lora_manager`, `LoRAModel.from_lora_tensors` and `PEFTHelper.from_dict`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from safetensors.numpy import load
 
 from evoswarm.engine.merged import MergedBase
 from evoswarm.errors import UserError
+from evoswarm.weights.device import to_torch
 
 SUPPORTED = ("0.32",)
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Ranks that vLLM's LoRA slots come in."""
 EXTENSION = f"{__name__}.WorkerExtension"
 
 Weights = Mapping[str, np.ndarray]
@@ -89,6 +93,44 @@ class WorkerExtension:
         logging.getLogger("vllm.model_executor.model_loader.reload").setLevel(logging.ERROR)
         self.model_runner.reload_weights(weights_iterator=tensors, is_checkpoint_format=True)
         return None
+
+    def evoswarm_load(self, number: int, weights: Weights | bytes, adapter: Mapping[str, Any]) -> str | None:
+        """Put an adapter into vLLM's LoRA manager under a number that was never used before.
+
+        vLLM then takes a request with this number for one whose adapter it has already, and never looks at its path.
+
+        Returns:
+            What is wrong with the adapter, or None.
+        """
+        from vllm.lora.lora_model import LoRAModel
+        from vllm.lora.peft_helper import PEFTHelper
+
+        tensors = load(weights) if isinstance(weights, bytes) else weights
+        # Loading scales B in place, so vLLM gets tensors of its own.
+        own = {name: to_torch(array).clone() for name, array in tensors.items()}
+        worker = self.model_runner.lora_manager
+        try:
+            helper = PEFTHelper.from_dict(dict(adapter))
+            helper.validate_legal(worker.lora_config)
+            lora = LoRAModel.from_lora_tensors(
+                number, own, helper, "cpu", worker.lora_config.lora_dtype, model_vocab_size=worker.vocab_size
+            )
+        except (ValueError, RuntimeError) as error:
+            return f"vLLM cannot serve the experts beside each other ({error}); set engine.adapter_mode: merged"
+        # Modules that it does not know vLLM would leave out without a word.
+        manager = worker._adapter_manager
+        known = {*manager.modules, *(part for parts in manager.packed_modules.values() for part in parts)}
+        strange = sorted(set(lora.loras) - known)
+        if strange or 2 * len(lora.loras) != len(own):
+            what = strange[0] if strange else "every tensor of the experts"
+            return f"vLLM has no place for {what} beside the base; set engine.adapter_mode: merged"
+        manager.add_adapter(lora)
+        return None
+
+    def evoswarm_unload(self, numbers: list[int]) -> None:
+        """Drop adapters."""
+        for number in numbers:
+            self.model_runner.lora_manager.remove_adapter(number)
 
     def _evoswarm_base(self, adapter: Mapping[str, Any] | None) -> MergedBase:
         if not hasattr(self, "_evoswarm_merged"):

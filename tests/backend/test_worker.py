@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evoswarm.backend.worker import Worker
+from evoswarm.backend.worker import Piece, Worker
 from evoswarm.config.load import parse_config
 from evoswarm.toy import world
 from evoswarm.toy.config import target_config
@@ -20,9 +20,12 @@ def outcomes(target: str, *, texts: bool = False, **engine: object) -> list[Outc
     worker = Worker(config, pool=pool)
     found = []
     for expert in pool.experts[:2]:
-        worker.install(expert.name, {name: expert.flat(name).reshape(s.shape) for name, s in expert.specs.items()})
-        for number in range(len(worker.slices("validation").indices)):
-            found += worker.score("validation", number, texts=texts)[0]
+        weights = {name: expert.flat(name).reshape(s.shape) for name, s in expert.specs.items()}
+        numbers = range(len(worker.slices("validation").indices))
+        done = worker.work([Piece(expert.name, weights, "validation", number, texts) for number in numbers])
+        for result in done.results:
+            assert not isinstance(result, str)
+            found += result
     return found
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pytest
 
 from evoswarm.config.load import parse_config
@@ -17,7 +19,7 @@ from evoswarm.toy import world
 from evoswarm.toy.config import target_config
 from evoswarm.toy.targets import TARGETS
 from evoswarm.utility import Outcome, Utility, make_utility
-from evoswarm.utility.types import Beginning
+from evoswarm.utility.types import Beginning, Generate
 from evoswarm.weights.expert import open_expert
 
 pytest.importorskip("vllm", reason="installed by the Makefile on Linux x86-64")
@@ -41,6 +43,16 @@ ADAPTER = open_expert(world() / "experts" / EXPERTS[0]).config
 def vllm() -> VllmEngine:
     args = {"max_model_len": 64, "enforce_eager": True, "block_size": BLOCK}
     engine = make_engine(VllmConfig(args=args), model=BASE, adapter=ADAPTER)
+    assert isinstance(engine, VllmEngine)
+    return engine
+
+
+@pytest.fixture(scope="module")
+def beside() -> VllmEngine:
+    """An engine that answers as several particles in one batch."""
+    args = {"max_model_len": 64, "enforce_eager": True, "block_size": BLOCK}
+    config = VllmConfig(adapter_mode="multi_lora", max_loras=4, args=args)
+    engine = make_engine(config, model=BASE, adapter=ADAPTER)
     assert isinstance(engine, VllmEngine)
     return engine
 
@@ -162,3 +174,51 @@ def test_an_answer_is_cut_at_a_stop_string_and_at_its_limit(vllm: VllmEngine, re
 def test_a_prompt_that_is_too_long_is_refused_in_one_line(vllm: VllmEngine) -> None:
     with pytest.raises(UserError, match="a prompt has 7[0-9] tokens, the model takes 64"):
         vllm.generate(["x" * 70], max_new_tokens=1)
+
+
+@pytest.mark.parametrize("target", ["letters", "people"])
+def test_particles_beside_each_other_answer_as_each_alone(beside: VllmEngine, reference: Engine, target: str) -> None:
+    utility = utility_of(target)
+    requests = utility.requests("validation")[:60]
+    for names in (["rev", "eats", None, "sort"], ["work", "rev", "swap", None], [None]):
+        particles: dict[str | None, Any] = {name: weights(name) if name else None for name in names}
+        beside.install_all(particles)
+        together = answer(beside, requests * len(names), of=[name for name in names for _ in requests])
+        for name, start in zip(names, range(0, len(together), len(requests)), strict=True):
+            reference.install(particles[name])
+            expected = [utility.outcome("validation", i, r).score for i, r in enumerate(answer(reference, requests))]
+            replies = together[start : start + len(requests)]
+            found = [utility.outcome("validation", i, r).score for i, r in enumerate(replies)]
+            assert sum(a != b for a, b in zip(found, expected, strict=True)) <= DIFFERENCES, name
+
+
+def test_a_particle_beside_others_answers_the_same_when_its_place_is_taken_by_another_and_given_back(
+    beside: VllmEngine,
+) -> None:
+    def ask(*names: str) -> list[Any]:
+        beside.install_all({name: weights(name) for name in names})
+        requests = [Generate(text, 8) for text in LONG]
+        return answer(beside, requests * len(names), of=[name for name in names for _ in requests])
+
+    first, other, again = ask("rev", "sort"), ask("sort", "rev"), ask("rev", "sort")
+    assert first == again == other[len(LONG) :] + other[: len(LONG)]
+    assert first[: len(LONG)] != first[len(LONG) :]
+
+
+def test_what_vllm_would_leave_out_without_a_word_is_refused_and_the_engine_goes_on(beside: VllmEngine) -> None:
+    strange = {name.replace("q_proj", "w_proj"): tensor for name, tensor in weights("sort").items()}
+    with pytest.raises(UserError, match="w_proj beside the base; set engine.adapter_mode: merged"):
+        beside.install_all({"a": weights("rev"), "b": strange})
+    whole = weights("sort") | {"base_model.model.lm_head.weight": np.zeros((101, 160), np.float32)}
+    with pytest.raises(UserError, match="set engine.adapter_mode: merged"):
+        beside.install_all({"a": whole})
+    beside.install(weights("rev"))
+    assert beside.generate([(("user", "rev abcd"),)], max_new_tokens=8) == ["dcba"]
+
+
+def test_checkpoints_and_ranks_without_a_slot_are_refused_for_multi_lora() -> None:
+    config = VllmConfig(adapter_mode="multi_lora")
+    with pytest.raises(UserError, match="is for adapters, and the experts are checkpoints"):
+        make_engine(config, model=BASE, adapter=None)
+    with pytest.raises(UserError, match="takes ranks up to 512, not 1024"):
+        make_engine(config, model=BASE, adapter=dict(ADAPTER) | {"r": 1024})

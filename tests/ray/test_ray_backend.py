@@ -68,6 +68,6 @@ def test_the_actors_have_readable_names(tmp_path: Path, cluster: None) -> None:
         if event["kind"] == "generation":
             names.extend(actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True))
 
-    evoswarm.run(echo_config(tmp_path, *RAY, "name=named"), hooks=Hooks(notify=look))
+    evoswarm.run(echo_config(tmp_path, *RAY, "name=named", "engine.delay=0.1"), hooks=Hooks(notify=look))
     for start in ("coordinator:named", "particle-0:named", "particle-3:named", "scorer-1:named"):
         assert any(name.startswith(start) for name in names), start

@@ -27,7 +27,9 @@ def run(folder: Path, name: str, **sections: Any) -> list[dict[str, Any]]:
 
 def test_a_run_on_vllm_takes_the_same_way_as_on_transformers(tmp_path: Path, cluster: None) -> None:
     reference = run(tmp_path, "hf", backend={"type": "local"})
-    vllm = {"type": "vllm", "args": {"max_model_len": 64, "enforce_eager": True}}
-    found = run(tmp_path, "vllm", engine=vllm, backend={"type": "ray", "scorers": 1})
-    assert found == reference
+    vllm = {"type": "vllm", "batch_size": 20, "args": {"max_model_len": 64, "enforce_eager": True}}
+    beside = {"adapter_mode": "multi_lora", "max_loras": 4}
+    for name, settings in (("merged", {}), ("beside", beside)):
+        found = run(tmp_path, name, engine=vllm | settings, backend={"type": "ray", "scorers": 1})
+        assert found == reference
     assert len({line["best"] for line in found}) > 1

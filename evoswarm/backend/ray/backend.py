@@ -13,11 +13,11 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError, RayTaskError
 
 from evoswarm.backend.base import Assembly, Evaluation, Job, Seconds, failed
-from evoswarm.backend.local import describe
 from evoswarm.backend.queue import Work, WorkQueue
 from evoswarm.backend.ray.particle import Particle
 from evoswarm.backend.ray.placement import Placement, place
 from evoswarm.backend.ray.scorer import Scorer
+from evoswarm.backend.worker import Done, describe
 from evoswarm.config import RunConfig
 from evoswarm.config.run import RayBackend as RayConfig
 from evoswarm.errors import ClusterError, Stopped, UserError
@@ -48,6 +48,7 @@ class RayBackend:
         self.seconds = Seconds()
         self._utility, self._batch_size = utility, config.engine.batch_size
         self._retries, self._stop = config.backend.max_retries, stop
+        self.together = config.engine.together
         self._sizes: dict[Split, list[tuple[int, ...]]] = {}
         placement = _wait_for_resources(config, message, stop)
         message(f"starting {placement.particles} particles and {placement.scorers} scorers")
@@ -133,7 +134,7 @@ class _Round:
         self._queue = WorkQueue([len(cut) for cut in self._cuts])
         self._open = {i: Assembly(job, backend._utility.size(job.split)) for i, job in enumerate(jobs)}
         self._moved: dict[int, Any] = {}
-        self._pending: dict[Any, tuple[int, Work]] = {}
+        self._pending: dict[Any, tuple[int, list[Work]]] = {}
         self._losses: Counter[Work] = Counter()
 
     @property
@@ -144,17 +145,24 @@ class _Round:
         """Give work to every scorer that has room."""
         load = Counter(scorer for scorer, _ in self._pending.values())
         for number in range(len(self._backend._scorers)):
-            while load[number] < PER_SCORER and (work := self._queue.take(number)):
+            while load[number] < PER_SCORER and (work := self._take(number)):
                 self._pending[self._send(number, work)] = (number, work)
                 load[number] += 1
 
-    def _send(self, number: int, work: Work) -> Any:
-        index, piece = work
-        job = self._jobs[index]
-        if index not in self._moved and job.row is not None:
-            particles = self._backend._particles
-            self._moved[index] = particles[job.particle % len(particles)].move.remote(job.row)
-        return self._backend._scorers[number].score.remote(job.key, self._moved.get(index), job.split, piece, job.texts)
+    def _take(self, number: int) -> list[Work]:
+        """As many pieces as an engine answers at once."""
+        taken = (self._queue.take(number) for _ in range(self._backend.together))
+        return [work for work in taken if work is not None]
+
+    def _send(self, number: int, work: list[Work]) -> Any:
+        jobs = [self._jobs[index] for index, _ in work]
+        for job, (index, _) in zip(jobs, work, strict=True):
+            if index not in self._moved and job.row is not None:
+                particles = self._backend._particles
+                self._moved[index] = particles[job.particle % len(particles)].move.remote(job.row)
+        moved = [self._moved.get(index) for index, _ in work]
+        pieces = [(job.key, job.split, piece, job.texts) for job, (_, piece) in zip(jobs, work, strict=True)]
+        return self._backend._scorers[number].score.remote(pieces, *moved)
 
     def collect(self) -> Iterator[Evaluation]:
         """Take in what has been scored; yields the evaluations that are whole."""
@@ -163,34 +171,36 @@ class _Round:
             raise Stopped
         for ref in done:
             _, work = self._pending.pop(ref)
-            evaluation = self._take_in(ref, work)
-            if evaluation is not None:
-                self._open.pop(work[0], None)
-                self._moved.pop(work[0], None)
+            for index, evaluation in self._take_in(ref, work):
+                self._open.pop(index, None)
+                self._moved.pop(index, None)
                 yield evaluation
 
-    def _take_in(self, ref: Any, work: Work) -> Evaluation | None:
-        index, piece = work
+    def _take_in(self, ref: Any, work: list[Work]) -> Iterator[tuple[int, Evaluation]]:
+        """The evaluations that are whole with these pieces, by job."""
         try:
-            outcomes, scoring, moving = ray.get(ref)
+            done: Done = ray.get(ref)
         except RayTaskError as error:
-            return self._failed(index, error)
+            if isinstance(error.cause, UserError):
+                raise error.cause from None
+            done = Done([describe(error.cause)] * len(work), 0.0, 0.0)
         except RayError as error:
-            self._lost(work, error)
-            return None
-        self._backend.seconds.scoring += scoring
-        self._backend.seconds.moving += moving
-        assembly = self._open.get(index)
-        if assembly is None:
-            return None
-        assembly.add(self._cuts[index][piece], outcomes)
-        return assembly.evaluation(self._backend._utility) if assembly.complete else None
-
-    def _failed(self, index: int, error: RayTaskError) -> Evaluation | None:
-        if isinstance(error.cause, UserError):
-            raise error.cause from None
-        self._queue.drop(index)
-        return failed(self._jobs[index], describe(error.cause)) if index in self._open else None
+            for lost in work:
+                self._lost(lost, error)
+            return
+        self._backend.seconds.scoring += done.scoring
+        self._backend.seconds.moving += done.moving
+        for (index, piece), result in zip(work, done.results, strict=True):
+            assembly = self._open.get(index)
+            if assembly is None:
+                continue
+            if isinstance(result, str):
+                self._queue.drop(index)
+                yield index, failed(self._jobs[index], result)
+                continue
+            assembly.add(self._cuts[index][piece], result)
+            if assembly.complete:
+                yield index, assembly.evaluation(self._backend._utility)
 
     def _lost(self, work: Work, error: RayError) -> None:
         self._losses[work] += 1

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from evoswarm.backend.ray.particle import Moved
-from evoswarm.backend.worker import Worker
+from evoswarm.backend.worker import Done, Piece, Worker
 from evoswarm.config import RunConfig
-from evoswarm.utility import Outcome, Split
+from evoswarm.utility import Split
 from evoswarm.weights.pool import open_pool
 
 
@@ -17,29 +17,24 @@ class Scorer:
     def __init__(self, config: RunConfig, number: int) -> None:
         self.number = number
         self._worker = Worker(config, pool=open_pool(config.pool, model=config.model, check=False))
-        self._moved: Hashable = None
+        self._moved: set[Hashable] = set()
 
-    def score(
-        self, key: Hashable, moved: Moved | None, split: Split, number: int, texts: bool
-    ) -> tuple[list[Outcome], float, float]:
-        """Outcomes of one slice of one particle.
+    def score(self, work: list[tuple[Hashable, Split, int, bool]], *moved: Moved | None) -> Done:
+        """Score slices of particles.
 
         Args:
-            key: names the particle's weights; the same key means the same weights.
-            moved: the particle's weights, from the object store; None is the base model.
-            split: which examples.
-            number: which slice of them.
-            texts: every prediction is wanted, not only the scores.
-
-        Returns:
-            The outcomes, the seconds of scoring, and the seconds of moving and installing.
+            work: for each its key, split, number and whether every prediction is wanted; see `backend.worker.Piece`.
+            moved: for each the particle's weights, from the object store; None is the base model.
         """
-        weights, seconds = moved if moved is not None else (None, 0.0)
-        first = key != self._moved
-        moving = self._worker.install(key, weights) + (seconds if first else 0.0)
-        self._moved = key
-        outcomes, scoring = self._worker.score(split, number, texts=texts)
-        return outcomes, scoring, moving
+        pieces = [
+            Piece(key, None if made is None else made[0], split, number, texts)
+            for (key, split, number, texts), made in zip(work, moved, strict=True)
+        ]
+        done = self._worker.work(pieces)
+        new = {piece.key: made for piece, made in zip(pieces, moved, strict=True) if piece.key not in self._moved}
+        done.moving += sum(made[1] for made in new.values() if made is not None)
+        self._moved = {piece.key for piece in pieces}
+        return done
 
     def ready(self) -> bool:
         """Answers once the engine is loaded."""
