@@ -44,7 +44,7 @@ class VllmEngine:
         self._adapter = dict(adapter) if adapter is not None else None
         tokenizer = load_tokenizer(model, trust_remote_code=config.trust_remote_code)
         arguments = {"enable_prefix_caching": True, "seed": 0} | config.args
-        self._beside = config.together > 1
+        self._beside = config.adapter_mode == "multi_lora"
         if self._beside:
             arguments |= self._slots(config.max_loras)
         arguments |= {"model": model, "dtype": _dtype(model, config), "trust_remote_code": config.trust_remote_code}

@@ -1,0 +1,142 @@
+"""Scoring particles on 200 examples of a toy target, against the same engine running the base model alone.
+
+Each way runs in a process of its own with one CPU thread: the transformers engine, vLLM with particles merged, vLLM
+with particles beside each other, and, for 10 particles, base and adapter loaded anew for each, then `generate`, as
+published code does. Base and particles take turns. Particles are the toy experts, over and over.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+from benchmarks.common import close, show
+from evoswarm.backend.worker import Piece, Worker
+from evoswarm.config.load import parse_config
+from evoswarm.toy import world
+from evoswarm.toy.config import target_config
+from evoswarm.weights.pool import open_pool
+
+TARGET, PARTICLES, ROUNDS, EXAMPLES = "office", (1, 10, 40), 3, 200
+VLLM = {"type": "vllm", "batch_size": EXAMPLES, "args": {"max_model_len": 64, "enforce_eager": True}}
+ENGINES: dict[str, dict[str, Any]] = {
+    "transformers": {"type": "transformers", "batch_size": 50},
+    "vllm merged": VLLM,
+    "vllm multi_lora": VLLM | {"adapter_mode": "multi_lora", "max_loras": 8},
+}
+
+
+def main() -> None:
+    """Run the ways one after the other."""
+    lines: list[dict[str, Any]] = []
+    scores = {}
+    for way, engine in ENGINES.items():
+        found, scores[way] = _alone(engine_way, engine)
+        lines += [{"way": way} | line for line in found]
+    seconds, scores["reload"] = _alone(reload_way)
+    lines.append({"way": "reload", "particles": 10, "examples/s": 10 * EXAMPLES / seconds, "of the base": None})
+    show(
+        f"{TARGET}: examples per second of one thread, best of {ROUNDS}; `of the base` is the same engine's base", lines
+    )
+    assert len(set(map(tuple, scores.values()))) == 1, f"the ways disagree: {scores}"
+    merged = [line["of the base"] for line in lines if line["way"] in ("transformers", "vllm merged")]
+    close(
+        "scoring",
+        ratio=round(min(merged), 3),
+        goal="at least 0.9 of the base's speed with particles merged, in each engine and for each number",
+        lines=lines,
+    )
+
+
+def engine_way(engine: dict[str, Any]) -> tuple[list[dict[str, Any]], list[float]]:
+    """Speeds for each number of particles, and what each expert scores."""
+    config = parse_config(target_config(TARGET, algorithm="model_swarms") | {"engine": engine}, root=world())
+    pool = open_pool(config.pool, model=config.model)
+    worker = Worker(config, pool=pool)
+    weights = [{n: e.flat(n).reshape(s.shape) for n, s in e.specs.items()} for e in pool.experts]
+    slices = range(len(worker.slices("validation").indices))
+    turn = 0
+
+    def score(particles: int, *, base: bool) -> tuple[float, list[float]]:
+        """Seconds, and the number of right answers of each."""
+        nonlocal turn
+        turn += 1
+        if base:
+            worker.work([Piece("base", None, "validation", 0)])
+        right, start = [], time.perf_counter()
+        for first in range(0, particles, worker.together):
+            numbers = range(first, min(first + worker.together, particles))
+            pieces = [
+                Piece("base" if base else (turn, i), None if base else weights[i % len(weights)], "validation", n)
+                for i in numbers
+                for n in slices
+            ]
+            results = worker.work(pieces).results
+            assert not any(isinstance(result, str) for result in results), results
+            counts = [sum(o.score or 0 for o in result) for result in results]  # type: ignore[union-attr]
+            right += [sum(counts[k : k + len(slices)]) for k in range(0, len(counts), len(slices))]
+        return time.perf_counter() - start, right
+
+    lines = []
+    for particles in PARTICLES:
+        times: dict[bool, list[float]] = {True: [], False: []}
+        for _ in range(ROUNDS):
+            for base in (True, False):
+                times[base].append(score(particles, base=base)[0])
+        ratio = min(times[True]) / min(times[False])
+        rate = particles * EXAMPLES / min(times[False])
+        lines.append({"particles": particles, "examples/s": rate, "of the base": ratio})
+    return lines, score(len(weights), base=False)[1]
+
+
+def reload_way() -> tuple[float, list[float]]:
+    """A fresh base and `PeftModel` for every expert, batches of 50: seconds, and what each expert scores."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from evoswarm.utility import make_utility
+
+    torch.set_num_threads(1)
+    config = parse_config(target_config(TARGET, algorithm="model_swarms"), root=world())
+    utility = make_utility(config.utility, root=config.root)
+    prompts = [
+        [{"role": role, "content": content} for role, content in request.prompt]  # type: ignore[misc]
+        for request in utility.requests("validation")
+    ]
+    seconds = []
+    for _ in range(ROUNDS):
+        begin, right = time.perf_counter(), []
+        for folder in sorted((world() / "experts").iterdir()):
+            tokenizer = AutoTokenizer.from_pretrained(config.model, padding_side="left")
+            base = AutoModelForCausalLM.from_pretrained(config.model, dtype=torch.float32)
+            model = PeftModel.from_pretrained(base, folder).eval()
+            scores = []
+            for start in range(0, len(prompts), 50):
+                inputs = tokenizer.apply_chat_template(
+                    prompts[start : start + 50],
+                    add_generation_prompt=True,
+                    padding=True,
+                    return_tensors="pt",
+                    return_dict=True,
+                )
+                with torch.inference_mode():
+                    output = model.generate(**inputs, max_new_tokens=8, do_sample=False)
+                texts = tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+                scores += [utility.outcome("validation", start + i, text).score for i, text in enumerate(texts)]
+            right.append(sum(score or 0 for score in scores))
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds), right
+
+
+def _alone(way: Callable[..., Any], *arguments: Any) -> Any:
+    """What `way` returns, from a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(way, *arguments).result()
+
+
+if __name__ == "__main__":
+    main()
