@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from adapters import VARIANTS, Weights, config_of, weights_of
 from peft import PeftModel
 from tiny_models import load, save_adapter, save_llama
 
 from evoswarm.engine.install import Installer
 from evoswarm.errors import UserError
-from evoswarm.weights.expert import open_expert
 
-Weights = dict[str, np.ndarray]
 IDS = torch.tensor([[1, 20, 30, 40, 50, 60]])
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
-
-
-def weights_of(folder: Path) -> Weights:
-    expert = open_expert(folder)
-    return {name: expert.flat(name).reshape(spec.shape) for name, spec in expert.specs.items()}
-
-
-def config_of(folder: Path) -> Mapping[str, Any]:
-    return json.loads((folder / "adapter_config.json").read_text())
 
 
 def state(model: torch.nn.Module) -> dict[str, bytes]:
@@ -38,19 +26,6 @@ def state(model: torch.nn.Module) -> dict[str, bytes]:
 @torch.no_grad()
 def logits(model: torch.nn.Module) -> torch.Tensor:
     return model(IDS).logits
-
-
-VARIANTS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "every linear layer": {"target_modules": "all-linear"},
-    "rslora": {"use_rslora": True},
-    "patterns": {"rank_pattern": {"v_proj": 2}, "alpha_pattern": {"layers.1.self_attn.q_proj": 32}},
-    "embedding": {"target_modules": ["embed_tokens", "q_proj"]},
-    "biases": {"bias": "lora_only"},
-    "all biases": {"bias": "all"},
-    "whole head": {"modules_to_save": ["lm_head"]},
-    "whole embedding": {"modules_to_save": ["embed_tokens"]},
-}
 
 
 @pytest.fixture(scope="module")

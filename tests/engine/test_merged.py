@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from adapters import VARIANTS, config_of, weights_of
 from safetensors.torch import load_file
 from tiny_models import load, save_adapter, save_llama
 
 from evoswarm.engine.install import Installer
 from evoswarm.engine.merged import MergedBase
 from evoswarm.errors import UserError
-from evoswarm.weights.expert import open_expert
 
 FUSED = {"qkv_proj": ["q_proj", "k_proj", "v_proj"], "gate_up_proj": ["gate_proj", "up_proj"]}
-VARIANTS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "every linear layer": {"target_modules": "all-linear"},
-    "rslora": {"use_rslora": True},
-    "patterns": {"rank_pattern": {"v_proj": 2}, "alpha_pattern": {"layers.1.self_attn.q_proj": 32}},
-    "embedding": {"target_modules": ["embed_tokens", "q_proj"]},
-    "biases": {"bias": "lora_only"},
-    "whole head": {"modules_to_save": ["lm_head"]},
-    "bf16": {"dtype": torch.bfloat16},
-}
-Weights = dict[str, np.ndarray]
-
-
-def weights_of(folder: Path) -> Weights:
-    expert = open_expert(folder)
-    return {name: expert.flat(name).reshape(spec.shape) for name, spec in expert.specs.items()}
-
-
-def config_of(folder: Path) -> Mapping[str, Any]:
-    return json.loads((folder / "adapter_config.json").read_text())
+BF16: dict[str, Any] = {"dtype": torch.bfloat16}
 
 
 def reader(base: Path) -> Callable[[], Iterator[tuple[str, torch.Tensor]]]:
@@ -50,11 +30,11 @@ def biased_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_llama(tmp_path_factory.mktemp("biased") / "llama", attention_bias=True, mlp_bias=True)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [*VARIANTS, "bf16"])
 def test_loading_the_tensors_gives_what_is_installed_bit_for_bit(
     tmp_path: Path, biased_llama: Path, variant: str
 ) -> None:
-    save_adapter(biased_llama, tmp_path / "a", **VARIANTS[variant])
+    save_adapter(biased_llama, tmp_path / "a", **VARIANTS.get(variant, BF16))
     weights, config = weights_of(tmp_path / "a"), config_of(tmp_path / "a")
     installed, loaded = load(biased_llama), load(biased_llama)
     Installer(installed, config).install(weights)
