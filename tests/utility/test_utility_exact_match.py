@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from evoswarm.config.utility import ExactMatch
 from evoswarm.utility import Generate, Outcome
@@ -160,3 +161,8 @@ def test_no_answer_that_is_right_has_a_beginning_that_is_ruled_out(
         score = utility.outcome("validation", 0, answer).score
         assert right != answer or score == 1.0
         assert score == 0.0 or not utility.ruled_out("validation", 0, answer[:end])
+
+
+def test_an_empty_stop_string_is_refused() -> None:
+    with pytest.raises(ValidationError, match="at least 1 character"):
+        ExactMatch(data="x.json", stop=["\n", ""])
