@@ -127,7 +127,7 @@ class VllmEngine:
         """Options of one token behind the same prompt are one request; longer ones are read as part of the prompt."""
         ones = [entry for entry in spoken if len(entry[2]) == 1]
         first = dict(zip(ones, self._by_steps(ones), strict=True))
-        longer = list({(who, context + option) for who, context, option in spoken if len(option) > 1})
+        longer = list(dict.fromkeys((who, context + option) for who, context, option in spoken if len(option) > 1))
         outputs = self._run(longer, [self._settings(max_tokens=1, prompt_logprobs=0) for _ in longer])
         rows = {
             entry: [output.prompt_logprobs[i][entry[1][i]].logprob for i in range(1, len(entry[1]))]
