@@ -176,7 +176,18 @@ def _icl_prompt(source: Source, config: Data, few_shot: int) -> tuple[str | None
 
 
 def _unique(examples: list[Example], where: str) -> tuple[list[Example], list[str]]:
-    """Where ids are repeated, the record's index in place of every id of the split, and a warning."""
+    """Where ids are repeated, the record's index in place of every id of the split, and a warning.
+
+    Files of the field repeat ids on different records, so that is no error.
+
+    Raises:
+        UserError: a whole record is repeated, id and all: it would count twice.
+    """
+    seen: dict[str, Example] = {}
+    for example in examples:
+        before = seen.setdefault(repr(sorted(example.fields.items())), example)
+        if before is not example:
+            raise UserError(f"{example.where}: repeats {before.where} in every field; remove one of them")
     counts = Counter(example.fields["id"] for example in examples)
     repeated = [identity for identity, count in counts.items() if count > 1]
     if not repeated:

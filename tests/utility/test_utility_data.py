@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from evoswarm.errors import UserError
+
 Make = Callable[..., Any]
 Refusal = Callable[..., str]
 Write = Callable[[str, Any], Path]
@@ -128,6 +130,15 @@ def test_repeated_ids_give_way_to_indices_with_a_warning(make: Make, write: Writ
     assert [utility.example("validation", i)["id"] for i in range(4)] == ["0", "1", "2", "3"]
     (warning,) = utility.warnings
     assert "dev: 2 of 4 ids repeat an earlier one (first: 'x')" in warning
+
+
+def test_a_record_that_is_repeated_as_a_whole_is_refused(make: Make, write: Write) -> None:
+    records = [{"question": q, "answer": "1", "id": identity} for q, identity in (("a", "x"), ("b", "x"), ("a", "x"))]
+    with pytest.raises(UserError) as caught:
+        make("exact_match", write("x.json", {"dev": records}), data={"path": "x.json", "test": None})
+    line = str(caught.value)
+    assert "dev[2] (id 'x'): repeats" in line and "dev[0] (id 'x') in every field; remove one of them" in line
+    assert "\n" not in line
 
 
 def test_overlapping_splits_are_counted_without_regard_to_white_space(make: Make, write: Write) -> None:
