@@ -85,7 +85,7 @@ def test_what_a_utility_prints_does_not_spoil_the_json(evoswarm, tmp_path: Path,
 def test_text_of_files_is_never_markup(evoswarm, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     data = tmp_path / "a[/b]"
     data.mkdir(parents=True)
-    records = [{"id": 1, "question": "say w1", "answer": "w1"}] * 2
+    records = [{"id": 1, "question": f"say {word}", "answer": word} for word in ("w1", "w2")]
     (data / "d.json").write_text(json.dumps({"dev": records, "test": records}))
     status, _, err = evoswarm("validate", "it.yaml", "--set", "utility.data='a[/b]/d.json'")
     assert status == 0 and "a[/b]/d.json: dev: 1 of 2 ids repeat" in err
