@@ -72,10 +72,12 @@ class LocalBackend:
         """The evaluations of jobs on one split, whose slices are scored side by side."""
         worker = self._worker
         cut = worker.slices(jobs[0].split).indices
-        assemblies = [Assembly(job, worker.utility.size(job.split)) for job in jobs]
+        assemblies = [Assembly(job, cut, worker.utility) for job in jobs]
         errors: dict[int, str] = {}
-        for number, indices in enumerate(cut):
-            going = [i for i in range(len(jobs)) if i not in errors]
+        for number in range(len(cut)):
+            going = [i for i in range(len(jobs)) if i not in errors and not assemblies[i].complete]
+            if not going:
+                break
             done = worker.work([Piece(jobs[i].key, moved[i], jobs[i].split, number, jobs[i].texts) for i in going])
             self.seconds.moving += done.moving
             self.seconds.scoring += done.scoring
@@ -83,6 +85,6 @@ class LocalBackend:
                 if isinstance(result, str):
                     errors[i] = result
                 else:
-                    assemblies[i].add(indices, result)
+                    assemblies[i].add(number, result)
         for i, (job, assembly) in enumerate(zip(jobs, assemblies, strict=True)):
-            yield failed(job, errors[i]) if i in errors else assembly.evaluation(worker.utility)
+            yield failed(job, errors[i]) if i in errors else assembly.evaluation()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from evoswarm.backend import Backend, Evaluation, Job
-from evoswarm.backend.base import Key
+from evoswarm.backend.base import Bounds, Key
 from evoswarm.config import RunConfig
 from evoswarm.errors import UserError
 from evoswarm.loop.checkpoint import restore_newest, save_checkpoint
@@ -54,6 +55,7 @@ class Evolution:
     hooks: Hooks = field(default_factory=Hooks)
     evaluations: int = field(default=0, init=False)
     examples: int = field(default=0, init=False)
+    spared: Counter[str] = field(default_factory=lambda: Counter(bounded=0, equal_rows=0), init=False)
     _known: Known = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,6 +86,7 @@ class Evolution:
         self._known.restore(last=search.generation)
         for record in read_lines(self.directory.generations)[-1:]:
             self.evaluations, self.examples = record["evaluations"], record["examples_scored"]
+            self.spared = Counter(record["examples_spared"])
 
     def _last_on_record(self) -> int:
         """The generation up to which every line and every outcome is there; -1 if there is none."""
@@ -137,18 +140,20 @@ class Evolution:
 
     def _measure(self, search: Search, ask: Ask, journal: Journal, new: dict[bytes, Evaluation]) -> list[Evaluation]:
         """The evaluations of an ask, in its order; what succeeds is added to `new`, by the digest of its row."""
+        names = digests(search.basis, ask.rows)
+        enough = self._enough(ask, names)
         jobs = [
-            Job(ask.generation, ask.phase, particle, Row.of(search.basis, row))
-            for particle, row in zip(ask.particles, ask.rows, strict=True)
+            Job(ask.generation, ask.phase, particle, Row.of(search.basis, row), enough=enough.get(name))
+            for particle, row, name in zip(ask.particles, ask.rows, names, strict=True)
         ]
         journal.ask(jobs)
-        names = digests(search.basis, ask.rows)
         first = dict(zip(reversed(names), reversed(jobs), strict=True))
-        equal = {name: new.get(name) or self._known.find(name, job) for name, job in first.items()}
+        equal = {name: self._equal(name, job, new) for name, job in first.items()}
         fresh = [job for name, job in zip(names, jobs, strict=True) if job is first[name] and equal[name] is None]
         found: dict[Key, Evaluation] = {}
         for evaluation in journal.evaluate(self.backend, fresh, stop=self.hooks.stop):
-            self.examples += len(evaluation.scores)
+            self.examples += evaluation.examples
+            self.spared["bounded"] += len(evaluation.scores) - evaluation.examples
             found[evaluation.job.key] = evaluation
             self.hooks.notify(
                 {
@@ -162,9 +167,10 @@ class Evolution:
         for name, job in zip(names, jobs, strict=True):
             if job.key not in found:
                 found[job.key] = replace(equal[name] or found[first[name].key], job=job)
+                self.spared["equal_rows"] += len(found[job.key].scores)
                 journal.copy(found[job.key])
             if found[job.key].error is None:
-                new.setdefault(name, found[job.key])
+                new[name] = found[job.key]
         errors = [found[job.key].error for job in jobs if found[job.key].error]
         if jobs and len(errors) == len(jobs):
             raise UserError(f"every evaluation of generation {ask.generation} failed; the first one: {errors[0]}")
@@ -173,6 +179,21 @@ class Evolution:
                 f"generation {ask.generation}: {len(errors)} of {len(jobs)} evaluations failed; the first: {errors[0]}"
             )
         return [found[job.key] for job in jobs]
+
+    def _enough(self, ask: Ask, names: list[bytes]) -> dict[bytes, Bounds]:
+        """What is enough to know of each row: of equal rows the same, which serves all of them."""
+        if ask.enough is None or not self.config.bounded_evaluation:
+            return {}
+        found: dict[bytes, Bounds] = {}
+        for name, (low, high) in zip(names, ask.enough.tolist(), strict=True):
+            before = found.get(name, (low, high))
+            found[name] = max(low, before[0]), min(high, before[1])
+        return found
+
+    def _equal(self, name: bytes, job: Job, new: dict[bytes, Evaluation]) -> Evaluation | None:
+        """What an equal row came to in this generation or before, where that is exact enough."""
+        found = new.get(name)
+        return found if found is not None and found.serves(job) else self._known.find(name, job)
 
     def _rebase(self, search: Search) -> None:
         plan = search.rebase_plan()
@@ -199,6 +220,7 @@ class Evolution:
             "failed": _by_phase([e for e in measured if e.error], lambda evaluation: evaluation.error),
             "evaluations": self.evaluations,
             "examples_scored": self.examples,
+            "examples_spared": dict(self.spared),
             "step_length": search.step_length,
             "basis_size": len(search.basis),
         }

@@ -124,6 +124,7 @@ def _summary(
         "generations": search.generation,
         "evaluations": last["evaluations"],
         "examples_scored": last["examples_scored"],
+        "examples_spared": last["examples_spared"],
         "seconds": _seconds(directory),
         "initial": {
             "best_expert": expert,

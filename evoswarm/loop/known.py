@@ -43,20 +43,20 @@ class Known:
             names = digests(*read_rows(self._directory, generation))
             for name, record in zip(names, read_lines(self._path(generation)), strict=True):
                 if record["error"] is None:
-                    self._places.setdefault(name, key_of(record))
+                    self._places[name] = key_of(record)
 
     def add(self, measured: Mapping[bytes, Evaluation]) -> None:
         """Remember the evaluations of a generation that is on record."""
-        for name, evaluation in measured.items():
-            self._places.setdefault(name, evaluation.job.key)
+        self._places |= {name: evaluation.job.key for name, evaluation in measured.items()}
 
     def find(self, name: bytes, job: Job) -> Evaluation | None:
-        """What an equal row came to, as the evaluation of `job`."""
+        """What an equal row came to, as the evaluation of `job`; None where that is not exact enough."""
         key = self._places.get(name)
         if key is None:
             return None
         records = read_lines(self._path(key[0]))
-        return next(evaluation_of(job, record) for record in records if key_of(record) == key)
+        found = next(evaluation_of(job, record) for record in records if key_of(record) == key)
+        return found if found.serves(job) else None
 
     def _path(self, generation: int) -> Path:
         return outcome_path(self._directory, f"gen_{generation:04}")

@@ -155,9 +155,10 @@ def _record(evaluation: Evaluation) -> Record:
         "error": evaluation.error,
         "scores": evaluation.scores,
         "predictions": evaluation.predictions,
-    }
+    } | ({"bounds": list(evaluation.bounds)} if evaluation.bounds else {})
 
 
 def evaluation_of(job: Job, record: Record) -> Evaluation:
     """What a record says, as the evaluation of a job."""
-    return Evaluation(job, record["utility"], record["scores"], record["predictions"], record["error"])
+    bounds = tuple(record["bounds"]) if "bounds" in record else None
+    return Evaluation(job, record["utility"], record["scores"], record["predictions"], record["error"], bounds)

@@ -46,7 +46,7 @@ class RandomMixSearch(Search):
     def _advance(self, t: int) -> Steps:
         good = self.state.expert_utilities != FAILED
         rows = np.array([self._sample(t, i, good) for i in range(self.config.population)])
-        self._keep((yield self._ask(t, "sample", range(len(rows)), rows)))
+        self._keep((yield self._ask(t, "sample", range(len(rows)), rows, no_better=self._lowest_kept(len(rows)))))
 
     def _sample(self, t: int, i: int, good: np.ndarray) -> np.ndarray:
         u = np.zeros(len(good))
@@ -59,7 +59,16 @@ class RandomMixSearch(Search):
         state = self.state
         state.samples = fresh
         known = state.archive.join(fresh) if len(state.archive) else fresh
-        state.archive = distinct_top(known, max(self.config.ensemble_size, self.config.population))
+        state.archive = distinct_top(known, self._size)
+
+    @property
+    def _size(self) -> int:
+        return max(self.config.ensemble_size, self.config.population)
+
+    def _lowest_kept(self, rows: int) -> np.ndarray | None:
+        """What a sample has to beat; among equals the earlier one is kept."""
+        full = len(self.state.archive) == self._size
+        return np.full(rows, self.state.archive.utilities.min()) if full else None
 
     def _members(self) -> tuple[Measured, Measured]:
         return self.state.samples, self.state.samples

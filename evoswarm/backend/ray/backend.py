@@ -132,7 +132,9 @@ class _Round:
         self._backend, self._jobs = backend, jobs
         self._cuts = [backend.cut(job.split) for job in jobs]
         self._queue = WorkQueue([len(cut) for cut in self._cuts])
-        self._open = {i: Assembly(job, backend._utility.size(job.split)) for i, job in enumerate(jobs)}
+        self._open = {
+            i: Assembly(job, cut, backend._utility) for i, (job, cut) in enumerate(zip(jobs, self._cuts, strict=True))
+        }
         self._moved: dict[int, Any] = {}
         self._pending: dict[Any, tuple[int, list[Work]]] = {}
         self._losses: Counter[Work] = Counter()
@@ -198,9 +200,10 @@ class _Round:
                 self._queue.drop(index)
                 yield index, failed(self._jobs[index], result)
                 continue
-            assembly.add(self._cuts[index][piece], result)
+            assembly.add(piece, result)
             if assembly.complete:
-                yield index, assembly.evaluation(self._backend._utility)
+                self._queue.drop(index)
+                yield index, assembly.evaluation()
 
     def _lost(self, work: Work, error: RayError) -> None:
         self._losses[work] += 1
