@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -79,13 +79,21 @@ class Seconds:
     moving: float = 0.0
 
 
+More = Callable[[Evaluation], Sequence[Job]]
+"""The jobs that follow from an evaluation."""
+
+
 class Backend(Protocol):
     """Measures rows."""
 
     seconds: Seconds
 
-    def evaluate(self, jobs: Sequence[Job]) -> Iterator[Evaluation]:
+    def evaluate(self, jobs: Sequence[Job], *, more: More | None = None) -> Iterator[Evaluation]:
         """Measure the jobs; each evaluation comes as soon as it is whole, in any order.
+
+        Args:
+            jobs: what to measure.
+            more: asked, after an evaluation was taken, for jobs to go on with.
 
         Raises:
             UserError: something that no other particle would do better (a model that cannot be loaded, ...).

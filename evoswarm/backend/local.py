@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import islice
 from pathlib import Path
 
-from evoswarm.backend.base import Assembly, Evaluation, Job, Seconds, failed
+from evoswarm.backend.base import Evaluation, Job, More, Seconds
+from evoswarm.backend.round import Call, Round
 from evoswarm.backend.worker import Piece, Worker
 from evoswarm.config import RunConfig
+from evoswarm.engine import EngineDied
 from evoswarm.rows import Row
 from evoswarm.utility import Utility
 from evoswarm.weights.materialise import Materialiser, Weights
@@ -18,6 +20,8 @@ from evoswarm.weights.save import save_expert, save_vector
 
 ROWS_AT_ONCE_BYTES = 2 << 30
 """Particles are materialised together, in one pass over the pool, up to this many bytes."""
+RETRIES = 3
+"""How often a slice may end its engine."""
 
 
 class LocalBackend:
@@ -35,19 +39,33 @@ class LocalBackend:
         self._materialiser = Materialiser(pool, root=config.run_dir, threads=getattr(config.engine, "threads", 1))
         self._worker = Worker(config, pool=pool, utility=utility)
 
-    def evaluate(self, jobs: Sequence[Job]) -> Iterator[Evaluation]:
+    def evaluate(self, jobs: Sequence[Job], *, more: More | None = None) -> Iterator[Evaluation]:
         """See `Backend.evaluate`."""
-        bytes_each = max(1, self._materialiser.pool.experts[0].nbytes)
-        step = max(1, ROWS_AT_ONCE_BYTES // bytes_each)
-        for start in range(0, len(jobs), step):
-            group = jobs[start : start + step]
-            moved = self._move(group)
-            pairs = list(zip(group, moved, strict=True))
-            for _, alike in groupby(pairs, key=lambda pair: (pair[0].split, pair[0].texts)):
-                left = list(alike)
-                while left:
-                    some, left = left[: self._worker.together], left[self._worker.together :]
-                    yield from self._evaluate([job for job, _ in some], [weights for _, weights in some])
+        worker, clock = self._worker, time.perf_counter
+        round = Round(
+            jobs,
+            utility=worker.utility,
+            cut=lambda split: worker.slices(split).indices,
+            workers=1,
+            together=worker.together,
+            ahead=1,
+            retries=RETRIES,
+        )
+        moved: dict[int, Weights | None] = {}
+        while not round.finished:
+            for call in round.assign(now=clock()):
+                moved = self._moved(round, call, moved)
+                try:
+                    done = worker.work([_piece(round.jobs[i], moved[i], number) for i, number in call.work])
+                except EngineDied as error:
+                    round.lost(call, str(error), now=clock())
+                    worker.start()
+                    continue
+                self.seconds.moving += done.moving
+                self.seconds.scoring += done.scoring
+                for evaluation in round.done(call, done.results, now=clock()):
+                    yield evaluation
+                    round.add(more(evaluation) if more else [])
 
     def save_expert(self, row: Row, folder: Path) -> None:
         """See `Backend.save_expert`."""
@@ -60,31 +78,21 @@ class LocalBackend:
     def close(self) -> None:
         """See `Backend.close`."""
 
-    def _move(self, jobs: Sequence[Job]) -> list[Weights | None]:
+    def _moved(self, round: Round, call: Call, moved: dict[int, Weights | None]) -> dict[int, Weights | None]:
+        """The weights of a call's jobs, by index. What is missing is made together with that of the jobs after it."""
+        needed = sorted({index for index, _ in call.work})
+        if moved.keys() >= set(needed):
+            return moved
         start = time.perf_counter()
-        rows = [job.row for job in jobs if job.row is not None]
-        self._resident = self._materialiser.all(rows, into=self._resident) if rows else self._resident
+        step = max(len(needed), ROWS_AT_ONCE_BYTES // max(1, self._materialiser.pool.experts[0].nbytes))
+        following = (i for i in range(needed[0], len(round.jobs)) if round.is_open(i))
+        rows = {index: round.jobs[index].row for index in islice(following, step)}
+        present = [row for row in rows.values() if row is not None]
+        self._resident = self._materialiser.all(present, into=self._resident) if present else self._resident
         made = iter(self._resident)
         self.seconds.moving += time.perf_counter() - start
-        return [None if job.row is None else next(made) for job in jobs]
+        return {index: None if row is None else next(made) for index, row in rows.items()}
 
-    def _evaluate(self, jobs: Sequence[Job], moved: Sequence[Weights | None]) -> Iterator[Evaluation]:
-        """The evaluations of jobs on one split, whose slices are scored side by side."""
-        worker = self._worker
-        cut = worker.slices(jobs[0].split).indices
-        assemblies = [Assembly(job, cut, worker.utility) for job in jobs]
-        errors: dict[int, str] = {}
-        for number in range(len(cut)):
-            going = [i for i in range(len(jobs)) if i not in errors and not assemblies[i].complete]
-            if not going:
-                break
-            done = worker.work([Piece(jobs[i].key, moved[i], jobs[i].split, number, jobs[i].texts) for i in going])
-            self.seconds.moving += done.moving
-            self.seconds.scoring += done.scoring
-            for i, result in zip(going, done.results, strict=True):
-                if isinstance(result, str):
-                    errors[i] = result
-                else:
-                    assemblies[i].add(number, result)
-        for i, (job, assembly) in enumerate(zip(jobs, assemblies, strict=True)):
-            yield failed(job, errors[i]) if i in errors else assembly.evaluation()
+
+def _piece(job: Job, weights: Weights | None, number: int) -> Piece:
+    return Piece(job.key, weights, job.split, number, job.texts)

@@ -14,6 +14,9 @@ class WorkQueue:
 
     A worker first goes on with the job it has installed, then takes the first job that nobody has begun, then helps
     with the job that has most slices left.
+
+    Attributes:
+        left: slices that nobody has.
     """
 
     def __init__(self, slices: Sequence[int]) -> None:
@@ -21,9 +24,19 @@ class WorkQueue:
         Args:
             slices: number of slices of each job.
         """
-        self._left: list[deque[int]] = [deque(range(count)) for count in slices]
+        self.left = 0
+        self._left: dict[int, deque[int]] = {}
+        self._jobs = 0
         self._fresh = 0
         self._current: dict[Hashable, int] = {}
+        for count in slices:
+            self.add(count)
+
+    def add(self, slices: int) -> None:
+        """One more job, of so many slices."""
+        self._left[self._jobs] = deque(range(slices))
+        self._jobs += 1
+        self.left += slices
 
     def take(self, worker: Hashable) -> Work | None:
         """The next piece of work for a worker, or None if nothing is left."""
@@ -32,23 +45,28 @@ class WorkQueue:
             return None
         self._fresh = max(self._fresh, job + 1)
         self._current[worker] = job
-        return job, self._left[job].popleft()
+        self.left -= 1
+        slices = self._left[job]
+        number = slices.popleft()
+        if not slices:
+            del self._left[job]
+        return job, number
 
     def put_back(self, work: Work) -> None:
-        """Work that was lost with its worker comes first again."""
-        self._left[work[0]].appendleft(work[1])
+        """Work that was lost with its worker waits in its old place again."""
+        self._left[work[0]] = deque(sorted([work[1], *self._left.get(work[0], ())]))
+        self.left += 1
 
     def drop(self, job: int) -> None:
-        """Forget what is left of a job that has failed."""
-        self._left[job].clear()
+        """Forget what is left of a job that has failed, or of which enough is known."""
+        self.left -= len(self._left.pop(job, ()))
 
     def _choose(self, worker: Hashable) -> int | None:
         current = self._current.get(worker)
-        if current is not None and self._left[current]:
+        if current in self._left:
             return current
-        while self._fresh < len(self._left) and not self._left[self._fresh]:
+        while self._fresh < self._jobs and self._fresh not in self._left:
             self._fresh += 1
-        if self._fresh < len(self._left):
+        if self._fresh < self._jobs:
             return self._fresh
-        most = max(range(len(self._left)), key=lambda job: len(self._left[job]), default=None)
-        return most if most is not None and self._left[most] else None
+        return max(self._left, key=lambda job: len(self._left[job]), default=None)

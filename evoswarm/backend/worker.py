@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from evoswarm.config import RunConfig
-from evoswarm.engine import Together, answer, make_engine
+from evoswarm.engine import Engine, EngineDied, Together, answer, make_engine
+from evoswarm.engine.trouble import first_line, out_of_memory
 from evoswarm.errors import UserError
 from evoswarm.utility import Beginning, Outcome, Request, Split, Utility, make_utility, slices
 from evoswarm.weights.materialise import Weights
@@ -27,19 +28,29 @@ class Worker:
             UserError: either cannot be loaded.
         """
         self.utility = utility or make_utility(config.utility, root=config.root)
-        self._batch_size = config.engine.batch_size
-        adapter = pool.experts[0].config if pool.kind == "adapter" else None
-        self._engine = make_engine(config.engine, model=config.model, adapter=adapter)
         self.together = config.engine.together
-        self._verify = self._engine.exact if config.engine.verify is None else config.engine.verify
-        self._installed: set[Hashable] = set()
+        self._config = config
+        self._adapter = pool.experts[0].config if pool.kind == "adapter" else None
         self._cut: dict[Split, Slices] = {}
+        self.start()
+
+    def start(self) -> None:
+        """Start the engine, in place of one that has died.
+
+        Raises:
+            UserError: it cannot be started.
+        """
+        engine = self._config.engine
+        self._engine: Engine | None = None  # the old one gives its memory back first
+        self._engine = make_engine(engine, model=self._config.model, adapter=self._adapter)
+        self._verify = self._engine.exact if engine.verify is None else engine.verify
+        self._installed: set[Hashable] = set()
 
     def slices(self, split: Split) -> Slices:
         """The slices of a split; cut when first asked for, because the test split is not touched before the end."""
         if split not in self._cut:
             requests = self.utility.requests(split)
-            self._cut[split] = Slices(requests, slices(requests, self._batch_size))
+            self._cut[split] = Slices(requests, slices(requests, self._config.engine.batch_size))
         return self._cut[split]
 
     def work(self, pieces: Sequence[Piece]) -> Done:
@@ -47,15 +58,21 @@ class Worker:
 
         Raises:
             UserError: something that no other particle would do better.
+            EngineDied: `start` it again.
         """
         done = Done([], 0.0, 0.0)
         groups = [pieces] if self.together > 1 else [[piece] for piece in pieces]
         for group in groups:
             try:
                 self._add(done, group)
-            except UserError:
+            except (UserError, EngineDied):
                 raise
             except Exception as error:  # whatever an engine raises, these particles have failed and not the run
+                if out_of_memory(error):
+                    raise UserError(
+                        f"the engine ran out of memory while it scored {self._config.engine.batch_size} examples at "
+                        f"once ({first_line(error)}); lower engine.batch_size, then resume with --resume auto"
+                    ) from None
                 if len(group) == 1:
                     done.results.append(describe(error))
                 else:  # which of them it was shows one by one
@@ -79,6 +96,7 @@ class Worker:
 
         verify = self._verify and not pieces[0].texts
         of = [piece.key for piece, _ in places] if self.together > 1 else None
+        assert self._engine is not None
         replies = answer(self._engine, requests, of=of, ruled_out=ruled_out if verify else None)
         outcomes = [
             _WRONG if isinstance(reply, Beginning) else self.utility.outcome(piece.split, index, reply)
@@ -96,6 +114,7 @@ class Worker:
         if particles.keys() <= self._installed:
             return
         self._installed = set()
+        assert self._engine is not None
         if self.together > 1:
             cast(Together, self._engine).install_all(particles)
         else:
@@ -135,7 +154,7 @@ class Done:
 
 def describe(error: BaseException) -> str:
     """An unforeseen error in one line."""
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+    return f"{type(error).__name__}: {first_line(error) if str(error).strip() else 'no message'}"
 
 
 @dataclass(frozen=True)

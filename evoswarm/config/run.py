@@ -112,6 +112,9 @@ class RayBackend(Section):
     """How long to wait for resources that the cluster does not have yet."""
     max_retries: int = Field(3, ge=0)
     """How often work that a lost worker took with it is tried again before the run stops (it can be resumed)."""
+    slice_timeout: Annotated[float, Field(gt=0)] | None = 1800
+    """Seconds within which an engine must be done with one slice; one that is not is started again, and the slice goes
+    to another. null: wait for ever."""
 
 
 BackendConfig = Annotated[LocalBackend | RayBackend, Field(discriminator="type")]

@@ -2,5 +2,6 @@
 
 from evoswarm.engine.base import Engine, Together, answer
 from evoswarm.engine.make import make_engine
+from evoswarm.engine.trouble import EngineDied
 
-__all__ = ["Engine", "Together", "answer", "make_engine"]
+__all__ = ["Engine", "EngineDied", "Together", "answer", "make_engine"]

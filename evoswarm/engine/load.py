@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from transformers.utils import logging as hf_logging
 
 from evoswarm.config.run import TransformersEngine
+from evoswarm.engine.trouble import first_line, out_of_memory
 from evoswarm.errors import UserError
 from evoswarm.weights.expert import checkpoint_files, no_weights
 
@@ -51,7 +52,12 @@ def load_model(model: str, config: TransformersEngine) -> PreTrainedModel:
         return AutoModelForCausalLM.from_pretrained(
             model, dtype=dtype, use_safetensors=True, trust_remote_code=config.trust_remote_code
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, MemoryError) as error:
+        if out_of_memory(error):
+            raise UserError(
+                f"{model}: the base model does not fit into memory ({first_line(error)}); give engine.dtype: bfloat16, "
+                "fewer engines on one GPU (backend.scorer_gpus: 1, backend.particle_gpus: 0) or a larger GPU"
+            ) from None
         raise UserError(f"{model}: the base model cannot be loaded ({first_line(error)})") from None
 
 
@@ -66,8 +72,3 @@ def _check_folder(model: str) -> None:
     is_path = Path(model).is_absolute() or model.startswith(".") or model.count("/") > 1
     if is_path and not Path(model).is_dir():
         raise UserError(f"{model}: no such folder; give the base model's folder, or its name on the hub")
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of a library says, as one line."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -13,7 +13,8 @@ from transformers import AutoConfig, GenerationConfig
 
 from evoswarm.config.run import VllmEngine as VllmConfig
 from evoswarm.engine.encode import Encoder, Ids
-from evoswarm.engine.load import end_tokens, first_line, load_tokenizer
+from evoswarm.engine.load import end_tokens, load_tokenizer
+from evoswarm.engine.trouble import first_line, mortal
 from evoswarm.engine.vllm_internals import EXTENSION, RANKS, check_version, set_environment
 from evoswarm.errors import UserError
 from evoswarm.utility.types import Beginning, OptionScore, Prompt
@@ -180,7 +181,8 @@ class VllmEngine:
         requests = [None if n is None else LoRARequest(f"particle-{n}", n, f"mem://{n}") for n in numbers]
         inputs = [TokensPrompt(prompt_token_ids=list(ids)) for _, ids in spoken]
         lora = {"lora_request": requests} if self._beside else {}
-        return list(self._llm.generate(inputs, list(settings), use_tqdm=False, **lora))
+        with mortal("vllm"):  # what was under way when it failed would be answered with the next prompts
+            return list(self._llm.generate(inputs, list(settings), use_tqdm=False, **lora))
 
     def _slots(self, count: int) -> dict[str, Any]:
         """Arguments for so many adapters beside each other."""

@@ -16,7 +16,7 @@ from evoswarm.report.drawing import Plot
 from evoswarm.report.examples import flip_examples, open_utility, task_table
 from evoswarm.report.findings import compared_pair, emergence_of, finalist_flips, is_graded, origin_of
 from evoswarm.report.plots import MAX_BARS, MAX_LINES, MAX_POINTS
-from evoswarm.report.read import Run
+from evoswarm.report.read import Record, Run
 
 MAX_EXPERTS = 200
 MAX_REASONS = 20
@@ -164,12 +164,12 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     """Pairs of what and how much."""
     seconds = [record["seconds"] for record in run.timings]
     total, scoring, moving = (sum(line.get(key, 0.0) for line in seconds) for key in ("total", "scoring", "moving"))
-    last = run.generations[-1] if run.generations else {"evaluations": 0, "examples_scored": 0}
+    last = run.generations[-1] if run.generations else {"evaluations": 0, "examples_scored": 0, "examples_spared": {}}
     facts = [
         ("Generations", f"{max(0, len(run.generations) - 1)} of at most {run.config.search.max_generations}"),
         ("Population", f"{run.config.search.population} particles from {len(run.experts)} experts"),
         ("Evaluations", f"{last['evaluations']:,}"),
-        ("Examples scored", f"{last['examples_scored']:,}"),
+        ("Examples scored", _examples(last)),
         ("Time", _duration(total)),
         ("Worker time", f"{_duration(scoring)} scoring, {_duration(moving)} moving weights"),
     ]
@@ -178,6 +178,13 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     if run.under_way:
         facts.append(("Under way", f"{run.under_way} evaluations of a generation that is not finished"))
     return facts
+
+
+def _examples(record: Record) -> str:
+    """How many were scored, and how many need not be."""
+    spared = sum(record["examples_spared"].values())
+    share = f" ({spared / (spared + record['examples_scored']):.0%} spared)" if spared else ""
+    return f"{record['examples_scored']:,}{share}"
 
 
 def _findings(run: Run) -> list[str]:

@@ -368,14 +368,14 @@ def test_what_an_engine_failed_at_is_tried_again_by_the_next_session(
     def install_until(self: EchoEngine, weights: Any) -> None:
         installs[0] += 1
         if installs[0] > broken_from:
-            raise RuntimeError("CUDA out of memory")
+            raise RuntimeError("CUDA error: the device is lost")
         install(self, weights)
 
     monkeypatch.setattr(EchoEngine, "install", install_until)
-    with pytest.raises(UserError, match="every evaluation of generation 1 failed.*out of memory"):
+    with pytest.raises(UserError, match="every evaluation of generation 1 failed.*the device is lost"):
         evoswarm.run(config)
     broken_from, installs[0] = 5 * 7 - 7, 0
-    with pytest.raises(UserError, match="every evaluation of the finalists failed.*out of memory"):
+    with pytest.raises(UserError, match="every evaluation of the finalists failed.*the device is lost"):
         evoswarm.run(config)
     assert (config.run_dir / "best" / "adapter_model.safetensors").exists()
     monkeypatch.undo()

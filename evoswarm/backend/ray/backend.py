@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,20 +11,19 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayError, RayTaskError
 
-from evoswarm.backend.base import Assembly, Evaluation, Job, Seconds, failed
-from evoswarm.backend.queue import Work, WorkQueue
+from evoswarm.backend.base import Evaluation, Job, More, Seconds
+from evoswarm.backend.pace import AHEAD
 from evoswarm.backend.ray.particle import Particle
 from evoswarm.backend.ray.placement import Placement, place
 from evoswarm.backend.ray.scorer import Scorer
+from evoswarm.backend.round import Call, Round
 from evoswarm.backend.worker import Done, describe
 from evoswarm.config import RunConfig
 from evoswarm.config.run import RayBackend as RayConfig
+from evoswarm.engine.trouble import EngineDied
 from evoswarm.errors import ClusterError, Stopped, UserError
 from evoswarm.rows import Row
 from evoswarm.utility import Split, Utility, slices
-
-PER_SCORER = 2
-"""Slices sent to a scorer at once: while it scores one, the next one's weights are on their way."""
 
 
 class RayBackend:
@@ -47,7 +45,8 @@ class RayBackend:
         assert isinstance(config.backend, RayConfig)
         self.seconds = Seconds()
         self._utility, self._batch_size = utility, config.engine.batch_size
-        self._retries, self._stop = config.backend.max_retries, stop
+        self._retries, self._stop, self._message = config.backend.max_retries, stop, message
+        self._slice_timeout = config.backend.slice_timeout
         self.together = config.engine.together
         self._sizes: dict[Split, list[tuple[int, ...]]] = {}
         placement = _wait_for_resources(config, message, stop)
@@ -98,12 +97,22 @@ class RayBackend:
 
     # Measuring
 
-    def evaluate(self, jobs: Sequence[Job]) -> Iterator[Evaluation]:
+    def evaluate(self, jobs: Sequence[Job], *, more: More | None = None) -> Iterator[Evaluation]:
         """See `Backend.evaluate`."""
-        round = _Round(self, jobs)
+        round = Round(
+            jobs,
+            utility=self._utility,
+            cut=self.cut,
+            workers=len(self._scorers),
+            together=self.together,
+            retries=self._retries,
+        )
+        calls = _Calls(self, round)
         while not round.finished:
-            round.hand_out()
-            yield from round.collect()
+            calls.hand_out()
+            for evaluation in calls.collect():
+                yield evaluation
+                round.add(more(evaluation) if more else [])
 
     def cut(self, split: Split) -> list[tuple[int, ...]]:
         """The slices of a split, as every scorer cuts them too."""
@@ -125,92 +134,75 @@ class RayBackend:
             ray.kill(actor)
 
 
-class _Round:
-    """The work of one `evaluate`: what is queued, under way and done."""
+class _Calls:
+    """What is under way on the actors, for one round of work."""
 
-    def __init__(self, backend: RayBackend, jobs: Sequence[Job]) -> None:
-        self._backend, self._jobs = backend, jobs
-        self._cuts = [backend.cut(job.split) for job in jobs]
-        self._queue = WorkQueue([len(cut) for cut in self._cuts])
-        self._open = {
-            i: Assembly(job, cut, backend._utility) for i, (job, cut) in enumerate(zip(jobs, self._cuts, strict=True))
-        }
+    def __init__(self, backend: RayBackend, round: Round) -> None:
+        self._backend, self._round = backend, round
         self._moved: dict[int, Any] = {}
-        self._pending: dict[Any, tuple[int, list[Work]]] = {}
-        self._losses: Counter[Work] = Counter()
-
-    @property
-    def finished(self) -> bool:
-        return not self._open
+        self._pending: dict[Any, tuple[Call, float]] = {}
 
     def hand_out(self) -> None:
-        """Give work to every scorer that has room."""
-        load = Counter(scorer for scorer, _ in self._pending.values())
-        for number in range(len(self._backend._scorers)):
-            while load[number] < PER_SCORER and (work := self._take(number)):
-                self._pending[self._send(number, work)] = (number, work)
-                load[number] += 1
+        """Give work to the scorers."""
+        for call in self._round.assign(now=time.monotonic()):
+            self._pending[self._send(call)] = call, time.monotonic()
 
-    def _take(self, number: int) -> list[Work]:
-        """As many pieces as an engine answers at once."""
-        taken = (self._queue.take(number) for _ in range(self._backend.together))
-        return [work for work in taken if work is not None]
-
-    def _send(self, number: int, work: list[Work]) -> Any:
-        jobs = [self._jobs[index] for index, _ in work]
-        for job, (index, _) in zip(jobs, work, strict=True):
+    def _send(self, call: Call) -> Any:
+        jobs = [self._round.jobs[index] for index, _ in call.work]
+        for job, (index, _) in zip(jobs, call.work, strict=True):
             if index not in self._moved and job.row is not None:
                 particles = self._backend._particles
                 self._moved[index] = particles[job.particle % len(particles)].move.remote(job.row)
-        moved = [self._moved.get(index) for index, _ in work]
-        pieces = [(job.key, job.split, piece, job.texts) for job, (_, piece) in zip(jobs, work, strict=True)]
-        return self._backend._scorers[number].score.remote(pieces, *moved)
+        moved = [self._moved.get(index) for index, _ in call.work]
+        pieces = [(job.key, job.split, piece, job.texts) for job, (_, piece) in zip(jobs, call.work, strict=True)]
+        return self._backend._scorers[call.worker].score.remote(pieces, *moved)
 
-    def collect(self) -> Iterator[Evaluation]:
-        """Take in what has been scored; yields the evaluations that are whole."""
+    def collect(self) -> list[Evaluation]:
+        """Take in what has been scored; returns the evaluations that are whole."""
         done, _ = ray.wait(list(self._pending), timeout=1)
         if self._backend._stop():
             raise Stopped
-        for ref in done:
-            _, work = self._pending.pop(ref)
-            for index, evaluation in self._take_in(ref, work):
-                self._open.pop(index, None)
-                self._moved.pop(index, None)
-                yield evaluation
+        whole = [evaluation for ref in done for evaluation in self._take_in(ref, self._pending.pop(ref)[0])]
+        self._moved = {index: ref for index, ref in self._moved.items() if self._round.is_open(index)}
+        self._end_hung()
+        return whole
 
-    def _take_in(self, ref: Any, work: list[Work]) -> Iterator[tuple[int, Evaluation]]:
-        """The evaluations that are whole with these pieces, by job."""
+    def _take_in(self, ref: Any, call: Call) -> list[Evaluation]:
+        """The evaluations that are whole with these slices."""
         try:
             done: Done = ray.get(ref)
         except RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise error.cause from None
-            done = Done([describe(error.cause)] * len(work), 0.0, 0.0)
+            if isinstance(error.cause, EngineDied):
+                ray.kill(self._backend._scorers[call.worker], no_restart=False)
+                self._lose(call, str(error.cause))
+                return []
+            done = Done([describe(error.cause)] * len(call.work), 0.0, 0.0)
         except RayError as error:
-            for lost in work:
-                self._lost(lost, error)
-            return
+            self._lose(call, describe(error))
+            return []
         self._backend.seconds.scoring += done.scoring
         self._backend.seconds.moving += done.moving
-        for (index, piece), result in zip(work, done.results, strict=True):
-            assembly = self._open.get(index)
-            if assembly is None:
-                continue
-            if isinstance(result, str):
-                self._queue.drop(index)
-                yield index, failed(self._jobs[index], result)
-                continue
-            assembly.add(piece, result)
-            if assembly.complete:
-                self._queue.drop(index)
-                yield index, assembly.evaluation()
+        return self._round.done(call, done.results, now=time.monotonic())
 
-    def _lost(self, work: Work, error: RayError) -> None:
-        self._losses[work] += 1
-        if self._losses[work] > self._backend._retries:
-            raise ClusterError(f"a slice was lost {self._losses[work]} times with its worker ({describe(error)})")
-        self._moved.pop(work[0], None)
-        self._queue.put_back(work)
+    def _lose(self, call: Call, reason: str) -> None:
+        for index, _ in call.work:
+            self._moved.pop(index, None)
+        self._round.lost(call, reason, now=time.monotonic())
+
+    def _end_hung(self) -> None:
+        """Start scorers again that have not answered for too long; their slices come back as lost."""
+        limit = self._backend._slice_timeout
+        if limit is None:
+            return
+        late = {call.worker for call, since in self._pending.values() if time.monotonic() - since > AHEAD * limit}
+        for number in late:
+            self._backend._message(f"scorer {number} has not answered for {AHEAD * limit:g} s, starting it again")
+            ray.kill(self._backend._scorers[number], no_restart=False)
+        if late:
+            now = time.monotonic()
+            self._pending = {ref: (call, now if call.worker in late else t) for ref, (call, t) in self._pending.items()}
 
 
 def _get(ref: Any) -> Any:

@@ -1,0 +1,126 @@
+"""The work of one `evaluate`: what waits, who has what, what is done. Pure: knows neither Ray nor a clock."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from evoswarm.backend.base import Assembly, Evaluation, Job, failed
+from evoswarm.backend.pace import AHEAD, Pace
+from evoswarm.backend.queue import Work, WorkQueue
+from evoswarm.errors import ClusterError
+from evoswarm.utility import Outcome, Split, Utility
+
+
+@dataclass(frozen=True)
+class Call:
+    """What one worker answers at once: some slices, as (job index, slice number)."""
+
+    worker: int
+    work: tuple[Work, ...]
+
+
+class Round:
+    """Jobs, cut into slices, and the workers that score them.
+
+    Example:
+        while not round.finished:
+            for call in round.assign(now=clock()):
+                start(call)
+            call, results = wait_for_one()
+            evaluations += round.done(call, results, now=clock())
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        *,
+        utility: Utility,
+        cut: Callable[[Split], Sequence[tuple[int, ...]]],
+        workers: int,
+        together: int = 1,
+        ahead: int = AHEAD,
+        retries: int = 0,
+    ) -> None:
+        """
+        Args:
+            jobs: what to measure.
+            utility: judges it.
+            cut: the slices of a split.
+            workers: how many workers there are; they are numbered from 0.
+            together: slices that a worker answers at once.
+            ahead: how many times that a worker holds at most.
+            retries: how often a slice may be lost with its worker.
+        """
+        self.jobs: list[Job] = []
+        self._utility, self._cut, self._together, self._retries = utility, cut, together, retries
+        self._workers = range(workers)
+        self._queue, self._pace = WorkQueue([]), Pace(workers, ahead=ahead)
+        self._open: dict[int, Assembly] = {}
+        self._losses: Counter[Work] = Counter()
+        self.add(jobs)
+
+    def add(self, jobs: Sequence[Job]) -> None:
+        """More jobs."""
+        for job in jobs:
+            slices = self._cut(job.split)
+            self._open[len(self.jobs)] = Assembly(job, slices, self._utility)
+            self._queue.add(len(slices))
+            self.jobs.append(job)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every job has its evaluation."""
+        return not self._open
+
+    def is_open(self, job: int) -> bool:
+        """Whether a job still waits for something."""
+        return job in self._open
+
+    def assign(self, *, now: float) -> list[Call]:
+        """What goes out now."""
+        room = self._pace.room(self._queue.left, now=now, each=self._together)
+        calls: list[Call] = []
+        for turn in range(max(room, default=0)):
+            for worker in self._workers:
+                if room[worker] > turn and (work := self._take(worker)):
+                    self._pace.began(worker, now=now, slices=len(work))
+                    calls.append(Call(worker, work))
+        return calls
+
+    def done(self, call: Call, results: Sequence[list[Outcome] | str], *, now: float) -> list[Evaluation]:
+        """Take in what a call came to: for each slice its outcomes, or what failed. Returns what is whole with it."""
+        self._pace.ended(call.worker, now=now, slices=len(call.work))
+        whole = []
+        for (index, number), result in zip(call.work, results, strict=True):
+            assembly = self._open.get(index)
+            if assembly is None:
+                continue
+            if not isinstance(result, str):
+                assembly.add(number, result)
+                if not assembly.complete:
+                    continue
+            del self._open[index]
+            self._queue.drop(index)
+            whole.append(failed(assembly.job, result) if isinstance(result, str) else assembly.evaluation())
+        return whole
+
+    def lost(self, call: Call, reason: str, *, now: float) -> None:
+        """A worker was lost with its slices: they go out again.
+
+        Raises:
+            ClusterError: one of them was lost more often than is allowed.
+        """
+        self._pace.lost(call.worker, now=now, slices=len(call.work))
+        for work in call.work:
+            self._losses[work] += 1
+            if self._losses[work] > self._retries:
+                raise ClusterError(f"a slice was lost {self._losses[work]} times with its worker ({reason})")
+            if work[0] in self._open:
+                self._queue.put_back(work)
+
+    def _take(self, worker: int) -> tuple[Work, ...]:
+        """As many slices as a worker answers at once."""
+        taken = (self._queue.take(worker) for _ in range(self._together))
+        return tuple(work for work in taken if work is not None)

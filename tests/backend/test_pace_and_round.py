@@ -1,0 +1,166 @@
+"""Who gets how much work, and what happens to it: the logic of a round, on a clock of the test's own."""
+
+from __future__ import annotations
+
+import heapq
+from pathlib import Path
+
+import pytest
+from echo import echo_config
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evoswarm.backend.base import Job
+from evoswarm.backend.pace import AHEAD, Pace
+from evoswarm.backend.round import Call, Round
+from evoswarm.errors import ClusterError
+from evoswarm.utility import Outcome, Utility, make_utility
+
+CUT = [(i,) for i in range(10)]
+
+
+@pytest.fixture(scope="module")
+def utility(tmp_path_factory: pytest.TempPathFactory) -> Utility:
+    config = echo_config(tmp_path_factory.mktemp("echo"), "utility.data={path: echo.json, limit: 10}")
+    return make_utility(config.utility, root=config.root)
+
+
+def round_of(utility: Utility, jobs: int, *, workers: int, **settings: int) -> Round:
+    return Round(
+        [Job(0, "p", i, None) for i in range(jobs)], utility=utility, cut=lambda split: CUT, workers=workers, **settings
+    )
+
+
+def right(call: Call) -> list[list[Outcome] | str]:
+    return [[Outcome(1.0, "x")] for _ in call.work]
+
+
+def play(round: Round, seconds: list[float]) -> tuple[float, list[int]]:
+    """Run a round on workers of these speeds; returns when it ended and how many slices each did."""
+    now, queue, busy_until, done, order = 0.0, [], [0.0] * len(seconds), [0] * len(seconds), 0
+    while not round.finished:
+        for call in round.assign(now=now):
+            start = max(now, busy_until[call.worker])
+            busy_until[call.worker] = start + len(call.work) * seconds[call.worker]
+            order += 1
+            heapq.heappush(queue, (busy_until[call.worker], order, call))
+        now, _, call = heapq.heappop(queue)
+        done[call.worker] += len(call.work)
+        round.done(call, right(call), now=now)
+    return now, done
+
+
+@settings(deadline=None)
+@given(st.integers(1, 6), st.lists(st.floats(0.5, 2), min_size=1, max_size=5), st.integers(1, 3))
+def test_every_slice_is_done_once_whatever_the_speeds(utility, jobs, seconds, together) -> None:  # type: ignore[no-untyped-def]
+    _, done = play(round_of(utility, jobs, workers=len(seconds), together=together), seconds)
+    assert sum(done) == 10 * jobs
+
+
+def test_workers_of_one_speed_end_together() -> None:
+    pace = Pace(4)
+    assert pace.room(100, now=0.0) == [AHEAD] * 4
+    assert pace.room(4, now=0.0) == [1, 1, 1, 1]
+    assert sorted(pace.room(2, now=0.0)) == [0, 0, 1, 1]
+
+
+def test_towards_the_end_a_slow_worker_leaves_the_last_slice_to_a_fast_one(utility: Utility) -> None:
+    end, done = play(round_of(utility, 4, workers=2), [1.0, 3.0])
+    assert done == [30, 10] and end == 30.0
+
+
+def test_nobody_holds_back_a_slice_that_another_could_begin() -> None:
+    pace = Pace(2)
+    pace.began(0, now=0.0)
+    pace.began(1, now=0.0)
+    pace.ended(1, now=1.0)
+    pace.ended(0, now=1.0)
+    pace.began(0, now=1.0)
+    assert pace.room(1, now=1.0) == [0, 1]
+
+
+def test_a_worker_that_hangs_does_not_keep_the_last_slice_for_itself() -> None:
+    pace = Pace(2)
+    for worker, seconds in ((0, 1.0), (1, 4.0)):
+        pace.began(worker, now=0.0)
+        pace.ended(worker, now=seconds)
+    pace.began(0, now=4.0, slices=2)
+    assert pace.room(1, now=4.5) == [0, 0]
+    assert pace.room(1, now=60.0) == [0, 1]
+
+
+def test_more_workers_than_particles_are_all_busy(utility: Utility) -> None:
+    calls = round_of(utility, 2, workers=8).assign(now=0.0)
+    assert {call.worker for call in calls} == set(range(8))
+
+
+def test_lost_slices_go_out_again_and_a_slice_that_is_lost_too_often_ends_the_round(utility: Utility) -> None:
+    round = round_of(utility, 1, workers=1, retries=2)
+    for _ in range(2):
+        first, *rest = round.assign(now=0.0)
+        assert first.work == ((0, 0),)
+        for call in [first, *rest]:
+            round.lost(call, "engine died: why", now=0.0)
+    first, *_ = round.assign(now=0.0)
+    with pytest.raises(ClusterError, match="lost 3 times with its worker .engine died: why"):
+        round.lost(first, "engine died: why", now=0.0)
+
+
+def test_a_failed_job_gives_its_other_slices_up(utility: Utility) -> None:
+    round = round_of(utility, 2, workers=1)
+    call, other = round.assign(now=0.0)
+    (evaluation,) = round.done(call, ["RuntimeError: why"], now=1.0)
+    assert evaluation.error == "RuntimeError: why" and evaluation.utility is None
+    assert round.done(other, right(other), now=2.0) == []
+    assert {work[0] for call in round.assign(now=2.0) for work in call.work} == {1}
+
+
+def test_jobs_can_be_added_while_the_round_goes_on(utility: Utility) -> None:
+    round = round_of(utility, 1, workers=1)
+    play(round, [1.0])
+    round.add([Job(1, "p", 0, None)])
+    assert not round.finished
+    assert play(round, [1.0])[1] == [10]
+
+
+def test_an_evaluation_of_which_enough_is_known_takes_no_more_slices(utility: Utility) -> None:
+    jobs = [Job(1, "p", 0, None, enough=(0.0, 0.7))]
+    round = Round(jobs, utility=utility, cut=lambda split: CUT, workers=1, ahead=1)
+    count = 0
+    while not round.finished:
+        (call,) = round.assign(now=0.0)
+        count += 1
+        whole = round.done(call, [[Outcome(0.0, "y")]], now=0.0)
+    assert count == 3 and whole[0].bounds == (0.0, 0.7)
+
+
+def test_an_engine_that_dies_is_started_again_and_its_slice_done_again(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    import evoswarm
+    from evoswarm.engine import EngineDied
+    from evoswarm.engine.fake import EchoEngine
+
+    untouched = evoswarm.run(echo_config(tmp_path, "name=untouched"))
+    generate, calls, alive = EchoEngine.generate, [0], [True]
+    start = EchoEngine.__init__
+
+    def started(self: EchoEngine, **settings: float) -> None:
+        alive[0] = True
+        start(self, **settings)
+
+    def dies(self: EchoEngine, *args, **settings):  # type: ignore[no-untyped-def]
+        calls[0] += 1
+        if calls[0] % 20 == 7:
+            alive[0] = False
+        if not alive[0]:
+            raise EngineDied("engine fake died: why")
+        return generate(self, *args, **settings)
+
+    monkeypatch.setattr(EchoEngine, "__init__", started)
+    monkeypatch.setattr(EchoEngine, "generate", dies)
+    summary = evoswarm.run(echo_config(tmp_path))
+    assert calls[0] > 40 and summary["best"] == untouched["best"]
+    monkeypatch.setattr(
+        EchoEngine, "generate", lambda *a, **k: (_ for _ in ()).throw(EngineDied("engine fake died: why"))
+    )
+    with pytest.raises(ClusterError, match="lost 4 times with its worker .engine fake died: why"):
+        evoswarm.run(echo_config(tmp_path, "name=other"))
