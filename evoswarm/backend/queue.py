@@ -34,7 +34,8 @@ class WorkQueue:
 
     def add(self, slices: int) -> None:
         """One more job, of so many slices."""
-        self._left[self._jobs] = deque(range(slices))
+        if slices:
+            self._left[self._jobs] = deque(range(slices))
         self._jobs += 1
         self.left += slices
 

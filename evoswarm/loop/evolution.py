@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -19,9 +18,11 @@ from evoswarm.loop.directory import RunDirectory, append_line, read_lines, to_li
 from evoswarm.loop.finish import finish
 from evoswarm.loop.inputs import Inputs
 from evoswarm.loop.known import Known, digests
-from evoswarm.loop.outcomes import Journal, on_record, save_rows
+from evoswarm.loop.outcomes import on_record, save_rows
+from evoswarm.loop.steady import run_steady
+from evoswarm.loop.window import Window
 from evoswarm.rows import Row
-from evoswarm.search import Search, make_search
+from evoswarm.search import Search, SteadySearch, make_search
 from evoswarm.search.base import Ask
 
 Event = dict[str, Any]
@@ -56,10 +57,10 @@ class Evolution:
     evaluations: int = field(default=0, init=False)
     examples: int = field(default=0, init=False)
     spared: Counter[str] = field(default_factory=lambda: Counter(bounded=0, equal_rows=0), init=False)
-    _known: Known = field(init=False)
+    known: Known = field(init=False)
 
     def __post_init__(self) -> None:
-        self._known = Known(self.directory)
+        self.known = Known(self.directory)
 
     def run(self) -> dict[str, Any]:
         """Run to the end and return the summary.
@@ -71,7 +72,10 @@ class Evolution:
         search = make_search(self.config.search, experts=self.inputs.pool.names, seed=self.config.seed)
         self._restore(search)
         while search.stop_reason is None:
-            self.generation(search)
+            if isinstance(search, SteadySearch) and search.generation >= 0:
+                run_steady(self, search)
+            else:
+                self.generation(search)
         return finish(self.config, self.inputs, self.directory, self.backend, self.hooks, search)
 
     def _restore(self, search: Search) -> None:
@@ -83,7 +87,7 @@ class Evolution:
             kept = [record for record in read_lines(path) if record["generation"] <= search.generation]
             if path.exists():
                 self.directory.write_lines(path, kept)
-        self._known.restore(last=search.generation)
+        self.known.restore(last=search.generation)
         for record in read_lines(self.directory.generations)[-1:]:
             self.evaluations, self.examples = record["evaluations"], record["examples_scored"]
             self.spared = Counter(record["examples_spared"])
@@ -99,47 +103,40 @@ class Evolution:
 
     def generation(self, search: Search) -> None:
         """Ask, measure and tell one generation, and write it down."""
-        start, seconds = time.perf_counter(), (self.backend.seconds.scoring, self.backend.seconds.moving)
-        journal = Journal(self.directory, f"gen_{search.generation + 1:04}")
-        measured: list[Evaluation] = []
-        new: dict[bytes, Evaluation] = {}
-        examples, rows = self.examples, []
-        searching = 0.0
+        window = self.open(search)
         while True:
-            mark = time.perf_counter()
-            ask = search.ask()
-            searching += time.perf_counter() - mark
-            evaluations = self._measure(search, ask, journal, new)
-            measured += evaluations
-            rows.append(ask.rows)
-            mark = time.perf_counter()
-            search.tell([evaluation.utility for evaluation in evaluations])
-            searching += time.perf_counter() - mark
+            with window.searching():
+                ask = search.ask()
+            evaluations = self._measure(search, ask, window)
+            window.measured += evaluations
+            window.rows.append(ask.rows)
+            with window.searching():
+                search.tell([evaluation.utility for evaluation in evaluations])
             if search.finished_generation:
                 break
-        journal.close()
-        self._known.add(new)
-        save_rows(self.directory, search.generation, search.basis, rows)
-        self._rebase(search)
-        record = self._record(search, measured)
+        self.close(search, window)
+
+    def open(self, search: Search) -> Window:
+        """Begin the generation after the last finished one."""
+        return Window(self.directory, search.generation + 1, self.backend, self.examples)
+
+    def close(self, search: Search, window: Window) -> bool:
+        """Write down a generation that the search has finished; returns whether the basis was replaced."""
+        window.journal.close()
+        self.known.add(window.new)
+        save_rows(self.directory, search.generation, search.basis, window.rows)
+        rebased = self._rebase(search)
+        record = self._record(search, window.measured)
         append_line(self.directory.generations, to_line(record))
-        scored = self.examples - examples
-        timing = {
-            "generation": search.generation,
-            "examples": scored,
-            "seconds": {
-                "total": time.perf_counter() - start,
-                "scoring": self.backend.seconds.scoring - seconds[0],
-                "moving": self.backend.seconds.moving - seconds[1],
-                "search": searching,
-            },
-        }
+        timing = window.timing(self.examples)
         append_line(self.directory.timings, to_line(timing))
         save_checkpoint(self.directory, search)
-        self.hooks.notify({"kind": "generation", **record, "examples": scored, "seconds": timing["seconds"]})
+        self.hooks.notify({"kind": "generation", **record, **{key: timing[key] for key in ("examples", "seconds")}})
+        return rebased
 
-    def _measure(self, search: Search, ask: Ask, journal: Journal, new: dict[bytes, Evaluation]) -> list[Evaluation]:
-        """The evaluations of an ask, in its order; what succeeds is added to `new`, by the digest of its row."""
+    def _measure(self, search: Search, ask: Ask, window: Window) -> list[Evaluation]:
+        """The evaluations of an ask, in its order; what succeeds is added to `window.new`."""
+        journal, new = window.journal, window.new
         names = digests(search.basis, ask.rows)
         enough = self._enough(ask, names)
         jobs = [
@@ -148,12 +145,11 @@ class Evolution:
         ]
         journal.ask(jobs)
         first = dict(zip(reversed(names), reversed(jobs), strict=True))
-        equal = {name: self._equal(name, job, new) for name, job in first.items()}
+        equal = {name: self.equal(name, job, new) for name, job in first.items()}
         fresh = [job for name, job in zip(names, jobs, strict=True) if job is first[name] and equal[name] is None]
         found: dict[Key, Evaluation] = {}
         for evaluation in journal.evaluate(self.backend, fresh, stop=self.hooks.stop):
-            self.examples += evaluation.examples
-            self.spared["bounded"] += len(evaluation.scores) - evaluation.examples
+            self.count(evaluation)
             found[evaluation.job.key] = evaluation
             self.hooks.notify(
                 {
@@ -167,7 +163,7 @@ class Evolution:
         for name, job in zip(names, jobs, strict=True):
             if job.key not in found:
                 found[job.key] = replace(equal[name] or found[first[name].key], job=job)
-                self.spared["equal_rows"] += len(found[job.key].scores)
+                self.count(found[job.key], equal=True)
                 journal.copy(found[job.key])
             if found[job.key].error is None:
                 new[name] = found[job.key]
@@ -190,19 +186,28 @@ class Evolution:
             found[name] = max(low, before[0]), min(high, before[1])
         return found
 
-    def _equal(self, name: bytes, job: Job, new: dict[bytes, Evaluation]) -> Evaluation | None:
+    def equal(self, name: bytes, job: Job, new: dict[bytes, Evaluation]) -> Evaluation | None:
         """What an equal row came to in this generation or before, where that is exact enough."""
         found = new.get(name)
-        return found if found is not None and found.serves(job) else self._known.find(name, job)
+        return found if found is not None and found.serves(job) else self.known.find(name, job)
 
-    def _rebase(self, search: Search) -> None:
+    def count(self, evaluation: Evaluation, *, equal: bool = False) -> None:
+        """Add to the examples that were scored, or spared (all of them where an equal row was scored before)."""
+        if equal:
+            self.spared["equal_rows"] += len(evaluation.scores)
+            return
+        self.examples += evaluation.examples
+        self.spared["bounded"] += len(evaluation.scores) - evaluation.examples
+
+    def _rebase(self, search: Search) -> bool:
         plan = search.rebase_plan()
         if plan is None:
-            return
+            return False
         paths = [f"basis/gen_{search.generation:04}/{i:03}.safetensors" for i in range(len(plan))]
         for path, row in zip(paths, plan, strict=True):
             self.backend.save_vector(Row.of(search.basis, row), self.directory.path / path)
         search.rebase(paths)
+        return len(plan) > 0
 
     def _record(self, search: Search, measured: list[Evaluation]) -> dict[str, Any]:
         self.evaluations += len(measured)

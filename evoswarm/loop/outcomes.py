@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -42,7 +42,7 @@ class Journal:
         # An engine that failed may work again; what a finished generation holds has been decided upon.
         known = read_lines(self.path) + [record for record in unfinished if record["scores"]]
         self._records = {key_of(record): record for record in known}
-        self._lines = {key_of(record): to_line(record) for record in known}
+        self._lines = {key_of(record): to_line(record) for record in [*known, *unfinished]}
         self._asked: list[Key] = []
 
     def ask(self, jobs: Sequence[Job]) -> None:
@@ -80,13 +80,31 @@ class Journal:
         with self._partial.open("a", encoding="utf-8") as partial:
             for evaluation in backend.evaluate(missing):
                 job = evaluation.job
-                record = _record(evaluation) | ({"who": who[job.key], "row": _terms(job)} if who is not None else {})
-                self._lines[job.key] = to_line(record)
-                partial.write(self._lines[job.key])
-                partial.flush()
+                more = {"who": who[job.key], "row": _terms(job)} if who is not None else {}
+                self._write(partial, _record(evaluation) | more)
                 yield evaluation
                 if stop():
                     raise Stopped
+
+    def append(self, evaluation: Evaluation, **more: Any) -> None:
+        """Put on record, at the end, what nobody asked for before."""
+        self.ask([evaluation.job])
+        if self._lines.get(evaluation.job.key) != to_line(_record(evaluation) | more):
+            with self._partial.open("a", encoding="utf-8") as partial:
+                self._write(partial, _record(evaluation) | more)
+
+    def in_order(self) -> list[Record]:
+        """What is on record from before, failures too, in the order in which it was appended."""
+        return read_lines(self.path) or read_lines(self._partial)
+
+    def discard(self) -> None:
+        """Forget what is not finished: it is to be tried again."""
+        self._partial.unlink(missing_ok=True)
+
+    def _write(self, partial: IO[str], record: Record) -> None:
+        line = self._lines[key_of(record)] = to_line(record)
+        partial.write(line)
+        partial.flush()
 
     def copy(self, evaluation: Evaluation) -> None:
         """Put on record what was not measured, because an equal row was."""

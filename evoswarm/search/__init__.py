@@ -11,6 +11,7 @@ from evoswarm.search.genome_plus import GenomePlusSearch
 from evoswarm.search.model_swarms import ModelSwarmsSearch
 from evoswarm.search.random_search import RandomMixSearch
 from evoswarm.search.state import Best
+from evoswarm.search.steady import SteadyGenome, SteadyModelSwarms, SteadySearch
 
 ALGORITHMS: dict[str, type[Search]] = {
     "model_swarms": ModelSwarmsSearch,
@@ -19,6 +20,8 @@ ALGORITHMS: dict[str, type[Search]] = {
     "random_search": RandomMixSearch,
 }
 """Algorithm by the `type` of its configuration. A new one is one file and one line here."""
+STEADY: dict[str, type[SteadySearch]] = {"model_swarms": SteadyModelSwarms, "genome": SteadyGenome}
+"""Those that `steady_state` turns into one without barrier."""
 
 
 def make_search(config: SearchConfig, *, experts: Sequence[str], seed: int) -> Search:
@@ -27,7 +30,8 @@ def make_search(config: SearchConfig, *, experts: Sequence[str], seed: int) -> S
     Raises:
         UserError: fewer than two experts, or two of the same name.
     """
-    return ALGORITHMS[config.type](config, experts=experts, seed=seed)
+    kinds = STEADY if getattr(config, "steady_state", False) else ALGORITHMS
+    return kinds[config.type](config, experts=experts, seed=seed)
 
 
-__all__ = ["ALGORITHMS", "Ask", "Best", "Member", "Search", "make_search"]
+__all__ = ["ALGORITHMS", "Ask", "Best", "Member", "Search", "SteadySearch", "make_search"]
