@@ -1,0 +1,87 @@
+"""Engines that die or hang in the middle of a slice, on a real local cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from echo import echo_config, result_bytes
+
+import evoswarm
+from evoswarm.config import RunConfig
+from evoswarm.errors import ClusterError
+from evoswarm.loop.evolution import Hooks
+
+TRAP = """
+import time
+from pathlib import Path
+
+from evoswarm.engine import EngineDied
+from evoswarm.engine.fake import EchoEngine
+
+generate, calls = EchoEngine.generate, [0]
+
+def trap(self, *args, **settings):
+    calls[0] += 1
+    marks = sorted(Path(__file__).parent.glob("mark*"))
+    if calls[0] > 3 and len(marks) < {times}:
+        Path(__file__).with_name(f"mark{{len(marks)}}").touch()
+        {trouble}
+    return generate(self, *args, **settings)
+
+EchoEngine.generate = trap
+
+def judge(example, response):
+    return float(response == example["answer"])
+"""
+
+
+def with_trap(folder: Path, trouble: str, *, times: int, name: str, more: str = "") -> RunConfig:
+    """A run whose engines, in the scorers, fall into a trap so many times in all."""
+    config = ["search.population=4", "search.max_generations=2", f"backend={{type: ray, scorers: 2{more}}}"]
+    custom = f"utility={{type: custom, function: '{name}:judge', score_range: [0, 1], data: echo.json}}"
+    (folder / f"{name}.py").write_text(TRAP.format(times=times, trouble=trouble))
+    return echo_config(folder, *config, custom, f"name={name}")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "more", "said"),
+    [
+        ("raise EngineDied('engine fake died: why')", "", None),
+        ("time.sleep(1000)", ", slice_timeout: 1.5", "has not answered for 3 s, starting it again"),
+    ],
+)
+def test_its_slices_go_to_others_and_the_run_ends_as_if_nothing_had_been(
+    tmp_path: Path, cluster: None, trouble: str, more: str, said: str | None
+) -> None:
+    echo_config(tmp_path)
+    calm = with_trap(tmp_path, "pass", times=0, name="calm")
+    evoswarm.run(calm)
+    config, messages = with_trap(tmp_path, trouble, times=2, name="trap", more=more), []
+    evoswarm.run(config, hooks=Hooks(notify=lambda e: messages.append(e.get("text", ""))))
+    assert len(list(tmp_path.glob("mark*"))) == 2
+    assert said is None or any(said in text for text in messages)
+    before, after = result_bytes(calm.run_dir), result_bytes(config.run_dir)
+    assert {name for name in before if before[name] != after.get(name)} <= {"inputs.json", "recipe.json"}
+
+
+def test_an_engine_that_always_dies_ends_the_run_with_the_reason(tmp_path: Path, cluster: None) -> None:
+    echo_config(tmp_path)
+    config = with_trap(
+        tmp_path, "raise EngineDied('engine fake died: why')", times=10**6, name="poison", more=", max_retries: 1"
+    )
+    with pytest.raises(ClusterError, match=r"lost 2 times with its worker \(engine fake died: why\)"):
+        evoswarm.run(config)
+
+
+@pytest.mark.parametrize("kind", ["model_swarms", "genome"])
+def test_a_run_without_barrier_is_repeated_from_its_record_elsewhere(tmp_path: Path, cluster: None, kind: str) -> None:
+    search = f"search={{type: {kind}, steady_state: true, population: 5, max_generations: 4}}"
+    config = echo_config(tmp_path, search, "backend={type: ray, scorers: 2}", "engine.delay=0.02")
+    summary = evoswarm.run(config)
+    assert summary["generations"] == 4
+    before = result_bytes(config.run_dir)
+    for path in [*(config.run_dir / "checkpoints").glob("gen_000[1-4].*"), config.run_dir / "summary.json"]:
+        path.unlink()
+    evoswarm.run(echo_config(tmp_path, search, "backend={type: local}", "engine.delay=0.02"))
+    assert result_bytes(config.run_dir) == before
