@@ -34,9 +34,9 @@ def main() -> None:
     lines: list[dict[str, Any]] = []
     scores = {}
     for way, engine in ENGINES.items():
-        found, scores[way] = _alone(engine_way, engine)
+        found, scores[way] = alone(engine_way, engine)
         lines += [{"way": way} | line for line in found]
-    seconds, scores["reload"] = _alone(reload_way)
+    seconds, scores["reload"] = alone(reload_way)
     lines.append({"way": "reload", "particles": 10, "examples/s": 10 * EXAMPLES / seconds, "of the base": None})
     show(
         f"{TARGET}: examples per second of one thread, best of {ROUNDS}; `of the base` is the same engine's base", lines
@@ -132,7 +132,7 @@ def reload_way() -> tuple[float, list[float]]:
     return min(seconds), right
 
 
-def _alone(way: Callable[..., Any], *arguments: Any) -> Any:
+def alone(way: Callable[..., Any], *arguments: Any) -> Any:
     """What `way` returns, from a process of its own."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         return process.submit(way, *arguments).result()

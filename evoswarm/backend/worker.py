@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
+
 from evoswarm.config import RunConfig
-from evoswarm.engine import Engine, EngineDied, Together, answer, make_engine
+from evoswarm.engine import Engine, EngineDied, NotBeside, Together, answer, make_engine
 from evoswarm.engine.trouble import first_line, out_of_memory
 from evoswarm.errors import UserError
 from evoswarm.utility import Beginning, Outcome, Request, Split, Utility, make_utility, slices
@@ -24,6 +27,8 @@ class Worker:
     def __init__(self, config: RunConfig, *, pool: Pool, utility: Utility | None = None) -> None:
         """Load the base model and the data, once.
 
+        `notice` is then what the user should know of the engine, or None.
+
         Raises:
             UserError: either cannot be loaded.
         """
@@ -31,7 +36,10 @@ class Worker:
         self.together = config.engine.together
         self._config = config
         self._adapter = pool.experts[0].config if pool.kind == "adapter" else None
+        self._zeros = {n: np.zeros(spec.shape, np.float32) for n, spec in pool.experts[0].specs.items()}
         self._cut: dict[Split, Slices] = {}
+        self._engine: Engine | None = None
+        self.notice: str | None = None
         self.start()
 
     def start(self) -> None:
@@ -40,11 +48,34 @@ class Worker:
         Raises:
             UserError: it cannot be started.
         """
-        engine = self._config.engine
-        self._engine: Engine | None = None  # the old one gives its memory back first
-        self._engine = make_engine(engine, model=self._config.model, adapter=self._adapter)
-        self._verify = self._engine.exact if engine.verify is None else engine.verify
+        if self._engine is not None:
+            with contextlib.suppress(Exception):  # it is dead; whatever it says, its memory is wanted back
+                self._engine.close()
+            self._engine = None
+        try:
+            self._engine = self._open()
+        except NotBeside as problem:
+            self.notice = f"{problem}: particles are merged into the base instead (engine.adapter_mode: merged)"
+            merged = self._config.engine.model_copy(update={"adapter_mode": "merged"})
+            self._config = self._config.model_copy(update={"engine": merged})
+            self._engine, self.together = self._open(), 1
+        self._verify = self._engine.exact if self._config.engine.verify is None else self._config.engine.verify
         self._installed: set[Hashable] = set()
+
+    def _open(self) -> Engine:
+        engine = make_engine(self._config.engine, model=self._config.model, adapter=self._adapter)
+        if self.together > 1:
+            try:
+                cast(Together, engine).install_all({"like the experts": self._zeros})
+            except NotBeside:
+                engine.close()
+                raise
+        return engine
+
+    def rest(self) -> None:
+        """See `Engine.rest`."""
+        if self._engine is not None:
+            self._engine.rest()
 
     def slices(self, split: Split) -> Slices:
         """The slices of a split; cut when first asked for, because the test split is not touched before the end."""

@@ -70,8 +70,15 @@ class VllmEngine(Engine):
     particles in one continuous batch, as adapters beside the base. auto: see docs/engines.md."""
     max_loras: int = Field(8, ge=1)
     """multi_lora: particles in one batch."""
+    sleep: bool = False
+    """Give the GPU's memory back between generations (vLLM's sleep mode), for what else runs on the same GPU."""
     args: dict[str, Any] = {}
     """Any argument of vLLM's engine, as it is: `max_model_len`, `gpu_memory_utilization`, `enforce_eager`, ..."""
+
+    @property
+    def ranks(self) -> int:
+        """GPUs that the model is split over."""
+        return int(self.args.get("tensor_parallel_size", 1))
 
     @property
     def together(self) -> int:

@@ -1,7 +1,7 @@
 """Engines run a model: install weights, generate text, score options."""
 
-from evoswarm.engine.base import Engine, Together, answer
+from evoswarm.engine.base import Engine, NotBeside, Together, answer
 from evoswarm.engine.make import make_engine
 from evoswarm.engine.trouble import EngineDied
 
-__all__ = ["Engine", "EngineDied", "Together", "answer", "make_engine"]
+__all__ = ["Engine", "EngineDied", "NotBeside", "Together", "answer", "make_engine"]

@@ -7,6 +7,7 @@ from typing import Protocol, cast
 
 import numpy as np
 
+from evoswarm.errors import UserError
 from evoswarm.utility.types import Beginning, Choose, Generate, OptionScore, Prompt, Request, Response
 
 
@@ -47,9 +48,25 @@ class Engine(Protocol):
         """Log-probability of each option of each prompt as its continuation, summed over the option's tokens."""
         ...
 
+    def rest(self) -> None:
+        """Give back what is not needed until the next call, where the engine was told to (a GPU's memory)."""
+        ...
+
+    def close(self) -> None:
+        """Give back everything; the engine is not used again."""
+        ...
+
+
+class NotBeside(UserError):
+    """These adapters cannot be served beside each other; merged into the base they may."""
+
 
 class Together(Engine, Protocol):
-    """An engine that answers as several particles in one batch: `of` names the particle of each prompt."""
+    """An engine that answers as several particles in one batch: `of` names the particle of each prompt.
+
+    Raises:
+        NotBeside: from its constructor or from `install_all`.
+    """
 
     def install_all(self, particles: Mapping[Hashable, Mapping[str, np.ndarray] | None]) -> None:
         """Install particles by name, in place of those before."""

@@ -53,6 +53,12 @@ class EchoEngine:
             for prompt, row in zip(prompts, options, strict=True)
         ]
 
+    def rest(self) -> None:
+        """Nothing to give back."""
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
     def _knows(self, prompt: Prompt) -> bool:
         return zlib.crc32(_text(prompt).encode()) / 2**32 < self.quality
 

@@ -63,6 +63,14 @@ class HfEngine:
         self._shared = None
         self._installer.install(weights)
 
+    def rest(self) -> None:
+        """See `Engine.rest`. It keeps everything."""
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._shared = None
+        self.model.to("meta")
+
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
         """See `Engine.generate`."""

@@ -12,10 +12,12 @@ from safetensors.numpy import save
 from transformers import AutoConfig, GenerationConfig
 
 from evoswarm.config.run import VllmEngine as VllmConfig
+from evoswarm.engine.base import NotBeside
 from evoswarm.engine.encode import Encoder, Ids
 from evoswarm.engine.load import end_tokens, load_tokenizer
-from evoswarm.engine.trouble import first_line, mortal
-from evoswarm.engine.vllm_internals import EXTENSION, RANKS, check_version, set_environment
+from evoswarm.engine.trouble import mortal
+from evoswarm.engine.vllm_internals import EXTENSION, check_version, set_environment
+from evoswarm.engine.vllm_settings import arguments, explain
 from evoswarm.errors import UserError
 from evoswarm.utility.types import Beginning, OptionScore, Prompt
 
@@ -44,16 +46,14 @@ class VllmEngine:
 
         self._adapter = dict(adapter) if adapter is not None else None
         tokenizer = load_tokenizer(model, trust_remote_code=config.trust_remote_code)
-        arguments = {"enable_prefix_caching": True, "seed": 0} | config.args
+        settings = arguments(config, model=model, adapter=adapter)
         self._beside = config.adapter_mode == "multi_lora"
-        if self._beside:
-            arguments |= self._slots(config.max_loras)
-        arguments |= {"model": model, "dtype": _dtype(model, config), "trust_remote_code": config.trust_remote_code}
-        self._in_process = int(arguments.get("tensor_parallel_size", 1)) == 1
+        self._in_process = config.ranks == 1
         try:
-            self._llm = LLM(worker_extension_cls=EXTENSION, **arguments)
-        except (TypeError, ValueError, RuntimeError, OSError, AssertionError, NotImplementedError) as error:
-            raise UserError(f"engine vllm: {model} cannot be served ({first_line(error)}); check engine.args") from None
+            self._llm = LLM(worker_extension_cls=EXTENSION, **settings)
+        except Exception as error:  # vLLM raises anything
+            raise explain(error, model=model) from None
+        self._sleeps, self._asleep = config.sleep, False
         longest = self._llm.llm_engine.model_config.max_model_len
         self._encoder = Encoder(tokenizer, ends=end_tokens(_generation_config(model), tokenizer), longest=longest)
         self._numbers: dict[Hashable, int | None] = {}
@@ -64,16 +64,19 @@ class VllmEngine:
         """See `Engine.install`."""
         if self._beside:
             return self.install_all({None: weights})
+        self._wake()
         payload = weights if weights is None or self._in_process else save(dict(weights))
-        problems = self._llm.collective_rpc("evoswarm_install", args=(payload, self._adapter))
-        # Blocks that were computed with other weights must not be found again.
-        self._llm.reset_prefix_cache()
+        with mortal("vllm"):
+            problems = self._llm.collective_rpc("evoswarm_install", args=(payload, self._adapter))
+            # Blocks that were computed with other weights must not be found again.
+            self._llm.reset_prefix_cache()
         for problem in problems:
             if problem is not None:
                 raise UserError(problem)
 
     def install_all(self, particles: Mapping[Hashable, Mapping[str, np.ndarray] | None]) -> None:
         """See `Together.install_all`. Every particle gets a number that was never used: vLLM caches by number."""
+        self._wake()
         self._llm.collective_rpc("evoswarm_unload", args=([n for n in self._numbers.values() if n is not None],))
         self._numbers = {}
         self._llm.reset_prefix_cache()
@@ -90,8 +93,24 @@ class VllmEngine:
             problems = self._llm.collective_rpc("evoswarm_load", args=(self._last_number, payload, self._adapter))
             for problem in problems:
                 if problem is not None:
-                    raise UserError(problem)
+                    raise NotBeside(problem)
             self._numbers[name] = self._last_number
+
+    def rest(self) -> None:
+        """See `Engine.rest`. Weights go to the machine's memory and come back as they were."""
+        if self._sleeps and not self._asleep:
+            self._llm.sleep(level=1)
+            self._asleep = True
+
+    def _wake(self) -> None:
+        if self._asleep:
+            self._llm.wake_up()
+            self._llm.reset_prefix_cache()
+            self._asleep = False
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._llm.llm_engine.engine_core.shutdown()
 
     def group(self, of: Sequence[Hashable]) -> VllmEngine:
         """See `Together.group`."""
@@ -176,6 +195,7 @@ class VllmEngine:
 
         if not spoken:
             return []
+        self._wake()
         self._encoder.check(max(len(ids) for _, ids in spoken) + 1)
         numbers = [self._numbers.get(who) for who, _ in spoken]
         requests = [None if n is None else LoRARequest(f"particle-{n}", n, f"mem://{n}") for n in numbers]
@@ -183,26 +203,6 @@ class VllmEngine:
         lora = {"lora_request": requests} if self._beside else {}
         with mortal("vllm"):  # what was under way when it failed would be answered with the next prompts
             return list(self._llm.generate(inputs, list(settings), use_tqdm=False, **lora))
-
-    def _slots(self, count: int) -> dict[str, Any]:
-        """Arguments for so many adapters beside each other."""
-        if self._adapter is None:
-            raise UserError(
-                "engine.adapter_mode: multi_lora is for adapters, and the experts are checkpoints; set merged"
-            )
-        rank = max([int(self._adapter["r"]), *(self._adapter.get("rank_pattern") or {}).values()])
-        fitting = [known for known in RANKS if known >= rank]
-        if not fitting:
-            raise UserError(f"engine.adapter_mode: multi_lora takes ranks up to {RANKS[-1]}, not {rank}; set merged")
-        return {"enable_lora": True, "max_loras": count, "max_lora_rank": fitting[0], "max_cpu_loras": 2 * count + 2}
-
-
-def _dtype(model: str, config: VllmConfig) -> str:
-    """vLLM's own `auto` would halve float32; ours is what was saved, as with transformers."""
-    if config.dtype != "auto":
-        return config.dtype
-    saved = AutoConfig.from_pretrained(model, trust_remote_code=config.trust_remote_code).get_text_config().dtype
-    return "auto" if saved is None else str(saved).removeprefix("torch.")
 
 
 def _generation_config(model: str) -> GenerationConfig:

@@ -20,8 +20,6 @@ from evoswarm.errors import UserError
 from evoswarm.weights.device import to_torch
 
 SUPPORTED = ("0.32",)
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""Ranks that vLLM's LoRA slots come in."""
 EXTENSION = f"{__name__}.WorkerExtension"
 
 Weights = Mapping[str, np.ndarray]
@@ -116,14 +114,14 @@ class WorkerExtension:
                 number, own, helper, "cpu", worker.lora_config.lora_dtype, model_vocab_size=worker.vocab_size
             )
         except (ValueError, RuntimeError) as error:
-            return f"vLLM cannot serve the experts beside each other ({error}); set engine.adapter_mode: merged"
+            return f"vLLM cannot serve the experts beside each other ({error})"
         # Modules that it does not know vLLM would leave out without a word.
         manager = worker._adapter_manager
         known = {*manager.modules, *(part for parts in manager.packed_modules.values() for part in parts)}
         strange = sorted(set(lora.loras) - known)
         if strange or 2 * len(lora.loras) != len(own):
             what = strange[0] if strange else "every tensor of the experts"
-            return f"vLLM has no place for {what} beside the base; set engine.adapter_mode: merged"
+            return f"vLLM has no place for {what} beside the base"
         manager.add_adapter(lora)
         return None
 

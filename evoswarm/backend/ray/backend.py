@@ -10,11 +10,13 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayError, RayTaskError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from evoswarm.backend.base import Evaluation, Job, More, Seconds
 from evoswarm.backend.pace import AHEAD
 from evoswarm.backend.ray.particle import Particle
-from evoswarm.backend.ray.placement import Placement, place
+from evoswarm.backend.ray.placement import Placement, for_actors, place
 from evoswarm.backend.ray.scorer import Scorer
 from evoswarm.backend.round import Call, Round
 from evoswarm.backend.worker import Done, describe
@@ -51,10 +53,17 @@ class RayBackend:
         self._sizes: dict[Split, list[tuple[int, ...]]] = {}
         placement = _wait_for_resources(config, message, stop)
         message(f"starting {placement.particles} particles and {placement.scorers} scorers")
-        self._scorers = [self._actor(Scorer, placement, config, i) for i in range(placement.scorers)]
-        self._particles = [self._actor(Particle, placement, config, i) for i in range(placement.particles)]
+        self._groups: list[PlacementGroup] = []
+        self._scorers: list[ActorHandle] = []
+        self._particles: list[ActorHandle] = []
+        at_work = config.model_copy(update={"engine": for_actors(config.engine, placement)})
+        self._rests = getattr(config.engine, "sleep", False)
         try:
-            self._wait_until_up(config.backend.wait_seconds, message)
+            self._scorers = [self._actor(Scorer, placement, at_work, i) for i in range(placement.scorers)]
+            if placement.shares_gpus:  # vLLM measures what is free when it starts
+                self._wait_until_up(self._scorers, config.backend.wait_seconds, message)
+            self._particles = [self._actor(Particle, placement, config, i) for i in range(placement.particles)]
+            self._wait_until_up([*self._scorers, *self._particles], config.backend.wait_seconds, message)
         except BaseException:
             self.close()
             raise
@@ -66,25 +75,32 @@ class RayBackend:
         gpus = placement.particle_gpus if particle else placement.scorer_gpus
         options: dict[str, Any] = {
             "name": f"{cls.__name__.lower()}-{number}:{config.name}:{ray.get_runtime_context().get_actor_id()[:8]}",
-            "num_cpus": 0 if particle else placement.cpus,
+            "num_cpus": 0 if particle else placement.cpus * placement.ranks,
             "num_gpus": gpus,
             "max_restarts": -1,
             "max_task_retries": self._retries,
         }
-        if placement.gpus and not gpus:
+        if not particle and (bundles := placement.bundles):
+            group = placement_group(bundles, strategy="PACK")
+            self._groups.append(group)
+            options |= {"num_cpus": 0, "num_gpus": 0}  # its ranks have them
+            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
+                group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
+            )
+        elif placement.gpus and not gpus:
             # An actor without a share of a GPU sees all of them otherwise.
             options["runtime_env"] = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
         arguments = {"gpu": gpus > 0} if particle else {}
         return ray.remote(cls).options(**options).remote(config, number, **arguments)
 
-    def _wait_until_up(self, seconds: float, message: Callable[[str], None]) -> None:
-        waiting = [actor.ready.remote() for actor in [*self._scorers, *self._particles]]
+    def _wait_until_up(self, actors: Sequence[ActorHandle], seconds: float, message: Callable[[str], None]) -> None:
+        waiting = [actor.ready.remote() for actor in actors]
         seconds = max(seconds, 60)
         total, deadline = len(waiting), time.monotonic() + seconds
         while waiting:
             done, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=2)
-            for ref in done:
-                _get(ref)
+            for notice in {_get(ref) for ref in done} - {None}:
+                message(notice)
             if self._stop():
                 raise Stopped
             if waiting:
@@ -113,6 +129,8 @@ class RayBackend:
             for evaluation in calls.collect():
                 yield evaluation
                 round.add(more(evaluation) if more else [])
+        if self._rests:
+            ray.get([scorer.rest.remote() for scorer in self._scorers])
 
     def cut(self, split: Split) -> list[tuple[int, ...]]:
         """The slices of a split, as every scorer cuts them too."""
@@ -132,6 +150,8 @@ class RayBackend:
         """See `Backend.close`."""
         for actor in [*self._scorers, *self._particles]:
             ray.kill(actor)
+        for group in self._groups:
+            remove_placement_group(group)
 
 
 class _Calls:
@@ -224,10 +244,10 @@ def _wait_for_resources(config: RunConfig, message: Callable[[str], None], stop:
     assert isinstance(config.backend, RayConfig)
     deadline = time.monotonic() + config.backend.wait_seconds
     particles = max(config.search.population, getattr(config.search, "max_population", 0))
-    threads, said = getattr(config.engine, "threads", 1), None
+    threads, ranks, said = getattr(config.engine, "threads", 1), getattr(config.engine, "ranks", 1), None
     while True:
         resources = ray.cluster_resources()
-        placement = place(config.backend, resources, particles=particles, threads=threads)
+        placement = place(config.backend, resources, particles=particles, threads=threads, ranks=ranks)
         lack = placement.lacks(resources)
         if lack is None:
             return placement

@@ -51,9 +51,8 @@ class Particle:
         """Write the weights of a row as one fp32 basis vector."""
         save_vector(self._materialiser, row, path)
 
-    def ready(self) -> bool:
+    def ready(self) -> None:
         """Answers once the actor is up."""
-        return True
 
     def __repr__(self) -> str:
         return f"Particle({self.number})"

@@ -36,9 +36,13 @@ class Scorer:
         self._moved = {piece.key for piece in pieces}
         return done
 
-    def ready(self) -> bool:
-        """Answers once the engine is loaded."""
-        return True
+    def ready(self) -> str | None:
+        """Answers once the engine is loaded: with what the user should know of it, or None."""
+        return self._worker.notice
+
+    def rest(self) -> None:
+        """Give back what the engine does not need until the next slice."""
+        self._worker.rest()
 
     def __repr__(self) -> str:
         return f"Scorer({self.number})"

@@ -1,0 +1,63 @@
+"""Where merging one particle after another begins to pay: vLLM's two ways on few to many examples per particle.
+
+Each way runs in a process of its own with one CPU thread, 16 particles of the toy world, answers of up to 1 and up to
+8 tokens.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from benchmarks.common import close, show
+from benchmarks.scoring import VLLM, alone
+from evoswarm.backend.worker import Piece, Worker
+from evoswarm.config.load import parse_config
+from evoswarm.toy import world
+from evoswarm.toy.config import target_config
+from evoswarm.weights.pool import open_pool
+
+PARTICLES, EXAMPLES, TOKENS, ROUNDS = 16, (1, 4, 8, 16, 32, 64, 200), (1, 8), 3
+MODES: dict[str, dict[str, Any]] = {"merged": {}, "multi_lora": {"adapter_mode": "multi_lora", "max_loras": 8}}
+
+
+def main() -> None:
+    """Measure both ways and find where they cross."""
+    found = {mode: alone(seconds, settings) for mode, settings in MODES.items()}
+    lines = []
+    for key in found["merged"]:
+        merged, beside = (found[mode][key] for mode in MODES)
+        examples, tokens = key
+        speeds = {"merged, examples/s": PARTICLES * examples / merged, "multi_lora": PARTICLES * examples / beside}
+        lines.append({"examples": examples, "tokens": tokens, **speeds, "merged over multi_lora": beside / merged})
+    show(f"{PARTICLES} particles, best of {ROUNDS}", lines)
+    slower = [line["examples"] * line["tokens"] for line in lines if line["merged over multi_lora"] < 1]
+    close("adapter_mode", ratio=None, goal="none: where the ways cross", crossing=max(slower, default=0), lines=lines)
+
+
+def seconds(settings: dict[str, Any]) -> dict[tuple[int, int], float]:
+    """Seconds to score all particles, by (examples per particle, tokens per answer)."""
+    found = {}
+    for tokens in TOKENS:
+        engine = VLLM | settings
+        data = target_config("office", algorithm="model_swarms") | {"engine": engine}
+        data["utility"]["max_new_tokens"] = tokens
+        for examples in EXAMPLES:
+            data["utility"]["data"]["limit"] = examples
+            config = parse_config(data, root=world())
+            pool = open_pool(config.pool, model=config.model)
+            worker = Worker(config, pool=pool)
+            weights = [{n: e.flat(n).reshape(s.shape) for n, s in e.specs.items()} for e in pool.experts]
+            times = []
+            for turn in range(ROUNDS + 1):
+                start = time.perf_counter()
+                for first in range(0, PARTICLES, worker.together):
+                    numbers = range(first, first + worker.together)
+                    worker.work([Piece((turn, i), weights[i % len(weights)], "validation", 0, True) for i in numbers])
+                times.append(time.perf_counter() - start)
+            found[examples, tokens] = min(times[1:])
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""How well many scorers are used, with engines that sleep: the real queue and pace, workers that are threads.
+
+Workers have speeds from 1x to 3x, and a slice's time varies as slices of the toy world were just measured to. The ideal is the shortest end that slices of that mean length can have on
+these workers, none divided: the smallest T with sum over workers of floor(T / seconds per slice) >= slices. Against it:
+the queue; a static split of particles; and the queue with a barrier after each particle's slices.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import close, show
+from benchmarks.scoring import alone
+from evoswarm.backend.base import Job
+from evoswarm.backend.round import Call, Round
+from evoswarm.backend.worker import Piece, Worker
+from evoswarm.config.load import parse_config
+from evoswarm.toy import world
+from evoswarm.toy.config import target_config
+from evoswarm.utility import Outcome
+from evoswarm.weights.pool import open_pool
+
+CASES = [(40, 1), (40, 4), (40, 16), (40, 64), (1000, 256)]
+SLICES, SPEEDS, SEED = 25, 3.0, 0
+SECONDS = {1: 0.01, 4: 0.03, 16: 0.06, 64: 0.15, 256: 0.15}
+"""Mean seconds of a slice on the fastest worker: longer where more threads share this machine's cores."""
+
+
+class Flat:
+    """As much of a utility as a round needs."""
+
+    score_range = None
+
+    def size(self, split: str) -> int:
+        """One example per slice."""
+        return SLICES
+
+    def aggregate(self, split: str, scores: Any) -> float:
+        """The mean."""
+        return float(np.mean(scores))
+
+
+def main() -> None:
+    """Run all cases."""
+    spread = alone(measured)
+    lines = [line(particles, scorers, spread) for particles, scorers in CASES]
+    show(f"{SLICES} slices per particle; efficiency = ideal time / measured time", lines)
+    ratio = min(float(row["queue"]) for row in lines)
+    close(
+        "scaling", ratio=round(ratio, 3), goal="at least 0.95 of the ideal", spread=float(np.std(spread)), lines=lines
+    )
+
+
+def measured() -> list[float]:
+    """Seconds of slices of eight examples of the toy world, over their mean."""
+    data = target_config("office", algorithm="model_swarms") | {"engine": {"type": "transformers", "batch_size": 8}}
+    config = parse_config(data, root=world())
+    worker = Worker(config, pool=open_pool(config.pool, model=config.model))
+    seconds = [
+        worker.work([Piece("base", None, "validation", number)]).scoring
+        for _ in range(4)
+        for number in range(len(worker.slices("validation").indices))
+    ][SLICES:]
+    return [second / float(np.mean(seconds)) for second in seconds]
+
+
+def line(particles: int, scorers: int, spread: list[float]) -> dict[str, Any]:
+    """One case."""
+    rng = np.random.default_rng([SEED, particles, scorers])
+    seconds = SECONDS[scorers] * np.geomspace(1, SPEEDS, scorers)
+    rng.shuffle(seconds)
+    noise = rng.choice(spread, (particles, SLICES))
+    ideal = shortest(seconds, particles * SLICES)
+    return {
+        "particles": particles,
+        "scorers": scorers,
+        "ideal, s": ideal,
+        "queue": ideal / run(particles, seconds, noise),
+        "static split": ideal / static(seconds, noise),
+        "barrier per wave": ideal / waves(seconds, noise),
+    }
+
+
+def shortest(seconds: np.ndarray, slices: int) -> float:
+    """The smallest T with sum floor(T / seconds) >= slices."""
+    ends = np.sort(np.concatenate([s * np.arange(1, slices + 1) for s in seconds]))
+    return float(ends[slices - 1])
+
+
+def run(particles: int, seconds: np.ndarray, noise: np.ndarray) -> float:
+    """Measured seconds of a generation with the real round, which does not know its workers' speeds before."""
+    cut = [(i,) for i in range(SLICES)]
+    back: queue.Queue[tuple[Call, list[Any]]] = queue.Queue()
+    inboxes: list[queue.Queue[Call | None]] = [queue.Queue() for _ in seconds]
+    threads = [
+        threading.Thread(target=work, args=(i, seconds[i], noise, inboxes[i], back)) for i in range(len(seconds))
+    ]
+    for thread in threads:
+        thread.start()
+    jobs = [Job(0, "p", i, None) for i in range(particles)]
+    round = Round(jobs, utility=Flat(), cut=lambda split: cut, workers=len(seconds))  # type: ignore[arg-type]
+    start = time.perf_counter()
+    while not round.finished:
+        for call in round.assign(now=time.perf_counter()):
+            inboxes[call.worker].put(call)
+        call, results = back.get()
+        round.done(call, results, now=time.perf_counter())
+    taken = time.perf_counter() - start
+    for inbox in inboxes:
+        inbox.put(None)
+    for thread in threads:
+        thread.join()
+    return taken
+
+
+def work(number: int, seconds: float, noise: np.ndarray, inbox: Any, back: Any) -> None:
+    """A scorer that sleeps."""
+    until = time.perf_counter()
+    while (call := inbox.get()) is not None:
+        until = max(until, time.perf_counter()) + sum(seconds * noise[index, piece] for index, piece in call.work)
+        time.sleep(max(0.0, until - time.perf_counter()))
+        back.put((call, [[Outcome(1.0, None)] for _ in call.work]))
+
+
+def static(seconds: np.ndarray, noise: np.ndarray) -> float:
+    """Seconds where each worker gets an equal share of the particles."""
+    shares = np.array_split(np.arange(len(noise)), len(seconds))
+    return max(float(s * noise[share].sum()) for s, share in zip(seconds, shares, strict=True))
+
+
+def waves(seconds: np.ndarray, noise: np.ndarray) -> float:
+    """Seconds where as many particles as there are workers are scored, then the next, each waiting for the last."""
+    size = len(seconds)
+    parts = (noise[start : start + size].sum(axis=1) for start in range(0, len(noise), size))
+    return float(sum((seconds[: len(part)] * part).max() for part in parts))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""What vLLM is started with, and what it means when it does not start. Imports no vLLM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import AutoConfig
+
+from evoswarm.config.run import VllmEngine
+from evoswarm.engine.base import NotBeside
+from evoswarm.engine.trouble import first_line, out_of_memory
+from evoswarm.errors import UserError
+
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Ranks that vLLM's LoRA slots come in."""
+_MEMORY = ("cache blocks", "kv cache", "free memory on device", "memory profiling", "cuda out of memory")
+
+
+def arguments(config: VllmEngine, *, model: str, adapter: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Arguments of vLLM's engine; the user's own come before what is only a default.
+
+    Raises:
+        NotBeside: adapters beside each other are asked for, and these cannot be.
+    """
+    found: dict[str, Any] = {"enable_prefix_caching": True, "seed": 0} | config.args
+    if config.sleep:
+        found["enable_sleep_mode"] = True
+    if config.adapter_mode == "multi_lora":
+        found |= _slots(config.max_loras, adapter)
+    return found | {"model": model, "dtype": _dtype(model, config), "trust_remote_code": config.trust_remote_code}
+
+
+def explain(error: BaseException, *, model: str) -> UserError:
+    """Why vLLM did not start, and what to do."""
+    text = str(error)
+    lines = [line.strip() for line in text.splitlines() if "error," in line or "Error:" in line]
+    short = lines[0].removeprefix("Value error, ").partition(" [type=")[0] if lines else first_line(error)
+    if "are not supported for now" in text or "not supported in-tree" in text:
+        return UserError(f"engine vllm: it does not know this model ({short}); use engine.type: transformers")
+    if out_of_memory(error) or any(mark in text.lower() for mark in _MEMORY):
+        return UserError(
+            f"engine vllm: {model} does not fit into memory ({short}); lower engine.args.max_model_len or max_num_seqs,"
+            " or give it more: engine.args.gpu_memory_utilization, or without a GPU the environment variable "
+            "VLLM_CPU_KVCACHE_SPACE (GiB)"
+        )
+    return UserError(f"engine vllm: {model} cannot be served ({short}); check engine.args")
+
+
+def _slots(count: int, adapter: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Arguments for so many adapters beside each other."""
+    if adapter is None:
+        raise NotBeside("multi_lora is for adapters, and the experts are checkpoints")
+    rank = max([int(adapter["r"]), *(adapter.get("rank_pattern") or {}).values()])
+    fitting = [known for known in RANKS if known >= rank]
+    if not fitting:
+        raise NotBeside(f"vLLM takes adapters up to rank {RANKS[-1]}, not {rank}")
+    return {"enable_lora": True, "max_loras": count, "max_lora_rank": fitting[0], "max_cpu_loras": 2 * count + 2}
+
+
+def _dtype(model: str, config: VllmEngine) -> str:
+    """vLLM's own `auto` would halve float32; ours is what was saved, as with transformers."""
+    if config.dtype != "auto":
+        return config.dtype
+    saved = AutoConfig.from_pretrained(model, trust_remote_code=config.trust_remote_code).get_text_config().dtype
+    return "auto" if saved is None else str(saved).removeprefix("torch.")
