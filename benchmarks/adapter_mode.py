@@ -42,8 +42,9 @@ def seconds(settings: dict[str, Any]) -> dict[tuple[int, int], float]:
         engine = VLLM | settings
         data = target_config("office", algorithm="model_swarms") | {"engine": engine}
         data["utility"]["max_new_tokens"] = tokens
+        path = data["utility"]["data"]
         for examples in EXAMPLES:
-            data["utility"]["data"]["limit"] = examples
+            data["utility"]["data"] = {"path": path, "limit": examples}
             config = parse_config(data, root=world())
             pool = open_pool(config.pool, model=config.model)
             worker = Worker(config, pool=pool)

@@ -1,8 +1,9 @@
 """How well many scorers are used, with engines that sleep: the real queue and pace, workers that are threads.
 
-Workers have speeds from 1x to 3x, and a slice's time varies as slices of the toy world were just measured to. The ideal is the shortest end that slices of that mean length can have on
-these workers, none divided: the smallest T with sum over workers of floor(T / seconds per slice) >= slices. Against it:
-the queue; a static split of particles; and the queue with a barrier after each particle's slices.
+Workers have speeds from 1x to 3x, and a slice's time varies as slices of the toy world were just measured to. The ideal
+is the shortest end that slices of the mean length can have on these workers, none divided: the smallest T with the sum
+over workers of floor(T / seconds per slice) >= slices. Against it: the queue, measured; a static split of the particles
+and the queue's slices with a barrier after each wave of particles, both calculated.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -27,7 +27,9 @@ RETRIES = 3
 class LocalBackend:
     """One engine; particles are materialised together and scored one after another."""
 
-    def __init__(self, config: RunConfig, *, pool: Pool, utility: Utility) -> None:
+    def __init__(
+        self, config: RunConfig, *, pool: Pool, utility: Utility, message: Callable[[str], None] = lambda text: None
+    ) -> None:
         """Load the engine.
 
         Raises:
@@ -38,6 +40,8 @@ class LocalBackend:
         self._resident: list[Weights] = []
         self._materialiser = Materialiser(pool, root=config.run_dir, threads=getattr(config.engine, "threads", 1))
         self._worker = Worker(config, pool=pool, utility=utility)
+        if self._worker.notice:
+            message(self._worker.notice)
 
     def evaluate(self, jobs: Sequence[Job], *, more: More | None = None) -> Iterator[Evaluation]:
         """See `Backend.evaluate`."""
@@ -66,6 +70,7 @@ class LocalBackend:
                 for evaluation in round.done(call, done.results, now=clock()):
                     yield evaluation
                     round.add(more(evaluation) if more else [])
+        worker.rest()
 
     def save_expert(self, row: Row, folder: Path) -> None:
         """See `Backend.save_expert`."""

@@ -39,8 +39,8 @@ class Coordinator:
         hooks = Hooks(notify=self._events.append, stop=self._stop.is_set)
         return execute(
             self._config,
-            lambda inputs: RayBackend(
-                self._config, utility=inputs.utility, message=hooks.message, stop=self._stop.is_set
+            lambda settled, inputs: RayBackend(
+                settled, utility=inputs.utility, message=hooks.message, stop=self._stop.is_set
             ),
             resume=self._resume,
             hooks=hooks,

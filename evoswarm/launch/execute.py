@@ -10,6 +10,7 @@ from typing import Any
 
 from evoswarm.backend import Backend
 from evoswarm.config import RunConfig
+from evoswarm.engine.mode import settle
 from evoswarm.errors import UserError
 from evoswarm.loop.checkpoint import generations_saved
 from evoswarm.loop.directory import RunDirectory, append_line, to_line
@@ -18,7 +19,8 @@ from evoswarm.loop.inputs import Inputs, claim, read_inputs
 from evoswarm.weights.expert import read_json
 
 _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EFBIG}
-MakeBackend = Callable[[Inputs], Backend]
+MakeBackend = Callable[[RunConfig, Inputs], Backend]
+"""Starts a backend, with the engine's settings settled."""
 
 
 def execute(
@@ -78,7 +80,8 @@ def _locked(
     if summary := _finished(config, directory):
         hooks.message("the run is finished already; this is its result")
         return summary
-    backend = make_backend(inputs)
+    engine = settle(config.engine, pool=inputs.pool, utility=inputs.utility)
+    backend = make_backend(config.model_copy(update={"engine": engine}), inputs)
     seconds = time.perf_counter() - start
     generation = max(generations_saved(directory), default=-1)
     timing = {"total": seconds, "startup": seconds}

@@ -15,7 +15,7 @@ def run_locally(config: RunConfig, *, resume: str, hooks: Hooks) -> dict[str, An
 
     return execute(
         config,
-        lambda inputs: LocalBackend(config, pool=inputs.pool, utility=inputs.utility),
+        lambda settled, inputs: LocalBackend(settled, pool=inputs.pool, utility=inputs.utility, message=hooks.message),
         resume=resume,
         hooks=hooks,
     )
