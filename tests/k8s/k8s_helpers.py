@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
+import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
@@ -23,6 +25,8 @@ KUBERNETES = "1.33"
 FOLDERS = ["base", *sorted(f"overlays/{path.name}" for path in (ROOT / "k8s/overlays").iterdir())]
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 """With the programs of this environment: kubectl and hadolint are installed as Python packages."""
+if shutil.which("kubectl", path=PATH) is None:
+    pytest.skip("kubectl is not installed", allow_module_level=True)
 PRESERVE = "x-kubernetes-preserve-unknown-fields"
 
 Object = dict[str, Any]
