@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from evoswarm.toy import world
 
 HERE = Path(__file__).parent
 TOY = "/opt/evoswarm/toy"
-START_SECONDS = 120
+START_SECONDS = 180
 ALIVE = """
 import json, os, sys, urllib.request
 request = urllib.request.Request(sys.argv[1] + "/nodes?view=summary")
@@ -50,6 +51,7 @@ class Hosts:
 
     def __init__(self) -> None:
         self._prefix, self._names = f"evs{os.getpid()}", ["switch"]
+        self._pods: list[Callable[[], subprocess.Popen[bytes]]] = []
         self.processes: list[subprocess.Popen[bytes]] = []
         _ip("netns", "add", self._full("switch"))
         _ip("-n", self._full("switch"), "link", "add", "switch", "type", "bridge")
@@ -76,12 +78,22 @@ class Hosts:
         return ["ip", "netns", "exec", self._full(name), *command]
 
     def start(self, name: str, *command: str, env: dict[str, str], log: Path) -> None:
-        """Start a process group on a host."""
-        with log.open("wb") as file:
-            process = subprocess.Popen(
-                self.command(name, *command), env=env, stdout=file, stderr=file, start_new_session=True
-            )
-        self.processes.append(process)
+        """Start what runs in a pod."""
+
+        def launch() -> subprocess.Popen[bytes]:
+            with log.open("ab") as file:
+                return subprocess.Popen(
+                    self.command(name, *command), env=env, stdout=file, stderr=file, start_new_session=True
+                )
+
+        self._pods.append(launch)
+        self.processes.append(launch())
+
+    def revive(self) -> None:
+        """Start again what has ended, as the kubelet does: a busy machine takes longer than Ray waits for itself."""
+        for i, process in enumerate(self.processes):
+            if process.poll() is not None:
+                self.processes[i] = self._pods[i]()
 
     def close(self) -> None:
         """End what runs on the hosts, and the hosts."""
@@ -146,7 +158,8 @@ def ray_start(group: dict[str, Any], *, head: str | None, address: str, temp: Pa
         "metrics-export-port": "8080",
         "dashboard-agent-listen-port": "52365",
     }
-    params |= {"num-gpus": number for name, number in limits.items() if name.endswith("gpu")}
+    if gpus := [number for name, number in limits.items() if name.endswith("gpu")]:
+        params["num-gpus"] = gpus[0]
     params |= group.get("rayStartParams") or {}
     params |= {"address": f"{head}:6379"} if head else {}
     params |= {"node-ip-address": address, "temp-dir": str(temp)}
@@ -202,8 +215,7 @@ def _wait(hosts: Hosts, head: str, env: dict[str, str], root: Path, *, nodes: in
         done = subprocess.run(command, env=env, capture_output=True, text=True)
         if done.stdout.strip() == str(nodes):
             return
-        if any(process.poll() is not None for process in hosts.processes):
-            break
+        hosts.revive()
         time.sleep(1)
     logs = "\n".join(f"{log}:\n{log.read_text()[-2000:]}" for log in sorted(root.glob("*.log")))
     raise UserError(f"{nodes} nodes did not come up; {done.stderr.strip()[-500:]}\n{logs}")
