@@ -253,7 +253,7 @@ def main() -> int:
         raise UserError("network namespaces need root and the program ip (package iproute2)")
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(65536, hard), hard))  # KubeRay's ulimit -n
-    with tempfile.TemporaryDirectory(prefix="evs-", dir="/tmp") as temporary:
+    with tempfile.TemporaryDirectory(prefix="evs-", dir="/tmp") as temporary:  # nosec
         root = Path(temporary)
         volumes = arguments.keep or root / "volumes"
         volumes.mkdir(parents=True, exist_ok=True)
