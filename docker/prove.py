@@ -1,8 +1,9 @@
 """Run what the Dockerfile installs, without a container engine: docker/prove.py cpu|gpu [--keep FOLDER] [--plan]
 
 Every RUN of the image's stages is run in a fresh folder, in which /src and /opt/evoswarm lie, with the ENV, ARG and
-COPY before it. Then the image's CMD and HEALTHCHECK are run, and the toy world in one process. Left out, and named:
-what installs Debian packages, which needs a root file system of its own. Takes minutes; for gpu, gigabytes too.
+COPY before it. Then the image's CMD is run, and the toy world in one process. Left out, and named: what installs Debian
+packages, which needs a root file system of its own. (tests/cluster runs the health check.) Takes minutes; for gpu,
+gigabytes too.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def prove(steps: list[Step], root: Path) -> None:
             _copy(step.text, folder, root)
         elif step.word == "RUN" and "apt-get" in step.text:
             print(f"NOT RUN (Debian packages): {step.text}", flush=True)
-        elif step.word in ("RUN", "CMD", "HEALTHCHECK"):
+        elif step.word in ("RUN", "CMD"):
             _run(_command(step, root), folder, env | here)
             last = folder, env | here
     python = root / "opt/evoswarm/bin/python"
@@ -112,7 +113,7 @@ def prove(steps: list[Step], root: Path) -> None:
 def _command(step: Step, root: Path) -> list[str]:
     if step.word == "RUN":
         return ["/bin/sh", "-c", _moved(step.text, root)]
-    words: list[str] = json.loads(step.text[step.text.index("[") :])
+    words: list[str] = json.loads(step.text)
     return [_moved(word, root) for word in words]
 
 
