@@ -251,6 +251,7 @@ def main() -> int:
         raise UserError(f"{arguments.manifest}: holds no RayJob")
     if os.geteuid() or not shutil.which("ip"):
         raise UserError("network namespaces need root and the program ip (package iproute2)")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("ended"))  # and so removes what it made
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(65536, hard), hard))  # KubeRay's ulimit -n
     with tempfile.TemporaryDirectory(prefix="evs-", dir="/tmp") as temporary:  # nosec

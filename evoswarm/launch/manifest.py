@@ -54,7 +54,7 @@ def read_manifest(source: str) -> list[Object]:
         raise UserError(f"{source}: is not YAML ({str(error).splitlines()[0]})") from None
     if not all(isinstance(item, dict) for item in objects):
         raise UserError(f"{source}: holds something that is no Kubernetes object")
-    return objects
+    return [inner for item in objects for inner in (item.get("items") or [] if item.get("kind") == "List" else [item])]
 
 
 def _text(source: str) -> str:
@@ -62,7 +62,8 @@ def _text(source: str) -> str:
 
 
 def _render(folder: str) -> str:
-    kubectl = shutil.which("kubectl")
+    beside = Path(sys.executable).parent  # where pip puts programs, on the path or not
+    kubectl = shutil.which("kubectl") or shutil.which("kubectl", path=beside)
     if not kubectl:
         raise UserError(f"{folder}: is a folder, and kubectl, which renders it, is not here; give the rendered file")
     done = subprocess.run([kubectl, "kustomize", folder], capture_output=True, text=True)
@@ -90,12 +91,14 @@ def check_manifest(source: str, config: RunConfig | None = None) -> list[str]:
 
 
 def _check(item: Object, objects: list[Object], config: RunConfig | None, source: str) -> str:
-    where = f"{source}: {item['kind']} {item.get('metadata', {}).get('name', '?')}"
+    where = f"{source}: {item['kind']} {(item.get('metadata') or {}).get('name', '?')}"
     try:
         config = config or embedded_config(item, objects, where)
         spec = item["spec"]["rayClusterSpec"] if item["kind"] == "RayJob" else item["spec"]
         groups = capacity(spec)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except UserError:
+        raise
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         raise UserError(f"{where}: is not complete ({type(error).__name__}: {error}); compare k8s/base") from None
     if not isinstance(config.backend, RayBackend):
         raise UserError(f"{where}: backend.type is {config.backend.type}, which uses one pod alone; set it to ray")

@@ -108,6 +108,11 @@ def test_what_ray_start_is_told_counts_before_the_limits() -> None:
     assert capacity(spec)[1].gpus == 6
 
 
+def test_what_kubectl_get_prints_is_read_too(tmp_path: Path) -> None:
+    (line,) = check_manifest(write(tmp_path, [{"kind": "List", "items": objects("base")}]))
+    assert "RayJob evoswarm: ok" in line
+
+
 def test_set_in_the_entrypoint_is_part_of_the_run() -> None:
     items = objects("base")
     (job,) = [item for item in items if item["kind"] == "RayJob"]
@@ -124,6 +129,8 @@ def test_set_in_the_entrypoint_is_part_of_the_run() -> None:
         (lambda items: [{"kind": "RayJob", "spec": {"entrypoint": "sleep 5"}}], "no `evoswarm run CONFIG`"),
         (lambda items: [{"kind": "RayJob", "spec": {"entrypoint": "evoswarm run /x/y"}}], "is not complete"),
         (lambda items: [{"kind": "RayJob"}], "is not complete"),
+        (lambda items: [{"kind": "RayJob", "metadata": None, "spec": {"entrypoint": "run 'x"}}], "is not complete"),
+        (lambda items: [{"kind": "List", "items": None}], "neither a RayJob nor a RayCluster"),
         (lambda items: [5], "no Kubernetes object"),
     ],
 )
