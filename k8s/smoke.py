@@ -36,7 +36,7 @@ from evoswarm.toy import world
 
 HERE = Path(__file__).parent
 TOY = "/opt/evoswarm/toy"
-START_SECONDS = 180
+START_SECONDS, END_SECONDS = 180, 10
 ALIVE = """
 import json, os, sys, urllib.request
 request = urllib.request.Request(sys.argv[1] + "/nodes?view=summary")
@@ -96,26 +96,24 @@ class Hosts:
                 self.processes[i] = self._pods[i]()
 
     def close(self) -> None:
-        """End what runs on the hosts, and the hosts."""
+        """End the pods as the kubelet does, the head last, then what is left on the hosts, and the hosts."""
+        for group in (self.processes[1:], self.processes[:1]):
+            for process in group:
+                process.terminate()
+            deadline = time.monotonic() + END_SECONDS
+            for process in group:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.1, deadline - time.monotonic()))
         spaces = [self._full(name) for name in self._names]
-        _end(spaces, signal.SIGTERM, 8.0)
-        _end(spaces, signal.SIGKILL, 8.0)
+        while pids := [int(pid) for space in spaces for pid in _ip("netns", "pids", space).split()]:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.2)
         for process in self.processes:
             process.wait()
         for space in reversed(spaces):
             _ip("netns", "delete", space)
-
-
-def _end(spaces: list[str], number: signal.Signals, seconds: float) -> None:
-    """Signal every process of hosts made here, and wait for their end."""
-    deadline = time.monotonic() + seconds
-    while (pids := [int(pid) for space in spaces for pid in _ip("netns", "pids", space).split()]) and (
-        time.monotonic() < deadline
-    ):
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-        time.sleep(0.5)
 
 
 def _ip(*arguments: str) -> str:

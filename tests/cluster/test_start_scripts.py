@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -92,13 +93,14 @@ class Cluster:
             time.sleep(1)
 
     def close(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            for process in self._processes:
-                try:
-                    os.killpg(process.pid, number)
-                    process.wait(15 if number == signal.SIGTERM else 5)
-                except (ProcessLookupError, subprocess.TimeoutExpired):
-                    continue
+        for process in reversed(self._processes):  # the head last: the others take leave of it
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(15)
+        for process in self._processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 @pytest.fixture(scope="module")
