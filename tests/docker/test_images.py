@@ -53,18 +53,32 @@ def test_what_is_proven_is_what_the_dockerfile_installs(build: str) -> None:
     plain = re.sub(r"^\s*#.*\n", "", TEXT, flags=re.MULTILINE).replace("\\\n", " ")
     per_stage = dict(re.findall(r"FROM \S+ AS (\S+)\n(.*?)(?=FROM |\Z)", plain, flags=re.DOTALL))
     other = "gpu" if build == "cpu" else "cpu"
-    shared = {"runtime-cpu", "deps-cpu"}  # the gpu stages are built on them
-    of_build = [text for name, text in per_stage.items() if name in shared or not name.endswith(other)]
+    of_build = [text for name, text in per_stage.items() if name == "runtime-cpu" or not name.endswith(other)]
     assert len(steps) == sum(text.count("RUN ") for text in of_build) == (6 if build == "cpu" else 8)
     commands = " ".join(step.text for step in steps)
     assert ("vllm" in commands) == (build == "gpu")
-    assert commands.index("pip install $TORCH_ARGS torch") < commands.index("pip install -r requirements.txt")
+    assert re.search(r"pip install (\$TORCH_ARGS )?torch", commands).start() < commands.index(
+        "pip install -r requirements.txt"
+    )
 
 
-def test_every_install_is_held_to_the_constraints() -> None:
-    for step in load("prove").plan(TEXT, "gpu"):
+@pytest.mark.parametrize("build, name", [("cpu", "constraints.txt"), ("gpu", "all.txt")])
+def test_every_install_is_held_to_the_constraints(build: str, name: str) -> None:
+    for step in load("prove").plan(TEXT, build):
         if step.word == "RUN" and re.search(r"pip install (?!--no-cache-dir --no-deps)", step.text):
-            assert step.env["PIP_CONSTRAINT"] == "/src/constraints.txt"
+            assert step.env["PIP_CONSTRAINT"] == f"/src/{name}"
+
+
+def test_the_gpu_build_takes_its_own_version_where_two_are_pinned(tmp_path: Path) -> None:
+    (step,) = [step for step in load("prove").plan(TEXT, "gpu") if "> all.txt" in step.text]
+    shutil.copy(ROOT / "docker/constraints-gpu.txt", tmp_path)
+    shutil.copy(ROOT / "constraints.txt", tmp_path)
+    subprocess.run(["/bin/sh", "-c", step.text], cwd=tmp_path, check=True)
+    lines = [line for line in (tmp_path / "all.txt").read_text().splitlines() if "==" in line]
+    names = [line.split("==")[0].lower().replace("_", "-") for line in lines]
+    assert len(set(names)) == len(names)
+    gpu = [line for line in (ROOT / "docker/constraints-gpu.txt").read_text().splitlines() if "==" in line]
+    assert gpu and set(gpu) <= set(lines) and any(line.startswith("ray==") for line in lines)
 
 
 def test_the_context_holds_what_is_copied_and_no_more() -> None:
