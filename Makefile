@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint format bench clean vllm-cpu
+.PHONY: demo test lint audit format bench clean vllm-cpu
 
 demo: $(STAMP)
 	@$(BIN)/evoswarm demo
@@ -17,6 +17,12 @@ lint: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/mypy
+	@$(BIN)/bandit -q -ll -c pyproject.toml -r evoswarm k8s docker .ci
+	@$(BIN)/python .ci/audit.py
+
+# Known vulnerabilities of the pinned versions. Fails too where the advisory service gives no answer, which lint only says.
+audit: $(STAMP)
+	@$(BIN)/python .ci/audit.py --strict
 
 format: $(STAMP)
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,12 @@ class SavedVector:
     """Noise of many generations added up and saved as safetensors; `path` is relative to the run directory."""
 
     path: str
+
+    def __post_init__(self) -> None:
+        """A recipe may come from anywhere: it names no file outside its run directory."""
+        path = PurePosixPath(self.path)
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"{self.path!r} lies outside the run directory")
 
 
 BasisVector = ExpertVector | NoiseVector | SavedVector

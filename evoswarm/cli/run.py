@@ -6,6 +6,7 @@ import contextlib
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ import typer
 from evoswarm.cli.progress import Reporter, print_json, print_warning
 from evoswarm.config import RunConfig, load_config
 from evoswarm.config.load import parse_config
-from evoswarm.errors import Stopped
+from evoswarm.errors import Stopped, UserError
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file that describes the run.", show_default=False)]
 Overrides = Annotated[
@@ -57,10 +58,28 @@ def _named(config: RunConfig) -> RunConfig:
     return parse_config(config.model_dump(mode="json"), root=config.root, source=str(config.run_dir))
 
 
-def validate(config: ConfigFile, set_: Overrides = None, json_: Json = False) -> None:
+def validate(
+    config: Annotated[
+        Path | None, typer.Argument(help="YAML file that describes the run; not needed with --k8s.", show_default=False)
+    ] = None,
+    set_: Overrides = None,
+    k8s: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MANIFEST",
+            help="Check that the pods of a RayJob or RayCluster can hold the run: a rendered file, - or a kustomize "
+            "folder. The run is the RayJob's own, or CONFIG. Its paths are the pods' and are not read.",
+        ),
+    ] = None,
+    json_: Json = False,
+) -> None:
     """Check a config, its data and its pool, without starting anything."""
     from evoswarm.loop.inputs import read_inputs
 
+    if k8s is not None:
+        return _validate_manifest(k8s, config, set_ or (), json_=json_)
+    if config is None:
+        raise UserError("validate: give a config, or --k8s MANIFEST")
     checked = load_config(config, overrides=set_ or ())
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for the result alone; users' functions print
         inputs = read_inputs(checked)
@@ -75,6 +94,15 @@ def validate(config: ConfigFile, set_: Overrides = None, json_: Json = False) ->
         f"{sizes['validation']} validation and {sizes['test']} test examples, {checked.search.type} "
         f"with {checked.search.population} particles"
     )
+
+
+def _validate_manifest(manifest: str, config: Path | None, overrides: Sequence[str], *, json_: bool) -> None:
+    from evoswarm.launch.manifest import check_manifest
+
+    if overrides and config is None:
+        raise UserError("validate: --set changes CONFIG, which is not given; the RayJob's entrypoint has its own --set")
+    lines = check_manifest(manifest, None if config is None else load_config(config, overrides=overrides))
+    print_json({"valid": True, "manifest": lines}) if json_ else print("\n".join(lines))
 
 
 def schema() -> None:

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from evoswarm.config.run import RunConfig
+from evoswarm.config.secrets import secrets_in
 from evoswarm.errors import UserError
 
 
@@ -30,6 +31,11 @@ def load_config(path: Path | str, *, overrides: Sequence[str] = ()) -> RunConfig
 
 def parse_config(data: dict[str, Any], *, root: Path, source: str = "config") -> RunConfig:
     """Check a configuration given as plain data; `root` is what relative paths start from."""
+    if places := secrets_in(data):
+        raise UserError(
+            f"{source}: {', '.join(places)} holds a secret, and a config is written to the run directory and shown; "
+            "take it out, revoke it, and give it to the processes by the environment or a file (HF_TOKEN, ~/.aws, ...)"
+        )
     try:
         return RunConfig.model_validate(_absolute(data, root))
     except ValidationError as error:

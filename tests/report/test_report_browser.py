@@ -20,6 +20,8 @@ FLAGS = """
 --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
 --disable-component-update --disable-sync --hide-scrollbars --disable-dev-shm-usage
 """.split()  # noqa: SIM905 shorter than a list
+HOSTILE = """</td></script><script>window.owned=1</script><img src=x onerror=window.owned=1>
+<svg onload=window.owned=1><iframe srcdoc="<script>parent.owned=1</script>"></iframe>{{ 7 * 7 }}"""
 PROBE = """<script>
 const root = document.documentElement;
 const wide = [...document.querySelectorAll('main *')].filter(e => !e.closest('svg') && !e.closest('.scroll > *')
@@ -67,3 +69,18 @@ def test_the_page_draws_in_a_browser(make_run: Callable[..., Path], tmp_path: Pa
     page, picture = write_report(make_run()), tmp_path / "page.png"
     chromium("--window-size=1200,2000", f"--screenshot={picture}", page.as_uri())
     assert picture.stat().st_size > 30_000
+
+
+def test_hostile_answers_of_a_model_run_nothing(make_run: Callable[..., Path], tmp_path: Path):
+    path = make_run()
+    outcomes = path / "outcomes/final.jsonl"
+    lines = [json.loads(line) for line in outcomes.read_text(encoding="utf-8").splitlines()]
+    for line in lines:  # lost examples are shown with both answers
+        won = line.get("who") == "best_expert"
+        line["predictions"] = [HOSTILE for _ in line["predictions"]]
+        line["scores"] = [float(won) for _ in line["scores"]]
+    outcomes.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    page = write_report(path).read_text(encoding="utf-8")
+    assert "onerror=window.owned=1" in page  # it is shown
+    seen = measured(page, tmp_path)
+    assert not seen["owned"] and seen["loaded"] == []

@@ -1,0 +1,219 @@
+"""Whether the Ray nodes of a Kubernetes manifest can ever hold a run. Knows YAML and KubeRay's rules, no Ray."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from evoswarm.backend.ray.placement import Placement, place
+from evoswarm.config import RunConfig
+from evoswarm.config.load import apply_overrides, parse_config
+from evoswarm.config.run import RayBackend
+from evoswarm.errors import UserError
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Nodes of one kind, at most so many."""
+
+    name: str
+    nodes: int
+    cpus: float
+    gpus: float
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.nodes} x ({self.cpus:g} CPUs, {self.gpus:g} GPUs)"
+
+
+def read_manifest(source: str) -> list[Object]:
+    """The objects of a rendered manifest.
+
+    Args:
+        source: a YAML file, `-` for standard input, or a kustomize folder, which `kubectl kustomize` renders.
+
+    Raises:
+        UserError: it cannot be read or rendered.
+    """
+    try:
+        text = sys.stdin.read() if source == "-" else _render(source) if Path(source).is_dir() else _text(source)
+        objects = [item for item in yaml.safe_load_all(text) if item]
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read ({error.strerror}); give a rendered manifest") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{source}: is not YAML ({str(error).splitlines()[0]})") from None
+    if not all(isinstance(item, dict) for item in objects):
+        raise UserError(f"{source}: holds something that is no Kubernetes object")
+    return [inner for item in objects for inner in (item.get("items") or [] if item.get("kind") == "List" else [item])]
+
+
+def _text(source: str) -> str:
+    return Path(source).read_text(encoding="utf-8")
+
+
+def _render(folder: str) -> str:
+    beside = Path(sys.executable).parent  # where pip puts programs, on the path or not
+    kubectl = shutil.which("kubectl") or shutil.which("kubectl", path=beside)
+    if not kubectl:
+        raise UserError(f"{folder}: is a folder, and kubectl, which renders it, is not here; give the rendered file")
+    done = subprocess.run([kubectl, "kustomize", folder], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"{folder}: kubectl kustomize: {' '.join(done.stderr.split())}")
+    return done.stdout
+
+
+def check_manifest(source: str, config: RunConfig | None = None) -> list[str]:
+    """Check that what a manifest asks for can ever hold its run; one line on each RayJob, or else RayCluster.
+
+    Args:
+        source: see `read_manifest`.
+        config: the run; by default the one of each RayJob, out of the ConfigMap that its entrypoint reads.
+
+    Raises:
+        UserError: there is no run in it, its config is wrong, or no number of pods that it allows holds the run.
+    """
+    objects = read_manifest(source)
+    found = [item for item in objects if item.get("kind") == "RayJob"]
+    found = found or [item for item in objects if item.get("kind") == "RayCluster"]
+    if not found:
+        raise UserError(f"{source}: holds neither a RayJob nor a RayCluster; give what `kubectl kustomize` renders")
+    return [_check(item, objects, config, source) for item in found]
+
+
+def _check(item: Object, objects: list[Object], config: RunConfig | None, source: str) -> str:
+    where = f"{source}: {item['kind']} {(item.get('metadata') or {}).get('name', '?')}"
+    try:
+        config = config or embedded_config(item, objects, where)
+        spec = item["spec"]["rayClusterSpec"] if item["kind"] == "RayJob" else item["spec"]
+        groups = capacity(spec)
+    except UserError:
+        raise
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        raise UserError(f"{where}: is not complete ({type(error).__name__}: {error}); compare k8s/base") from None
+    if not isinstance(config.backend, RayBackend):
+        raise UserError(f"{where}: backend.type is {config.backend.type}, which uses one pod alone; set it to ray")
+    placement = _placement(config, groups)
+    if lack := lacks(placement, groups):
+        most = ", ".join(map(str, groups))
+        raise UserError(f"{where}: {lack}. With every replica that the manifest allows there is {most}")
+    return (
+        f"{where}: ok; {config.name}: {placement.particles} particles x {placement.particle_gpus:g} GPUs, "
+        f"{placement.scorers} scorers x {placement.scorer_gpus:g} GPUs and {placement.cpus} CPUs"
+    )
+
+
+def _placement(config: RunConfig, groups: Sequence[Group]) -> Placement:
+    assert isinstance(config.backend, RayBackend)
+    particles = max(config.search.population, getattr(config.search, "max_population", 0))
+    threads = getattr(config.engine, "threads", 1)
+    return place(config.backend, _total(groups), particles=particles, threads=threads)
+
+
+def _total(groups: Sequence[Group]) -> dict[str, float]:
+    return {"CPU": sum(g.nodes * g.cpus for g in groups), "GPU": sum(g.nodes * g.gpus for g in groups)}
+
+
+def lacks(placement: Placement, groups: Sequence[Group]) -> str | None:
+    """What nodes of these groups can never give, in a sentence; None if the run fits.
+
+    Fractions of a GPU are checked for each kind of actor alone, so a run that passes may still not fit.
+    """
+    if lack := placement.lacks(_total(groups)):
+        return lack
+    gpus, cpus = max(g.gpus for g in groups), max(g.cpus for g in groups)
+    for name, count, share in (
+        ("particle", placement.particles, placement.particle_gpus),
+        ("scorer", placement.scorers, placement.scorer_gpus),
+    ):
+        if share > gpus:
+            return f"a {name} takes {share:g} GPUs, no node has more than {gpus:g}; lower backend.{name}_gpus"
+        whole = math.ceil(count / math.floor(1 / share + 1e-9)) if 0 < share <= 1 else 0
+        if whole > _total(groups)["GPU"]:
+            return (
+                f"{count} {name}s x {share:g} GPUs need {whole} GPUs, as a fraction lies on one GPU, the cluster has "
+                f"{_total(groups)['GPU']:g}; choose backend.{name}_gpus so that more fit on one"
+            )
+    if placement.cpus > cpus:
+        return f"a scorer takes {placement.cpus} CPUs, no node has more than {cpus:g}; lower engine.threads"
+    return None
+
+
+# KubeRay's rules
+
+
+def capacity(spec: Object) -> list[Group]:
+    """The most nodes that a RayClusterSpec can have, with what `ray start` offers on each, as KubeRay has it."""
+    scaled = spec.get("enableInTreeAutoscaling", False)
+    groups = [Group("head", 1, *_offer(spec["headGroupSpec"]))]
+    for group in spec.get("workerGroupSpecs") or []:
+        pods = int(group.get("maxReplicas", 2**31 - 1) if scaled else group.get("replicas", 0))
+        groups.append(Group(group["groupName"], pods * int(group.get("numOfHosts", 1)), *_offer(group)))
+    return groups
+
+
+def _offer(group: Object) -> tuple[float, float]:
+    """CPUs and GPUs of a node: what `rayStartParams` or `resources` say, else the limits of its first container."""
+    params = group.get("rayStartParams") or {}
+    said = {"CPU": params.get("num-cpus"), "GPU": params.get("num-gpus")} | (group.get("resources") or {})
+    resources = group["template"]["spec"]["containers"][0].get("resources", {})
+    limits = resources.get("requests", {}) | resources.get("limits", {})
+    gpus = next((number for name, number in limits.items() if name.endswith("gpu")), 0)
+    return _number(said["CPU"] or limits.get("cpu", 0)), _number(said["GPU"] or gpus)
+
+
+def _number(quantity: Any) -> float:
+    """A Kubernetes quantity of CPUs or GPUs, rounded up as KubeRay does."""
+    text = str(quantity)
+    try:
+        return float(math.ceil(float(text.removesuffix("m")) / (1000 if text.endswith("m") else 1)))
+    except ValueError:
+        raise UserError(f"{text!r} is no number of CPUs or GPUs; write 4 or 500m") from None
+
+
+# The run of a RayJob
+
+
+def embedded_config(job: Object, objects: list[Object], where: str = "RayJob") -> RunConfig:
+    """The config that the entrypoint of a RayJob runs, out of the ConfigMap that is mounted there.
+
+    Raises:
+        UserError: there is none, or it is wrong.
+    """
+    words = shlex.split(job["spec"].get("entrypoint", ""))
+    if job["kind"] != "RayJob":
+        raise UserError(f"{where}: a cluster has no run of its own; give the config too")
+    if "run" not in words[:-1]:
+        raise UserError(f"{where}: its entrypoint is no `evoswarm run CONFIG`; give the config too")
+    path = PurePosixPath(words[words.index("run") + 1])
+    text = _mounted(path, job, objects)
+    if text is None:
+        raise UserError(f"{where}: no ConfigMap of the manifest is mounted as {path}; give the config too")
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{where}: {path} is not YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{where}: {path} must be a mapping with at least model, pool and utility")
+    overrides = [value for option, value in zip(words, words[1:], strict=False) if option == "--set"]
+    return parse_config(apply_overrides(data, overrides), root=Path(path.parent), source=f"{where}: {path}")
+
+
+def _mounted(path: PurePosixPath, job: Object, objects: list[Object]) -> str | None:
+    pod = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    mounts = {m["name"] for m in pod["containers"][0].get("volumeMounts", []) if m["mountPath"] == str(path.parent)}
+    maps = {v["configMap"]["name"] for v in pod.get("volumes", []) if v["name"] in mounts and "configMap" in v}
+    for item in objects:
+        if item.get("kind") == "ConfigMap" and item["metadata"]["name"] in maps:
+            text: str | None = item.get("data", {}).get(path.name)
+            return text
+    return None

@@ -1,0 +1,163 @@
+"""`evoswarm validate --k8s`: whether the pods of a manifest can ever hold its run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from k8s_helpers import FOLDERS, PATH, ROOT, objects, rendered
+
+from evoswarm.backend.ray.placement import place
+from evoswarm.config.run import RayBackend
+from evoswarm.errors import UserError
+from evoswarm.launch.manifest import Group, capacity, check_manifest, embedded_config, lacks
+
+JOBS = [folder for folder in FOLDERS if objects(folder, "RayJob")]
+GPU = "overlays/gpu"
+
+
+def write(tmp_path: Path, items: list[Any]) -> str:
+    path = tmp_path / "rendered.yaml"
+    path.write_text(yaml.safe_dump_all(items))
+    return str(path)
+
+
+def changed(tmp_path: Path, folder: str = GPU, **changes: Any) -> str:
+    """A rendered folder with the config of its run changed."""
+    items = objects(folder)
+    (config_map,) = [item for item in items if item["kind"] == "ConfigMap"]
+    run = yaml.safe_load(config_map["data"]["run.yaml"])
+    for section, values in changes.items():
+        run[section] |= values
+    config_map["data"]["run.yaml"] = yaml.safe_dump(run)
+    return write(tmp_path, items)
+
+
+def refusal(source: str) -> str:
+    with pytest.raises(UserError) as caught:
+        check_manifest(source)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("folder", JOBS)
+def test_every_shipped_job_fits_its_own_pods(folder: str, tmp_path: Path) -> None:
+    (tmp_path / "rendered.yaml").write_text(rendered(folder))
+    (line,) = check_manifest(str(tmp_path / "rendered.yaml"))
+    assert "RayJob evoswarm: ok" in line
+
+
+def test_more_gpus_than_the_worker_group_can_ever_give_are_refused(tmp_path: Path) -> None:
+    text = refusal(changed(tmp_path, backend={"particle_gpus": 1}))
+    assert "RayJob evoswarm: the run needs 21 GPUs (20 particles x 1 + 1 scorers x 1), the cluster has 16" in text
+    assert "lower search.population" in text and "gpu: 2 x (32 CPUs, 8 GPUs)" in text
+
+
+def test_sixteen_pinned_gpus_fit_and_seventeen_do_not(tmp_path: Path) -> None:
+    backend = {"particle_gpus": 1, "scorers": 1}
+    assert check_manifest(changed(tmp_path, backend=backend, search={"population": 15}))
+    assert "needs 17 GPUs" in refusal(changed(tmp_path, backend=backend, search={"population": 16}))
+
+
+def test_more_cpus_than_all_pods_have_are_refused(tmp_path: Path) -> None:
+    assert "needs 9 CPUs" in refusal(changed(tmp_path, "base", backend={"scorers": 9}))
+
+
+def test_an_actor_larger_than_a_node_is_refused(tmp_path: Path) -> None:
+    text = refusal(changed(tmp_path, "base", engine={"threads": 8}))
+    assert "a scorer takes 8 CPUs, no node has more than 4; lower engine.threads" in text
+    text = refusal(changed(tmp_path, backend={"scorer_gpus": 12, "scorers": 1}))
+    assert "a scorer takes 12 GPUs, no node has more than 8; lower backend.scorer_gpus" in text
+
+
+def test_a_fraction_that_wastes_gpus_is_seen() -> None:
+    groups = [Group("gpu", 2, 32, 8)]
+    backend = RayBackend(particle_gpus=0.6, scorer_gpus=1, scorers=1)
+    fits = place(backend, {"CPU": 64, "GPU": 16}, particles=16, threads=1)
+    assert lacks(fits, groups) is None
+    text = lacks(place(backend, {"CPU": 64, "GPU": 16}, particles=20, threads=1), groups)
+    assert text is not None and "20 particles x 0.6 GPUs need 20 GPUs" in text
+    thirds = RayBackend(particle_gpus=1 / 3, scorer_gpus=1, scorers=1)
+    assert lacks(place(thirds, {"CPU": 64, "GPU": 16}, particles=45, threads=1), groups) is None
+
+
+def test_only_an_autoscaler_goes_beyond_the_replicas() -> None:
+    (job,) = objects("overlays/autoscaling", "RayJob")
+    spec = job["spec"]["rayClusterSpec"]
+    assert capacity(spec) == [Group("head", 1, 0, 0), Group("workers", 8, 4, 0)]
+    spec["enableInTreeAutoscaling"] = False
+    assert capacity(spec)[1].nodes == 2
+    spec["workerGroupSpecs"][0]["numOfHosts"] = 4
+    assert capacity(spec)[1].nodes == 8
+
+
+def test_what_ray_start_is_told_counts_before_the_limits() -> None:
+    (job,) = objects(GPU, "RayJob")
+    spec = job["spec"]["rayClusterSpec"]
+    group = spec["workerGroupSpecs"][0]
+    group["rayStartParams"] |= {"num-gpus": "4", "num-cpus": "10"}
+    assert capacity(spec)[1] == Group("gpu", 2, 10, 4)
+    del group["rayStartParams"]
+    group["template"]["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "1500m", "amd.com/gpu": "3"}}
+    assert capacity(spec)[1] == Group("gpu", 2, 2, 3)
+    group["resources"] = {"GPU": "6"}
+    assert capacity(spec)[1].gpus == 6
+
+
+def test_what_kubectl_get_prints_is_read_too(tmp_path: Path) -> None:
+    (line,) = check_manifest(write(tmp_path, [{"kind": "List", "items": objects("base")}]))
+    assert "RayJob evoswarm: ok" in line
+
+
+def test_set_in_the_entrypoint_is_part_of_the_run() -> None:
+    items = objects("base")
+    (job,) = [item for item in items if item["kind"] == "RayJob"]
+    job["spec"]["entrypoint"] += " --set search.population=7"
+    assert embedded_config(job, items).search.population == 7
+
+
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (lambda items: [i for i in items if "Ray" not in i["kind"]], "neither a RayJob nor a RayCluster"),
+        (lambda items: [i for i in items if i["kind"] != "ConfigMap"], "no ConfigMap of the manifest is mounted as"),
+        (lambda items: [i for i in items if i["kind"] == "RayCluster"], "give the config too"),
+        (lambda items: [{"kind": "RayJob", "spec": {"entrypoint": "sleep 5"}}], "no `evoswarm run CONFIG`"),
+        (lambda items: [{"kind": "RayJob", "spec": {"entrypoint": "evoswarm run /x/y"}}], "is not complete"),
+        (lambda items: [{"kind": "RayJob"}], "is not complete"),
+        (lambda items: [{"kind": "RayJob", "metadata": None, "spec": {"entrypoint": "run 'x"}}], "is not complete"),
+        (lambda items: [{"kind": "List", "items": None}], "neither a RayJob nor a RayCluster"),
+        (lambda items: [5], "no Kubernetes object"),
+    ],
+)
+def test_a_manifest_without_a_run_is_one_clear_line(tmp_path: Path, damage: Any, words: str) -> None:
+    assert words in refusal(write(tmp_path, damage(objects("base"))))
+
+
+def test_a_wrong_config_inside_is_named(tmp_path: Path) -> None:
+    text = refusal(changed(tmp_path, search={"poplation": 3}))
+    assert "RayJob evoswarm: /etc/evoswarm/run.yaml: unknown key search.poplation; did you mean population?" in text
+    job = rendered("base").replace("backend: {type: ray, address: auto, wait_seconds: 900}", "backend: {type: local}")
+    (tmp_path / "local.yaml").write_text(job)
+    assert "uses one pod alone" in refusal(str(tmp_path / "local.yaml"))
+
+
+def evoswarm(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    command, env = [sys.executable, "-m", "evoswarm", *arguments], {"PATH": PATH}
+    return subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True, env=env, timeout=120)
+
+
+def test_validate_takes_a_folder_a_pipe_and_another_config(tmp_path: Path) -> None:
+    done = evoswarm("validate", "--k8s", "k8s/overlays/gpu", "--json")
+    assert done.returncode == 0 and '"valid": true' in done.stdout
+    piped = yaml.safe_dump_all(objects("overlays/service"))
+    arguments = ("validate", "k8s/overlays/gpu/run.yaml", "--k8s", "-", "--set")
+    assert evoswarm(*arguments, "backend.scorers=8", "--set", "backend.particle_gpus=0", text=piped).returncode == 2
+    done = evoswarm(*arguments, "backend={type: ray}", text=piped)
+    assert done.returncode == 0 and "RayCluster evoswarm-service: ok" in done.stdout, done.stderr
+    done = evoswarm("validate")
+    assert done.returncode == 2 and done.stderr == "error: validate: give a config, or --k8s MANIFEST\n"

@@ -1,0 +1,196 @@
+"""What k8s/ renders: valid, safe, and one with the rest of the project."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+from jsonschema import ValidationError
+from k8s_helpers import FOLDERS, clusters, objects, pins, templates, validate, version
+
+from evoswarm.launch.manifest import embedded_config
+from evoswarm.toy import world
+
+every_folder = pytest.mark.parametrize("folder", FOLDERS)
+GIB = {"Mi": 1 << 20, "Gi": 1 << 30}
+
+
+def size(quantity: str) -> int:
+    return int(quantity[:-2]) * GIB[quantity[-2:]]
+
+
+@every_folder
+def test_every_object_fits_its_schema_and_has_no_unknown_field(folder: str) -> None:
+    found = objects(folder)
+    assert len(found) >= 8
+    for item in found:
+        validate(item)
+
+
+@pytest.mark.parametrize("kind", sorted({item["kind"] for item in objects("base")}))
+def test_a_misspelt_field_is_found(kind: str) -> None:
+    item = copy.deepcopy(objects("base", kind)[0])
+    item.get("spec", item)["activeDeadlineSecond"] = 5
+    with pytest.raises(Exception, match="activeDeadlineSecond"):
+        validate(item)
+
+
+def test_a_misspelt_field_deep_in_a_pod_is_found() -> None:
+    job = copy.deepcopy(objects("base", "RayJob")[0])
+    head = job["spec"]["rayClusterSpec"]["headGroupSpec"]
+    head["template"]["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalations"] = False
+    with pytest.raises(ValidationError, match="allowPrivilegeEscalations"):
+        validate(job)
+
+
+@every_folder
+def test_pods_run_as_nobody_special(folder: str) -> None:
+    for role, template in templates(folder):
+        pod = template["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] == 1000
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        asks_kubernetes = folder == "overlays/autoscaling" and role == "head"
+        assert pod["automountServiceAccountToken"] is asks_kubernetes
+        for container in pod["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+            }
+
+
+@every_folder
+def test_pods_get_what_they_ask_for_and_the_object_store_fits_shared_memory(folder: str) -> None:
+    for _, template in templates(folder):
+        for container in template["spec"]["containers"]:
+            assert container["resources"]["requests"] == container["resources"]["limits"]
+    for spec in clusters(folder):
+        for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
+            pod = group["template"]["spec"]
+            (shm,) = [v["emptyDir"] for v in pod["volumes"] if v["name"] == "shm"]
+            assert {"name": "shm", "mountPath": "/dev/shm"} in pod["containers"][0]["volumeMounts"]
+            memory = size(pod["containers"][0]["resources"]["limits"]["memory"])
+            store = int(group["rayStartParams"]["object-store-memory"])
+            assert shm["medium"] == "Memory" and store < size(shm["sizeLimit"]) < memory / 2
+
+
+@every_folder
+def test_ray_wants_a_token_and_the_head_takes_no_work(folder: str) -> None:
+    assert clusters(folder)
+    for spec in clusters(folder):
+        assert spec["authOptions"] == {"mode": "token"}
+        assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+        assert spec["headGroupSpec"]["serviceType"] == "ClusterIP"
+
+
+@every_folder
+def test_image_tag_ray_version_and_pin_agree(folder: str) -> None:
+    ray, build = pins()["ray"], "gpu" if folder == "overlays/gpu" else "cpu"
+    assert all(spec["rayVersion"] == ray for spec in clusters(folder))
+    images = {c["image"] for _, template in templates(folder) for c in template["spec"]["containers"]}
+    assert images == {f"evoswarm:{version()}-ray{ray}-{build}"}
+
+
+@every_folder
+def test_what_pods_name_is_there(folder: str) -> None:
+    def names(kind: str) -> set[str]:
+        return {item["metadata"]["name"] for item in objects(folder, kind)}
+
+    for _, template in templates(folder):
+        pod = template["spec"]
+        assert pod["serviceAccountName"] in names("ServiceAccount")
+        volumes = {volume["name"]: volume for volume in pod.get("volumes", [])}
+        for volume in volumes.values():
+            assert volume.get("configMap", {}).get("name") in names("ConfigMap") | {None}
+            assert volume.get("persistentVolumeClaim", {}).get("claimName") in names("PersistentVolumeClaim") | {None}
+        for container in pod["containers"]:
+            assert {mount["name"] for mount in container.get("volumeMounts", [])} <= set(volumes)
+    assert {item["metadata"].get("namespace", "evoswarm") for item in objects(folder)} == {"evoswarm"}
+
+
+@every_folder
+def test_the_config_inside_is_a_run_on_shared_storage(folder: str) -> None:
+    for job in objects(folder, "RayJob"):
+        config = embedded_config(job, objects(folder))
+        assert config.backend.type == "ray" and config.backend.address == "auto"
+        (claim,) = [m for m in _head(job)["containers"][0]["volumeMounts"] if m["name"] == "data"]
+        assert config.output.is_relative_to(claim["mountPath"])
+
+
+def _head(job: dict) -> dict:
+    return job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+
+
+def test_the_smoke_run_finds_its_files_in_the_toy_world_of_the_image() -> None:
+    (job,) = objects("overlays/cpu-smoke", "RayJob")
+    config = embedded_config(job, objects("overlays/cpu-smoke"))
+    assert config.utility.type == "exact_match"
+    for path in (config.model, config.pool.experts, config.utility.data.path):
+        assert isinstance(path, str | Path)
+        assert (world() / Path(path).relative_to("/opt/evoswarm/toy")).exists()
+
+
+@every_folder
+def test_a_job_that_failed_goes_on_and_ends_in_time(folder: str) -> None:
+    for job in objects(folder, "RayJob"):
+        spec = job["spec"]
+        assert "--resume auto" in spec["entrypoint"] and spec["backoffLimit"] >= 1
+        assert 0 < spec["preRunningDeadlineSeconds"] < spec["activeDeadlineSeconds"]
+        assert spec["submissionMode"] == "K8sJobMode" and len(job["metadata"]["name"]) <= 47
+
+
+@every_folder
+def test_deletion_is_staged_as_kuberay_admits_it(folder: str) -> None:
+    order = ["DeleteWorkers", "DeleteCluster", "DeleteSelf"]
+    for job in objects(folder, "RayJob"):
+        spec = job["spec"]
+        if folder == "overlays/kueue":
+            assert spec["suspend"] and spec["shutdownAfterJobFinishes"] and "deletionStrategy" not in spec
+            assert (
+                job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"]
+                == objects(folder, "LocalQueue")[0]["metadata"]["name"]
+            )
+            continue
+        assert spec["shutdownAfterJobFinishes"] is False and "ttlSecondsAfterFinished" not in spec
+        stages: dict[str, list[tuple[int, int]]] = {}
+        for rule in spec["deletionStrategy"]["deletionRules"]:
+            condition = dict(rule["condition"])
+            seconds = condition.pop("ttlSeconds")
+            (state,) = condition.values()
+            stages.setdefault(state, []).append((order.index(rule["policy"]), seconds))
+        assert set(stages) == {"SUCCEEDED", "FAILED", "Failed"}
+        assert all(stage == sorted(set(stage), key=lambda s: (s[1], s[0])) for stage in stages.values())
+        scaled = spec["rayClusterSpec"].get("enableInTreeAutoscaling", False)
+        assert scaled == (0 not in {policy for stage in stages.values() for policy, _ in stage})
+
+
+def test_the_autoscaler_may_do_its_work_and_pods_are_never_restarted() -> None:
+    folder = "overlays/autoscaling"
+    for spec in clusters(folder):
+        assert spec["enableInTreeAutoscaling"] and spec["autoscalerOptions"]["version"] == "v2"
+        assert spec["autoscalerOptions"]["securityContext"]["allowPrivilegeEscalation"] is False
+        for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
+            assert group["template"]["spec"]["restartPolicy"] == "Never"
+        assert all(g["minReplicas"] <= g["replicas"] < g["maxReplicas"] for g in spec["workerGroupSpecs"])
+    (role,) = [item for item in objects(folder, "Role") if item["metadata"]["name"] == "evoswarm-autoscaler"]
+    assert {(rule["resources"][0], *rule["verbs"]) for rule in role["rules"]} >= {("rayclusters", "get", "patch")}
+
+
+@every_folder
+def test_ray_pods_reach_each_other_and_dns_alone(folder: str) -> None:
+    (policy,) = [item for item in objects(folder, "NetworkPolicy") if item["metadata"]["name"] == "evoswarm-ray"]
+    spec = policy["spec"]
+    assert spec["podSelector"] == {"matchLabels": {"ray.io/is-ray-node": "yes"}}
+    assert sorted(spec["policyTypes"]) == ["Egress", "Ingress"]
+    peers, dns = spec["egress"]
+    assert peers == {"to": [{"podSelector": spec["podSelector"]}]}
+    assert {(port["protocol"], port["port"]) for port in dns["ports"]} == {("UDP", 53), ("TCP", 53)}
+    assert {port["port"] for rule in spec["ingress"] for port in rule.get("ports", [])} == {8265, 8080}
+
+
+def test_the_job_and_the_service_run_on_the_same_cluster() -> None:
+    for folder in ("base", "overlays/gpu", "overlays/autoscaling"):
+        job, service = clusters(folder)
+        assert service.pop("suspend") is True
+        assert job == service
+    assert clusters("overlays/service")[0]["suspend"] is False
