@@ -58,7 +58,9 @@ class Head:
     def actors(self) -> list[str]:
         """Names of the actors that are not dead; Ray's own supervisors of jobs left out."""
         found = self.get("/api/v0/actors?detail=1&limit=1000&timeout=20")["data"]["result"]["result"]
-        return [a["name"] or a["class_name"] for a in found if a["state"] != "DEAD" and a["class_name"] != "JobSupervisor"]
+        return [
+            a["name"] or a["class_name"] for a in found if a["state"] != "DEAD" and a["class_name"] != "JobSupervisor"
+        ]
 
     def status(self, job: str) -> str:
         """Ray's word for how a job is; cheaper to ask for than `evoswarm status`."""
@@ -102,6 +104,7 @@ def ray_head(*, cpus: int = 8) -> Iterator[Head]:
             "node-ip-address": "127.0.0.1",
             "dashboard-host": "127.0.0.1",
             "dashboard-port": dashboard,
+            "dashboard-agent-listen-port": free_port(),
             "metrics-export-port": metrics,
             "num-cpus": cpus,
             "object-store-memory": 200_000_000,

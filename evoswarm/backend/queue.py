@@ -34,6 +34,11 @@ class WorkQueue:
         self._current[worker] = job
         return job, self._left[job].popleft()
 
+    @property
+    def left(self) -> int:
+        """Slices that wait."""
+        return sum(map(len, self._left))
+
     def put_back(self, work: Work) -> None:
         """Work that was lost with its worker comes first again."""
         self._left[work[0]].appendleft(work[1])

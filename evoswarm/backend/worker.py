@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from evoswarm.config import RunConfig
@@ -49,6 +50,7 @@ class Worker:
             UserError: something that no other particle would do better.
         """
         done = Done([], 0.0, 0.0)
+        before = Counter(self._engine.tokens)
         groups = [pieces] if self.together > 1 else [[piece] for piece in pieces]
         for group in groups:
             try:
@@ -63,6 +65,7 @@ class Worker:
                         alone = self.work([piece])
                         done.results += alone.results
                         done.scoring, done.moving = done.scoring + alone.scoring, done.moving + alone.moving
+        done.tokens = self._engine.tokens - before
         return done
 
     def _add(self, done: Done, pieces: Sequence[Piece]) -> None:
@@ -126,11 +129,16 @@ class Piece:
 
 @dataclass
 class Done:
-    """What some pieces came to: for each its outcomes, in the order of the slice's indices, or what failed; seconds."""
+    """What some pieces came to: for each its outcomes, in the order of the slice's indices, or what failed; seconds.
+
+    For metrics alone: bytes of the weights that came for them, and tokens read and written.
+    """
 
     results: list[list[Outcome] | str]
     scoring: float
     moving: float
+    moved_bytes: int = 0
+    tokens: Counter[str] = field(default_factory=Counter)
 
 
 def describe(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from transformers import AutoConfig, GenerationConfig
 from evoswarm.config.run import VllmEngine as VllmConfig
 from evoswarm.engine.encode import Encoder, Ids
 from evoswarm.engine.load import end_tokens, first_line, load_tokenizer
-from evoswarm.engine.vllm_internals import EXTENSION, RANKS, check_version, set_environment
+from evoswarm.engine.vllm_internals import EXTENSION, RANKS, check_version, metrics_to_ray, on_ray, set_environment
 from evoswarm.errors import UserError
 from evoswarm.utility.types import Beginning, OptionScore, Prompt
 
@@ -43,7 +43,7 @@ class VllmEngine:
 
         self._adapter = dict(adapter) if adapter is not None else None
         tokenizer = load_tokenizer(model, trust_remote_code=config.trust_remote_code)
-        arguments = {"enable_prefix_caching": True, "seed": 0} | config.args
+        arguments = {"enable_prefix_caching": True, "seed": 0, "disable_log_stats": not on_ray()} | config.args
         self._beside = config.adapter_mode == "multi_lora"
         if self._beside:
             arguments |= self._slots(config.max_loras)
@@ -53,8 +53,10 @@ class VllmEngine:
             self._llm = LLM(worker_extension_cls=EXTENSION, **arguments)
         except (TypeError, ValueError, RuntimeError, OSError, AssertionError, NotImplementedError) as error:
             raise UserError(f"engine vllm: {model} cannot be served ({first_line(error)}); check engine.args") from None
+        metrics_to_ray(self._llm)
         longest = self._llm.llm_engine.model_config.max_model_len
         self._encoder = Encoder(tokenizer, ends=end_tokens(_generation_config(model), tokenizer), longest=longest)
+        self.tokens = self._encoder.tokens
         self._numbers: dict[Hashable, int | None] = {}
         self._last_number = 0
         self._of: Sequence[Hashable] | None = None

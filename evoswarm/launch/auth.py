@@ -22,5 +22,7 @@ def token_trouble(text: str) -> str:
 def silent_refusal() -> str:
     """Why a head that accepts connections lets nobody in: Ray's own error does not say."""
     if os.environ.get("RAY_AUTH_MODE", "token") != "token":
-        return f"lets nobody in; most likely it wants a token, and RAY_AUTH_MODE=disabled sends none; unset it and {HINT}"
+        return (
+            f"lets nobody in; most likely it wants a token, and RAY_AUTH_MODE=disabled sends none; unset it and {HINT}"
+        )
     return f"lets nobody in; most likely the token that was sent is not its own; {HINT}"

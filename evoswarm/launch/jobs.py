@@ -1,4 +1,4 @@
-"""Runs as jobs of a Ray cluster, through the address of its dashboard. Knows HTTP only: nothing here joins a cluster."""
+"""Runs as jobs of a Ray cluster, through its dashboard. Knows HTTP only: nothing here joins a cluster."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from evoswarm.launch.state import State, state_of_log
 
 STOP_SECONDS = 120
 """How long a run that was asked to stop may take before Ray kills it."""
+AGENT_SECONDS = 60
 CONFIG_FILE = "config.yaml"
 _STATES = {
     JobStatus.PENDING: "pending",
@@ -76,13 +77,25 @@ class Jobs:
         with tempfile.TemporaryDirectory() as folder, self._explained():
             (Path(folder) / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
             environment = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}
-            submitted: str = self._client.submit_job(
-                entrypoint=f"exec {shlex.quote(python)} -m evoswarm run {CONFIG_FILE} --resume {resume}",
+            entrypoint = f"exec {shlex.quote(python)} -m evoswarm run {CONFIG_FILE} --resume {resume}"
+            submitted = self._submit(
+                entrypoint=entrypoint,
                 submission_id=name,
                 runtime_env={"working_dir": folder, "env_vars": environment},
                 metadata={"evoswarm": config.name, "run_dir": str(config.run_dir)},
             )
         return submitted
+
+    def _submit(self, **request: Any) -> str:
+        """A head that has just started takes a while to have an agent for jobs."""
+        deadline = time.monotonic() + AGENT_SECONDS
+        while True:
+            try:
+                return str(self._client.submit_job(**request))
+            except RuntimeError as error:
+                if "No available agent" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
 
     def state(self, job: str) -> State:
         """How far a job's run is."""
@@ -160,7 +173,9 @@ class Jobs:
             found = self._client._do_request("GET", "/api/version").json().get("ray_version", "unknown")
         if found == ray.__version__:
             return []
-        return [f"the head at {self.address} has Ray {found}, this machine {ray.__version__}; the job runs with {found}"]
+        return [
+            f"the head at {self.address} has Ray {found}, this machine {ray.__version__}; the job runs with {found}"
+        ]
 
     @contextlib.contextmanager
     def _explained(self, job: str | None = None) -> Iterator[None]:

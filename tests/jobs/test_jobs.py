@@ -103,7 +103,9 @@ def test_what_travels_is_the_config_alone(head: Head, tmp_path: Path) -> None:
     assert set(details["runtime_env"]) == {"working_dir", "env_vars"}
     package = details["runtime_env"]["working_dir"].removeprefix("gcs://")
     assert ended(head, job) == "finished"
-    folders = list(head.folder.glob(f"session_latest/runtime_resources/working_dir_files/{package.removesuffix('.zip')}"))
+    folders = list(
+        head.folder.glob(f"session_latest/runtime_resources/working_dir_files/{package.removesuffix('.zip')}")
+    )
     assert [path.name for folder in folders for path in folder.iterdir()] == ["config.yaml"]
     everywhere = [json.dumps(details), head.evoswarm("logs", job).stdout]
     everywhere += [path.read_text(errors="replace") for path in config.run_dir.rglob("*") if path.is_file()]

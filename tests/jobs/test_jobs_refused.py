@@ -50,7 +50,11 @@ def test_a_wrong_address_is_one_line(head: Head, config: Path) -> None:
 TOKENS = {
     "wrong": ({"RAY_AUTH_TOKEN": "wrong" * 8}, "does not accept the token that was sent", "not its own"),
     "off": ({"RAY_AUTH_MODE": "disabled"}, "wants a token, and none was sent", "RAY_AUTH_MODE=disabled sends none"),
-    "no file": ({"RAY_AUTH_TOKEN_PATH": "/no/token"}, "the file /no/token (RAY_AUTH_TOKEN_PATH) is missing", "/no/token"),
+    "no file": (
+        {"RAY_AUTH_TOKEN_PATH": "/no/token"},
+        "the file /no/token (RAY_AUTH_TOKEN_PATH) is missing",
+        "/no/token",
+    ),
     "missing": ({"RAY_AUTH_TOKEN_PATH": "", "HOME": "/no/home"}, "none was sent", "none was sent"),
 }
 
@@ -90,8 +94,11 @@ print(before.decode())
             line = refused(head.evoswarm(*run))
         finally:
             # Whoever joins checks the version: only the head's own dashboard may put it back.
-            edit_raw = edit.replace("ray.init(", "import ray._private.utils as u; import ray._private.worker as w; "
-                                    "w.check_version_info = lambda *a, **k: None; u.check_version_info = w.check_version_info; ray.init(")
+            edit_raw = edit.replace(
+                "ray.init(",
+                "import ray._private.utils as u; import ray._private.worker as w; "
+                "w.check_version_info = lambda *a, **k: None; u.check_version_info = w.check_version_info; ray.init(",
+            )
             command = [sys.executable, "-c", edit_raw, head.address, put_back]
             done = subprocess.run(command, capture_output=True, text=True, env=head.environment, timeout=60)
             assert done.returncode == 0, done.stderr

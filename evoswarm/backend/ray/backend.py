@@ -12,7 +12,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayError, RayTaskError
 
-from evoswarm.backend.base import Assembly, Evaluation, Job, Seconds, failed
+from evoswarm.backend.base import Assembly, Evaluation, Job, Seconds, Traffic, failed
 from evoswarm.backend.queue import Work, WorkQueue
 from evoswarm.backend.ray.particle import Particle
 from evoswarm.backend.ray.placement import Placement, place
@@ -45,7 +45,7 @@ class RayBackend:
             UserError: the cluster does not get the resources within `wait_seconds`, or an actor cannot start.
         """
         assert isinstance(config.backend, RayConfig)
-        self.seconds = Seconds()
+        self.seconds, self.traffic = Seconds(), Traffic()
         self._utility, self._batch_size = utility, config.engine.batch_size
         self._retries, self._stop = config.backend.max_retries, stop
         self.together = config.engine.together
@@ -148,6 +148,7 @@ class _Round:
             while load[number] < PER_SCORER and (work := self._take(number)):
                 self._pending[self._send(number, work)] = (number, work)
                 load[number] += 1
+        self._backend.traffic.queued = self._queue.left
 
     def _take(self, number: int) -> list[Work]:
         """As many pieces as an engine answers at once."""
@@ -190,6 +191,8 @@ class _Round:
             return
         self._backend.seconds.scoring += done.scoring
         self._backend.seconds.moving += done.moving
+        self._backend.traffic.moved_bytes += done.moved_bytes
+        self._backend.traffic.tokens += done.tokens
         for (index, piece), result in zip(work, done.results, strict=True):
             assembly = self._open.get(index)
             if assembly is None:
