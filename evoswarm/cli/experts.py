@@ -68,7 +68,7 @@ def _show(kind: str, facts: list[dict[str, Any]], cosine: Any) -> None:
 def evaluate(
     config: ConfigFile,
     adapter: Annotated[Path | None, typer.Option(help="An expert folder (adapter or checkpoint).")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="A recipe.json over the config's pool.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="A recipe.json (or its URL) over the config's pool.")] = None,
     base: Annotated[bool, typer.Option("--base", help="The base model alone.")] = False,
     split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
     set_: Overrides = None,
@@ -84,7 +84,8 @@ def evaluate(
         raise UserError("give exactly one of --adapter FOLDER, --recipe FILE or --base")
     checked = load_config(config, overrides=set_ or ())
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for the result alone; users' functions print
-        evaluation = measure(checked, adapter=adapter, recipe=recipe, split="test" if split == "test" else "validation")
+        file = None if recipe is None else _recipe(recipe)
+        evaluation = measure(checked, adapter=adapter, recipe=file, split="test" if split == "test" else "validation")
     if evaluation.error:
         raise UserError(f"the evaluation failed: {evaluation.error}")
     what = str(adapter or recipe or checked.model)
@@ -93,6 +94,15 @@ def evaluate(
             {"what": what, "split": split, "utility": evaluation.utility, "examples": len(evaluation.scores)}
         )
     print(f"{what}: {split} utility {evaluation.utility:.4f} on {len(evaluation.scores)} examples")
+
+
+def _recipe(place: str) -> Path:
+    """The file; of a recipe at a URL with the run directory that it is in, where saved vectors lie."""
+    from evoswarm.config.place import is_url
+    from evoswarm.storage.cache import local_copy
+
+    folder, _, name = place.rpartition("/")
+    return local_copy(folder) / name if is_url(place) else Path(place)
 
 
 def register(app: typer.Typer) -> None:

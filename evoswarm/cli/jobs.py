@@ -14,6 +14,7 @@ import typer
 from evoswarm.cli.progress import print_json, print_warning
 from evoswarm.cli.run import ConfigFile, Json, Overrides, Resume, ResumeOption
 from evoswarm.config import RunConfig, load_config
+from evoswarm.config.place import is_url
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import UserError
 
@@ -51,8 +52,8 @@ def submit(
     commands |= {"logs": f"evoswarm logs {where} --follow"}
     dashboard = f"{jobs.address}/#/jobs/{job}"
     if json_:
-        return print_json({"job": job, "dashboard": dashboard, "run_dir": str(checked.run_dir), **commands})
-    print(f"submitted {job}\ndashboard {dashboard}\nrun directory {checked.run_dir}")
+        return print_json({"job": job, "dashboard": dashboard, "run_dir": checked.run_place, **commands})
+    print(f"submitted {job}\ndashboard {dashboard}\nrun directory {checked.run_place}")
     for command in commands.values():
         print(f"  {command}")
 
@@ -62,7 +63,7 @@ def _check_here(config: RunConfig) -> list[str]:
     from evoswarm.loop.inputs import read_inputs
 
     experts = config.pool.experts if isinstance(config.pool.experts, list) else [config.pool.experts]
-    missing = [str(path) for path in (*experts, config.root) if not Path(path).exists()]
+    missing = [str(path) for path in (*experts, config.root) if isinstance(path, Path) and not path.exists()]
     if missing:
         return [f"{missing[0]} is not on this machine; data and pool are checked on the cluster"]
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for the result alone; users' functions print
@@ -70,7 +71,7 @@ def _check_here(config: RunConfig) -> list[str]:
 
 
 def status(
-    run: Annotated[str, typer.Argument(help="Id of a job, or a run directory.", show_default=False)],
+    run: Annotated[str, typer.Argument(help="Id of a job, or a run directory or its URL.", show_default=False)],
     address: Address = None,
     ca_file: CaFile = None,
     json_: Json = False,
@@ -78,8 +79,8 @@ def status(
     """Show how far a run is: generation, best, examples per second, time left."""
     from evoswarm.launch.state import state_of_directory
 
-    if address is None and Path(run).is_dir():
-        state, said = state_of_directory(Path(run)), ""
+    if address is None and (is_url(run) or Path(run).is_dir()):
+        state, said = state_of_directory(run), ""
     else:
         jobs = _jobs(address, ca_file)
         state = jobs.state(run)

@@ -55,7 +55,7 @@ class Jobs:
         if ca_file is not None and not ca_file.is_file():
             raise UserError(f"--ca-file {ca_file}: no such file; give the certificate of the cluster's authority (PEM)")
         logging.getLogger("ray").setLevel(logging.ERROR)  # what goes wrong is said below, in one line
-        with self._explained():
+        with self._explained(), _no_address_but_ours():
             self._client = JobSubmissionClient(self.address, verify=str(ca_file) if ca_file else True)
         self.warnings = self._other_version()
 
@@ -82,7 +82,7 @@ class Jobs:
                 entrypoint=entrypoint,
                 submission_id=name,
                 runtime_env={"working_dir": folder, "env_vars": environment},
-                metadata={"evoswarm": config.name, "run_dir": str(config.run_dir)},
+                metadata={"evoswarm": config.name, "run_dir": config.run_place},
             )
         return submitted
 
@@ -198,6 +198,17 @@ class Jobs:
             if "404" in text:
                 raise UserError(f"{where} does not answer as Ray does ({text}); check --address") from None
             raise UserError(f"{where} refused: {text}") from None
+
+
+@contextlib.contextmanager
+def _no_address_but_ours() -> Iterator[None]:
+    """Ray prefers the address in the environment to the one that it is given."""
+    names = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(before)
 
 
 def _dashboard(address: str | None) -> str:

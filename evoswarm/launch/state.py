@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
+from evoswarm.config.place import is_url
 from evoswarm.loop.directory import RunDirectory, read_lines
 from evoswarm.loop.history import run_config
+from evoswarm.storage.cache import local_copy
+from evoswarm.storage.lease import is_held
 
 RECENT = 5
 """Generations whose pace tells the time that is left."""
@@ -50,16 +52,17 @@ class State:
         return text + rate + (left if self.state == "running" else "")
 
 
-def state_of_directory(run_dir: Path) -> State:
-    """What a run directory says.
+def state_of_directory(place: str) -> State:
+    """What a run directory, or the URL of one, says.
 
     Raises:
         UserError: no run is there.
     """
-    directory = RunDirectory(run_dir)
-    config = run_config(run_dir)
+    directory = RunDirectory(local_copy(place))
+    config = run_config(directory.path)
     lines = read_lines(directory.generations)
-    state = "finished" if directory.finished else "running" if directory.held else "stopped"
+    held = is_held(place) if is_url(place) else directory.held
+    state = "finished" if directory.finished else "running" if held else "stopped"
     last = config.search.max_generations
     if not lines:
         return State(state, generations=last)

@@ -154,7 +154,7 @@ def _summary(
         "stop_rule": {"max_generations": config.search.max_generations, "patience": config.search.patience},
         "versions": versions(),
         "warnings": inputs.warnings,
-        "run_dir": str(directory.path),
+        "run_dir": config.run_place,
     }
 
 

@@ -1,4 +1,4 @@
-"""A proxy in front of a dashboard: speaks TLS, or changes what passes."""
+"""A proxy in front of a server: speaks TLS, changes what passes, or lets nothing through for a while."""
 
 from __future__ import annotations
 
@@ -39,13 +39,20 @@ def make_certificate(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def proxy(target: int, *, certificate: Path | None = None, change: tuple[bytes, bytes] = (b"", b"")) -> Iterator[int]:
+def proxy(
+    target: int,
+    *,
+    certificate: Path | None = None,
+    change: tuple[bytes, bytes] = (b"", b""),
+    closed: threading.Event | None = None,
+) -> Iterator[int]:
     """The port of a proxy to `target` on loopback.
 
     Args:
         target: port.
         certificate: speak TLS with this certificate and key.
         change: bytes of answers to replace by others of the same length.
+        closed: while it is set, every connection is cut.
     """
     context = None
     if certificate is not None:
@@ -55,7 +62,7 @@ def proxy(target: int, *, certificate: Path | None = None, change: tuple[bytes, 
 
         def pump(source: socket.socket, sink: socket.socket, back: bool) -> None:
             with contextlib.suppress(OSError, ValueError):
-                while data := source.recv(65536):
+                while (data := source.recv(65536)) and not (closed and closed.is_set()):
                     sink.sendall(data.replace(*change) if back and change[0] else data)
             with contextlib.suppress(OSError):
                 sink.shutdown(socket.SHUT_RDWR)
@@ -69,6 +76,9 @@ def proxy(target: int, *, certificate: Path | None = None, change: tuple[bytes, 
                     continue
                 except OSError:
                     return
+                if closed and closed.is_set():
+                    client.close()
+                    continue
                 upstream = socket.create_connection(("127.0.0.1", target))
                 for arguments in ((client, upstream, False), (upstream, client, True)):
                     threading.Thread(target=pump, args=arguments, daemon=True).start()
