@@ -72,32 +72,13 @@ class Mirror:
             UserError: it was gone for too long, or another run has taken the URL.
             Stopped: asked to stop while waiting.
         """
-        began, pause, said = time.monotonic(), FIRST_PAUSE, False
-        while True:
-            try:
-                self._push()
-            except StorageError as error:
-                if time.monotonic() - began >= self._patience:
-                    raise StorageError(
-                        f"{error}; tried for {self._patience:g} s. Everything is kept in {self._folder}: put storage "
-                        f"right, then go on with `evoswarm resume {self._remote.url}` on this machine"
-                    ) from None
-                if not said:
-                    self._message(f"{error}; the run pauses and tries again for up to {self._patience:g} s")
-                said = True
-            else:
-                if said:
-                    self._message(f"{self._remote.url}: storage answers again")
-                return
-            self._wait(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
-
-    def _wait(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            if self._stop():
-                raise Stopped
-            time.sleep(min(left, 0.2))
+        try:
+            patiently(self._push, patience=self._patience, message=self._message, stop=self._stop)
+        except StorageError as error:
+            raise StorageError(
+                f"{error}; tried for {self._patience:g} s. Everything is kept in {self._folder}: put storage right, "
+                f"then go on with `evoswarm resume {self._remote.url}` on this machine"
+            ) from None
 
     def _fetch(self) -> None:
         """Make the folder what the URL holds, unless it holds more of the same run."""
@@ -142,12 +123,61 @@ class Mirror:
         return [str(path) for path in paths if path.name not in _OWN and not any(p[0] == "." for p in path.parts)]
 
 
-def publish(folder: Path, run_dir: Path, url: str) -> None:
+def patiently(
+    action: Callable[[], None],
+    *,
+    patience: float,
+    message: Callable[[str], None] = lambda text: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Do something with storage, and do it again with longer and longer pauses where storage is gone.
+
+    Args:
+        action: may be done any number of times.
+        patience: seconds after which the last error stands.
+        message: takes lines for the user.
+        stop: asked while waiting whether to stop.
+
+    Raises:
+        StorageError: it was gone for too long.
+        Stopped: asked to stop while waiting.
+    """
+    began, pause, said = time.monotonic(), FIRST_PAUSE, False
+    while True:
+        try:
+            action()
+        except StorageError as error:
+            if time.monotonic() - began >= patience:
+                raise
+            if not said:
+                message(f"{error}; the run pauses and tries again for up to {patience:g} s")
+            said = True
+        else:
+            if said:
+                message("storage answers again")
+            return
+        _wait(pause, stop)
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def publish(folder: Path, run_dir: Path, url: str, *, patience: float = 0) -> None:
     """Hand over a file or folder of a run that another node than the coordinator's has written."""
-    remote = Remote(url)
-    for path in sorted(folder.rglob("*")) if folder.is_dir() else [folder]:
-        if path.is_file():
-            remote.put(path, str(path.relative_to(run_dir)))
+
+    def put() -> None:
+        remote = Remote(url)
+        for path in sorted(folder.rglob("*")) if folder.is_dir() else [folder]:
+            if path.is_file():
+                remote.put(path, str(path.relative_to(run_dir)))
+
+    patiently(put, patience=patience)
+
+
+def _wait(seconds: float, stop: Callable[[], bool]) -> None:
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        if stop():
+            raise Stopped
+        time.sleep(min(left, 0.2))
 
 
 def _order(name: str) -> tuple[int, str]:

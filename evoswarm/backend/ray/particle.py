@@ -59,20 +59,25 @@ class Particle:
 
     def _fetch(self, row: Row) -> None:
         """Saved vectors of a run at a URL may have been written on another node."""
-        if self._config.run_url is None:
+        url, paths = self._config.run_url, {v.path for v, _ in row.terms if isinstance(v, SavedVector)} - self._fetched
+        if url is None or not paths:
             return
+        from evoswarm.storage.mirror import patiently
         from evoswarm.storage.remote import Remote
 
-        for vector, _ in row.terms:
-            if isinstance(vector, SavedVector) and vector.path not in self._fetched:
-                Remote(self._config.run_url).get(vector.path, self._config.run_dir / vector.path)
-                self._fetched.add(vector.path)
+        def get() -> None:
+            for path in sorted(paths):
+                Remote(url).get(path, self._config.run_dir / path)
+
+        patiently(get, patience=self._config.storage_seconds)
+        self._fetched |= paths
 
     def _publish(self, written: Path) -> None:
-        if self._config.run_url is not None:
+        config = self._config
+        if config.run_url is not None:
             from evoswarm.storage.mirror import publish
 
-            publish(written, self._config.run_dir, self._config.run_url)
+            publish(written, config.run_dir, config.run_url, patience=config.storage_seconds)
 
     def ready(self) -> bool:
         """Answers once the actor is up."""
