@@ -51,7 +51,7 @@ def resume(
     from evoswarm.loop.history import run_config
     from evoswarm.storage.cache import local_copy
 
-    config = run_config(local_copy(run_dir), overrides=set_ or ())
+    config = run_config(local_copy(run_dir, light=True), overrides=set_ or ())
     finish(evolve(_named(config, run_dir), resume="must", quiet=json_), json_=json_)
 
 

@@ -58,7 +58,7 @@ def state_of_directory(place: str) -> State:
     Raises:
         UserError: no run is there.
     """
-    directory = RunDirectory(local_copy(place))
+    directory = RunDirectory(local_copy(place, light=True))
     config = run_config(directory.path)
     lines = read_lines(directory.generations)
     held = is_held(place) if is_url(place) else directory.held

@@ -41,7 +41,7 @@ def write_report_at(place: str) -> str:
     """`write_report` of a run directory or of the URL of one; where the page is."""
     if not is_url(place):
         return str(write_report(Path(place)))
-    folder = local_copy(place)
+    folder = local_copy(place, light=True)
     page = write_report(folder)
     for written in (page, folder / RunDirectory(folder).plots.name):
         publish(written, folder, place.rstrip("/"))

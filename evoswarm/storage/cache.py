@@ -49,8 +49,13 @@ def children(url: str) -> list[str]:
     return sorted(name for name in names if not name.startswith("."))
 
 
-def local_copy(place: str | Path) -> Path:
-    """A folder to read what a path or URL holds: the path itself, or a copy that is brought up to date."""
+def local_copy(place: str | Path, *, light: bool = False) -> Path:
+    """A folder to read what a path or URL holds: the path itself, or a copy that is brought up to date.
+
+    Args:
+        place: path or URL of a run directory.
+        light: without the weights of `best/` and `basis/`.
+    """
     if not is_url(str(place)):
         return Path(place)
     remote = Remote(str(place))
@@ -61,12 +66,18 @@ def local_copy(place: str | Path) -> Path:
         before = _read_stamps(folder)
         for old in set(before) - set(now):
             (folder / old).unlink(missing_ok=True)
-        for file, stamp in now.items():
+        wanted = {file: stamp for file, stamp in now.items() if not (light and _is_weights(file))}
+        for file, stamp in wanted.items():
             if before.get(file) != stamp or not (folder / file).exists():
                 remote.get(file, folder / file)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / STAMPS).write_text(json.dumps(now))
+        kept = {file: stamp for file, stamp in now.items() if file in wanted or before.get(file) == stamp}
+        (folder / STAMPS).write_text(json.dumps(kept))
     return folder
+
+
+def _is_weights(name: str) -> bool:
+    return name.startswith(("best/", "basis/")) and name.endswith(".safetensors")
 
 
 def _read_stamps(folder: Path) -> dict[str, Stamp]:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 from echo import echo_config, make_expert, result_bytes
 from proxy import proxy
@@ -146,7 +147,7 @@ def test_a_killed_run_is_taken_over_at_once_on_its_own_machine(
     (tmp_path / "remote.yaml").write_text(dump_config(config))
     command = [sys.executable, "-m", "evoswarm", "run", str(tmp_path / "remote.yaml")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    remote, deadline = Remote(str(config.run_url)), time.monotonic() + 120
+    remote, deadline = Remote(str(config.run_url)), time.monotonic() + 240
     while "checkpoints/gen_0001.safetensors" not in remote.stamps():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
@@ -332,8 +333,34 @@ def test_commands_that_read_a_run_take_its_url(
     command("export", url, "-o", str(tmp_path / "exported"))
     best = at_home["best/adapter_model.safetensors"]
     assert all((tmp_path / name / "adapter_model.safetensors").read_bytes() == best for name in ("made", "exported"))
+    by_url = command("evaluate", str(tmp_path / "remote.yaml"), "--adapter", f"{url}/best", "--json")
     evaluated = command("evaluate", str(tmp_path / "remote.yaml"), "--recipe", f"{url}/recipe.json", "--json")
-    assert json.loads(evaluated)["utility"] > 0
+    assert json.loads(evaluated)["utility"] == json.loads(by_url)["utility"] > 0
+    upload(tmp_path / "experts", f"{bucket}/pool")
+    assert len(json.loads(command("inspect", f"{bucket}/pool", "--json"))["experts"]) == 6
+
+
+def test_on_ray_a_killed_coordinator_goes_on_with_its_url(
+    tmp_path: Path, bucket: str, at_home: dict[str, bytes]
+) -> None:
+    config = config_of(tmp_path, bucket, "engine.delay=0.2", "backend={type: ray, scorers: 2}")
+    (tmp_path / "remote.yaml").write_text(dump_config(config))
+    command = [sys.executable, "-m", "evoswarm", "run", str(tmp_path / "remote.yaml"), "--json"]
+    environment = os.environ | {"RAY_ADDRESS": "local"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    remote, deadline = Remote(str(config.run_url)), time.monotonic() + 240
+    while "checkpoints/gen_0001.safetensors" not in remote.stamps():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    family = psutil.Process(process.pid).children(recursive=True)
+    (coordinator,) = [p for p in family if (p.cmdline() or [""])[0].startswith("ray::Coordinator")]
+    coordinator.kill()
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    assert json.loads(out)["run_dir"] == config.run_url
+    assert bytes_at(config) == at_home
+    assert "report.html" in remote.stamps() and lease.Lease.name not in remote.stamps()
 
 
 def test_a_place_of_another_kind_works_too(tmp_path: Path, at_home: dict[str, bytes]) -> None:
