@@ -54,7 +54,8 @@ class Jobs:
         self.address = _dashboard(address)
         if ca_file is not None and not ca_file.is_file():
             raise UserError(f"--ca-file {ca_file}: no such file; give the certificate of the cluster's authority (PEM)")
-        logging.getLogger("ray").setLevel(logging.ERROR)  # what goes wrong is said below, in one line
+        for name in ("ray", "ray.dashboard.modules.dashboard_sdk"):
+            logging.getLogger(name).setLevel(logging.ERROR)  # what goes wrong is said below, in one line
         with self._explained(), _no_address_but_ours():
             self._client = JobSubmissionClient(self.address, verify=str(ca_file) if ca_file else True)
         self.warnings = self._other_version()
