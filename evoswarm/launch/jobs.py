@@ -186,10 +186,10 @@ class Jobs:
             yield
         except AuthenticationError as error:
             raise UserError(f"{where} {token_trouble(str(error))}") from None
-        except requests.exceptions.SSLError:
-            hint = "give its authority's certificate with --ca-file"
-            raise UserError(f"{where}: its certificate is not trusted; {hint}") from None
         except (requests.exceptions.RequestException, ConnectionError, OSError, ValueError) as error:
+            if "CERTIFICATE_VERIFY_FAILED" in _reason(error):
+                hint = "give its authority's certificate with --ca-file"
+                raise UserError(f"{where}: its certificate is not trusted; {hint}") from None
             hint = "check --address: the dashboard's, as `ray start` prints it, for example http://HEAD:8265"
             raise UserError(f"{where} does not answer as Ray does ({_reason(error)}); {hint}") from None
         except RuntimeError as error:
