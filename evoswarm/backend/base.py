@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,6 +78,15 @@ class Seconds:
 
     scoring: float = 0.0
     moving: float = 0.0
+
+
+@dataclass
+class Traffic:
+    """What went through a backend so far, and waits in it now; for metrics alone."""
+
+    moved_bytes: int = 0
+    tokens: Counter[str] = field(default_factory=Counter)
+    queued: int = 0
 
 
 More = Callable[[Evaluation], Sequence[Job]]

@@ -74,6 +74,11 @@ class Round:
         """Whether every job has its evaluation."""
         return not self._open
 
+    @property
+    def left(self) -> int:
+        """Slices that nobody has."""
+        return self._queue.left
+
     def is_open(self, job: int) -> bool:
         """Whether a job still waits for something."""
         return job in self._open

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
@@ -38,7 +39,7 @@ class Worker:
         self._adapter = pool.experts[0].config if pool.kind == "adapter" else None
         self._zeros = {n: np.zeros(spec.shape, np.float32) for n, spec in pool.experts[0].specs.items()}
         self._cut: dict[Split, Slices] = {}
-        self._engine: Engine | None = None
+        self._started: Engine | None = None
         self.notice: str | None = None
         self.start()
 
@@ -48,19 +49,24 @@ class Worker:
         Raises:
             UserError: it cannot be started.
         """
-        if self._engine is not None:
+        if self._started is not None:
             with contextlib.suppress(Exception):  # it is dead; whatever it says, its memory is wanted back
-                self._engine.close()
-            self._engine = None
+                self._started.close()
+            self._started = None
         try:
-            self._engine = self._open()
+            self._started = self._open()
         except NotBeside as problem:
             self.notice = f"{problem}: particles are merged into the base instead (engine.adapter_mode: merged)"
             merged = self._config.engine.model_copy(update={"adapter_mode": "merged"})
             self._config = self._config.model_copy(update={"engine": merged})
-            self._engine, self.together = self._open(), 1
+            self._started, self.together = self._open(), 1
         self._verify = self._engine.exact if self._config.engine.verify is None else self._config.engine.verify
         self._installed: set[Hashable] = set()
+
+    @property
+    def _engine(self) -> Engine:
+        assert self._started is not None
+        return self._started
 
     def _open(self) -> Engine:
         engine = make_engine(self._config.engine, model=self._config.model, adapter=self._adapter)
@@ -74,8 +80,7 @@ class Worker:
 
     def rest(self) -> None:
         """See `Engine.rest`."""
-        if self._engine is not None:
-            self._engine.rest()
+        self._engine.rest()
 
     def slices(self, split: Split) -> Slices:
         """The slices of a split; cut when first asked for, because the test split is not touched before the end."""
@@ -92,6 +97,7 @@ class Worker:
             EngineDied: `start` it again.
         """
         done = Done([], 0.0, 0.0)
+        before = Counter(self._engine.tokens)
         groups = [pieces] if self.together > 1 else [[piece] for piece in pieces]
         for group in groups:
             try:
@@ -111,6 +117,7 @@ class Worker:
                         alone = self.work([piece])
                         done.results += alone.results
                         done.scoring, done.moving = done.scoring + alone.scoring, done.moving + alone.moving
+        done.tokens = self._engine.tokens - before
         return done
 
     def _add(self, done: Done, pieces: Sequence[Piece]) -> None:
@@ -127,7 +134,6 @@ class Worker:
 
         verify = self._verify and not pieces[0].texts
         of = [piece.key for piece, _ in places] if self.together > 1 else None
-        assert self._engine is not None
         replies = answer(self._engine, requests, of=of, ruled_out=ruled_out if verify else None)
         outcomes = [
             _WRONG if isinstance(reply, Beginning) else self.utility.outcome(piece.split, index, reply)
@@ -145,7 +151,6 @@ class Worker:
         if particles.keys() <= self._installed:
             return
         self._installed = set()
-        assert self._engine is not None
         if self.together > 1:
             cast(Together, self._engine).install_all(particles)
         else:
@@ -176,11 +181,16 @@ class Piece:
 
 @dataclass
 class Done:
-    """What some pieces came to: for each its outcomes, in the order of the slice's indices, or what failed; seconds."""
+    """What some pieces came to: for each its outcomes, in the order of the slice's indices, or what failed; seconds.
+
+    For metrics alone: bytes of the weights that came for them, and tokens read and written.
+    """
 
     results: list[list[Outcome] | str]
     scoring: float
     moving: float
+    moved_bytes: int = 0
+    tokens: Counter[str] = field(default_factory=Counter)
 
 
 def describe(error: BaseException) -> str:

@@ -15,16 +15,18 @@ from evoswarm.errors import UserError
 
 
 def inspect(
-    pool: Annotated[Path, typer.Argument(help="Folder of expert folders.", show_default=False)],
+    pool: Annotated[str, typer.Argument(help="Folder of expert folders, or its URL.", show_default=False)],
     model: Annotated[str, typer.Option(help="Base model folder, to check that the experts fit it.")] = "",
     json_: Json = False,
 ) -> None:
     """Show the experts of a pool: sizes, settings, whether they fit each other, pairwise cosine."""
+    from evoswarm.config.place import check_url, is_url
     from evoswarm.config.run import Pool
     from evoswarm.weights.pool import open_pool
     from evoswarm.weights.similarity import cosines
 
-    opened = open_pool(Pool(experts=pool.resolve()), model=model or str(pool / "none"))
+    place = check_url(pool) if is_url(pool) else Path(pool).resolve()
+    opened = open_pool(Pool(experts=place), model=model or f"{place}/none")
     facts = [
         {
             "name": expert.name,
@@ -67,8 +69,8 @@ def _show(kind: str, facts: list[dict[str, Any]], cosine: Any) -> None:
 
 def evaluate(
     config: ConfigFile,
-    adapter: Annotated[Path | None, typer.Option(help="An expert folder (adapter or checkpoint).")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="A recipe.json over the config's pool.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="An expert folder (adapter or checkpoint), or its URL.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="A recipe.json (or its URL) over the config's pool.")] = None,
     base: Annotated[bool, typer.Option("--base", help="The base model alone.")] = False,
     split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
     set_: Overrides = None,
@@ -84,7 +86,9 @@ def evaluate(
         raise UserError("give exactly one of --adapter FOLDER, --recipe FILE or --base")
     checked = load_config(config, overrides=set_ or ())
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for the result alone; users' functions print
-        evaluation = measure(checked, adapter=adapter, recipe=recipe, split="test" if split == "test" else "validation")
+        expert = None if adapter is None else _expert(adapter)
+        file = None if recipe is None else _recipe(recipe)
+        evaluation = measure(checked, adapter=expert, recipe=file, split="test" if split == "test" else "validation")
     if evaluation.error:
         raise UserError(f"the evaluation failed: {evaluation.error}")
     what = str(adapter or recipe or checked.model)
@@ -93,6 +97,22 @@ def evaluate(
             {"what": what, "split": split, "utility": evaluation.utility, "examples": len(evaluation.scores)}
         )
     print(f"{what}: {split} utility {evaluation.utility:.4f} on {len(evaluation.scores)} examples")
+
+
+def _expert(place: str) -> Path:
+    from evoswarm.config.place import is_url
+    from evoswarm.storage.cache import cached_folder
+
+    return cached_folder(place) if is_url(place) else Path(place)
+
+
+def _recipe(place: str) -> Path:
+    """The file; of a recipe at a URL with the run directory that it is in, where saved vectors lie."""
+    from evoswarm.config.place import is_url
+    from evoswarm.storage.cache import local_copy
+
+    folder, _, name = place.rpartition("/")
+    return local_copy(folder) / name if is_url(place) else Path(place)
 
 
 def register(app: typer.Typer) -> None:

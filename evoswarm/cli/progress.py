@@ -20,7 +20,10 @@ console = Console(stderr=True, highlight=False)
 
 
 class Reporter:
-    """Shows a run's events. A context: inside it Ctrl-C asks the run to stop; a second Ctrl-C ends it at once."""
+    """Shows a run's events. A context: inside it Ctrl-C asks the run to stop; a second Ctrl-C ends it at once.
+
+    SIGTERM, which is how Ray and Kubernetes stop a job, is the same.
+    """
 
     def __init__(self, config: RunConfig, *, quiet: bool = False) -> None:
         """
@@ -50,13 +53,14 @@ class Reporter:
         return Hooks(notify=self._notify, stop=lambda: self._stopping)
 
     def __enter__(self) -> Reporter:
-        self._before = signal.signal(signal.SIGINT, self._interrupt)
+        self._before = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         if self._bar:
             self._bar.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
         if self._bar:
             self._bar.stop()
 
@@ -92,6 +96,7 @@ class Reporter:
             console.print(f"generation {event['generation']:>3}/{total}  {line}", soft_wrap=True)
 
     def _line(self, event: Event) -> str:
+        """Read again by `launch.state`."""
         rate = event["examples"] / max(event["seconds"]["total"], 1e-9)
         median = "-" if event["median"] is None else f"{event['median']:.4f}"
         text = f"best {event['best']:.4f}  median {median}  {rate:,.0f} examples/s"

@@ -11,23 +11,24 @@ import typer
 
 from evoswarm.errors import UserError
 
-RunDir = Annotated[Path, typer.Argument(help="Run directory.", show_default=False)]
+RunDir = Annotated[str, typer.Argument(help="Run directory, or its URL.", show_default=False)]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)]
 
 
 def report(run_dir: RunDir) -> None:
     """Write report.html and the plots of a run, finished or not."""
-    from evoswarm.report import write_report
+    from evoswarm.report import write_report_at
 
-    print(write_report(run_dir))
+    print(write_report_at(run_dir))
 
 
 def export(run_dir: RunDir, output: Output) -> None:
     """Copy the best expert with its recipe and model card to a folder of its own."""
     from evoswarm.loop.directory import RunDirectory
     from evoswarm.loop.history import require_free
+    from evoswarm.storage.cache import local_copy
 
-    directory = RunDirectory(run_dir)
+    directory = RunDirectory(local_copy(run_dir))
     if not directory.finished:
         raise UserError(f"{run_dir}: holds no finished run; resume it, or use `evoswarm materialize` on a generation")
     require_free(output)
@@ -47,9 +48,11 @@ def materialize(
 ) -> None:
     """Write the weights of any particle of any generation of any run."""
     from evoswarm.loop.history import position, save_position
+    from evoswarm.storage.cache import local_copy
 
-    row = position(run_dir, generation=generation, particle=particle)
-    save_position(run_dir, row, output)
+    folder = local_copy(run_dir)
+    row = position(folder, generation=generation, particle=particle)
+    save_position(folder, row, output)
     print(json.dumps(row.experts))
 
 

@@ -16,6 +16,7 @@ import typer
 from evoswarm.cli.progress import Reporter, print_json, print_warning
 from evoswarm.config import RunConfig, load_config
 from evoswarm.config.load import parse_config
+from evoswarm.config.place import is_url
 from evoswarm.errors import Stopped, UserError
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file that describes the run.", show_default=False)]
@@ -43,19 +44,24 @@ def run(config: ConfigFile, set_: Overrides = None, resume: ResumeOption = Resum
 
 
 def resume(
-    run_dir: Annotated[Path, typer.Argument(help="Run directory.", show_default=False)],
+    run_dir: Annotated[str, typer.Argument(help="Run directory, or its URL.", show_default=False)],
     set_: Overrides = None,
     json_: Json = False,
 ) -> None:
     """Go on with a run where it ended (the same as `run --resume must` with its own config)."""
     from evoswarm.loop.history import run_config
+    from evoswarm.storage.cache import local_copy
 
-    finish(evolve(_named(run_config(run_dir, overrides=set_ or ())), resume="must", quiet=json_), json_=json_)
+    config = run_config(local_copy(run_dir, light=True), overrides=set_ or ())
+    finish(evolve(_named(config, run_dir), resume="must", quiet=json_), json_=json_)
 
 
-def _named(config: RunConfig) -> RunConfig:
-    """The config of a run directory that may have been renamed, checked again with its new name."""
-    return parse_config(config.model_dump(mode="json"), root=config.root, source=str(config.run_dir))
+def _named(config: RunConfig, place: str) -> RunConfig:
+    """The config of a run directory that may have been moved or renamed, checked again with its new name."""
+    data = config.model_dump(mode="json")
+    if is_url(place):
+        data["output"], _, data["name"] = place.rstrip("/").rpartition("/")
+    return parse_config(data, root=config.root, source=place)
 
 
 def validate(
@@ -113,15 +119,15 @@ def schema() -> None:
 def evolve(config: RunConfig, *, resume: str = "auto", quiet: bool = False) -> dict[str, Any]:
     """Run with progress on the terminal, and write the report."""
     import evoswarm
-    from evoswarm.report import write_report
+    from evoswarm.report import write_report_at
 
     # Standard output is for the result alone; Ray prints there too.
     with contextlib.redirect_stdout(sys.stderr), Reporter(config, quiet=quiet) as reporter:
         try:
             summary: dict[str, Any] = evoswarm.run(config, resume=resume, hooks=reporter.hooks)
         except (Stopped, KeyboardInterrupt):
-            raise Stopped(f"stopped; go on with: evoswarm resume {shlex.quote(str(config.run_dir))}") from None
-    write_report(config.run_dir)
+            raise Stopped(f"stopped; go on with: evoswarm resume {shlex.quote(config.run_place)}") from None
+    write_report_at(config.run_place)
     return summary
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -28,8 +27,8 @@ def result_table(summaries: dict[str, dict[str, Any]]) -> None:
     for name, summary in summaries.items():
         console.print(f"{name}: {describe_recipe(summary['best']['recipe'], shown=6)}", markup=False)
     for summary in summaries.values():
-        folder = Path(summary["run_dir"])
-        console.print(f"expert {folder / 'best'}  report {folder / 'report.html'}", markup=False, soft_wrap=True)
+        folder = summary["run_dir"]
+        console.print(f"expert {folder}/best  report {folder}/report.html", markup=False, soft_wrap=True)
 
 
 def _cell(line: dict[str, Any] | None) -> str:

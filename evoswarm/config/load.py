@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from evoswarm.config.place import check_url, is_url
 from evoswarm.config.run import RunConfig
 from evoswarm.config.secrets import secrets_in
 from evoswarm.errors import UserError
@@ -106,6 +107,9 @@ def _absolute(data: dict[str, Any], root: Path) -> dict[str, Any]:
 
 
 def _resolved(path: str, root: Path) -> str:
+    if is_url(path):
+        return check_url(path)
+    path = path.removeprefix("file://")
     try:
         return str((root / Path(path).expanduser()).resolve())
     except (RuntimeError, ValueError) as error:  # ~nobody, a null character
@@ -113,7 +117,7 @@ def _resolved(path: str, root: Path) -> str:
 
 
 def _is_local(model: str, root: Path) -> bool:
-    return model.startswith((".", "/", "~")) or Path(_resolved(model, root)).is_dir()
+    return model.startswith((".", "/", "~")) or not is_url(model) and Path(_resolved(model, root)).is_dir()
 
 
 def _walk_paths(node: Any, root: Path, key: str = "") -> Any:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from evoswarm.config.base import NonNegative, Section
+from evoswarm.config.place import Place, working_folder
 from evoswarm.config.search import ModelSwarms, SearchConfig
 from evoswarm.config.utility import UtilityConfig
 
@@ -15,9 +16,9 @@ from evoswarm.config.utility import UtilityConfig
 class Pool(Section):
     """The experts. A bare string or list in place of this section is `experts`."""
 
-    experts: Path | list[Path]
+    experts: Place | list[Place]
     """A folder of expert folders (sorted by name), or a list of expert folders: PEFT adapters, or full checkpoints of
-    one architecture."""
+    one architecture. Folders may be URLs (s3://, gs://, what fsspec knows): every node keeps a copy."""
     include_base: bool = False
     """Put the base model itself into the pool as the expert `base`. Moves are affine (coefficients sum to 1); with the
     base among the experts, their sum can be anything."""
@@ -74,6 +75,17 @@ class VllmEngine(Engine):
     """Give the GPU's memory back between generations (vLLM's sleep mode), for what else runs on the same GPU."""
     args: dict[str, Any] = {}
     """Any argument of vLLM's engine, as it is: `max_model_len`, `gpu_memory_utilization`, `enforce_eager`, ..."""
+
+    @field_validator("args")
+    @classmethod
+    def _no_secrets(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for key, given in value.items():
+            if isinstance(given, str) and key.lower().rpartition("_")[2] in ("token", "secret", "password", "key"):
+                raise ValueError(
+                    f"{key} looks like a secret, and a config is written down with the run; set it in the environment "
+                    "(HF_TOKEN, ...)"
+                )
+        return value
 
     @property
     def ranks(self) -> int:
@@ -150,8 +162,10 @@ class RunConfig(Section):
     utilities for more than comparing them (roulette in genome and genome_plus) needs all of them, and stops none."""
     seed: int = Field(0, ge=0, lt=2**63)
     """One seed determines everything."""
-    output: Path = Path("runs")
-    """Folder of run directories; this run's is `output/name`."""
+    output: Place = Path("runs")
+    """Folder of run directories, or a URL (s3://, gs://, what fsspec knows); this run's is `output/name`."""
+    storage_seconds: NonNegative = 600
+    """How long a run at a URL waits for storage that is gone before it stops; it can be resumed."""
     root: Path = Path(".")
     """Folder that relative paths and custom functions start from; the config file's own folder by default."""
 
@@ -170,5 +184,17 @@ class RunConfig(Section):
 
     @property
     def run_dir(self) -> Path:
-        """The run directory."""
-        return self.output / self.name
+        """The run directory; of a run at a URL, the folder in which this node works on it."""
+        return (
+            self.output / self.name if isinstance(self.output, Path) else working_folder(f"{self.output}/{self.name}")
+        )
+
+    @property
+    def run_url(self) -> str | None:
+        """Where the run lives, if that is a URL."""
+        return None if isinstance(self.output, Path) else f"{self.output}/{self.name}"
+
+    @property
+    def run_place(self) -> str:
+        """The run directory as a user names it."""
+        return self.run_url or str(self.run_dir)

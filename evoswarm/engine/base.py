@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Protocol, cast
 
@@ -16,6 +17,8 @@ class Engine(Protocol):
 
     exact: bool
     """`verify` and `generate` agree but for near-ties in the last digits of float32."""
+    tokens: Counter[str]
+    """Tokens `read` and `written` so far; for metrics alone."""
 
     def install(self, weights: Mapping[str, np.ndarray] | None) -> None:
         """Make the engine answer as the base model with these weights; None is the base model itself.

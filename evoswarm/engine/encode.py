@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -16,7 +17,10 @@ Ids = tuple[int, ...]
 
 
 class Encoder:
-    """A tokenizer with what a run asks of it. The slices come back for every particle: their ids are kept."""
+    """A tokenizer with what a run asks of it. The slices come back for every particle: their ids are kept.
+
+    `tokens` counts what has been `read` (prompts, options, drafts) and `written` (answers).
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, ends: Sequence[int], longest: int | None) -> None:
         """
@@ -29,30 +33,42 @@ class Encoder:
         self._longest = longest
         self._start = (next(i for i in (tokenizer.bos_token_id, *self.ends, 0) if i is not None),)
         self._encode = lru_cache(maxsize=65536)(self._encode_one)
+        self.tokens: Counter[str] = Counter()
+        self._counted: Prompt | None = None
 
     def prompt(self, prompt: Prompt) -> Ids:
         """A prompt's ids; at least one."""
-        return self._encode(prompt) or self._start
+        ids = self._encode(prompt) or self._start
+        self.tokens["read"] += len(ids)
+        return ids
 
     def option(self, prompt: Prompt, option: str) -> tuple[Ids, Ids]:
         """A prompt and its continuation, tokenised together as lm-eval does."""
         context, whole = self._encode(prompt), self._encode(prompt, option)
         # Where the last token of the prompt joins the option, the option starts earlier: it must have a token.
         split = min(len(context), len(whole) - 1)
+        # The options of one prompt come one after another; it is read once for all of them.
+        self.tokens["read"] += len(whole) - (split if prompt is self._counted else 0)
+        self._counted = prompt
         return whole[:split] or self._start, whole[split:]
 
     def draft(self, prompt: Prompt, draft: str) -> tuple[Ids, Ids]:
         """A prompt and a draft behind it; no draft where its beginning would merge with the prompt."""
         context, whole = self.prompt(prompt), self._encode(prompt, draft)
-        return context, whole[len(context) :] if whole[: len(context)] == context else ()
+        tail = whole[len(context) :] if whole[: len(context)] == context else ()
+        self.tokens["read"] += len(tail)
+        return context, tail
 
     def text(self, tokens: Sequence[int], stop: Sequence[str] = ()) -> str:
         """Generated tokens as text without special tokens, cut where the first of `stop` that is complete begins."""
+        last = next((i + 1 for i, token in enumerate(tokens) if token in self.ends), len(tokens))
+        self.tokens["written"] += last
         return cut(self._decode(tokens), stop)
 
     def reply(self, tokens: Sequence[int], *, max_new_tokens: int, stop: Sequence[str]) -> str | Beginning:
         """The first tokens of a greedy answer as text: the whole answer where it ends with them."""
         last = next((i for i, token in enumerate(tokens) if token in self.ends), None)
+        self.tokens["written"] += len(tokens) if last is None else last + 1
         text = self._decode(tokens if last is None else tokens[: last + 1])
         if last is not None or len(tokens) >= max_new_tokens or any(end in text for end in stop):
             return cut(text, stop)

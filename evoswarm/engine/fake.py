@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -25,6 +26,7 @@ class EchoEngine:
             delay: seconds that each call takes.
         """
         self.quality = 0.5
+        self.tokens: Counter[str] = Counter()
         self._delay = delay
 
     def install(self, weights: Mapping[str, np.ndarray] | None) -> None:
@@ -34,6 +36,7 @@ class EchoEngine:
 
     def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
         """The last word, or a question mark."""
+        self.tokens.update(read=sum(len(_text(prompt).split()) for prompt in prompts), written=len(prompts))
         time.sleep(self._delay)
         return [_text(prompt).split()[-1] if self._knows(prompt) else "?" for prompt in prompts]
 

@@ -55,6 +55,7 @@ class HfEngine:
         longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         self._last_position = None if longest is None else longest - 1
         self._encoder = Encoder(self.tokenizer, ends=self._end, longest=longest)
+        self.tokens = self._encoder.tokens
         self._installer = Installer(self.model, adapter)
         self._shared: tuple[Ids, DynamicCache] | None = None
 

@@ -16,7 +16,7 @@ from evoswarm.engine.base import NotBeside
 from evoswarm.engine.encode import Encoder, Ids
 from evoswarm.engine.load import end_tokens, load_tokenizer
 from evoswarm.engine.trouble import mortal
-from evoswarm.engine.vllm_internals import EXTENSION, check_version, set_environment
+from evoswarm.engine.vllm_internals import EXTENSION, check_version, metrics_to_ray, on_ray, set_environment
 from evoswarm.engine.vllm_settings import arguments, explain
 from evoswarm.errors import UserError
 from evoswarm.utility.types import Beginning, OptionScore, Prompt
@@ -46,16 +46,18 @@ class VllmEngine:
 
         self._adapter = dict(adapter) if adapter is not None else None
         tokenizer = load_tokenizer(model, trust_remote_code=config.trust_remote_code)
-        settings = arguments(config, model=model, adapter=adapter)
+        settings = {"disable_log_stats": not on_ray()} | arguments(config, model=model, adapter=adapter)
         self._beside = config.adapter_mode == "multi_lora"
         self._in_process = config.ranks == 1
         try:
             self._llm = LLM(worker_extension_cls=EXTENSION, **settings)
         except Exception as error:  # vLLM raises anything
             raise explain(error, model=model) from None
+        metrics_to_ray(self._llm)
         self._sleeps, self._asleep = config.sleep, False
         longest = self._llm.llm_engine.model_config.max_model_len
         self._encoder = Encoder(tokenizer, ends=end_tokens(_generation_config(model), tokenizer), longest=longest)
+        self.tokens = self._encoder.tokens
         self._numbers: dict[Hashable, int | None] = {}
         self._last_number = 0
         self._of: Sequence[Hashable] | None = None

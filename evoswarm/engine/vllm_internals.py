@@ -2,13 +2,15 @@
 
 Tried on vLLM 0.32 (CPU build). What is used: `worker_extension_cls`, `collective_rpc`, `model_runner.reload_weights`
 with an iterator, `get_model_loader(...).get_all_weights`, `packed_modules_mapping` of a model class; for adapters
-beside each other `lora_manager`, `LoRAModel.from_lora_tensors` and `PEFTHelper.from_dict`.
+beside each other `lora_manager`, `LoRAModel.from_lora_tensors` and `PEFTHelper.from_dict`; for metrics
+`logger_manager` and `ray_wrappers.RayPrometheusStatLogger`.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +44,31 @@ def set_environment(*, threads: int) -> None:
         "VLLM_NO_USAGE_STATS": "1",
     }.items():
         os.environ.setdefault(name, value)
+
+
+def on_ray() -> bool:
+    """Whether this process is a worker of a Ray cluster, where vLLM's metrics have somewhere to go."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+def metrics_to_ray(llm: Any) -> None:
+    """Have vLLM's own metrics go out with Ray's, as `ray_vllm_...`, in place of vLLM's Prometheus registry.
+
+    vLLM has a logger for this, which `LLM` does not let a caller choose, and which wants Ray Serve only to find no
+    replica's name there.
+    """
+    manager = getattr(llm.llm_engine, "logger_manager", None)
+    if manager is None or not on_ray():
+        return
+    from ray.util import metrics
+    from vllm.v1.metrics import ray_wrappers
+    from vllm.v1.metrics.prometheus import unregister_vllm_metrics
+
+    if ray_wrappers.ray_metrics is None:  # Ray Serve is not installed
+        ray_wrappers.ray_metrics = metrics
+    unregister_vllm_metrics()
+    manager.stat_loggers = [ray_wrappers.RayPrometheusStatLogger(llm.llm_engine.vllm_config, manager.engine_indexes)]
 
 
 def check_version() -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 
 import ray
+from ray.exceptions import AuthenticationError, RayError
 
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import UserError
+from evoswarm.launch.auth import silent_refusal, token_trouble
 
 CONNECT_SECONDS = 5.0
 """How long an address may take to accept a connection."""
@@ -33,17 +37,41 @@ def connected(config: RayBackend, message: Callable[[str], None] = lambda text: 
         _answers(address)
     # Token authentication is what is wanted; it is no news to the user.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    try:
-        context = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.WARNING)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"Ray at {address or 'this machine'} cannot be used: {reason}") from None
+    with _own_sigterm():
+        try:
+            context = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.WARNING)
+        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+            reason = _reason(error)
+            raise UserError(f"Ray at {address or 'this machine'} cannot be used: {reason}") from None
     if url := getattr(context, "dashboard_url", None):
         message(f"Ray dashboard: http://{url}")
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep who handles SIGTERM: `ray.init` takes it for itself, and would end the run at once."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+def _reason(error: BaseException) -> str:
+    """Why a cluster cannot be joined, in one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if "Version mismatch" in text:
+        return f"{text}; install the cluster's versions of Ray and Python here, or `evoswarm submit` to its dashboard"
+    if isinstance(error, AuthenticationError):
+        return f"it {token_trouble(text)}"
+    if "Failed to connect" in text:  # although something answered at the address
+        return f"it {silent_refusal()}"
+    return text
 
 
 def _answers(address: str) -> None:

@@ -11,7 +11,9 @@ import ray
 from evoswarm.backend.ray.backend import RayBackend
 from evoswarm.config import RunConfig
 from evoswarm.launch.execute import execute
+from evoswarm.launch.metrics import Metrics
 from evoswarm.loop.evolution import Event, Hooks
+from evoswarm.loop.inputs import Inputs
 
 
 class Coordinator:
@@ -36,17 +38,25 @@ class Coordinator:
 
     def run(self) -> dict[str, Any]:
         """Run to the end and return the summary; see `execute`."""
-        hooks = Hooks(notify=self._events.append, stop=self._stop.is_set)
-        return execute(
-            self._config,
-            lambda settled, inputs: RayBackend(
-                settled, utility=inputs.utility, message=hooks.message, stop=self._stop.is_set
-            ),
-            resume=self._resume,
-            hooks=hooks,
-            check=self._check,
-            driver=self._driver,
-        )
+        metrics = Metrics(self._config.name, generations=self._config.search.max_generations)
+
+        def notify(event: Event) -> None:
+            metrics.observe(event)
+            self._events.append(event)
+
+        hooks = Hooks(notify=notify, stop=self._stop.is_set)
+
+        def make_backend(settled: RunConfig, inputs: Inputs) -> RayBackend:
+            backend = RayBackend(settled, utility=inputs.utility, message=hooks.message, stop=self._stop.is_set)
+            metrics.watch(backend.seconds, backend.traffic)
+            return backend
+
+        try:
+            return execute(
+                self._config, make_backend, resume=self._resume, hooks=hooks, check=self._check, driver=self._driver
+            )
+        finally:
+            metrics.close()
 
     def events(self, start: int) -> tuple[int, list[Event]]:
         """This process's id and its events from number `start` on."""

@@ -26,7 +26,7 @@ def run_on_ray(config: RunConfig, *, resume: str, hooks: Hooks) -> dict[str, Any
     """See `evoswarm.run`."""
     assert isinstance(config.backend, RayBackend)
     # On the user's own machine a mistake shows before a cluster is started; elsewhere the files may not be here.
-    local = config.run_dir.parent.exists() or config.backend.address is None
+    local = config.backend.address is None or (config.run_url is None and config.run_dir.parent.exists())
     if local:
         read_inputs(config)
     with connected(config.backend, hooks.message), _coordinator(config, resume=resume, check=not local) as coordinator:

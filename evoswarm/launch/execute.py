@@ -6,6 +6,7 @@ import errno
 import shlex
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from evoswarm.backend import Backend
@@ -14,8 +15,9 @@ from evoswarm.engine.mode import settle
 from evoswarm.errors import UserError
 from evoswarm.loop.checkpoint import generations_saved
 from evoswarm.loop.directory import RunDirectory, append_line, to_line
-from evoswarm.loop.evolution import Evolution, Hooks
+from evoswarm.loop.evolution import Event, Evolution, Hooks
 from evoswarm.loop.inputs import Inputs, claim, read_inputs
+from evoswarm.storage.mirror import Mirror
 from evoswarm.weights.expert import read_json
 
 _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EFBIG}
@@ -48,8 +50,51 @@ def execute(
     """
     start = time.perf_counter()
     directory = RunDirectory(config.run_dir)
+    if config.run_url is None:
+        return _execute(
+            config, make_backend, directory, resume=resume, hooks=hooks, check=check, driver=driver, start=start
+        )
+    directory.create()
+    with Mirror(
+        config.run_url,
+        config.run_dir,
+        patience=config.storage_seconds,
+        message=hooks.message,
+        stop=hooks.stop,
+    ) as mirror:
+        hooks = _handing_over(hooks, mirror)
+        return _execute(
+            config, make_backend, directory, resume=resume, hooks=hooks, check=check, driver=driver, start=start
+        )
+
+
+def _handing_over(hooks: Hooks, mirror: Mirror) -> Hooks:
+    """Hooks that hand over what the run is, and then every finished generation before anybody hears of it."""
+    begun = False
+
+    def notify(event: Event) -> None:
+        nonlocal begun
+        if event["kind"] == "generation" or (event["kind"] == "progress" and not begun):
+            mirror.sync()
+            begun = True
+        hooks.notify(event)
+
+    return replace(hooks, notify=notify)
+
+
+def _execute(
+    config: RunConfig,
+    make_backend: MakeBackend,
+    directory: RunDirectory,
+    *,
+    resume: str,
+    hooks: Hooks,
+    check: bool,
+    driver: int | None,
+    start: float,
+) -> dict[str, Any]:
     if resume == "must" and not directory.exists:
-        raise UserError(f"{directory.path}: nothing to resume here; start with `evoswarm run`")
+        raise UserError(f"{config.run_place}: nothing to resume here; start with `evoswarm run`")
     inputs = read_inputs(config, check=check)
     directory.create()
     try:
@@ -60,7 +105,7 @@ def execute(
             raise
         raise UserError(
             f"{error.filename or directory.path}: {error.strerror}; {_kept(directory)}. Put it right, then resume with "
-            f"`evoswarm resume {shlex.quote(str(directory.path))}`"
+            f"`evoswarm resume {shlex.quote(config.run_place)}`"
         ) from None
 
 
@@ -101,7 +146,7 @@ def _finished(config: RunConfig, directory: RunDirectory) -> dict[str, Any] | No
     except UserError:
         return None
     now = {"max_generations": config.search.max_generations, "patience": config.search.patience}
-    return summary | {"run_dir": str(directory.path)} if summary.get("stop_rule") == now else None
+    return summary | {"run_dir": config.run_place} if summary.get("stop_rule") == now else None
 
 
 def _kept(directory: RunDirectory) -> str:

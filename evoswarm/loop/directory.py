@@ -50,6 +50,18 @@ class RunDirectory:
         """Whether everything that a user takes away is here."""
         return self.summary.exists() and self.recipe.exists() and self.best.is_dir()
 
+    @property
+    def held(self) -> bool:
+        """Whether a process of this machine holds the lock now."""
+        try:
+            with (self.path / "lock").open(encoding="utf-8") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
     def create(self) -> None:
         """Make the folders.
 

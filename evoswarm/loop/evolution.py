@@ -158,6 +158,8 @@ class Evolution:
                     "phase": ask.phase,
                     "done": len(found),
                     "of": len(fresh),
+                    "examples": len(evaluation.scores),
+                    "failed": evaluation.error is not None,
                 }
             )
         for name, job in zip(names, jobs, strict=True):

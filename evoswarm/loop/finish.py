@@ -88,7 +88,17 @@ def _measure_finals(
     found: Finals = {}
     for evaluation in journal.evaluate(backend, jobs, stop=hooks.stop, who=names):
         found[finalists[evaluation.job.key]] = evaluation
-        hooks.notify({"kind": "progress", "generation": None, "phase": "test", "done": len(found), "of": len(jobs)})
+        hooks.notify(
+            {
+                "kind": "progress",
+                "generation": None,
+                "phase": "test",
+                "done": len(found),
+                "of": len(jobs),
+                "examples": len(evaluation.scores),
+                "failed": evaluation.error is not None,
+            }
+        )
     broken = [evaluation.error for evaluation in found.values() if not evaluation.scores]
     if len(broken) == len(jobs):
         raise UserError(f"every evaluation of the finalists failed; the first one: {broken[0]}")
@@ -145,7 +155,7 @@ def _summary(
         "stop_rule": {"max_generations": config.search.max_generations, "patience": config.search.patience},
         "versions": versions(),
         "warnings": inputs.warnings,
-        "run_dir": str(directory.path),
+        "run_dir": config.run_place,
     }
 
 

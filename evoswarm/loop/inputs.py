@@ -14,7 +14,7 @@ from evoswarm.utility import Utility, make_utility
 from evoswarm.weights.expert import read_json
 from evoswarm.weights.pool import Pool, open_pool
 
-MAY_CHANGE = {"backend", "output", "name", "root"}
+MAY_CHANGE = {"backend", "output", "name", "root", "storage_seconds"}
 """What a resumed run may have otherwise than before: where it runs, not what it computes."""
 MAY_CHANGE_IN_SEARCH = {"max_generations"}
 """A finished run can be resumed to go on for longer. (Patience would change restarts, and with them every move.)"""

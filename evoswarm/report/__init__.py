@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from evoswarm.config.place import is_url
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.report.page import render_page
 from evoswarm.report.plots import all_plots
 from evoswarm.report.read import load_run
+from evoswarm.storage.cache import local_copy
+from evoswarm.storage.mirror import publish
 
 
 def write_report(run_dir: Path) -> Path:
@@ -34,4 +37,15 @@ def write_report(run_dir: Path) -> Path:
     return directory.report
 
 
-__all__ = ["write_report"]
+def write_report_at(place: str) -> str:
+    """`write_report` of a run directory or of the URL of one; where the page is."""
+    if not is_url(place):
+        return str(write_report(Path(place)))
+    folder = local_copy(place, light=True)
+    page = write_report(folder)
+    for written in (page, folder / RunDirectory(folder).plots.name):
+        publish(written, folder, place.rstrip("/"))
+    return f"{place.rstrip('/')}/{page.name}"
+
+
+__all__ = ["write_report", "write_report_at"]

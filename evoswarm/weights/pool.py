@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from evoswarm.config.place import Place
 from evoswarm.config.run import Pool as PoolConfig
 from evoswarm.errors import UserError
 from evoswarm.weights.basecheck import base_mismatches
@@ -136,30 +137,49 @@ def _open_all(folders: dict[str, Path]) -> tuple[list[Expert], list[str]]:
 def _folders(config: PoolConfig) -> dict[str, Path]:
     """Expert name to folder: the folder's name, or longer where two have the same."""
     if isinstance(config.experts, list):
-        paths = config.experts
-        if not paths:
+        places = config.experts
+        if not places:
             raise UserError("pool: the list of experts is empty; give at least two expert folders")
     else:
-        paths = _children(config.experts)
-    names = [path.name for path in paths]
+        places = _children(config.experts) if isinstance(config.experts, Path) else _remote_children(config.experts)
+    parts = [str(place).split("/")[-2:] for place in places]
+    names = [name for _, name in parts]
     for name in names:
         if name.encode(errors="ignore").decode() != name:
             raise UserError(f"pool: the name of the expert folder {name!r} is not UTF-8; rename it")
     if len(set(names)) < len(names):
-        names = [f"{path.parent.name}/{path.name}" for path in paths]
+        names = ["/".join(part) for part in parts]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"pool: {twice} is listed twice; name every expert once")
     if BASE in names and config.include_base:
         raise UserError(f"pool: an expert folder is named {BASE!r}, the name of the base model in the pool; rename it")
-    return dict(zip(names, paths, strict=True))
+    return dict(zip(names, (_local(place) for place in places), strict=True))
 
 
-def _children(folder: Path) -> list[Path]:
+def _local(place: Place) -> Path:
+    """The folder, or this node's copy of what lies at a URL."""
+    if isinstance(place, Path):
+        return place
+    from evoswarm.storage.cache import cached_folder
+
+    return cached_folder(place)
+
+
+def _remote_children(url: str) -> list[Place]:
+    from evoswarm.storage.cache import children
+
+    found: list[Place] = [f"{url}/{name}" for name in children(url)]
+    if not found:
+        raise UserError(f"pool: {url} holds no folders with files; give a URL of expert folders, or a list of them")
+    return found
+
+
+def _children(folder: Path) -> list[Place]:
     if not folder.is_dir():
         raise UserError(f"pool: {folder} is no folder; give a folder of expert folders, or a list of them")
     visible = (child for child in folder.iterdir() if not child.name.startswith("."))
-    children = sorted(child for child in visible if is_expert_folder(child))
+    children: list[Place] = sorted(child for child in visible if is_expert_folder(child))
     if not children:
         hint = "; it is itself an expert: give the folder above it" if is_expert_folder(folder) else ""
         raise UserError(f"pool: {folder} holds no expert folders (adapter_config.json or config.json inside){hint}")

@@ -13,7 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from evoswarm.backend.base import Evaluation, Job, More, Seconds
+from evoswarm.backend.base import Evaluation, Job, More, Seconds, Traffic
 from evoswarm.backend.pace import AHEAD
 from evoswarm.backend.ray.particle import Particle
 from evoswarm.backend.ray.placement import Placement, for_actors, place
@@ -45,7 +45,7 @@ class RayBackend:
             UserError: the cluster does not get the resources within `wait_seconds`, or an actor cannot start.
         """
         assert isinstance(config.backend, RayConfig)
-        self.seconds = Seconds()
+        self.seconds, self.traffic = Seconds(), Traffic()
         self._utility, self._batch_size = utility, config.engine.batch_size
         self._retries, self._stop, self._message = config.backend.max_retries, stop, message
         self._slice_timeout = config.backend.slice_timeout
@@ -166,6 +166,7 @@ class _Calls:
         """Give work to the scorers."""
         for call in self._round.assign(now=time.monotonic()):
             self._pending[self._send(call)] = call, time.monotonic()
+        self._backend.traffic.queued = self._round.left
 
     def _send(self, call: Call) -> Any:
         jobs = [self._round.jobs[index] for index, _ in call.work]
@@ -204,6 +205,8 @@ class _Calls:
             return []
         self._backend.seconds.scoring += done.scoring
         self._backend.seconds.moving += done.moving
+        self._backend.traffic.moved_bytes += done.moved_bytes
+        self._backend.traffic.tokens += done.tokens
         return self._round.done(call, done.results, now=time.monotonic())
 
     def _lose(self, call: Call, reason: str) -> None:

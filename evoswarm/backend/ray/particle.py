@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from evoswarm.config import RunConfig
-from evoswarm.rows import Row
+from evoswarm.rows import Row, SavedVector
 from evoswarm.weights.materialise import Materialiser, Weights
 from evoswarm.weights.pool import open_pool
 from evoswarm.weights.save import save_expert, save_vector
@@ -30,6 +30,7 @@ class Particle:
         """
         self.number, self._base = number, config.model
         pool = open_pool(config.pool, model=config.model, check=False)
+        self._config, self._fetched = config, set[str]()
         self._materialiser = _materialiser(pool, config.run_dir, gpu)
         self._row: Row | None = None
         self._weights: Weights = {}
@@ -39,17 +40,44 @@ class Particle:
         start = time.perf_counter()
         if row != self._row:
             self._row, self._weights = None, {}
+            self._fetch(row)
             self._weights = self._materialiser.one(row)
             self._row = row
         return self._weights, time.perf_counter() - start
 
     def save_expert(self, row: Row, folder: Path) -> None:
         """Write the weights of a row as an expert folder."""
+        self._fetch(row)
         save_expert(self._materialiser, row, folder, base=self._base)
+        self._publish(folder)
 
     def save_vector(self, row: Row, path: Path) -> None:
         """Write the weights of a row as one fp32 basis vector."""
+        self._fetch(row)
         save_vector(self._materialiser, row, path)
+        self._publish(path)
+
+    def _fetch(self, row: Row) -> None:
+        """Saved vectors of a run at a URL may have been written on another node."""
+        url, paths = self._config.run_url, {v.path for v, _ in row.terms if isinstance(v, SavedVector)} - self._fetched
+        if url is None or not paths:
+            return
+        from evoswarm.storage.mirror import patiently
+        from evoswarm.storage.remote import Remote
+
+        def get() -> None:
+            for path in sorted(paths):
+                Remote(url).get(path, self._config.run_dir / path)
+
+        patiently(get, patience=self._config.storage_seconds)
+        self._fetched |= paths
+
+    def _publish(self, written: Path) -> None:
+        config = self._config
+        if config.run_url is not None:
+            from evoswarm.storage.mirror import publish
+
+            publish(written, config.run_dir, config.run_url, patience=config.storage_seconds)
 
     def ready(self) -> None:
         """Answers once the actor is up."""

@@ -1,0 +1,141 @@
+"""`submit`, `status`, `logs`, `stop`, `list`: runs as jobs of a Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evoswarm.cli.progress import print_json, print_warning
+from evoswarm.cli.run import ConfigFile, Json, Overrides, Resume, ResumeOption
+from evoswarm.config import RunConfig, load_config
+from evoswarm.config.place import is_url
+from evoswarm.config.run import RayBackend
+from evoswarm.errors import UserError
+
+if TYPE_CHECKING:
+    from evoswarm.launch.jobs import Jobs
+
+Address = Annotated[
+    str | None,
+    typer.Option(help="The dashboard's address, http://HEAD:8265; by default RAY_API_SERVER_ADDRESS."),
+]
+CaFile = Annotated[Path | None, typer.Option(help="Certificate to trust for https (PEM).")]
+JobId = Annotated[str, typer.Argument(help="Id of the job, as `submit` and `list` print it.", show_default=False)]
+
+
+def submit(
+    config: ConfigFile,
+    address: Address = None,
+    set_: Overrides = None,
+    resume: ResumeOption = Resume.auto,
+    python: Annotated[str, typer.Option(help="The interpreter on the head that has evoswarm.")] = "python",
+    ca_file: CaFile = None,
+    json_: Json = False,
+) -> None:
+    """Start a run as a job of a Ray cluster. Only the config travels: its paths are read on the cluster's nodes."""
+    checked = load_config(config, overrides=set_ or ())
+    if not isinstance(checked.backend, RayBackend):
+        raise UserError(f"{config}: backend.type {checked.backend.type} runs on this machine alone; set it to ray")
+    warnings = _check_here(checked)
+    jobs = _jobs(address, ca_file)
+    for warning in [*warnings, *jobs.warnings]:
+        print_warning(warning)
+    job = jobs.submit(checked, resume=resume.value, python=python)
+    where = f"{job} --address {shlex.quote(jobs.address)}"
+    commands = {name: f"evoswarm {name} {where}" for name in ("status", "stop")}
+    commands |= {"logs": f"evoswarm logs {where} --follow"}
+    dashboard = f"{jobs.address}/#/jobs/{job}"
+    if json_:
+        return print_json({"job": job, "dashboard": dashboard, "run_dir": checked.run_place, **commands})
+    print(f"submitted {job}\ndashboard {dashboard}\nrun directory {checked.run_place}")
+    for command in commands.values():
+        print(f"  {command}")
+
+
+def _check_here(config: RunConfig) -> list[str]:
+    """Check data and pool where this machine has them; warnings."""
+    from evoswarm.loop.inputs import read_inputs
+
+    experts = config.pool.experts if isinstance(config.pool.experts, list) else [config.pool.experts]
+    missing = [str(path) for path in (*experts, config.root) if isinstance(path, Path) and not path.exists()]
+    if missing:
+        return [f"{missing[0]} is not on this machine; data and pool are checked on the cluster"]
+    with contextlib.redirect_stdout(sys.stderr):  # standard output is for the result alone; users' functions print
+        return read_inputs(config).warnings
+
+
+def status(
+    run: Annotated[str, typer.Argument(help="Id of a job, or a run directory or its URL.", show_default=False)],
+    address: Address = None,
+    ca_file: CaFile = None,
+    json_: Json = False,
+) -> None:
+    """Show how far a run is: generation, best, examples per second, time left."""
+    from evoswarm.launch.state import state_of_directory
+
+    if address is None and (is_url(run) or Path(run).is_dir()):
+        state, said = state_of_directory(run), ""
+    else:
+        jobs = _jobs(address, ca_file)
+        state = jobs.state(run)
+        said = jobs.message(run) if state.state == "failed" else ""
+    if json_:
+        return print_json({"run": run, **state.to_dict()})
+    print(f"{run}: {state}" + (f" ({said})" if said else ""))
+
+
+def logs(
+    job: JobId,
+    address: Address = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    ca_file: CaFile = None,
+) -> None:
+    """Print what a job has printed."""
+    jobs = _jobs(address, ca_file)
+    for text in jobs.follow(job) if follow else [jobs.logs(job)]:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+def stop(
+    job: JobId,
+    address: Address = None,
+    wait: Annotated[float, typer.Option(help="Seconds to wait until it has stopped.", min=0)] = 120,
+    ca_file: CaFile = None,
+    json_: Json = False,
+) -> None:
+    """Stop a job's run: it keeps everything that is measured, and can be resumed."""
+    state = _jobs(address, ca_file).stop(job, wait=wait)
+    if json_:
+        return print_json({"run": job, **state.to_dict()})
+    hint = "; submit its config again to go on" if state.state in ("stopped", "failed") else ""
+    print(f"{job}: {state}{hint}")
+
+
+def list_(address: Address = None, ca_file: CaFile = None, json_: Json = False) -> None:
+    """List the jobs of evoswarm on a cluster."""
+    entries = _jobs(address, ca_file).all()
+    if json_:
+        return print_json(entries)
+    for entry in entries:
+        start = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry["start"])) if entry["start"] else "-"
+        print(f"{entry['job']}  {entry['state']:<8}  {start}  {entry['run_dir']}")
+
+
+def _jobs(address: str | None, ca_file: Path | None) -> Jobs:
+    from evoswarm.launch.jobs import Jobs
+
+    return Jobs(address, ca_file=ca_file)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (submit, status, logs, stop):
+        app.command()(command)
+    app.command("list")(list_)

@@ -1,0 +1,153 @@
+"""A Ray head with dashboard, token and fixed ports in processes of its own, and what runs on it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PATIENCE_SECONDS = 180
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class Head:
+    """A running head: how to reach it, and the environment of a process that belongs to it."""
+
+    folder: Path
+    address: str
+    dashboard: str
+    metrics: int
+    environment: dict[str, str]
+    process: subprocess.Popen[bytes]
+
+    @property
+    def token(self) -> str:
+        return (self.folder / "token").read_text()
+
+    def evoswarm(self, *arguments: object, **changes: str) -> subprocess.CompletedProcess[str]:
+        """A command of evoswarm that is told the dashboard's address."""
+        command = [sys.executable, "-m", "evoswarm", *map(str, arguments)]
+        environment = {key: value for key, value in (self.environment | changes).items() if value}
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, env=environment)
+
+    def json(self, *arguments: object) -> Any:
+        """What a command of evoswarm prints under --json."""
+        done = self.evoswarm(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def get(self, path: str) -> Any:
+        """An answer of the dashboard."""
+        request = urllib.request.Request(self.dashboard + path, headers={"Authorization": f"Bearer {self.token}"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read())
+
+    def actors(self) -> list[str]:
+        """Names of the actors that are not dead; Ray's own supervisors of jobs left out."""
+        found = self.get("/api/v0/actors?detail=1&limit=1000&timeout=20")["data"]["result"]["result"]
+        return [
+            a["name"] or a["class_name"] for a in found if a["state"] != "DEAD" and a["class_name"] != "JobSupervisor"
+        ]
+
+    def status(self, job: str) -> str:
+        """Ray's word for how a job is; cheaper to ask for than `evoswarm status`."""
+        return str(self.get(f"/api/jobs/{job}")["status"])
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait for something to come true."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not condition():
+            assert self.process.poll() is None, "the head has ended"
+            assert time.monotonic() < deadline, f"waited in vain until {what}"
+            time.sleep(0.3)
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def ray_head(*, cpus: int = 8) -> Iterator[Head]:
+    """Start a head; at the end its whole process group is stopped, and nothing else."""
+    with tempfile.TemporaryDirectory(prefix="evo") as name:  # short: Ray's sockets lie in it
+        folder = Path(name)
+        (folder / "token").write_text(secrets.token_hex(32))
+        port, dashboard, metrics = free_port(), free_port(), free_port()
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+        environment |= {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
+            "RAY_TMPDIR": str(folder),
+            "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": f"{REPOSITORY}:{os.environ.get('PYTHONPATH', '')}",
+            "HF_HUB_OFFLINE": "1",
+        }
+        options = {
+            "port": port,
+            "node-ip-address": "127.0.0.1",
+            "dashboard-host": "127.0.0.1",
+            "dashboard-port": dashboard,
+            "dashboard-agent-listen-port": free_port(),
+            "metrics-export-port": metrics,
+            "num-cpus": cpus,
+            "object-store-memory": 200_000_000,
+            "temp-dir": folder,
+        }
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
+        command += [f"--{key}={value}" for key, value in options.items()]
+        with (folder / "head.log").open("wb") as log:
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        head = Head(folder, "", f"http://127.0.0.1:{dashboard}", metrics, environment, process)
+        try:
+            head.until(lambda: _is_up(head), "the head is up")
+            head.address = _address(folder / "head.log")
+            yield head
+        finally:
+            _stop(process)
+
+
+def _is_up(head: Head) -> bool:
+    try:
+        return bool(_address(head.folder / "head.log")) and isinstance(head.get("/api/jobs/"), list)
+    except OSError:
+        return False
+
+
+def _address(log: Path) -> str:
+    """host:port of the head as it prints it; Ray puts another address of the machine in place of loopback."""
+    return log.read_text().partition("ray start --address='")[2].partition("'")[0]
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the session of the head: first by its own handler, then what is left of its group."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=20)
+        psutil.wait_procs(family, timeout=5)
+        for child in family:
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=20)
