@@ -11,8 +11,10 @@ from evoswarm.config import RunConfig
 from evoswarm.engine import Together, answer, make_engine
 from evoswarm.errors import UserError
 from evoswarm.utility import Beginning, Outcome, Request, Split, Utility, make_utility, slices
+from evoswarm.weights.generate import LoraGenerator
 from evoswarm.weights.materialise import Weights
 from evoswarm.weights.pool import Pool
+from evoswarm.weights.wegeft import is_wegeft
 
 _WRONG = Outcome(0.0, None)
 
@@ -29,6 +31,8 @@ class Worker:
         self.utility = utility or make_utility(config.utility, root=config.root)
         self._batch_size = config.engine.batch_size
         adapter = pool.experts[0].config if pool.kind == "adapter" else None
+        self._generator = LoraGenerator(config.model, adapter) if adapter and is_wegeft(adapter) else None
+        adapter = self._generator.lora_config() if self._generator else adapter
         self._engine = make_engine(config.engine, model=config.model, adapter=adapter)
         self.together = config.engine.together
         self._verify = self._engine.exact if config.engine.verify is None else config.engine.verify
@@ -96,6 +100,8 @@ class Worker:
         if particles.keys() <= self._installed:
             return
         self._installed = set()
+        if self._generator is not None:
+            particles = {key: w if w is None else self._generator.tensors(w) for key, w in particles.items()}
         if self.together > 1:
             cast(Together, self._engine).install_all(particles)
         else:
