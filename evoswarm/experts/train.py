@@ -14,7 +14,8 @@ from typing import Any
 import datasets
 import torch
 from peft import PeftModel, get_peft_model
-from transformers import set_seed
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from evoswarm.config.run import TransformersEngine
@@ -26,7 +27,7 @@ from evoswarm.experts.convert import Factors, lora_factors, save_lora
 from evoswarm.experts.encode import encode
 from evoswarm.experts.initialise import prepare
 from evoswarm.experts.method import Chosen, check_targets, choose
-from evoswarm.experts.trainer import ExpertTrainer, LossNotFinite, Progress, arguments, collator
+from evoswarm.experts.trainer import ExpertTrainer, LossNotFinite, Progress, arguments, check, collator
 from evoswarm.weights.expert import ADAPTER_CONFIG, read_json
 
 RECORD = "training.json"
@@ -48,7 +49,9 @@ def prepare_data(config: TrainingConfig, name: str) -> dict[str, Any]:
         UserError: the data cannot be used, or the folder holds an expert that was made of something else.
     """
     settings, data = config.optimisation(name), config.experts[name].data
+    check(settings)
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+    check_targets(choose(config.method), load_skeleton(config))
     encoded = encode(data, tokenizer, max_length=settings.max_length)
     made_of = {
         "model": config.model,
@@ -137,6 +140,21 @@ def _train(config: TrainingConfig, name: str, folder: Path, work: Path) -> dict[
     return record
 
 
+def load_skeleton(config: TrainingConfig) -> nn.Module:
+    """The base model without its weights.
+
+    Raises:
+        UserError: its config cannot be loaded.
+    """
+    try:
+        settings = AutoConfig.from_pretrained(config.model, trust_remote_code=config.trust_remote_code)
+        with torch.device("meta"):
+            model: nn.Module = AutoModelForCausalLM.from_config(settings, trust_remote_code=config.trust_remote_code)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise UserError(f"{config.model}: the base model cannot be loaded ({first_line(error)})") from None
+    return model
+
+
 def adapted(config: TrainingConfig, chosen: Chosen, data: Any, collate: Any) -> PeftModel:
     """The base model with a fresh adapter, the same for every expert of one seed.
 
@@ -145,7 +163,7 @@ def adapted(config: TrainingConfig, chosen: Chosen, data: Any, collate: Any) -> 
     """
     model = load_model(config.model, TransformersEngine(dtype=config.dtype, trust_remote_code=config.trust_remote_code))
     check_targets(chosen, model)
-    model.config.use_cache = False
+    model.config.use_cache = False  # with a cache, transformers would not tell packed examples apart
     if torch.cuda.is_available():
         model.to("cuda")
     try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
-import time
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,38 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_utils import SchedulerType
 
 from evoswarm.config.training import Optimisation
 from evoswarm.engine.load import first_line
 from evoswarm.errors import UserError
+
+_TAKEN = (
+    "output_dir",
+    "num_train_epochs",
+    "max_steps",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "bf16",
+    "gradient_checkpointing",
+    "gradient_checkpointing_kwargs",
+    "use_cpu",
+    "dataloader_pin_memory",
+    "logging_steps",
+    "logging_nan_inf_filter",
+    "save_steps",
+    "save_total_limit",
+    "seed",
+    "report_to",
+    "disable_tqdm",
+    "remove_unused_columns",
+)
+"""Arguments that come from other keys of the config, or that the rest rests on."""
 
 
 class LossNotFinite(Exception):
@@ -50,17 +79,40 @@ class Progress(TrainerCallback):
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-        status = {"step": state.global_step, "of": state.max_steps, "loss": losses[-1] if losses else None}
+        status = {
+            "step": state.global_step,
+            "of": state.max_steps,
+            "loss": losses[-1] if losses else None,
+            "pid": os.getpid(),
+        }
         temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(status | {"time": time.time()}), encoding="utf-8")
+        temporary.write_text(json.dumps(status), encoding="utf-8")
         temporary.replace(self._path)
+
+
+def check(settings: Optimisation) -> None:
+    """The schedule and the further arguments are known.
+
+    Raises:
+        UserError: one is not.
+    """
+    schedules = [kind.value for kind in SchedulerType]
+    if settings.schedule not in schedules:
+        raise UserError(f"training.schedule {settings.schedule!r} is not known; choose one of {', '.join(schedules)}")
+    for name in settings.args:
+        if name in _TAKEN:
+            raise UserError(f"training.args.{name} is set by evoswarm; use the key of `training` for it")
+        if name not in TrainingArguments.__dataclass_fields__:
+            near = difflib.get_close_matches(name, TrainingArguments.__dataclass_fields__, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(f"training.args.{name} is no argument of transformers' TrainingArguments{hint}")
 
 
 def arguments(settings: Optimisation, work: Path, *, seed: int) -> TrainingArguments:
     """The config as transformers has it.
 
     Raises:
-        UserError: an unknown schedule or argument, or a value that transformers refuses.
+        UserError: a value that transformers refuses.
     """
     gpu = torch.cuda.is_available()
     micro = settings.micro_batch_size or settings.batch_size
@@ -89,9 +141,6 @@ def arguments(settings: Optimisation, work: Path, *, seed: int) -> TrainingArgum
         "disable_tqdm": True,
         "remove_unused_columns": False,
     }
-    taken = sorted(set(settings.args) & set(chosen))
-    if taken:
-        raise UserError(f"training.args.{taken[0]} is set by evoswarm; use the key of `training` for it")
     try:
         return TrainingArguments(**chosen, **settings.args)
     except (TypeError, ValueError, ImportError) as error:

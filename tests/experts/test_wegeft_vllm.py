@@ -35,7 +35,7 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A WeGeFT adapter of the toy base that changes what it says."""
     torch.manual_seed(0)
     base = AutoModelForCausalLM.from_pretrained(BASE)
-    model = get_peft_model(base, WeGeFTConfig(r=8, wegeft_alpha=2, init_weights=False, task_type="CAUSAL_LM"))
+    model = get_peft_model(base, WeGeFTConfig(r=8, wegeft_alpha=16, init_weights=False, task_type="CAUSAL_LM"))
     folder = tmp_path_factory.mktemp("wegeft") / "native"
     model.save_pretrained(folder)
     return folder
