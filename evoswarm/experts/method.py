@@ -105,13 +105,14 @@ def choose(method: Method) -> Chosen:
 
 
 def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """With the settings of CorDA and LoRA-GA as the objects that peft wants."""
-    from peft.tuners.lora.config import CordaConfig, LoraGAConfig
+    """With the settings of CorDA, LoRA-GA and LoftQ as the objects that peft wants."""
+    from peft.tuners.lora.config import CordaConfig, LoftQConfig, LoraGAConfig
 
     result = dict(settings)
     for initialisation, key, make, start in (
         ("corda", "corda_config", CordaConfig, {"corda_method": "kpm"}),
         ("lora_ga", "lora_ga_config", LoraGAConfig, {}),
+        ("loftq", "loftq_config", LoftQConfig, {}),
     ):
         if settings.get("init_lora_weights") == initialisation:
             result[key] = make(**(start | dict(settings.get(key) or {})))

@@ -56,7 +56,7 @@ def test_the_saved_lora_is_what_was_trained(
     assert {expert.config["peft_type"] for expert in pool.experts} == {"LORA"}
     for expert, expected in zip(("a", "b"), trained, strict=True):
         loaded = PeftModel.from_pretrained(load(tiny_llama), config.pool / expert).eval()
-        assert (logits(loaded) - expected).abs().max() < 1e-5
+        assert (logits(loaded) - expected).abs().max() < (1e-4 if choose(config.method).changes_base else 1e-5)
     assert (trained[0] - logits(load(tiny_llama))).abs().max() > 1e-2
     assert not torch.equal(trained[0], trained[1])
 
