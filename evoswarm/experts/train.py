@@ -15,7 +15,7 @@ import datasets
 import torch
 from peft import PeftModel, get_peft_model
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, PrinterCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from evoswarm.config.run import TransformersEngine
@@ -127,6 +127,7 @@ def _train(config: TrainingConfig, name: str, folder: Path, work: Path) -> dict[
         data_collator=collator(tokenizer, settings),
         callbacks=[Progress(work / "progress.json")],
     )
+    trainer.remove_callback(PrinterCallback)
     with _quiet():
         trainer.train(resume_from_checkpoint=_checkpoint(work / "steps"))
     record = read_json(work / RECORD) | _outcome(trainer, model, begun)
