@@ -35,7 +35,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "wegeft, dropout .1": {"type": "wegeft", "r": 24, "wegeft_alpha": 48, "target_modules": TARGETS},
 }
 """52,224 parameters each: 3 layers share what is 3 times as wide."""
-RATES = (1e-3, 4e-3, 16e-3)
+RATES = (4e-3, 16e-3, 64e-3)
 BATCH, QUESTIONS = 64, 400
 BASE = world() / "base"
 
