@@ -130,7 +130,7 @@ class _Encoder:
 
     def _ended(self, ids: list[int]) -> list[int]:
         """With a special token near the end, so that answers end: the template's own, or else eos."""
-        special = set(self._tokenizer.all_special_ids)
+        special = set(self._tokenizer.all_special_ids) - {self._tokenizer.unk_token_id}
         return ids if special & set(ids[-3:]) else [*ids, self._end()]
 
     def _without_end(self, ids: list[int]) -> list[int]:

@@ -14,7 +14,6 @@ from typing import Any
 import datasets
 import torch
 from peft import PeftModel, get_peft_model
-from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PrinterCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -32,6 +31,8 @@ from evoswarm.weights.expert import ADAPTER_CONFIG, read_json
 
 RECORD = "training.json"
 """What an expert was made of, in its folder."""
+FAILED = "failed.txt"
+"""Why a training ended without an expert, in its work folder."""
 
 
 def work_folder(config: TrainingConfig, name: str) -> Path:
@@ -51,8 +52,10 @@ def prepare_data(config: TrainingConfig, name: str) -> dict[str, Any]:
     settings, data = config.optimisation(name), config.experts[name].data
     check(settings)
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
-    check_targets(choose(config.method), load_skeleton(config))
-    encoded = encode(data, tokenizer, max_length=settings.max_length)
+    skeleton = load_skeleton(config)
+    check_targets(choose(config.method), skeleton)
+    longest = getattr(skeleton.config.get_text_config(), "max_position_embeddings", None) or settings.max_length
+    encoded = encode(data, tokenizer, max_length=min(settings.max_length, longest))
     made_of = {
         "model": config.model,
         "data": encoded.sha256,
@@ -64,6 +67,8 @@ def prepare_data(config: TrainingConfig, name: str) -> dict[str, Any]:
         "seed": config.seed,
     }
     work = work_folder(config, name)
+    if (work / FAILED).exists() and read_json(work / RECORD)["made_of"] != made_of:
+        shutil.rmtree(work)  # whoever changes the config after a failure means to begin anew
     for path in (config.pool / name / RECORD, work / RECORD):
         if path.exists():
             _same(read_json(path).get("made_of", {}), made_of, path.parent)
@@ -104,11 +109,14 @@ def train_expert(config: TrainingConfig, name: str) -> dict[str, Any]:
     try:
         return _train(config, name, folder, work)
     except (UserError, LossNotFinite) as error:
-        return {"error": str(error)}
+        reason = str(error)
     except Exception as error:  # one expert's failure is its own
-        return {"error": f"{type(error).__name__}: {first_line(error)}"}
+        reason = f"{type(error).__name__}: {first_line(error)}"
     finally:
         torch.set_num_threads(threads)
+    with contextlib.suppress(OSError):  # a full disk may be the very reason
+        (work / FAILED).write_text(reason + "\n", encoding="utf-8")
+    return {"error": reason}
 
 
 def _train(config: TrainingConfig, name: str, folder: Path, work: Path) -> dict[str, Any]:
@@ -141,7 +149,7 @@ def _train(config: TrainingConfig, name: str, folder: Path, work: Path) -> dict[
     return record
 
 
-def load_skeleton(config: TrainingConfig) -> nn.Module:
+def load_skeleton(config: TrainingConfig) -> Any:
     """The base model without its weights.
 
     Raises:
@@ -150,10 +158,9 @@ def load_skeleton(config: TrainingConfig) -> nn.Module:
     try:
         settings = AutoConfig.from_pretrained(config.model, trust_remote_code=config.trust_remote_code)
         with torch.device("meta"):
-            model: nn.Module = AutoModelForCausalLM.from_config(settings, trust_remote_code=config.trust_remote_code)
+            return AutoModelForCausalLM.from_config(settings, trust_remote_code=config.trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise UserError(f"{config.model}: the base model cannot be loaded ({first_line(error)})") from None
-    return model
 
 
 def adapted(config: TrainingConfig, chosen: Chosen, data: Any, collate: Any) -> PeftModel:

@@ -122,7 +122,11 @@ def test_a_loss_of_nan_stops_that_expert_and_keeps_the_others(tiny_llama: Path, 
     ) as caught:
         train_pool(config)
     assert "the other 2 are in" in str(caught.value)
-    assert set(result_bytes(config.pool)) == {"good", "fine"}
+    before = result_bytes(config.pool)
+    assert set(before) == {"good", "fine"}
+    tamer = training_config(tmp_path, tiny_llama, "good", "wild", "fine")
+    train_pool(tamer)
+    assert result_bytes(tamer.pool).items() > before.items() and (tamer.pool / "wild").is_dir()
 
 
 def test_every_bad_data_set_is_named_before_anything_is_trained(tiny_llama: Path, tmp_path: Path) -> None:
