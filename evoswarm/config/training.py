@@ -119,8 +119,8 @@ class TrainingRay(Section):
     type: Literal["ray"] = "ray"
     address: str | None = None
     """Cluster address (`auto`, `host:6379`, `ray://host:10001`); null: RAY_ADDRESS if set, else a local cluster."""
-    gpus: NonNegative | None = None
-    """GPUs of each expert; null: 1 where the cluster has GPUs, else 0. Fractions share a GPU."""
+    gpus: Rate | None = None
+    """GPU of each expert, up to 1; null: 1 where the cluster has GPUs, else 0. Fractions share a GPU."""
     wait_seconds: NonNegative = 300
     """How long to wait for resources that the cluster does not have yet."""
     max_retries: int = Field(3, ge=0)

@@ -158,9 +158,13 @@ def _watched(config: TrainingConfig, name: str, hooks: Hooks) -> Iterator[None]:
 def _on_ray(config: TrainingConfig, backend: TrainingRay, hooks: Hooks) -> Each:
     import ray
 
+    from evoswarm.engine.load import first_line
+
     def each(work: Work, what: str) -> Iterator[tuple[str, Any]]:
         gpus = 0.0 if what == "prepare" else _gpus(config, backend, hooks)
-        options = {"num_cpus": config.threads, "num_gpus": gpus, "max_retries": backend.max_retries}
+        options: dict[str, Any] = {"num_cpus": config.threads, "num_gpus": gpus, "max_retries": backend.max_retries}
+        if not gpus and ray.cluster_resources().get("GPU"):  # Ray shows all GPUs to what asks for none
+            options["runtime_env"] = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
         task = ray.remote(work)
         refs = {task.options(name=f"{what}-{name}", **options).remote(config, name): name for name in config.experts}
         told: dict[str, int] = {}
@@ -170,10 +174,11 @@ def _on_ray(config: TrainingConfig, backend: TrainingRay, hooks: Hooks) -> Each:
                 name = refs.pop(ref)
                 try:
                     result = ray.get(ref)
+                except ray.exceptions.RayTaskError as error:
+                    result = {"error": f"{type(error.cause).__name__}: {first_line(error.cause)}"}
                 except ray.exceptions.RayError as error:
-                    result = {
-                        "error": f"its worker was lost more than {backend.max_retries} times ({type(error).__name__})"
-                    }
+                    lost = f"its worker was lost more than {backend.max_retries} times"
+                    result = {"error": f"{lost} ({type(error).__name__})"}
                 yield name, result
             if what == "train":
                 _tell(config, list(refs.values()), told, hooks)

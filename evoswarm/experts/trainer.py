@@ -142,9 +142,12 @@ def arguments(settings: Optimisation, work: Path, *, seed: int) -> TrainingArgum
         "remove_unused_columns": False,
     }
     try:
-        return TrainingArguments(**chosen, **settings.args)
+        made = TrainingArguments(**chosen, **settings.args)
     except (TypeError, ValueError, ImportError) as error:
         raise UserError(f"training: {first_line(error)}") from None
+    if made.n_gpu > 1:
+        made._n_gpu = 1  # one expert is on one GPU; transformers would split the batch over all that it sees
+    return made
 
 
 def collator(tokenizer: PreTrainedTokenizerBase, settings: Optimisation) -> Any:
