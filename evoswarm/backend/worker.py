@@ -16,8 +16,10 @@ from evoswarm.engine import Engine, EngineDied, NotBeside, Together, answer, mak
 from evoswarm.engine.trouble import first_line, out_of_memory
 from evoswarm.errors import UserError
 from evoswarm.utility import Beginning, Outcome, Request, Split, Utility, make_utility, slices
+from evoswarm.weights.generate import LoraGenerator
 from evoswarm.weights.materialise import Weights
 from evoswarm.weights.pool import Pool
+from evoswarm.weights.wegeft import is_wegeft
 
 _WRONG = Outcome(0.0, None)
 
@@ -34,10 +36,12 @@ class Worker:
             UserError: either cannot be loaded.
         """
         self.utility = utility or make_utility(config.utility, root=config.root)
+        adapter = pool.experts[0].config if pool.kind == "adapter" else None
+        self._generator = LoraGenerator(config.model, adapter) if adapter and is_wegeft(adapter) else None
+        self._adapter = self._generator.lora_config() if self._generator else adapter
         self.together = config.engine.together
         self._config = config
-        self._adapter = pool.experts[0].config if pool.kind == "adapter" else None
-        self._zeros = {n: np.zeros(spec.shape, np.float32) for n, spec in pool.experts[0].specs.items()}
+        self._specs = pool.experts[0].specs
         self._cut: dict[Split, Slices] = {}
         self._started: Engine | None = None
         self.notice: str | None = None
@@ -72,7 +76,9 @@ class Worker:
         engine = make_engine(self._config.engine, model=self._config.model, adapter=self._adapter)
         if self.together > 1:
             try:
-                cast(Together, engine).install_all({"like the experts": self._zeros})
+                zeros = {name: np.zeros(spec.shape, np.float32) for name, spec in self._specs.items()}
+                zeros = self._generator.tensors(zeros) if self._generator else zeros
+                cast(Together, engine).install_all({"like the experts": zeros})
             except NotBeside:
                 engine.close()
                 raise
@@ -151,6 +157,8 @@ class Worker:
         if particles.keys() <= self._installed:
             return
         self._installed = set()
+        if self._generator is not None:
+            particles = {key: w if w is None else self._generator.tensors(w) for key, w in particles.items()}
         if self.together > 1:
             cast(Together, self._engine).install_all(particles)
         else:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,17 +14,24 @@ from evoswarm.cli.progress import print_json
 from evoswarm.cli.run import ConfigFile, Json, Overrides
 from evoswarm.errors import UserError
 
+if TYPE_CHECKING:
+    from evoswarm.loop.matrix import Column
+
 
 def inspect(
     pool: Annotated[str, typer.Argument(help="Folder of expert folders, or its URL.", show_default=False)],
     model: Annotated[str, typer.Option(help="Base model folder, to check that the experts fit it.")] = "",
+    on: Annotated[
+        list[Path] | None,
+        typer.Option(help="Run config on whose utility (validation split) every expert is measured. Repeatable."),
+    ] = None,
     json_: Json = False,
 ) -> None:
-    """Show the experts of a pool: sizes, settings, whether they fit each other, pairwise cosine."""
+    """Show the experts of a pool: sizes, whether they fit each other, how much they differ, what each is good at."""
     from evoswarm.config.place import check_url, is_url
     from evoswarm.config.run import Pool
     from evoswarm.weights.pool import open_pool
-    from evoswarm.weights.similarity import cosines
+    from evoswarm.weights.similarity import cosines, effective_number
 
     place = check_url(pool) if is_url(pool) else Path(pool).resolve()
     opened = open_pool(Pool(experts=place), model=model or f"{place}/none")
@@ -40,9 +48,54 @@ def inspect(
         for expert in opened.experts
     ]
     cosine = cosines(opened)
+    diversity = {"effective_number": effective_number(cosine), "mean_cosine": _mean_pair(cosine)}
+    columns = _measure(place, on or [])
     if json_:
-        return print_json({"kind": opened.kind, "compatible": True, "experts": facts, "cosine": cosine.tolist()})
+        shown = {"kind": opened.kind, "compatible": True, "experts": facts, "cosine": cosine.tolist()}
+        return print_json(shown | {"diversity": diversity, "utilities": [asdict(column) for column in columns]})
     _show(opened.kind, facts, cosine)
+    print(
+        f"diversity: as different as {diversity['effective_number']:.2f} experts at right angles; "
+        f"mean cosine of two {diversity['mean_cosine']:.2f}"
+    )
+    if columns:
+        _show_matrix(columns)
+
+
+def _mean_pair(cosine: Any) -> float:
+    count = len(cosine)
+    return float((cosine.sum() - count) / max(1, count * (count - 1)))
+
+
+def _measure(pool: Path | str, configs: list[Path]) -> list[Column]:
+    from evoswarm.config import load_config
+    from evoswarm.loop.matrix import renamed, utility_matrix
+
+    checked = [load_config(config, overrides=[f"pool={pool}"]) for config in configs]
+    with contextlib.redirect_stdout(sys.stderr):  # standard output is for the result alone; users' functions print
+        return renamed([column for config in checked for column in utility_matrix(config, pool=pool)])
+
+
+def _show_matrix(columns: list[Column]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="utility on validation; the best of each task is marked", title_justify="left")
+    table.add_column("expert")
+    for column in columns:
+        table.add_column(column.task, justify="right")
+    for name in columns[0].utilities:
+        table.add_row(name, *(_cell(column, name) for column in columns))
+    table.add_section()
+    table.add_row("best expert of each example", *(f"{column.any:.3f} " for column in columns))
+    table.add_row("share on which two differ", *(f"{column.disagreement:.3f} " for column in columns))
+    Console(highlight=False, markup=False).print(table)
+
+
+def _cell(column: Column, name: str) -> str:
+    value = column.utilities[name]
+    known = [utility for utility in column.utilities.values() if utility is not None]
+    return "failed " if value is None else f"{value:.3f}{'*' if value == max(known) else ' '}"
 
 
 def _show(kind: str, facts: list[dict[str, Any]], cosine: Any) -> None:

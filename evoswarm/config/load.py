@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -13,7 +13,10 @@ from pydantic import BaseModel, ValidationError
 from evoswarm.config.place import check_url, is_url
 from evoswarm.config.run import RunConfig
 from evoswarm.config.secrets import secrets_in
+from evoswarm.config.training import TrainingConfig
 from evoswarm.errors import UserError
+
+Config = TypeVar("Config", bound=BaseModel)
 
 
 def load_config(path: Path | str, *, overrides: Sequence[str] = ()) -> RunConfig:
@@ -32,18 +35,34 @@ def load_config(path: Path | str, *, overrides: Sequence[str] = ()) -> RunConfig
 
 def parse_config(data: dict[str, Any], *, root: Path, source: str = "config") -> RunConfig:
     """Check a configuration given as plain data; `root` is what relative paths start from."""
+    return _parse(RunConfig, data, root=root, source=source)
+
+
+def load_training(path: Path | str, *, overrides: Sequence[str] = ()) -> TrainingConfig:
+    """`load_config` for a training of experts."""
+    path = Path(path)
+    data = apply_overrides(_read_yaml(path, needs="model, pool and experts"), overrides)
+    return parse_training(data, root=path.resolve().parent, source=str(path))
+
+
+def parse_training(data: dict[str, Any], *, root: Path, source: str = "config") -> TrainingConfig:
+    """`parse_config` for a training of experts."""
+    return _parse(TrainingConfig, data, root=root, source=source)
+
+
+def _parse(model: type[Config], data: dict[str, Any], *, root: Path, source: str) -> Config:
     if places := secrets_in(data):
         raise UserError(
             f"{source}: {', '.join(places)} holds a secret, and a config is written to the run directory and shown; "
             "take it out, revoke it, and give it to the processes by the environment or a file (HF_TOKEN, ~/.aws, ...)"
         )
     try:
-        return RunConfig.model_validate(_absolute(data, root))
+        return model.model_validate(_absolute(data, root, model))
     except ValidationError as error:
-        raise UserError(f"{source}: {explain(error)}") from None
+        raise UserError(f"{source}: {explain(error, model)}") from None
 
 
-def dump_config(config: RunConfig) -> str:
+def dump_config(config: BaseModel) -> str:
     """The resolved configuration as YAML that `load_config` reads back to an equal one."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
@@ -73,7 +92,7 @@ def _set(data: dict[str, Any], keys: list[str], value: str, text: str) -> None:
         raise UserError(f"--set {text}: the value is not YAML") from None
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_yaml(path: Path, *, needs: str = "model, pool and utility") -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -89,16 +108,16 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path}: holds a date that does not exist ({error}); put text into quotes") from None
     if not isinstance(data, dict):
-        raise UserError(f"{path}: must be a mapping with at least model, pool and utility")
+        raise UserError(f"{path}: must be a mapping with at least {needs}")
     return data
 
 
-def _absolute(data: dict[str, Any], root: Path) -> dict[str, Any]:
+def _absolute(data: dict[str, Any], root: Path, model: type[BaseModel]) -> dict[str, Any]:
     """Paths of the config relative to `root` made absolute, so that any worker in any folder reads the same files."""
     root = Path(_resolved(str(data.get("root", ".")), root))
     result = _walk_paths(data, root) | {"root": str(root)}
-    if "output" not in result:
-        result["output"] = "runs"
+    if "output" in model.model_fields:
+        result.setdefault("output", "runs")
     for key in ("model", "output"):
         value = result.get(key)
         if isinstance(value, str) and (key == "output" or _is_local(value, root)):
@@ -122,7 +141,8 @@ def _is_local(model: str, root: Path) -> bool:
 
 def _walk_paths(node: Any, root: Path, key: str = "") -> Any:
     if isinstance(node, dict):
-        return {k: v if k == "columns" else _walk_paths(v, root, k) for k, v in node.items()}
+        inner = {k: "data" if key == "experts" and isinstance(v, str) else k for k, v in node.items()}
+        return {k: v if k == "columns" else _walk_paths(v, root, inner[k]) for k, v in node.items()}
     if isinstance(node, list) and key in ("experts", "pool"):
         return [_walk_paths(item, root, key) for item in node]
     if isinstance(node, str) and key in ("experts", "pool", "path", "data"):
@@ -130,15 +150,15 @@ def _walk_paths(node: Any, root: Path, key: str = "") -> Any:
     return node
 
 
-def explain(error: ValidationError) -> str:
+def explain(error: ValidationError, model: type[BaseModel] = RunConfig) -> str:
     """Every problem of a validation error in one line each, joined by `; `, with the nearest right name for typos."""
-    return "; ".join(_explain_one(problem) for problem in error.errors())
+    return "; ".join(_explain_one(problem, model) for problem in error.errors())
 
 
-def _explain_one(problem: Any) -> str:
+def _explain_one(problem: Any, root: type[BaseModel]) -> str:
     location = [str(part) for part in problem["loc"]]
-    names = _field_names(location)
-    where = ".".join(_readable(location))
+    names = _field_names(location, root)
+    where = ".".join(_readable(location, root))
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(location[-1], names, n=1, cutoff=0.5)
@@ -153,13 +173,13 @@ def _explain_one(problem: Any) -> str:
     return f"{where}: {message[:1].lower()}{message[1:]}{shown}" if where else message
 
 
-def _readable(location: list[str]) -> list[str]:
+def _readable(location: list[str], root: type[BaseModel]) -> list[str]:
     """The location without the names that pydantic adds for the member of a union."""
-    model: type[BaseModel] | None = RunConfig
+    model: type[BaseModel] | None = root
     path = []
     for part in location:
         models = _models_of(model, part) if model else []
-        tagged = [m for m in _siblings(model) if _tag(m) == part] if model else []
+        tagged = [m for m in _siblings(model, root) if _tag(m) == part] if model else []
         if tagged and part not in (model.model_fields if model else {}):
             model = tagged[0]
             continue
@@ -169,11 +189,11 @@ def _readable(location: list[str]) -> list[str]:
     return path
 
 
-def _field_names(location: list[str]) -> list[str]:
+def _field_names(location: list[str], root: type[BaseModel]) -> list[str]:
     """Field names of the section that holds the last part of `location`."""
-    model: type[BaseModel] = RunConfig
+    model = root
     for part in location[:-1]:
-        tagged = [m for m in _siblings(model) if _tag(m) == part]
+        tagged = [m for m in _siblings(model, root) if _tag(m) == part]
         inner = _models_of(model, part)
         model = tagged[0] if tagged else inner[0] if inner else model
     return list(model.model_fields)
@@ -184,16 +204,16 @@ def _tag(model: type[BaseModel]) -> str | None:
     return field.default if field else None
 
 
-def _siblings(model: type[BaseModel] | None) -> list[type[BaseModel]]:
+def _siblings(model: type[BaseModel] | None, root: type[BaseModel]) -> list[type[BaseModel]]:
     """The models that share a union with `model`, itself included."""
     if model is None or _tag(model) is None:
         return []
-    return next((group for group in _unions() if model in group), [model])
+    return next((group for group in _unions(root) if model in group), [model])
 
 
-def _unions() -> list[list[type[BaseModel]]]:
+def _unions(root: type[BaseModel]) -> list[list[type[BaseModel]]]:
     groups: list[list[type[BaseModel]]] = []
-    todo: list[type[BaseModel]] = [RunConfig]
+    todo: list[type[BaseModel]] = [root]
     seen: set[type[BaseModel]] = set()
     while todo:
         model = todo.pop()

@@ -8,8 +8,15 @@ from typing import Any
 from evoswarm.config import RunConfig
 
 
-def model_card(config: RunConfig, summary: dict[str, Any], recipe: dict[str, Any]) -> str:
-    """README.md in the Hugging Face format: what the expert is, how it was made, how to load it."""
+def model_card(config: RunConfig, summary: dict[str, Any], recipe: dict[str, Any], *, wegeft: bool = False) -> str:
+    """README.md in the Hugging Face format: what the expert is, how it was made, how to load it.
+
+    Args:
+        config: the run.
+        summary: its result.
+        recipe: how the expert is made.
+        wegeft: the experts are phi and psi, which peft has to be made to know.
+    """
     best, initial, base = summary["best"], summary["initial"], summary["base"]
     front = {"library_name": "peft" if recipe["kind"] == "adapter" else "transformers", "tags": ["evoswarm", "merge"]}
     header = "\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items())
@@ -40,7 +47,7 @@ The expert was chosen on the validation split; the test split was read once, at 
 ## Loading
 
 ```python
-{_loading(config, recipe)}
+{_loading(config, recipe, wegeft=wegeft)}
 ```
 
 ## Provenance
@@ -67,11 +74,12 @@ def _utility(config: RunConfig) -> str:
     return utility.type if utility.type == "multi_task" else f"{utility.type} on {utility.data.path.name}"
 
 
-def _loading(config: RunConfig, recipe: dict[str, Any]) -> str:
+def _loading(config: RunConfig, recipe: dict[str, Any], *, wegeft: bool) -> str:
     if recipe["kind"] == "checkpoint":
         return "from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained(folder)"
+    known = "import evoswarm.experts.wegeft  # peft then knows WeGeFT\n" if wegeft else ""
     return (
-        "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
+        f"{known}from peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
         f'base = AutoModelForCausalLM.from_pretrained("{config.model}")\n'
         "model = PeftModel.from_pretrained(base, folder)"
     )

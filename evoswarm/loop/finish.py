@@ -18,6 +18,7 @@ from evoswarm.search import Search
 from evoswarm.search.base import Best
 from evoswarm.utility import Split, Utility
 from evoswarm.utility.types import SPLITS
+from evoswarm.weights.wegeft import is_wegeft
 
 if TYPE_CHECKING:
     from evoswarm.loop.evolution import Hooks
@@ -58,7 +59,7 @@ def finish(
     }
     append_line(directory.timings, to_line(timing))
     summary = _summary(config, inputs, directory, search, ranking, finals)
-    directory.write("best/README.md", model_card(config, summary, recipe).encode())
+    directory.write("best/README.md", model_card(config, summary, recipe, wegeft=_wegeft(inputs)).encode())
     directory.write_json(directory.summary.name, summary)
     return summary
 
@@ -114,6 +115,10 @@ def _best_expert(search: Search) -> str:
     """The best initial expert on validation; ties: the first one."""
     known = [(utility, -i) for i, utility in enumerate(search.expert_utilities) if utility is not None]
     return search.experts[-max(known)[1]]
+
+
+def _wegeft(inputs: Inputs) -> bool:
+    return inputs.pool.kind == "adapter" and is_wegeft(inputs.pool.experts[0].config)
 
 
 def _summary(

@@ -9,6 +9,7 @@ from evoswarm.errors import UserError
 from evoswarm.weights.expert import Expert
 from evoswarm.weights.merge import full_tensors, lora_modules, rank_of
 from evoswarm.weights.tensorfile import TensorSpec
+from evoswarm.weights.wegeft import is_wegeft, problems
 
 LORA_SETTINGS = {
     "peft_type": "peft type",
@@ -22,6 +23,8 @@ LORA_SETTINGS = {
     "alpha_pattern": "alpha pattern",
     "modules_to_save": "modules_to_save",
     "ensure_weight_tying": "ensure_weight_tying",
+    "wegeft_alpha": "alpha",
+    "shared": "shared",
 }
 _MODEL_SETTINGS = {"model_type": "model type", "architectures": "architecture"}
 _DEFAULTS: dict[str, Any] = {
@@ -77,8 +80,11 @@ def _no_plain_lora(expert: Expert) -> Iterator[str]:
     if expert.kind == "checkpoint":
         return
     config = expert.config
+    if is_wegeft(config):
+        yield from problems(config, expert.specs)
+        return
     if str(config.get("peft_type", "LORA")).upper() != "LORA":
-        yield f"peft type {config['peft_type']}, only LORA adapters can be evolved"
+        yield f"peft type {config['peft_type']}, only LORA and WEGEFT adapters can be evolved"
         return
     yield from (f"{key} is not supported ({why})" for key, why in _REFUSED.items() if config.get(key))
     start = config.get("init_lora_weights")

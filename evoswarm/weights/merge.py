@@ -19,6 +19,7 @@ _LORA = re.compile(
     r"^(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<part>[AB])(?:\.weight)?$"
 )
 _PREFIX = "base_model.model."
+_WEGEFT = "base_model.wegeft_"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def lora_modules(tensors: Mapping[str, Tensor]) -> dict[str, LoraPair[Tensor]]:
 
 def full_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of an adapter that replace a whole parameter (`modules_to_save`, trained biases), by base-model name."""
-    whole = {key: tensor for key, tensor in tensors.items() if not _LORA.match(key)}
+    whole = {key: tensor for key, tensor in tensors.items() if not _LORA.match(key) and not key.startswith(_WEGEFT)}
     return {key.removeprefix(_PREFIX).replace(".base_layer.", "."): tensor for key, tensor in whole.items()}
 
 

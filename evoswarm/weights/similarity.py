@@ -22,3 +22,13 @@ def cosines(pool: Pool) -> np.ndarray:
             gram += block @ block.T
     norms = np.sqrt(np.diag(gram))
     return gram / np.maximum(np.outer(norms, norms), np.finfo(float).tiny)
+
+
+def effective_number(cosine: np.ndarray) -> float:
+    """How many experts there are, counted by their difference: n if all are at right angles, 1 if all are alike.
+
+    Source: the Vendi score (arXiv 2210.02410), exp of the entropy of the eigenvalues of cosine / n.
+    """
+    values = np.clip(np.linalg.eigvalsh(cosine / len(cosine)), 0, None)
+    values = values[values > 0] / values.sum()
+    return float(np.exp(-(values * np.log(values)).sum()))

@@ -69,7 +69,9 @@ def test_inspect_shows_sizes_and_cosines(finished: Path) -> None:
     assert [expert["name"] for expert in facts["experts"]] == [f"e{i}" for i in range(6)]
     assert facts["experts"][0]["parameters"] == 2 * 2 * 4 * 64 and facts["experts"][0]["rank"] == 4
     assert all(facts["cosine"][i][i] == pytest.approx(1) for i in range(6))
-    assert "pairwise cosine" in evoswarm("inspect", "experts", folder=finished).stdout
+    assert 1 < facts["diversity"]["effective_number"] <= 6 and facts["utilities"] == []
+    shown = evoswarm("inspect", "experts", "--on", "it.yaml", folder=finished).stdout
+    assert all(words in shown for words in ("pairwise cosine", "at right angles", "(base model)", "two differ"))
 
 
 def test_evaluate_measures_recipe_adapter_and_base_as_the_run_did(finished: Path) -> None:

@@ -130,7 +130,7 @@ def test_adapters_whose_start_changes_the_base_are_refused_with_the_way_out(pool
 def test_other_peft_types_are_refused(pool_folder: MakePool) -> None:
     folder = pool_folder()
     edit_config(folder / "c", peft_type="IA3")
-    assert "c: peft type IA3, only LORA adapters can be evolved" in refusal(folder)
+    assert "c: peft type IA3, only LORA and WEGEFT adapters can be evolved" in refusal(folder)
 
 
 def test_include_base_needs_adapters_without_whole_modules(tmp_path: Path, tiny_llama: Path) -> None:

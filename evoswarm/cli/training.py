@@ -1,0 +1,94 @@
+"""`experts train`, `experts convert`, `experts schema`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from evoswarm.cli.progress import console, print_json, print_warning
+from evoswarm.cli.run import Json, Overrides
+from evoswarm.errors import Stopped
+from evoswarm.loop.evolution import Event, Hooks
+
+experts = typer.Typer(
+    help="Make experts: train a pool of adapters, convert adapters to plain LoRA.", no_args_is_help=True
+)
+
+
+@experts.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file that describes the training.", show_default=False)],
+    set_: Overrides = None,
+    json_: Json = False,
+) -> None:
+    """Train one adapter per data set; the same command goes on with a training that was stopped or killed."""
+    from evoswarm.config.load import load_training
+    from evoswarm.experts.pool import train_pool
+
+    checked = load_training(config, overrides=set_ or ())
+    with contextlib.redirect_stdout(sys.stderr):  # standard output is for the result alone; Ray prints there too
+        try:
+            records = train_pool(checked, hooks=_hooks(quiet=json_))
+        except KeyboardInterrupt:
+            raise Stopped("stopped; the same command goes on from the newest checkpoints") from None
+    if json_:
+        return print_json({"pool": str(checked.pool), "experts": records})
+    _show(records)
+    print(checked.pool)
+
+
+def _hooks(*, quiet: bool) -> Hooks:
+    def notify(event: Event) -> None:
+        if event["kind"] == "warning":
+            print_warning(event["text"])
+        elif not quiet:
+            console.print(Text(event["text"]), style="dim", soft_wrap=True)
+
+    return Hooks(notify=notify)
+
+
+def _show(records: dict[str, dict[str, Any]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    for name in ("expert", "examples", "steps", "first loss", "last loss", "s"):
+        table.add_column(name, justify="left" if name == "expert" else "right", no_wrap=True)
+    for name, record in records.items():
+        losses = (f"{record['loss'][key]:.3f}" for key in ("first", "last_tenth"))
+        row = (str(record["data"]["examples"]), str(record["steps"]), *losses, f"{record['seconds']:.0f}")
+        table.add_row(name, *row)
+    Console(highlight=False).print(table)
+
+
+@experts.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A WeGeFT adapter, or a pool of them.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)],
+    model: Annotated[str, typer.Option(help="Base model: a folder, or a name on the hub.", show_default=False)],
+) -> None:
+    """Write WeGeFT adapters (phi and psi) as the plain LoRA adapters that they are, which any engine serves."""
+    from evoswarm.experts.export import export_lora
+
+    for folder in export_lora(source, output, model=model):
+        print(folder)
+
+
+@experts.command()
+def schema() -> None:
+    """Print the JSON schema of a training config, for editors."""
+    from evoswarm.config.training import TrainingConfig
+
+    print(json.dumps(TrainingConfig.model_json_schema(), indent=2))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(experts, name="experts")

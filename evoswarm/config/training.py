@@ -1,0 +1,181 @@
+"""What a training of experts is: one adapter per data set."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from evoswarm.config.base import NonNegative, Positive, Rate, Section
+
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+
+
+class TrainingData(Section):
+    """The examples of one expert. A bare string in place of this section is the `path`."""
+
+    path: Path
+    """A JSONL, JSON, CSV or Parquet file, or a folder written by datasets' `save_to_disk`. Records are `messages` (a
+    list of role and content, as in Tulu), `prompt` and `completion`, `instruction`, `input` and `output` (Alpaca), or
+    `question` and `answer`."""
+    split: str | None = None
+    """Split of a file or folder that has several; null: `train`, or the only one."""
+    columns: dict[str, str] = {}
+    """Column mapping, evoswarm's name to the file's: {completion: response}."""
+    limit: int | None = Field(None, ge=1)
+    """Use the first this many records."""
+    chat_template: bool | None = None
+    """Render prompts with the tokenizer's chat template; null: where it has one. `messages` always are."""
+    turns: Literal["all", "last"] = "all"
+    """Which turns of the assistant are learnt. `last` is for templates that rewrite earlier turns."""
+
+
+class Method(Section):
+    """How experts are adapted: any method of peft by its name, with any key of its peft config.
+
+    Besides peft's own names (lora, miss, vera, ...), those of LoRA's variants: rslora, dora, pissa, olora, corda,
+    lora_ga, loftq. And wegeft, which comes with evoswarm.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = "lora"
+    """Name of the method."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Keys of the method's peft config."""
+        return dict(self.model_extra or {})
+
+
+class Optimisation(Section):
+    """How long and how fast experts learn. Defaults are GENOME's, where it says."""
+
+    epochs: Positive = 1
+    """Passes over the data."""
+    max_steps: int | None = Field(None, ge=1)
+    """Stop after this many steps, whatever `epochs` says."""
+    learning_rate: Positive = 2e-4
+    """Peak learning rate."""
+    schedule: str = "cosine"
+    """Learning rate schedule, by transformers' name: cosine, linear, constant_with_warmup, ..."""
+    warmup: Rate = 0.1
+    """Share of the steps in which the rate rises."""
+    batch_size: int = Field(16, ge=1)
+    """Examples per step."""
+    micro_batch_size: int | None = Field(None, ge=1)
+    """Examples at once on the device; null: all of the batch. Must divide `batch_size`."""
+    weight_decay: NonNegative = 0
+    """AdamW's weight decay."""
+    max_grad_norm: Positive = 1
+    """Gradients are clipped to this norm."""
+    max_length: int = Field(2048, ge=2)
+    """Longer examples are cut at their end."""
+    packing: bool = False
+    """Put the examples of a batch into one row, without padding; none sees another."""
+    bf16: bool | None = None
+    """Compute in bfloat16 beside float32 adapters; null: on GPUs that can."""
+    gradient_checkpointing: bool = False
+    """Compute activations again instead of keeping them: slower, with much less memory."""
+    checkpoint_steps: int = Field(200, ge=1)
+    """Steps between checkpoints; a training that is killed goes on from the newest."""
+    args: dict[str, Any] = {}
+    """Any other argument of transformers' TrainingArguments, as it is: `optim`, `adam_beta2`, `neftune_noise_alpha`."""
+
+    @model_validator(mode="after")
+    def _whole_micro_batches(self) -> Optimisation:
+        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"batch_size {self.batch_size} is no multiple of micro_batch_size {self.micro_batch_size}; change one"
+            )
+        return self
+
+
+class Expert(Section):
+    """One expert. A bare string in place of this section is its data."""
+
+    data: TrainingData
+    """What it learns."""
+    training: Optimisation | None = None
+    """Settings of its own in place of the common ones."""
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _path_alone(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str | Path) else value
+
+
+class TrainingLocal(Section):
+    """One expert after another, in this process."""
+
+    type: Literal["local"] = "local"
+
+
+class TrainingRay(Section):
+    """One Ray task per expert."""
+
+    type: Literal["ray"] = "ray"
+    address: str | None = None
+    """Cluster address (`auto`, `host:6379`, `ray://host:10001`); null: RAY_ADDRESS if set, else a local cluster."""
+    gpus: Rate | None = None
+    """GPU of each expert, up to 1; null: 1 where the cluster has GPUs, else 0. Fractions share a GPU."""
+    wait_seconds: NonNegative = 300
+    """How long to wait for resources that the cluster does not have yet."""
+    max_retries: int = Field(3, ge=0)
+    """How often an expert whose worker was lost is taken up again, from its newest checkpoint."""
+
+
+class TrainingConfig(Section):
+    """One pool of experts to make."""
+
+    model: str
+    """Base model: a folder, or a name on the Hugging Face hub."""
+    pool: Path
+    """Folder to write: one expert folder each, ready for `evoswarm run`."""
+    experts: dict[str, Expert] = Field(min_length=1)
+    """Name of each expert and its data."""
+    method: Method = Method()
+    """How they are adapted."""
+    training: Optimisation = Optimisation()
+    """How they learn."""
+    save: Literal["lora", "native"] = "lora"
+    """lora: what converts exactly to plain LoRA is saved as such, and other methods are refused, because they cannot be
+    evolved. native: what peft saves for the method. A pool of native WeGeFT experts evolves in phi and psi."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Data type of the base model; auto: as saved."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Off unless you trust its author."""
+    threads: int = Field(1, ge=1)
+    """CPU threads of each expert. Part of the result's definition: another number may round differently."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """Seed of initial adapters, order of examples and dropout. All experts start from the same adapter."""
+    backend: Annotated[TrainingLocal | TrainingRay, Field(discriminator="type")] = TrainingRay()
+    """Where it runs."""
+    root: Path = Path(".")
+    """Folder that relative paths start from; the config file's own folder by default."""
+
+    @field_validator("experts", mode="before")
+    @classmethod
+    def _data_alone(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        for name in value:
+            if not isinstance(name, str) or not _NAME.match(name):
+                raise ValueError(f"{name!r} is no name for an expert; use letters, digits, dot, dash and underscore")
+        return {name: {"data": data} if isinstance(data, str | Path) else data for name, data in value.items()}
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _method_alone(cls, value: Any) -> Any:
+        return {"type": value} if isinstance(value, str) else value
+
+    @field_validator("backend", mode="before")
+    @classmethod
+    def _default_backend(cls, value: Any) -> Any:
+        return {"type": "ray"} | value if isinstance(value, dict) else value
+
+    def optimisation(self, expert: str) -> Optimisation:
+        """The training settings of one expert."""
+        return self.experts[expert].training or self.training

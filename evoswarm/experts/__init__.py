@@ -1,0 +1,1 @@
+"""Making experts: supervised training of a pool, one adapter per data set."""

@@ -1,0 +1,107 @@
+"""Exact conversion of trained adapters to plain LoRA, with scaling 1: W + B A.
+
+The factors are the methods' own and not those of a decomposition, so that what experts have in common stays in common
+when they are mixed: MiSS and VeRA share A up to its scale, WeGeFT shares what makes B.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from peft.tuners.miss.layer import MissLayer
+from peft.tuners.vera.layer import VeraLayer
+from safetensors.torch import save_file
+from torch import nn
+
+from evoswarm.experts.wegeft import WeGeFTLinear
+from evoswarm.weights.expert import ADAPTER_CONFIG, ADAPTER_FILE
+
+Factors = dict[str, tuple[torch.Tensor, torch.Tensor]]
+"""Module name to A [r, in] and B [out, r], any scaling included in B."""
+
+
+@torch.no_grad()
+def lora_factors(model: PeftModel, start: Factors | None = None) -> Factors:
+    """The LoRA that does what the active adapter does.
+
+    Args:
+        model: with an adapter of LoRA, WeGeFT, MiSS or VeRA.
+        start: factors at the start of training, of initialisations that take them out of the base weights (PiSSA, ...):
+            W - B0 A0 + B A is W + [B, -B0] [A; A0].
+
+    Raises:
+        TypeError: the adapter is of another method.
+    """
+    factors = {}
+    for name, layer in model.base_model.model.named_modules():
+        if isinstance(layer, LoraLayer | MissLayer | VeraLayer | WeGeFTLinear):
+            a, b = (tensor.detach().clone() for tensor in _pair(layer, model.active_adapter))
+            if start is not None:
+                a, b = torch.cat([a, start[name][0]]), torch.cat([b, -start[name][1]], dim=1)
+            factors[name] = a, b
+    if not factors:
+        raise TypeError("the model has no layer of LoRA, WeGeFT, MiSS or VeRA")
+    return factors
+
+
+def _pair(layer: nn.Module, adapter: str) -> tuple[torch.Tensor, torch.Tensor]:
+    if isinstance(layer, WeGeFTLinear):
+        return layer.lora_pair(adapter)
+    if isinstance(layer, VeraLayer):
+        b = layer.vera_lambda_b[adapter][:, None] * layer.vera_B[adapter][: layer.out_features]
+        return layer.vera_lambda_d[adapter][:, None] * layer.vera_A[adapter][:, : layer.in_features], b
+    if isinstance(layer, MissLayer):
+        block = layer.miss_block[adapter]  # [r, out]: input i meets row i modulo r
+        if layer.miss_fn == "mini":
+            block = block.repeat(1, layer.out_features // block.shape[1])
+        rank = block.shape[0]
+        a = torch.eye(rank, dtype=block.dtype, device=block.device).repeat(1, -(-layer.in_features // rank))
+        return a[:, : layer.in_features], block.T
+    assert isinstance(layer, LoraLayer)
+    a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
+    return a, layer.scaling[adapter] * b
+
+
+def save_lora(factors: Factors, folder: Path, *, base: str, settings: dict[str, Any] | None = None) -> None:
+    """Write factors as a LoRA adapter that peft and any engine load.
+
+    Args:
+        factors: module name to A and B.
+        folder: made if it is not there.
+        base: name of the base model for adapter_config.json.
+        settings: further keys of adapter_config.json (`fan_in_fan_out`).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    for name, (a, b) in factors.items():
+        tensors[f"base_model.model.{name}.lora_A.weight"] = a.contiguous().cpu()
+        tensors[f"base_model.model.{name}.lora_B.weight"] = b.contiguous().cpu()
+    save_file(tensors, folder / ADAPTER_FILE, metadata={"format": "pt"})
+    config = lora_config({name: len(a) for name, (a, _) in factors.items()}) | {"base_model_name_or_path": base}
+    text = json.dumps(config | (settings or {}), indent=2, sort_keys=True)
+    (folder / ADAPTER_CONFIG).write_text(text + "\n", encoding="utf-8")
+
+
+def lora_config(ranks: dict[str, int]) -> dict[str, Any]:
+    """adapter_config.json of a LoRA with scaling 1, from the rank of each module."""
+    rank = Counter(ranks.values()).most_common(1)[0][0]
+    others = {name: r for name, r in sorted(ranks.items()) if r != rank}
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": rank,
+        "lora_alpha": rank,
+        "rank_pattern": others,
+        "alpha_pattern": others,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "init_lora_weights": True,
+        "inference_mode": True,
+        "target_modules": sorted({name.rpartition(".")[2] for name in ranks}),
+    }

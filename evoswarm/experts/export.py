@@ -1,0 +1,53 @@
+"""WeGeFT adapters on disk as the plain LoRA adapters that they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from evoswarm.config.run import Pool
+from evoswarm.errors import UserError
+from evoswarm.weights.expert import ADAPTER_CONFIG, ADAPTER_FILE, Expert, is_expert_folder, open_expert
+from evoswarm.weights.generate import LoraGenerator
+from evoswarm.weights.pool import open_pool
+from evoswarm.weights.tensorfile import DTYPES, TensorSpec, write_safetensors
+from evoswarm.weights.wegeft import is_wegeft
+
+
+def export_lora(source: Path, output: Path, *, model: str) -> list[Path]:
+    """Write the LoRA of one WeGeFT adapter, or of each one of a pool; no model is loaded.
+
+    Args:
+        source: an adapter folder, or a folder of them.
+        output: an adapter folder, or a folder of them; it must not hold anything.
+        model: base model, from whose weights the LoRA is generated.
+
+    Returns:
+        The adapter folders.
+
+    Raises:
+        UserError: there is no WeGeFT adapter, it does not fit the base model, or `output` holds something.
+    """
+    if output.exists() and any(output.iterdir()):
+        raise UserError(f"{output} is not empty; name a new folder")
+    if is_expert_folder(source):
+        return [_export(open_expert(source), output, model)]
+    pool = open_pool(Pool(experts=source.resolve()), model=model, alone=True)
+    return [_export(expert, output / expert.name, model) for expert in pool.experts]
+
+
+def _export(expert: Expert, folder: Path, model: str) -> Path:
+    if not is_wegeft(expert.config):
+        kind = expert.config.get("peft_type", expert.kind)
+        raise UserError(f"{expert.path}: is {kind}, and no WeGeFT adapter; there is nothing to convert")
+    generator = LoraGenerator(model, expert.config)
+    weights = {name: expert.flat(name).reshape(spec.shape) for name, spec in expert.specs.items()}
+    tensors = generator.tensors(weights)
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    specs = [TensorSpec(name, array.shape, names[array.dtype]) for name, array in sorted(tensors.items())]
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = ((spec.name, tensors[spec.name]) for spec in specs)
+    write_safetensors(folder / ADAPTER_FILE, specs, arrays, metadata={"format": "pt"})
+    text = json.dumps(generator.lora_config(), indent=2, sort_keys=True)
+    (folder / ADAPTER_CONFIG).write_text(text + "\n", encoding="utf-8")
+    return folder

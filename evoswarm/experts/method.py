@@ -1,0 +1,158 @@
+"""From the config's `method` to a peft config, and what becomes of the method's experts in evolution."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from peft import PeftConfig
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+import evoswarm.experts.wegeft  # noqa: F401  peft is to know it
+from evoswarm.config.training import Method
+from evoswarm.engine.load import first_line
+from evoswarm.errors import UserError
+
+Route = Literal["plain", "converted", "none"]
+_LORA = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "rslora": {"use_rslora": True},
+    "dora": {"use_dora": True},
+    **{name: {"init_lora_weights": name} for name in ("pissa", "olora", "corda", "lora_ga", "loftq")},
+}
+"""LoRA's variants that go by a name of their own, and what makes them so in LoraConfig."""
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "lora": _LORA,
+    "miss": {"target_modules": "all-linear"},
+    "vera": {"target_modules": "all-linear"},
+}
+"""evoswarm's defaults, where peft has none or others. GENOME's for LoRA; WeGeFT's are in its own config."""
+_CONVERTED = ("wegeft", "miss", "vera")
+CHANGES_BASE = ("pissa", "olora", "corda", "lora_ga")
+"""Initialisations that take what the adapter starts with out of the base weights: W + s (B A - B0 A0)."""
+_REASONS = {
+    "dora": "its magnitude makes the merge non-linear",
+    "loftq": "it is trained on quantised base weights, and what they lost is of full rank",
+    "adalora": "it prunes ranks, in each expert others",
+    "ia3": "it rescales activations",
+    "boft": "it rotates the weights",
+    "oft": "it rotates the weights",
+    "hra": "it rotates the weights",
+    "loha": "its update is of full rank",
+    "lokr": "its update is of full rank",
+    "fourierft": "its update is of full rank",
+    "randlora": "its update is of full rank",
+}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A method that was chosen.
+
+    Attributes:
+        name: as in the user's config.
+        config: peft's config.
+        route: plain: peft saves plain LoRA. converted: an exact conversion to plain LoRA exists. none: none does.
+        reason: why not.
+    """
+
+    name: str
+    config: PeftConfig
+    route: Route
+    reason: str = ""
+
+    @property
+    def changes_base(self) -> bool:
+        """Whether the adapter's start was taken out of the base weights."""
+        return str(getattr(self.config, "init_lora_weights", "")).lower().startswith(CHANGES_BASE)
+
+
+def choose(method: Method) -> Chosen:
+    """The method as peft knows it.
+
+    Raises:
+        UserError: unknown method, unknown key, or a value that peft refuses.
+    """
+    name = method.type.lower()
+    kinds = {str(kind.value).lower(): config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    if name not in {**kinds, **VARIANTS}:
+        known = sorted({*kinds, *VARIANTS})
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known methods: {', '.join(known)}"
+        raise UserError(f"method {method.type!r} is not known; {hint}")
+    kind = "lora" if name in VARIANTS else name
+    settings = DEFAULTS.get(kind, {}) | VARIANTS.get(name, {}) | method.settings
+    make = kinds[kind]
+    wrong = sorted(set(settings) - set(make.__dataclass_fields__))
+    if wrong:
+        fields = sorted(set(make.__dataclass_fields__) - set(PeftConfig.__dataclass_fields__))
+        near = difflib.get_close_matches(wrong[0], fields, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"{make.__name__} has {', '.join(fields)}"
+        raise UserError(f"method.{wrong[0]} is no setting of {name}; {hint}")
+    if str(settings.get("init_lora_weights")).lower() == "eva":
+        raise UserError(
+            "method: EVA's ranks differ between experts, so that they could not be mixed; use pissa or corda"
+        )
+    try:
+        config = make(**({"task_type": "CAUSAL_LM"} | _nested(settings)))
+    except (TypeError, ValueError, ImportError, AttributeError) as error:
+        raise UserError(f"method {name}: {first_line(error)}") from None
+    return Chosen(name, config, *_route(name, config))
+
+
+def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """With the settings of CorDA, LoRA-GA and LoftQ as the objects that peft wants."""
+    from peft.tuners.lora.config import CordaConfig, LoftQConfig, LoraGAConfig
+
+    result = dict(settings)
+    for initialisation, key, make, start in (
+        ("corda", "corda_config", CordaConfig, {"corda_method": "kpm"}),
+        ("lora_ga", "lora_ga_config", LoraGAConfig, {}),
+        ("loftq", "loftq_config", LoftQConfig, {}),
+    ):
+        if settings.get("init_lora_weights") == initialisation:
+            result[key] = make(**(start | dict(settings.get(key) or {})))
+    return result
+
+
+def _route(name: str, config: PeftConfig) -> tuple[Route, str]:
+    kind = str(config.peft_type.value).lower()
+    if kind == "lora":
+        variant = "dora" if config.use_dora else str(config.init_lora_weights).lower()
+        if variant in _REASONS:
+            return "none", _REASONS[variant]
+        return ("converted", "") if variant.startswith(CHANGES_BASE) else ("plain", "")
+    if kind == "miss" and config.init_weights == "bat":
+        return "none", "with init_weights: bat its update depends on the weights in a non-linear way"
+    if kind in _CONVERTED and getattr(config, "bias", "none") != "none":
+        return "none", "trained biases are no part of a LoRA of it"
+    if kind in _CONVERTED and config.modules_to_save:
+        return "none", "modules_to_save are no part of a LoRA of it"
+    if kind in _CONVERTED:
+        return "converted", ""
+    if config.is_prompt_learning:
+        return "none", "it learns prompts, and there are no weights to merge"
+    return "none", _REASONS.get(kind, "no exact conversion of it to plain LoRA is known")
+
+
+def check_targets(chosen: Chosen, model: nn.Module) -> None:
+    """Every target module that is named exists.
+
+    Raises:
+        UserError: one does not; those that exist are listed.
+    """
+    named = getattr(chosen.config, "target_modules", None)
+    if named is None or isinstance(named, str):
+        return
+    modules = [name for name, _ in model.named_modules()]
+    for target in sorted(named):
+        if not any(name == target or name.endswith(f".{target}") for name in modules):
+            linear = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
+            raise UserError(
+                f"method.target_modules: the model has no module {target!r}; its linear ones are "
+                f"{', '.join(sorted(linear))}"
+            )

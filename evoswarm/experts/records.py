@@ -1,0 +1,118 @@
+"""From records of a data set to prompts and completions, whatever the format. Knows no tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from evoswarm.config.training import TrainingData
+from evoswarm.errors import UserError
+from evoswarm.utility.readers import Source, read
+
+Message = dict[str, str]
+FORMATS = {
+    "messages": ("messages",),
+    "prompt and completion": ("prompt", "completion"),
+    "Alpaca": ("instruction", "output"),
+    "question and answer": ("question", "answer"),
+}
+"""Fields by which a format is known, in the order in which they are tried."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One training example: plain text before and after the point where the model takes over, or a conversation.
+
+    Example:
+        Record("data.jsonl[0]", prompt="rev abc", completion="cba")
+    """
+
+    where: str
+    prompt: str = ""
+    completion: str = ""
+    messages: tuple[Message, ...] = ()
+
+
+def read_records(data: TrainingData) -> list[Record]:
+    """The records of a data set.
+
+    Raises:
+        UserError: it cannot be read, is empty, or a record has none of the formats.
+    """
+    source = read(data.path)
+    found = list(_split(source, data))[: data.limit]
+    if not found:
+        raise UserError(f"{data.path}: holds no records; give it some, or another file")
+    return [_record(record, data.columns, f"{data.path}[{index}]") for index, record in enumerate(found)]
+
+
+def _split(source: Source, data: TrainingData) -> Any:
+    if source.splits is None:
+        if data.split is not None:
+            raise UserError(f"{data.path}: has no splits; take data.split: {data.split} out")
+        return source.records
+    names = list(source.splits)
+    wanted = data.split or ("train" if "train" in names else names[0] if len(names) == 1 else None)
+    if wanted not in names:
+        problem = f"no split {wanted!r}" if wanted else "several splits"
+        raise UserError(f"{data.path}: {problem}; set data.split to one of: {', '.join(names)}")
+    return source.splits[wanted]
+
+
+def _record(fields: Any, columns: Mapping[str, str], where: str) -> Record:
+    if not isinstance(fields, dict):
+        raise UserError(f"{where}: a record is an object of named fields, not {type(fields).__name__}")
+    missing = [column for column in columns.values() if column not in fields]
+    if missing:
+        raise UserError(f"{where}: data.columns names {missing[0]!r}, which is missing; it has {', '.join(fields)}")
+    fields = fields | {name: fields[column] for name, column in columns.items()}
+    for kind, needed in FORMATS.items():
+        if all(fields.get(name) is not None for name in needed):
+            return _MAKERS[kind](fields, where)
+    raise UserError(
+        f"{where}: has {', '.join(map(str, fields))}; a record needs messages, prompt and completion, instruction and "
+        "output, or question and answer; name the right fields with data.columns"
+    )
+
+
+def _messages(fields: dict[str, Any], where: str) -> Record:
+    messages = fields["messages"]
+    if not isinstance(messages, list) or not messages:
+        raise UserError(f"{where}: messages is a list of role and content, not {type(messages).__name__}")
+    for message in messages:
+        if not isinstance(message, dict) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
+            raise UserError(f"{where}: a message has role and content, both text, not {str(message)[:80]}")
+    return Record(where, messages=tuple({"role": m["role"], "content": m["content"]} for m in messages))
+
+
+def _completion(fields: dict[str, Any], where: str) -> Record:
+    if isinstance(fields["prompt"], list) and isinstance(fields["completion"], list):
+        return _messages({"messages": fields["prompt"] + fields["completion"]}, where)
+    return Record(where, _text(fields, "prompt", where), _text(fields, "completion", where))
+
+
+def _alpaca(fields: dict[str, Any], where: str) -> Record:
+    parts = [_text(fields, "instruction", where), _text(fields, "input", where) if fields.get("input") else ""]
+    return Record(where, "\n\n".join(part for part in parts if part), _text(fields, "output", where))
+
+
+def _question(fields: dict[str, Any], where: str) -> Record:
+    if fields.get("choices") is not None:
+        raise UserError(f"{where}: has choices, which no prompt shows; write prompt and completion into the file")
+    return Record(where, _text(fields, "question", where), _text(fields, "answer", where))
+
+
+def _text(fields: dict[str, Any], name: str, where: str) -> str:
+    value = fields[name]
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise UserError(f"{where}: {name} is {type(value).__name__}, not text")
+    return str(value)
+
+
+_MAKERS = {
+    "messages": _messages,
+    "prompt and completion": _completion,
+    "Alpaca": _alpaca,
+    "question and answer": _question,
+}

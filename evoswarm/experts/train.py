@@ -1,0 +1,245 @@
+"""Training one expert, from its data to its folder in the pool. Runs in any process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from peft import PeftModel, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, PrinterCallback, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from evoswarm.config.run import TransformersEngine
+from evoswarm.config.training import TrainingConfig
+from evoswarm.engine.load import first_line, load_model, load_tokenizer
+from evoswarm.errors import UserError
+from evoswarm.experts.card import training_card
+from evoswarm.experts.convert import Factors, lora_factors, save_lora
+from evoswarm.experts.encode import encode
+from evoswarm.experts.initialise import prepare
+from evoswarm.experts.method import Chosen, check_targets, choose
+from evoswarm.experts.trainer import ExpertTrainer, LossNotFinite, Progress, arguments, check, collator
+from evoswarm.weights.expert import ADAPTER_CONFIG, read_json
+
+RECORD = "training.json"
+"""What an expert was made of, in its folder."""
+FAILED = "failed.txt"
+"""Why a training ended without an expert, in its work folder."""
+
+
+def work_folder(config: TrainingConfig, name: str) -> Path:
+    """Where an expert is kept while it is made; no pool sees it."""
+    return config.pool / ".training" / name
+
+
+def prepare_data(config: TrainingConfig, name: str) -> dict[str, Any]:
+    """Encode the data of an expert into its work folder, once.
+
+    Returns:
+        What the expert is made of and the figures of its data.
+
+    Raises:
+        UserError: the data cannot be used, or the folder holds an expert that was made of something else.
+    """
+    settings, data = config.optimisation(name), config.experts[name].data
+    check(settings)
+    tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+    skeleton = load_skeleton(config)
+    check_targets(choose(config.method), skeleton)
+    longest = getattr(skeleton.config.get_text_config(), "max_position_embeddings", None) or settings.max_length
+    encoded = encode(data, tokenizer, max_length=min(settings.max_length, longest))
+    made_of = {
+        "model": config.model,
+        "data": encoded.sha256,
+        "method": config.method.model_dump(mode="json"),
+        "training": settings.model_dump(mode="json", exclude={"checkpoint_steps"}),
+        "save": config.save,
+        "dtype": config.dtype,
+        "threads": config.threads,
+        "seed": config.seed,
+    }
+    work = work_folder(config, name)
+    if (work / FAILED).exists() and read_json(work / RECORD)["made_of"] != made_of:
+        shutil.rmtree(work)  # whoever changes the config after a failure means to begin anew
+    for path in (config.pool / name / RECORD, work / RECORD):
+        if path.exists():
+            _same(read_json(path).get("made_of", {}), made_of, path.parent)
+    if not (config.pool / name / RECORD).exists() and not (work / RECORD).exists():
+        rows = {"input_ids": encoded.ids, "labels": encoded.labels}
+        features = datasets.Features({key: datasets.List(datasets.Value("int32")) for key in rows})
+        with _quiet():
+            datasets.Dataset.from_dict(rows, features=features).save_to_disk(work / "data")
+        _write_json(work / RECORD, {"made_of": made_of, "data": {"path": str(data.path)} | encoded.facts})
+    return encoded.facts
+
+
+def _same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    changed = [key for key in now if before.get(key) != now[key]]
+    if changed:
+        raise UserError(
+            f"{folder}: was made with another {changed[0]} (it had {_short(before.get(changed[0]))}, the config has "
+            f"{_short(now[changed[0]])}); name another pool, or remove that folder"
+        )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 60 else f"{text[:57]}..."
+
+
+def train_expert(config: TrainingConfig, name: str) -> dict[str, Any]:
+    """Train one expert whose data is prepared, or go on with it; a finished one is left as it is.
+
+    Returns:
+        Its record (training.json), or `{"error": why}` where its training failed.
+    """
+    folder, work = config.pool / name, work_folder(config, name)
+    if (folder / RECORD).exists():
+        return read_json(folder / RECORD)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.threads)
+    try:
+        return _train(config, name, folder, work)
+    except (UserError, LossNotFinite) as error:
+        reason = str(error)
+    except Exception as error:  # one expert's failure is its own
+        reason = f"{type(error).__name__}: {first_line(error)}"
+    finally:
+        torch.set_num_threads(threads)
+    with contextlib.suppress(OSError):  # a full disk may be the very reason
+        (work / FAILED).write_text(reason + "\n", encoding="utf-8")
+    return {"error": reason}
+
+
+def _train(config: TrainingConfig, name: str, folder: Path, work: Path) -> dict[str, Any]:
+    begun = time.perf_counter()
+    settings, chosen = config.optimisation(name), choose(config.method)
+    options = arguments(settings, work / "steps", seed=config.seed)
+    tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+    with _quiet():
+        data = datasets.load_from_disk(work / "data")
+    model = adapted(config, chosen, data, collator(tokenizer, settings))
+    start = lora_factors(model) if chosen.changes_base else None
+    trainer = ExpertTrainer(
+        model=model,
+        args=options,
+        train_dataset=data,
+        data_collator=collator(tokenizer, settings),
+        callbacks=[Progress(work / "progress.json")],
+    )
+    trainer.remove_callback(PrinterCallback)
+    with _quiet():
+        trainer.train(resume_from_checkpoint=_checkpoint(work / "steps"))
+    record = read_json(work / RECORD) | _outcome(trainer, model, begun)
+    new = work / "expert"
+    shutil.rmtree(new, ignore_errors=True)
+    save(model, new, chosen, native=config.save == "native", start=start)
+    _write_json(new / RECORD, record)
+    (new / "README.md").write_text(training_card(config, name, chosen, record), encoding="utf-8")
+    new.replace(folder)
+    shutil.rmtree(work, ignore_errors=True)
+    return record
+
+
+def load_skeleton(config: TrainingConfig) -> Any:
+    """The base model without its weights.
+
+    Raises:
+        UserError: its config cannot be loaded.
+    """
+    try:
+        settings = AutoConfig.from_pretrained(config.model, trust_remote_code=config.trust_remote_code)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(settings, trust_remote_code=config.trust_remote_code)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise UserError(f"{config.model}: the base model cannot be loaded ({first_line(error)})") from None
+
+
+def adapted(config: TrainingConfig, chosen: Chosen, data: Any, collate: Any) -> PeftModel:
+    """The base model with a fresh adapter, the same for every expert of one seed.
+
+    Raises:
+        UserError: the base cannot be loaded, or the method does not fit it.
+    """
+    model = load_model(config.model, TransformersEngine(dtype=config.dtype, trust_remote_code=config.trust_remote_code))
+    check_targets(chosen, model)
+    model.config.use_cache = False  # with a cache, transformers would not tell packed examples apart
+    if torch.cuda.is_available():
+        model.to("cuda")
+    try:
+        set_seed(config.seed)
+        prepare(chosen, model, data, collate)
+        set_seed(config.seed)
+        return get_peft_model(model, chosen.config)
+    except (ValueError, TypeError, RuntimeError, ImportError) as error:
+        raise UserError(f"method {chosen.name}: {first_line(error)}") from None
+
+
+def save(model: PeftModel, folder: Path, chosen: Chosen, *, native: bool, start: Factors | None = None) -> None:
+    """Write a trained adapter, as plain LoRA where it converts and `native` is not asked for.
+
+    Raises:
+        LossNotFinite: it holds NaN or infinite values.
+    """
+    if not all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.requires_grad):
+        raise LossNotFinite("the trained adapter holds NaN; lower training.learning_rate")
+    if chosen.route == "converted" and not native:
+        settings = {"fan_in_fan_out": bool(getattr(model.peft_config["default"], "fan_in_fan_out", False))}
+        save_lora(
+            lora_factors(model, start), folder, base=str(chosen.config.base_model_name_or_path), settings=settings
+        )
+        return
+    model.save_pretrained(folder, save_embedding_layers=False)
+    # peft writes the names of modules in the order of a set, which differs from process to process.
+    config = read_json(folder / ADAPTER_CONFIG)
+    if isinstance(config.get("target_modules"), list):
+        config["target_modules"] = sorted(config["target_modules"])
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _checkpoint(steps: Path) -> str | None:
+    """The newest whole checkpoint; one that a kill left half written is removed."""
+    while steps.is_dir() and (last := get_last_checkpoint(str(steps))):
+        if (Path(last) / "trainer_state.json").exists():
+            return str(last)
+        shutil.rmtree(last)
+    return None
+
+
+def _outcome(trainer: ExpertTrainer, model: PeftModel, begun: float) -> dict[str, Any]:
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    tenth = max(1, len(losses) // 10)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    names = ("torch", "transformers", "peft")
+    return {
+        "steps": trainer.state.global_step,
+        "loss": {"first": losses[0], "last_tenth": sum(losses[-tenth:]) / tenth, "by_step": losses},
+        "trained_parameters": trained,
+        "seconds": round(time.perf_counter() - begun, 2),
+        "versions": {name: version(name) for name in names},
+    }
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the progress bars and tables of the libraries; evoswarm shows its own."""
+    from transformers.utils import logging as hf_logging
+
+    hf_logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    yield

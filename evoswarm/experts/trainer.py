@@ -1,0 +1,160 @@
+"""transformers' Trainer with what training a pool needs: exact packing, progress, and an end at a loss of NaN."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    DataCollatorForSeq2Seq,
+    DataCollatorWithFlattening,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_utils import SchedulerType
+
+from evoswarm.config.training import Optimisation
+from evoswarm.engine.load import first_line
+from evoswarm.errors import UserError
+
+_TAKEN = (
+    "output_dir",
+    "num_train_epochs",
+    "max_steps",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "bf16",
+    "gradient_checkpointing",
+    "gradient_checkpointing_kwargs",
+    "use_cpu",
+    "dataloader_pin_memory",
+    "logging_steps",
+    "logging_nan_inf_filter",
+    "save_steps",
+    "save_total_limit",
+    "seed",
+    "report_to",
+    "disable_tqdm",
+    "remove_unused_columns",
+)
+"""Arguments that come from other keys of the config, or that the rest rests on."""
+
+
+class LossNotFinite(Exception):
+    """The loss became NaN or infinite."""
+
+
+class ExpertTrainer(Trainer):
+    """Stops at the first loss that is no number, before it reaches a checkpoint."""
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        if not math.isfinite(float(loss)):
+            raise LossNotFinite(
+                f"the loss is {float(loss)} at step {self.state.global_step + 1}; lower training.learning_rate, or "
+                "look at the data"
+            )
+        return loss
+
+
+class Progress(TrainerCallback):
+    """Keeps how far a training is in a file that whoever waits for it can read."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+        status = {
+            "step": state.global_step,
+            "of": state.max_steps,
+            "loss": losses[-1] if losses else None,
+            "pid": os.getpid(),
+        }
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(status), encoding="utf-8")
+        temporary.replace(self._path)
+
+
+def check(settings: Optimisation) -> None:
+    """The schedule and the further arguments are known.
+
+    Raises:
+        UserError: one is not.
+    """
+    schedules = [kind.value for kind in SchedulerType]
+    if settings.schedule not in schedules:
+        raise UserError(f"training.schedule {settings.schedule!r} is not known; choose one of {', '.join(schedules)}")
+    for name in settings.args:
+        if name in _TAKEN:
+            raise UserError(f"training.args.{name} is set by evoswarm; use the key of `training` for it")
+        if name not in TrainingArguments.__dataclass_fields__:
+            near = difflib.get_close_matches(name, TrainingArguments.__dataclass_fields__, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(f"training.args.{name} is no argument of transformers' TrainingArguments{hint}")
+
+
+def arguments(settings: Optimisation, work: Path, *, seed: int) -> TrainingArguments:
+    """The config as transformers has it.
+
+    Raises:
+        UserError: a value that transformers refuses.
+    """
+    gpu = torch.cuda.is_available()
+    micro = settings.micro_batch_size or settings.batch_size
+    chosen: dict[str, Any] = {
+        "output_dir": str(work),
+        "num_train_epochs": settings.epochs,
+        "max_steps": settings.max_steps or -1,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": settings.schedule,
+        "warmup_steps": settings.warmup if settings.warmup < 1 else 0.999999,
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": settings.batch_size // micro,
+        "bf16": settings.bf16 if settings.bf16 is not None else gpu and torch.cuda.is_bf16_supported(),
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if settings.gradient_checkpointing else None,
+        "use_cpu": not gpu,
+        "dataloader_pin_memory": gpu,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_steps": settings.checkpoint_steps,
+        "save_total_limit": 2,
+        "seed": seed,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+    }
+    try:
+        made = TrainingArguments(**chosen, **settings.args)
+    except (TypeError, ValueError, ImportError) as error:
+        raise UserError(f"training: {first_line(error)}") from None
+    if made.n_gpu > 1:
+        made._n_gpu = 1  # one expert is on one GPU; transformers would split the batch over all that it sees
+    return made
+
+
+def collator(tokenizer: PreTrainedTokenizerBase, settings: Optimisation) -> Any:
+    """How examples become a batch: padded on the right, or one behind the other in one row with positions of their own.
+
+    Without attention mask, transformers sees from the positions where an example begins, and lets none see another.
+    """
+    if settings.packing:
+        return DataCollatorWithFlattening(return_flash_attn_kwargs=False)
+    return DataCollatorForSeq2Seq(tokenizer, padding=True)

@@ -1,0 +1,58 @@
+"""Settings of WeGeFT, as peft keeps them in adapter_config.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from peft.config import PeftConfig
+from peft.utils import PeftType
+
+TARGETS = ("q_proj", "k_proj", "v_proj", "up_proj", "down_proj")
+"""What the paper adapts in Llama."""
+
+
+@dataclass
+class WeGeFTConfig(PeftConfig):
+    """Configuration of a [`WeGeFTModel`]; defaults are the paper's.
+
+    Args:
+        r: Rank of phi and psi, [r, in] each.
+        wegeft_alpha: The update is scaled by `wegeft_alpha / r`.
+        wegeft_dropout: Dropout on the frozen weight, before it meets phi.
+        shared: One pair (phi, psi) per module type over all layers; False: one pair per layer.
+        target_modules: Names of the modules to adapt, a regular expression, or "all-linear".
+        exclude_modules: Names, or a regular expression, of modules to leave alone.
+        layers_to_transform: Indices of the layers to adapt; None: all.
+        layers_pattern: Name of the list of layers, where it is not a usual one.
+        modules_to_save: Modules that are trained and saved whole.
+        fan_in_fan_out: The weights are stored as [in, out] (GPT-2); found out by itself.
+        init_weights: phi starts at zero, so that the model starts as it was. False: random phi, for tests.
+    """
+
+    r: int = field(default=64, metadata={"help": "rank of phi and psi"})
+    wegeft_alpha: float = field(default=128, metadata={"help": "the update is scaled by wegeft_alpha / r"})
+    wegeft_dropout: float = field(default=0.1, metadata={"help": "dropout on the frozen weight"})
+    shared: bool = field(default=True, metadata={"help": "one (phi, psi) per module type, or per layer"})
+    target_modules: set[str] | list[str] | str | None = field(default=None, metadata={"help": "modules to adapt"})
+    exclude_modules: set[str] | list[str] | str | None = field(
+        default=None, metadata={"help": "modules to leave alone"}
+    )
+    layers_to_transform: list[int] | int | None = field(default=None, metadata={"help": "layers to adapt"})
+    layers_pattern: list[str] | str | None = field(default=None, metadata={"help": "name of the list of layers"})
+    modules_to_save: list[str] | None = field(default=None, metadata={"help": "modules trained and saved whole"})
+    fan_in_fan_out: bool = field(default=False, metadata={"help": "weights are stored as [in, out]"})
+    init_weights: bool = field(default=True, metadata={"help": "phi starts at zero"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = PeftType.WEGEFT
+        if self.r < 1:
+            raise ValueError(f"r must be at least 1, not {self.r}")
+        if not 0 <= self.wegeft_dropout < 1:
+            raise ValueError(f"wegeft_dropout must be in [0, 1), not {self.wegeft_dropout}")
+        if self.target_modules is None:
+            self.target_modules = list(TARGETS)
+        if isinstance(self.target_modules, list | tuple):
+            self.target_modules = set(self.target_modules)
+        if isinstance(self.exclude_modules, list | tuple):
+            self.exclude_modules = set(self.exclude_modules)

@@ -1,0 +1,88 @@
+"""Every expert of a pool on every task: who is good at what, and how much they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from evoswarm.backend import Job
+from evoswarm.config import RunConfig
+from evoswarm.config.run import Pool as PoolConfig
+from evoswarm.config.utility import MultiTask
+from evoswarm.errors import UserError
+from evoswarm.rows import Row
+from evoswarm.utility import make_utility
+from evoswarm.weights.pool import open_pool
+
+BASE_MODEL = "(base model)"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One task: utility on the validation split of the base model and of every expert, None where it failed.
+
+    Attributes:
+        task: name of the config, and of the task in it where it has several.
+        utilities: by expert.
+        any: mean over examples of the best expert's score: what one could have by always asking the right expert.
+        disagreement: share of examples on which two experts' scores differ, mean over pairs of experts.
+    """
+
+    task: str
+    utilities: dict[str, float | None]
+    any: float
+    disagreement: float
+
+
+def utility_matrix(config: RunConfig, *, pool: Path | str) -> list[Column]:
+    """Measure a pool on a config's utility, on this machine; of `multi_task`, on each of its tasks.
+
+    Args:
+        config: says model, engine and utility; its own pool does not matter.
+        pool: folder of expert folders.
+
+    Raises:
+        UserError: the experts or the data do not fit.
+    """
+    if isinstance(config.utility, MultiTask):
+        tasks = {f"{config.name}/{name}": task for name, task in config.utility.tasks.items()}
+        return [_column(config.model_copy(update={"utility": task}), name, pool) for name, task in tasks.items()]
+    return [_column(config, config.name, pool)]
+
+
+def _column(config: RunConfig, task: str, folder: Path | str) -> Column:
+    from evoswarm.backend.local import LocalBackend
+
+    config = config.model_copy(update={"pool": PoolConfig(experts=folder)})
+    opened = open_pool(config.pool, model=config.model)
+    backend = LocalBackend(config, pool=opened, utility=make_utility(config.utility, root=config.root))
+    rows = {BASE_MODEL: None, **{name: Row.one(name) for name in opened.names}}
+    jobs = [Job(0, "matrix", number, row) for number, row in enumerate(rows.values())]
+    found = sorted(backend.evaluate(jobs), key=lambda evaluation: evaluation.job.particle)
+    utilities = {name: evaluation.utility for name, evaluation in zip(rows, found, strict=True)}
+    if all(utility is None for utility in utilities.values()):
+        raise UserError(f"{task}: every evaluation failed, the first one because {found[0].error}")
+    scores = [e.scores for e in found[1:] if e.utility is not None]
+    return Column(task, utilities, *_spread(np.array(scores, dtype=float)))
+
+
+def _spread(scores: np.ndarray) -> tuple[float, float]:
+    """The mean best score, and how often two experts differ, from scores [experts, examples]."""
+    if not len(scores):
+        return float("nan"), float("nan")
+    pairs = [float(np.mean(a != b)) for a, b in combinations(scores, 2)]
+    return float(scores.max(axis=0).mean()), float(np.mean(pairs)) if pairs else 0.0
+
+
+def renamed(columns: Sequence[Column]) -> list[Column]:
+    """With a number behind names that repeat."""
+    seen: dict[str, int] = {}
+    result = []
+    for column in columns:
+        seen[column.task] = number = seen.get(column.task, 0) + 1
+        result.append(column if number == 1 else replace(column, task=f"{column.task} ({number})"))
+    return result

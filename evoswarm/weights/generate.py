@@ -1,0 +1,122 @@
+"""LoRA from WeGeFT: a particle is phi and psi, and the LoRA that they generate goes to the engine.
+
+    A = psi,  B = s W phi^T,  s = wegeft_alpha / r        W [out, in] of the base model, as it is in its files
+
+Source: WeGeFT (arXiv 2312.00700). The tuner of peft that trains such adapters is in evoswarm.experts.wegeft.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from evoswarm.errors import UserError
+from evoswarm.weights.device import to_torch
+from evoswarm.weights.expert import checkpoint_files
+from evoswarm.weights.tensorfile import TensorFile
+from evoswarm.weights.wegeft import PHI, PSI
+
+_FIELDS = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save")
+
+
+class LoraGenerator:
+    """Makes LoRA of phi and psi, with the base weights read from disk as they are needed."""
+
+    def __init__(self, model: str, config: Mapping[str, Any]) -> None:
+        """
+        Args:
+            model: base model: a folder, or a name on the hub.
+            config: adapter_config.json of the WeGeFT adapters.
+
+        Raises:
+            UserError: the base model's files are not there.
+        """
+        self._config = config
+        self._files = {name: file for file in map(TensorFile, base_files(model)) for name in file.specs}
+
+    def keys(self) -> dict[str, str]:
+        """Adapted module, as in the base model, to the key under which its phi and psi are kept.
+
+        Raises:
+            UserError: the base model has none of the modules.
+        """
+        from peft.tuners.tuners_utils import check_target_module_exists
+
+        chosen = SimpleNamespace(target_parameters=None, **{field: self._config.get(field) for field in _FIELDS})
+        modules = (name.removesuffix(".weight") for name in self._files if name.endswith(".weight"))
+        found = [module for module in modules if check_target_module_exists(chosen, module) is True]
+        if not found:
+            raise UserError("the experts adapt modules that the base model does not have; check `model`")
+        shared = self._config.get("shared", True)
+        return {module: module.rpartition(".")[2] if shared else module for module in sorted(found)}
+
+    @torch.inference_mode()
+    def tensors(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The LoRA tensors, by their names in a saved adapter and in phi's data type.
+
+        Raises:
+            UserError: a pair is missing, or is made for another width.
+        """
+        result: dict[str, np.ndarray] = {}
+        scale = float(self._config.get("wegeft_alpha", 128)) / int(self._config.get("r", 64))
+        for module, key in self.keys().items():
+            try:
+                phi, psi = weights[PHI + key], weights[PSI + key]
+            except KeyError:
+                raise UserError(f"the experts have no phi and psi for {module}; check `model`") from None
+            base = self._weight(module)
+            if base.shape[1] != phi.shape[1]:
+                raise UserError(f"the experts' {key} is made for width {phi.shape[1]}, {module} has {base.shape[1]}")
+            b = scale * (base @ to_torch(phi).to(torch.float32).T)
+            start = f"base_model.model.{module}.lora_"
+            result[f"{start}A.weight"] = psi
+            result[f"{start}B.weight"] = b.numpy().astype(phi.dtype)
+        return result
+
+    def lora_config(self) -> dict[str, Any]:
+        """adapter_config.json of the generated LoRA."""
+        rank = int(self._config.get("r", 64))
+        return {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "r": rank,
+            "lora_alpha": rank,
+            "lora_dropout": 0.0,
+            "bias": "none",
+            "fan_in_fan_out": bool(self._config.get("fan_in_fan_out")),
+            "target_modules": sorted({module.rpartition(".")[2] for module in self.keys()}),
+            "base_model_name_or_path": self._config.get("base_model_name_or_path"),
+            "inference_mode": True,
+        }
+
+    def _weight(self, module: str) -> torch.Tensor:
+        """W [out, in] in fp32."""
+        file = self._files[f"{module}.weight"]
+        weight = to_torch(file.flat(f"{module}.weight").reshape(file.specs[f"{module}.weight"].shape))
+        weight = weight.to(torch.float32)
+        return weight.T if self._config.get("fan_in_fan_out") else weight
+
+
+def base_files(model: str) -> list[Path]:
+    """The safetensors files of a base model, in a folder or in the hub's cache.
+
+    Raises:
+        UserError: there are none.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        try:
+            folder = Path(snapshot_download(model, allow_patterns=["*.safetensors", "*.json"]))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{model}: its files cannot be had ({str(error).splitlines()[0]})") from None
+    files = checkpoint_files(folder)
+    if not files:
+        raise UserError(f"{model}: holds no safetensors, from which WeGeFT's weights are generated")
+    return files

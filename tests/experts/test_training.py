@@ -1,0 +1,181 @@
+"""Training a pool: what comes out, what is kept after a kill, and what one expert's failure does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tiny_models import load, make_tokenizer
+from training_helpers import LONG, plain_config, result_bytes, training_config, wait_for, write_data
+
+import evoswarm
+from evoswarm.config.load import parse_config, parse_training
+from evoswarm.config.training import Optimisation, TrainingData
+from evoswarm.errors import UserError
+from evoswarm.experts.encode import encode
+from evoswarm.experts.pool import train_pool
+from evoswarm.experts.trainer import collator
+from evoswarm.loop.evolution import Hooks
+from evoswarm.weights.expert import read_json
+
+
+def losses(config: object, name: str) -> list[float]:
+    record = read_json(config.pool / name / "training.json")  # type: ignore[attr-defined]
+    return list(record["loss"]["by_step"])
+
+
+def test_a_pool_is_made_that_run_takes(tiny_llama: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    config = training_config(
+        tmp_path, tiny_llama, "a", "b", training={"batch_size": 8, "learning_rate": 0.02, "epochs": 6}
+    )
+    records = train_pool(config, hooks=Hooks(notify=lambda event: said.append(event["text"])))
+    assert sorted(path.name for path in config.pool.iterdir()) == [".training", "a", "b"]
+    for name, record in records.items():
+        assert record["steps"] == 18 and record["loss"]["last_tenth"] < 0.8 * record["loss"]["first"]
+        card = (config.pool / name / "README.md").read_text()
+        assert f"{name}.jsonl" in card and "| seed | 0 |" in card and "0.02, cosine, warm-up 0.1" in card
+    assert any(text.startswith("a: 24 examples") for text in said)
+    assert any(text.startswith("b: finished, loss") for text in said)
+    records_of_task = [{"question": word, "answer": word[::-1]} for word in ("abc", "fed", "cab")]
+    (tmp_path / "task.json").write_text(json.dumps({"dev": records_of_task, "test": records_of_task[:1]}))
+    run = {
+        "model": str(tiny_llama),
+        "pool": "pool",
+        "search": {"population": 3, "max_generations": 1},
+        "utility": {"type": "exact_match", "data": "task.json", "max_new_tokens": 4, "prompt": {"chat_template": True}},
+        "backend": {"type": "local"},
+    }
+    summary = evoswarm.run(parse_config(run, root=tmp_path))
+    assert set(summary["best"]["recipe"]) <= {"a", "b"}
+
+
+def test_experts_start_from_the_same_adapter_and_the_seed_decides(tiny_llama: Path, tmp_path: Path) -> None:
+    pools = {}
+    for name, seed in [("first", 0), ("second", 0), ("third", 1)]:
+        config = training_config(tmp_path, tiny_llama, "a", pool=name, seed=seed)
+        train_pool(config)
+        pools[name] = result_bytes(config.pool)
+    assert pools["first"] == pools["second"] != pools["third"]
+
+
+def test_a_packed_batch_has_the_loss_of_a_padded_one(tiny_llama: Path, tmp_path: Path) -> None:
+    encoded = encode(TrainingData(path=write_data(tmp_path / "a.jsonl")), make_tokenizer(), max_length=64)
+    rows = [{"input_ids": i.tolist(), "labels": x.tolist()} for i, x in zip(encoded.ids, encoded.labels, strict=True)]
+    model, found = load(tiny_llama), []
+    model.config.use_cache = False  # as in training: with a cache, transformers does not look for packed rows
+    for packing in (False, True):
+        batch = collator(make_tokenizer(), Optimisation(packing=packing))(rows[:6])
+        assert len(batch["input_ids"]) == (1 if packing else 6)
+        found.append(model(**batch).loss.item())
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{"packing": True}, {"gradient_checkpointing": True}, {"micro_batch_size": 2}])
+def test_ways_of_saving_memory_learn_the_same(tiny_llama: Path, tmp_path: Path, changes: dict[str, object]) -> None:
+    training = {"batch_size": 8, "learning_rate": 0.01}
+    usual = training_config(tmp_path, tiny_llama, "a", pool="usual", training=training)
+    other = training_config(tmp_path, tiny_llama, "a", pool="other", training=training | changes)
+    train_pool(usual)
+    train_pool(other)
+    assert losses(other, "a") == pytest.approx(losses(usual, "a"), rel=1e-3)
+
+
+def test_bf16_computes_otherwise_and_keeps_float32_adapters(tiny_llama: Path, tmp_path: Path) -> None:
+    training = {"batch_size": 8, "learning_rate": 0.01}
+    usual = training_config(tmp_path, tiny_llama, "a", pool="usual", training=training)
+    half = training_config(tmp_path, tiny_llama, "a", pool="half", training=training | {"bf16": True})
+    train_pool(usual)
+    train_pool(half)
+    assert losses(half, "a") != losses(usual, "a")
+    assert losses(half, "a") == pytest.approx(losses(usual, "a"), rel=0.05)
+    from safetensors.torch import load_file
+
+    assert {t.dtype for t in load_file(half.pool / "a/adapter_model.safetensors").values()} == {torch.float32}
+
+
+def test_a_finished_expert_is_left_alone_and_one_of_other_settings_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
+    config = training_config(tmp_path, tiny_llama, "a", "b")
+    first = train_pool(config)
+    shutil.rmtree(config.pool / "b")
+    before = result_bytes(config.pool)
+    assert train_pool(config)["a"] == first["a"]
+    assert result_bytes(config.pool)["a"] == before["a"] and set(result_bytes(config.pool)) == {"a", "b"}
+    other = training_config(tmp_path, tiny_llama, "a", "b", training={"batch_size": 4})
+    with pytest.raises(UserError, match="pool/a: was made with another training .*; name another pool, or remove"):
+        train_pool(other)
+
+
+def test_a_loss_of_nan_stops_that_expert_and_keeps_the_others(tiny_llama: Path, tmp_path: Path) -> None:
+    plain = plain_config(tmp_path, tiny_llama, "good", "wild", "fine")
+    plain["experts"]["wild"] = {"data": "wild.jsonl", "training": {"batch_size": 8, "learning_rate": 1e38}}
+    config = training_config(tmp_path, tiny_llama, "good", "wild", "fine", experts=plain["experts"])
+    with pytest.raises(
+        UserError, match=r"1 of 3 experts failed: wild: the loss is (nan|inf) at step \d; lower"
+    ) as caught:
+        train_pool(config)
+    assert "the other 2 are in" in str(caught.value)
+    before = result_bytes(config.pool)
+    assert set(before) == {"good", "fine"}
+    tamer = training_config(tmp_path, tiny_llama, "good", "wild", "fine")
+    train_pool(tamer)
+    assert result_bytes(tamer.pool).items() > before.items() and (tamer.pool / "wild").is_dir()
+
+
+def test_every_bad_data_set_is_named_before_anything_is_trained(tiny_llama: Path, tmp_path: Path) -> None:
+    config = training_config(tmp_path, tiny_llama, "a", "b", "c")
+    (tmp_path / "b.jsonl").write_text('{"prompt": "x", "completion": ""}\n')
+    (tmp_path / "c.jsonl").write_text("{oops\n")
+    with pytest.raises(UserError, match="expert b: .*no trainable token.*; expert c: .*line 1: broken JSON"):
+        train_pool(config)
+    assert result_bytes(config.pool) == {}
+
+
+def test_after_a_kill_the_same_command_ends_in_the_same_bytes(tiny_llama: Path, tmp_path: Path) -> None:
+    plain = plain_config(tmp_path, tiny_llama, "a", training=LONG)
+    (tmp_path / "it.yaml").write_text(yaml.safe_dump(plain))
+    command = [sys.executable, "-m", "evoswarm", "experts", "train", "it.yaml", "--json"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    progress = tmp_path / "pool/.training/a/progress.json"
+    wait_for(lambda: progress.exists() and json.loads(progress.read_text())["step"] >= 25)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "pool/a").exists()
+    checkpoints = {path.name for path in (tmp_path / "pool/.training/a/steps").iterdir()}
+    assert "checkpoint-20" in checkpoints
+    record = train_pool(parse_training(plain, root=tmp_path))["a"]
+    assert record["steps"] == len(record["loss"]["by_step"]) == 72
+    undisturbed = training_config(tmp_path, tiny_llama, "a", pool="other", training=LONG)
+    train_pool(undisturbed)
+    assert result_bytes(tmp_path / "pool") == result_bytes(undisturbed.pool)
+
+
+CLI_BAD = {
+    "a key": ({"trainning": {}}, "unknown key trainning; did you mean training?"),
+    "a nested key": ({"experts": {"a": {"data": "a.jsonl", "x": 1}}}, "unknown key experts.a.x"),
+    "no experts": ({"experts": {}}, "experts"),
+    "a name": ({"experts": {"../a": "a.jsonl"}}, "'../a' is no name for an expert"),
+    "micro batches": ({"training": {"batch_size": 8, "micro_batch_size": 3}}, "no multiple of micro_batch_size 3"),
+    "a schedule": (
+        {"training": {"schedule": "cosinus"}},
+        "training.schedule 'cosinus' is not known; choose one of linear, cosine",
+    ),
+    "an argument": ({"training": {"args": {"adam_beta3": 1}}}, "did you mean adam_beta"),
+    "an argument of its own": ({"training": {"args": {"seed": 1}}}, "training.args.seed is set by evoswarm"),
+    "a model": ({"model": "./nothing"}, "no such folder"),
+}
+
+
+@pytest.mark.parametrize("case", CLI_BAD)
+def test_a_wrong_config_is_one_clear_line(tiny_llama: Path, tmp_path: Path, case: str) -> None:
+    changes, words = CLI_BAD[case]
+    with pytest.raises(UserError) as caught:
+        train_pool(parse_training(plain_config(tmp_path, tiny_llama, "a") | changes, root=tmp_path))
+    assert words in str(caught.value) and "\n" not in str(caught.value)
