@@ -82,8 +82,15 @@ class Search(ABC):
     state: State
     state_class: type[State] = State
 
-    def __init__(self, config: Evolution, *, experts: Sequence[str], seed: int) -> None:
+    def __init__(self, config: Evolution, *, experts: Sequence[str], seed: int, layers: int | None = None) -> None:
         """Start a search.
+
+        Args:
+            config: the algorithm's settings.
+            experts: names of the pool's experts.
+            seed: what all random numbers come from.
+            layers: number of layers of an expert; None will do for algorithms that do not part them, and before
+                `restore`.
 
         Raises:
             UserError: fewer than two experts, or two of the same name.
@@ -93,7 +100,7 @@ class Search(ABC):
         if len(set(experts)) < len(experts):
             raise UserError("two experts of the pool have the same name; rename one of them")
         self.config, self.experts, self.seed = config, list(experts), seed
-        self.basis: list[BasisVector] = [ExpertVector(name) for name in experts]
+        self.basis: list[BasisVector] = self._first_basis(layers)
         self.generation = -1
         self.state = self.state_class()
         self._steps: Steps | None = None
@@ -116,6 +123,14 @@ class Search(ABC):
     @abstractmethod
     def _members(self) -> tuple[Measured, Measured]:
         """Present members and their personal bests, both [P]."""
+
+    def _first_basis(self, layers: int | None) -> list[BasisVector]:
+        """What the columns of the first rows mean."""
+        return [ExpertVector(name) for name in self.experts]
+
+    def _expert_rows(self) -> np.ndarray:
+        """The experts as they are, as rows [n, J]."""
+        return np.eye(len(self.experts))
 
     def _candidates(self) -> Measured:
         """What the ranking is made of."""
@@ -164,7 +179,7 @@ class Search(ABC):
 
     def _start(self) -> Steps:
         n = len(self.experts)
-        experts = yield self._ask(0, "experts", range(n), np.eye(n))
+        experts = yield self._ask(0, "experts", range(n), self._expert_rows())
         good = int(experts.succeeded.sum())
         if good < 2:
             raise UserError(f"{good} of {n} experts could be evaluated; a search needs 2: see their errors above")
