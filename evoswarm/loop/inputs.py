@@ -17,7 +17,7 @@ from evoswarm.weights.pool import Pool, open_pool
 
 MAY_CHANGE = {"backend", "output", "name", "root"}
 """What a resumed run may have otherwise than before: where it runs, not what it computes."""
-MAY_CHANGE_IN_SEARCH = {"max_generations"}
+MAY_CHANGE_IN_SEARCH = {"max_generations", "max_evaluations"}
 """A finished run can be resumed to go on for longer. (Patience would change restarts, and with them every move.)"""
 
 

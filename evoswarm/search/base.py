@@ -136,6 +136,10 @@ class Search(ABC):
         """What the ranking is made of."""
         return self._members()[1]
 
+    def _most_rows(self, t: int) -> int:
+        """At most how many rows generation t, the next one, asks for."""
+        return self.config.population
+
     @property
     def step_length(self) -> float | None:
         """Step length of the next move; None where nothing moves."""
@@ -168,6 +172,7 @@ class Search(ABC):
         values = np.array([FAILED if u is None else float(u) for u in utilities])
         fresh = Measured.of(ask.rows, values, generation=ask.generation, particles=ask.particles)
         self.state.observe(fresh)
+        self.state.evaluations += len(fresh)
         self._pending = None
         try:
             self._pending = steps.send(fresh)
@@ -199,13 +204,21 @@ class Search(ABC):
 
     @property
     def stop_reason(self) -> str | None:
-        """ "patience", "max_generations", or None while the search goes on. Derived, so a longer run can be resumed."""
+        """ "patience", "max_generations", "max_evaluations", or None while the search goes on.
+
+        Derived, so a longer run can be resumed.
+        """
         if self.generation < 0:
             return None
         waited = self.generation - int(self.state.best.generations[0])
         if self.config.patience is not None and waited >= self.config.patience:
             return "patience"
-        return "max_generations" if self.generation >= self.config.max_generations else None
+        if self.generation >= self.config.max_generations:
+            return "max_generations"
+        limit = self.config.max_evaluations
+        if limit is not None and self.state.evaluations + self._most_rows(self.generation + 1) > limit:
+            return "max_evaluations"
+        return None
 
     @property
     def expert_utilities(self) -> list[float | None]:

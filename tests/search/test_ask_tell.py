@@ -229,3 +229,20 @@ def test_without_mutation_coefficients_sum_to_one_for_ever(kind):
     search = search_of(kind, max_generations=40, patience=None, **affine_settings(kind))
     for ask in run(search, flaky):
         np.testing.assert_allclose(ask.rows.sum(axis=1), 1.0, atol=1e-9)
+
+
+@every
+@given(data=st.data())
+@settings(max_examples=15, deadline=None)
+def test_a_search_never_goes_above_its_evaluations_and_stops_only_where_it_might(kind, data):
+    limit, seed = data.draw(st.integers(14, 120)), data.draw(st.integers(0, 9))
+    search = search_of(kind, population=6, max_generations=50, patience=None, max_evaluations=limit, seed=seed)
+    utility = data.draw(st.sampled_from([bowl, flaky]))
+    asks = run(search, utility)
+    used = sum(len(ask.rows) for ask in asks)
+    assert search.state.evaluations == used <= limit
+    if search.stop_reason == "max_evaluations" and utility is bowl:
+        longer = search_of(kind, population=6, max_generations=50, patience=None, seed=seed)
+        while longer.generation <= search.generation:
+            asks = run_generation(longer, utility)
+        assert longer.state.evaluations > limit
