@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from evoswarm.config import RunConfig
-from evoswarm.engine import Together, answer, make_engine
+from evoswarm.engine import Engine, Together, answer, make_engine
 from evoswarm.errors import UserError
 from evoswarm.utility import Beginning, Outcome, Request, Split, Utility, make_utility, slices
 from evoswarm.weights.materialise import Weights
@@ -20,8 +20,10 @@ _WRONG = Outcome(0.0, None)
 class Worker:
     """Scores fixed slices of examples for one installed particle after another."""
 
-    def __init__(self, config: RunConfig, *, pool: Pool, utility: Utility | None = None) -> None:
-        """Load the base model and the data, once.
+    def __init__(
+        self, config: RunConfig, *, pool: Pool, utility: Utility | None = None, engine: Engine | None = None
+    ) -> None:
+        """Load the base model and the data, once; the engine and the utility only where they are not given.
 
         Raises:
             UserError: either cannot be loaded.
@@ -29,7 +31,7 @@ class Worker:
         self.utility = utility or make_utility(config.utility, root=config.root)
         self._batch_size = config.engine.batch_size
         adapter = pool.experts[0].config if pool.kind == "adapter" else None
-        self._engine = make_engine(config.engine, model=config.model, adapter=adapter)
+        self._engine = engine or make_engine(config.engine, model=config.model, adapter=adapter)
         self.together = config.engine.together
         self._verify = self._engine.exact if config.engine.verify is None else config.engine.verify
         self._installed: set[Hashable] = set()

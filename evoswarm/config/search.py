@@ -20,8 +20,8 @@ class Evolution(Section):
     max_generations: int = Field(50, ge=0)
     """The search stops after this many generations at the latest; 0 only evaluates the initial population."""
     max_evaluations: int | None = Field(None, ge=1)
-    """The search stops before a generation that could bring it above this many evaluations, those of the initial experts
-    included; null: no such bound."""
+    """The search stops before a generation that could bring it above this many evaluations, with those of the initial
+    experts; null: no such bound."""
     patience: int | None = Field(10, ge=1)
     """Stop when the global best has not improved for this many generations; null never stops early."""
     ensemble_size: int = Field(10, ge=1)

@@ -136,7 +136,7 @@ class Search(ABC):
         """What the ranking is made of."""
         return self._members()[1]
 
-    def _most_rows(self, t: int) -> int:
+    def most_rows(self, t: int) -> int:
         """At most how many rows generation t, the next one, asks for."""
         return self.config.population
 
@@ -216,7 +216,7 @@ class Search(ABC):
         if self.generation >= self.config.max_generations:
             return "max_generations"
         limit = self.config.max_evaluations
-        if limit is not None and self.state.evaluations + self._most_rows(self.generation + 1) > limit:
+        if limit is not None and self.state.evaluations + self.most_rows(self.generation + 1) > limit:
             return "max_evaluations"
         return None
 

@@ -78,7 +78,7 @@ class GeneticSearch(Search):
         children = sum(draw < self.config.cross_rate for draw in crossed)
         return children + sum(self._mutates(t, i) for i in range(members + children))
 
-    def _most_rows(self, t: int) -> int:
+    def most_rows(self, t: int) -> int:
         return self._most_offspring(t, len(self.state.members))
 
     def _children(self, t: int) -> np.ndarray:

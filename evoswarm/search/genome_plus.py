@@ -74,7 +74,7 @@ class GenomePlusSearch(GeneticSearch):
         self._join((yield self._breed(t)))
         self._select(t)
 
-    def _most_rows(self, t: int) -> int:
+    def most_rows(self, t: int) -> int:
         """All members move, and they and the elites among them, as they were before, have offspring."""
         members = len(self.state.members)
         elites = elite_count(self.config.elite_rate, members)
