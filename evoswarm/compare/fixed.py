@@ -13,6 +13,7 @@ import numpy as np
 from evoswarm.compare.bench import Candidate, Tally
 from evoswarm.compare.merging import Combine, base_weights, dare_ties, merge, model_stock, slerp, ties
 from evoswarm.compare.routing import Router
+from evoswarm.compare.trained import merged_data, solved_examples, trained_expert
 
 if TYPE_CHECKING:
     import torch
@@ -147,6 +148,19 @@ def cbtm(tally: Tally, *, training: dict[str, Path]) -> Chosen:
     router = Router.of({name: training[name] for name in tally.experts}, temperature=TEMPERATURE)
     digest = router.digest[:12]
     return Chosen((Candidate(f"cbtm {digest}", mix=lambda engine, prompts: router.weigh(prompts)),))
+
+
+def data_merge(tally: Tally, *, seed: int, training: dict[str, Path], settings: dict[str, Any]) -> Chosen:
+    """One LoRA adapter trained on the training data of all experts together."""
+    records = merged_data([training[name] for name in tally.experts if name in training])
+    return Chosen((trained_expert(tally.bench, "data_merge", records, seed=seed, settings=settings),))
+
+
+def lora_same_examples(tally: Tally, *, seed: int, settings: dict[str, Any]) -> Chosen:
+    """One LoRA adapter trained on the validation examples, which all other methods only look at."""
+    records = solved_examples(tally.bench)
+    settings = {"epochs": 3} | settings
+    return Chosen((trained_expert(tally.bench, "lora_same_examples", records, seed=seed, settings=settings),))
 
 
 def _mean(tally: Tally, experts: Sequence[str]) -> Candidate:

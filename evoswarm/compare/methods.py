@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal
 
 from evoswarm.compare import fixed
@@ -14,7 +15,7 @@ from evoswarm.errors import UserError
 from evoswarm.search import make_search
 from evoswarm.weights.pool import Pool
 
-Kind = Literal["fixed", "search", "ensemble", "training"]
+Kind = Literal["fixed", "search", "ensemble"]
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class Method:
     """One method.
 
     Attributes:
-        kind: fixed chooses with a few evaluations; search is a run; ensemble is the vote at the end of the run of
-            `search`; training makes an expert by gradients.
+        kind: fixed chooses with a few evaluations or none; search is a run; ensemble is the vote at the end of the
+            run of `search`.
         what: one line.
         run: of a fixed method.
         search: the type of search.
@@ -31,6 +32,7 @@ class Method:
         least: evaluations that it needs, of n experts; of a search it depends on its settings.
         mixes: it needs an engine that mixes next-token distributions.
         trains: it needs `compare.training`.
+        gradients: it trains an adapter.
         adapters: it takes adapters alone.
     """
 
@@ -42,6 +44,7 @@ class Method:
     least: Callable[[int], int] = lambda n: 0
     mixes: bool = False
     trains: bool = False
+    gradients: bool = False
     adapters: bool = False
 
 
@@ -68,6 +71,8 @@ METHODS: dict[str, Method] = {
     "pack_weights": _fixed(fixed.pack_weights, least=lambda n: n, mixes=True),
     "pack_tokens": _fixed(fixed.pack_tokens, mixes=True),
     "cbtm": _fixed(fixed.cbtm, mixes=True, trains=True),
+    "data_merge": _fixed(fixed.data_merge, seeded=True, trains=True, gradients=True, adapters=True),
+    "lora_same_examples": _fixed(fixed.lora_same_examples, seeded=True, gradients=True, adapters=True),
     "evolmerge": _search("evolmerge", "CMA-ES over coefficients of every layer (arXiv 2403.13187)."),
     "lorahub": _search("lorahub", "NGOpt over free coefficients with an L1 penalty (arXiv 2307.13269).", adapters=True),
     "cma_es": _search("cma_es", "CMA-ES over coefficients (arXiv 1604.00772)."),
@@ -122,8 +127,10 @@ def _lacks(method: Method, comparison: Comparison, config: RunConfig, pool: Pool
         return f"needs the training data of every expert; compare.training has none of {without[0]}"
     if method.mixes and config.engine.type != "transformers":
         return f"mixes next-token distributions, which engine.type {config.engine.type} does not; use transformers"
+    if method.gradients and (config.engine.type == "fake" or find_spec("evoswarm.experts") is None):
+        return "trains an adapter, which needs a real model and `evoswarm experts train`"
     if method.adapters and pool.kind != "adapter":
-        return "composes adapters; the pool holds full checkpoints"
+        return "is for adapters; the pool holds full checkpoints"
     return None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator
 
 from evoswarm.config.base import Section
-from evoswarm.config.load import apply_overrides, explain, parse_config, read_yaml
+from evoswarm.config.load import _read_yaml, apply_overrides, explain, parse_config
 from evoswarm.config.run import RunConfig
 from evoswarm.errors import UserError
 
@@ -28,6 +28,8 @@ class Comparison(Section):
     """Several utilities, by name, in place of the config's `utility`."""
     training: dict[str, Path] = {}
     """What each expert was trained on, by expert: JSONL of question and answer. For methods that need training data."""
+    trainings: dict[str, Any] = {}
+    """Settings of the methods that train an adapter, as under `training` of `evoswarm experts train`."""
 
     @field_validator("seeds")
     @classmethod
@@ -56,7 +58,7 @@ def load_compare(path: Path, *, overrides: list[str] | None = None) -> CompareCo
     Raises:
         UserError: the file cannot be read or does not describe a comparison.
     """
-    data = apply_overrides(read_yaml(path), overrides or ())
+    data = apply_overrides(_read_yaml(path), overrides or ())
     return parse_compare(data, root=path.resolve().parent, source=str(path))
 
 

@@ -25,7 +25,7 @@ def load_config(path: Path | str, *, overrides: Sequence[str] = ()) -> RunConfig
         UserError: the file cannot be read or does not describe a run; every problem is named.
     """
     path = Path(path)
-    return parse_config(apply_overrides(read_yaml(path), overrides), root=path.resolve().parent, source=str(path))
+    return parse_config(apply_overrides(_read_yaml(path), overrides), root=path.resolve().parent, source=str(path))
 
 
 def parse_config(data: dict[str, Any], *, root: Path, source: str = "config") -> RunConfig:
@@ -66,7 +66,7 @@ def _set(data: dict[str, Any], keys: list[str], value: str, text: str) -> None:
         raise UserError(f"--set {text}: the value is not YAML") from None
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
