@@ -12,11 +12,13 @@ from echo import make_world
 from evoswarm.compare import units
 from evoswarm.compare.methods import METHODS, chosen_methods, least
 from evoswarm.compare.run import compare
-from evoswarm.config.compare import CompareConfig, parse_compare
+from evoswarm.config.compare import CompareConfig, load_compare, parse_compare
 from evoswarm.config.load import apply_overrides
 from evoswarm.errors import Stopped, UserError
 from evoswarm.loop.directory import read_lines
 from evoswarm.loop.evolution import Hooks
+from evoswarm.toy.comparison import comparison
+from evoswarm.toy.targets import TARGETS
 from evoswarm.weights.pool import open_pool
 
 WITHOUT_MODEL = [name for name, method in METHODS.items() if not (method.mixes or method.gradients)]
@@ -218,3 +220,17 @@ def test_seeds_of_one_method_differ(done) -> None:
     runs = config.folder / "target" / "searches" / "budget-60"
     first, second = (read_lines(runs / f"random_search-{s}" / "generations.jsonl")[-1] for s in (3, 8))
     assert first["utilities"] != second["utilities"]
+
+
+def test_the_shipped_comparison_parses() -> None:
+    path = Path(__file__).parents[2] / "examples" / "compare_gsm8k.yaml"
+    assert load_compare(path).comparison.budget == 300
+
+
+def test_the_comparison_on_the_toy_world_has_training_data_for_every_expert(tmp_path: Path) -> None:
+    config = parse_compare(comparison(None, folder=tmp_path / "training"), root=tmp_path)
+    run = next(iter(config.targets.values()))
+    pool = open_pool(run.pool, model=run.model)
+    kept, _ = chosen_methods(config.comparison, run, pool)
+    assert list(config.targets) == list(TARGETS)
+    assert {"cbtm", "pack_tokens", "evolmerge"} <= set(kept)
