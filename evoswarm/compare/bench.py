@@ -144,10 +144,14 @@ class Bench:
 
 @dataclass
 class Tally:
-    """What one method used: each evaluation is counted as if the method stood alone, whoever measured it first."""
+    """What one method used: each evaluation is counted as if the method stood alone, whoever measured it first.
+
+    `curve` is (evaluations, best utility so far).
+    """
 
     bench: Bench
     seconds: float = 0.0
+    evaluations: int = 0
     curve: list[tuple[int, float]] = field(default_factory=list)
     _seen: dict[str, float] = field(default_factory=dict)
 
@@ -156,11 +160,6 @@ class Tally:
         """Names of the pool's experts."""
         return self.bench.pool.names
 
-    @property
-    def evaluations(self) -> int:
-        """Evaluations so far, those charged without a candidate included."""
-        return self.curve[-1][0] if self.curve else 0
-
     def utility(self, candidate: Candidate) -> float:
         """The candidate's utility on validation; counted once."""
         if candidate.name not in self._seen:
@@ -168,13 +167,13 @@ class Tally:
             assert evaluation.utility is not None
             self._seen[candidate.name] = evaluation.utility
             self.seconds += seconds
-            self.curve.append((self.evaluations + 1, max(self._seen.values())))
+            self.evaluations += 1
+            self.curve.append((self.evaluations, max(self._seen.values())))
         return self._seen[candidate.name]
 
     def charge(self, evaluations: int, seconds: float) -> None:
-        """Passes over the validation split that gave no utility, such as a perplexity of every prompt."""
-        best = max(self._seen.values(), default=float("nan"))
-        self.curve.append((self.evaluations + evaluations, best))
+        """Work that gave no utility: passes over the validation split (perplexities of prompts), or training."""
+        self.evaluations += evaluations
         self.seconds += seconds
 
     def expert(self, name: str) -> Candidate:

@@ -153,14 +153,14 @@ def cbtm(tally: Tally, *, training: dict[str, Path]) -> Chosen:
 def data_merge(tally: Tally, *, seed: int, training: dict[str, Path], settings: dict[str, Any]) -> Chosen:
     """One LoRA adapter trained on the training data of all experts together."""
     records = merged_data([training[name] for name in tally.experts if name in training])
-    return Chosen((trained_expert(tally.bench, "data_merge", records, seed=seed, settings=settings),))
+    return Chosen((trained_expert(tally, "data_merge", records, seed=seed, settings=settings),))
 
 
 def lora_same_examples(tally: Tally, *, seed: int, settings: dict[str, Any]) -> Chosen:
     """One LoRA adapter trained on the validation examples, which all other methods only look at."""
     records = solved_examples(tally.bench)
     settings = {"epochs": 3} | settings
-    return Chosen((trained_expert(tally.bench, "lora_same_examples", records, seed=seed, settings=settings),))
+    return Chosen((trained_expert(tally, "lora_same_examples", records, seed=seed, settings=settings),))
 
 
 def _mean(tally: Tally, experts: Sequence[str]) -> Candidate:

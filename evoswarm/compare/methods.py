@@ -105,6 +105,9 @@ def chosen_methods(comparison: Comparison, config: RunConfig, pool: Pool) -> tup
     for name in comparison.searches:
         if name not in METHODS or METHODS[name].kind != "search":
             raise UserError(f"compare.searches: {name} is no search that is compared")
+    for name in comparison.trainings:
+        if name not in METHODS or not METHODS[name].gradients:
+            raise UserError(f"compare.trainings: {name} trains no adapter")
     found = {name: _lacks(METHODS[name], comparison, config, pool) for name in names}
     missing = {name: reason for name, reason in found.items() if reason is not None}
     if missing and comparison.methods is not None:
@@ -129,6 +132,9 @@ def _lacks(method: Method, comparison: Comparison, config: RunConfig, pool: Pool
         return f"mixes next-token distributions, which engine.type {config.engine.type} does not; use transformers"
     if method.gradients and (config.engine.type == "fake" or find_spec("evoswarm.experts") is None):
         return "trains an adapter, which needs a real model and `evoswarm experts train`"
+    kinds = {str(expert.config.get("peft_type", "LORA")) for expert in pool.experts}
+    if (method.mixes or method.gradients) and pool.kind == "adapter" and kinds != {"LORA"}:
+        return f"needs plain LoRA adapters; the pool holds {', '.join(sorted(kinds))}"
     if method.adapters and pool.kind != "adapter":
         return "is for adapters; the pool holds full checkpoints"
     return None

@@ -129,7 +129,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _curve(found: list[Result]) -> list[list[float]]:
     """[evaluations, best validation utility so far], the mean over seeds."""
-    curves = [[(n, best) for n, best in result["curve"] if best == best] for result in found]
+    curves = [result["curve"] for result in found]
     if not all(curves):
         return []
     grid = sorted({n for curve in curves for n, _ in curve if n >= max(c[0][0] for c in curves)})

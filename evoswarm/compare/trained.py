@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from evoswarm.compare.bench import Bench, Candidate
+from evoswarm.compare.bench import Bench, Candidate, Tally
 from evoswarm.errors import UserError
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.utility import Choose, OptionScore
@@ -21,11 +21,11 @@ from evoswarm.weights.merge import lora_modules
 Record = dict[str, Any]
 
 
-def trained_expert(bench: Bench, name: str, records: Sequence[Record], *, seed: int, settings: Record) -> Candidate:
-    """The candidate of one LoRA adapter of the pool's own shape, trained on some records; trained when measured.
+def trained_expert(tally: Tally, name: str, records: Sequence[Record], *, seed: int, settings: Record) -> Candidate:
+    """The candidate of one LoRA adapter of the pool's own shape, trained on some records; its seconds are charged.
 
     Args:
-        bench: model and pool; the adapter is kept in its folder.
+        tally: of the method; the adapter is kept in the bench's folder.
         name: of the method.
         records: prompt and completion, or messages.
         seed: of the training.
@@ -33,11 +33,18 @@ def trained_expert(bench: Bench, name: str, records: Sequence[Record], *, seed: 
     """
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     key = hashlib.sha256(json.dumps([text, seed, settings]).encode()).hexdigest()[:12]
-    make = partial(_weights, bench, f"{name}-{seed}-{key}", text, seed, settings)
-    return Candidate(f"{name} {seed} {key}", make=make)
+    expert = f"{name}-{seed}-{key}"
+    _, seconds = tally.bench.remember(f"trained {expert}", partial(_train, tally.bench, expert, text, seed, settings))
+    tally.charge(0, seconds)
+    return Candidate(expert, make=partial(_weights, tally.bench.directory.path / "trained" / expert))
 
 
-def _weights(bench: Bench, name: str, text: str, seed: int, settings: Record) -> Weights:
+def _weights(folder: Path) -> Weights:
+    expert = open_expert(folder)
+    return {spec.name: expert.flat(spec.name).reshape(spec.shape) for spec in expert.specs.values()}
+
+
+def _train(bench: Bench, name: str, text: str, seed: int, settings: Record) -> None:
     try:
         parse_training = import_module("evoswarm.config.load").parse_training
         train_pool = import_module("evoswarm.experts.pool").train_pool
@@ -59,10 +66,7 @@ def _weights(bench: Bench, name: str, text: str, seed: int, settings: Record) ->
         "seed": seed % 2**32,
         "backend": {"type": "local"},
     }
-    train_pool(parse_training(config, root=Path.cwd(), source=name))
-    expert = open_expert(folder / name)
-    specs = expert.specs.values()
-    return {spec.name: expert.flat(spec.name).reshape(spec.shape) for spec in specs}
+    train_pool(parse_training(config, root=Path.cwd(), source="compare.trainings"))
 
 
 def target_modules(bench: Bench) -> list[str]:

@@ -77,7 +77,7 @@ def _fixed_results(
             about = {"method": name, "budget": comparison.budget, "seed": seed, "inputs": inputs.identity}
             about["engine"] = config.engine.model_dump(mode="json")
             about["training"] = {key: str(path) for key, path in comparison.training.items()} if method.trains else None
-            about["trainings"] = comparison.trainings if method.gradients else None
+            about["trainings"] = comparison.trainings.get(name)
             key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
             path = Path("results") / f"{name}{'' if seed is None else f'-{seed}'}.json"
             directory = RunDirectory(folder)
@@ -97,7 +97,7 @@ def _one(bench: Bench, comparison: Comparison, target: str, name: str, seed: int
     if method.trains:
         arguments["training"] = comparison.training
     if method.gradients:
-        arguments["settings"] = comparison.trainings
+        arguments["settings"] = comparison.trainings.get(name, {})
     chosen = method.run(tally, **arguments)
     result: Result = {"target": target, "method": name, "seed": seed}
     result |= {"evaluations": tally.evaluations, "seconds": tally.seconds, "curve": tally.curve}

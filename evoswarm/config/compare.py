@@ -28,8 +28,9 @@ class Comparison(Section):
     """Several utilities, by name, in place of the config's `utility`."""
     training: dict[str, Path] = {}
     """What each expert was trained on, by expert: JSONL of question and answer. For methods that need training data."""
-    trainings: dict[str, Any] = {}
-    """Settings of the methods that train an adapter, as under `training` of `evoswarm experts train`."""
+    trainings: dict[str, dict[str, Any]] = {}
+    """Settings of the methods that train an adapter, by method, as under `training` of `evoswarm experts train`:
+    {lora_same_examples: {epochs: 10}}."""
 
     @field_validator("seeds")
     @classmethod

@@ -14,6 +14,9 @@ from evoswarm.toy.targets import TARGETS
 TRAINING_EXAMPLES = 500
 """Of each expert's skill, drawn anew from the side that experts are trained on."""
 
+TRAININGS = {"data_merge": {"learning_rate": 2e-3}, "lora_same_examples": {"learning_rate": 2e-3, "epochs": 10}}
+"""The toy base is small: it learns nothing at rates that suit large models."""
+
 
 def comparison(targets: list[str] | None, *, folder: Path) -> dict[str, Any]:
     """The plain config of the comparison on some targets, all by default; training data is written into `folder`."""
@@ -21,7 +24,7 @@ def comparison(targets: list[str] | None, *, folder: Path) -> dict[str, Any]:
     config = target_config(names[0], algorithm="model_swarms")
     del config["utility"], config["search"]
     utilities = {name: target_config(name, algorithm="model_swarms")["utility"] for name in names}
-    section = {"targets": utilities, "training": write_training(folder)}
+    section = {"targets": utilities, "training": write_training(folder), "trainings": TRAININGS}
     return config | {"name": "toy", "output": str(folder.parent), "compare": section}
 
 

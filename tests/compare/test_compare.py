@@ -181,6 +181,7 @@ def _two_targets(folder: Path, utility: dict[str, Any]) -> CompareConfig:
         ({"methods": ["best_export"]}, "best_export is unknown; there are base, best_expert"),
         ({"methods": ["cbtm"]}, "cbtm needs the training data of every expert; compare.training has none of e0"),
         ({"methods": ["pack_tokens"]}, "pack_tokens mixes next-token distributions, which engine.type fake does not"),
+        ({"trainings": {"ties": {}}}, "compare.trainings: ties trains no adapter"),
         ({"searches": {"ties": {}}}, "compare.searches: ties is no search"),
         (
             {"searches": {"cma_es": {"sigme": 1}}},
