@@ -51,8 +51,25 @@ class SavedVector:
             raise ValueError(f"{self.path!r} lies outside the run directory")
 
 
-BasisVector = ExpertVector | NoiseVector | SavedVector
-_KINDS: dict[str, type] = {"expert": ExpertVector, "noise": NoiseVector, "saved": SavedVector}
+@dataclass(frozen=True)
+class LayersVector:
+    """The weights of one expert in the layers first, first + 1, .. last, and zero in all others.
+
+    Tensors that belong to no layer (embeddings, the last norm) go with layer 0.
+    """
+
+    name: str
+    first: int
+    last: int
+
+
+BasisVector = ExpertVector | LayersVector | NoiseVector | SavedVector
+_KINDS: dict[str, type] = {
+    "expert": ExpertVector,
+    "layers": LayersVector,
+    "noise": NoiseVector,
+    "saved": SavedVector,
+}
 
 
 @dataclass(frozen=True)
@@ -79,8 +96,11 @@ class Row:
 
     @property
     def experts(self) -> dict[str, float]:
-        """Coefficients of the experts alone: what a person reads as the recipe."""
-        return {vector.name: value for vector, value in self.terms if isinstance(vector, ExpertVector)}
+        """Coefficients of the experts alone: what a person reads as the recipe.
+
+        Where layers have their own, the name says which: `code[0-3]`.
+        """
+        return {_label(v): value for v, value in self.terms if isinstance(v, ExpertVector | LayersVector)}
 
     def to_list(self) -> list[dict[str, Any]]:
         """The row as plain JSON, one object per term."""
@@ -91,6 +111,13 @@ class Row:
         """The inverse of `to_list`."""
         split = ((dict(term), term["coefficient"]) for term in terms)
         return cls(tuple((basis_from_dict(t), float(c)) for t, c in split))
+
+
+def _label(vector: ExpertVector | LayersVector) -> str:
+    if isinstance(vector, ExpertVector):
+        return vector.name
+    layers = f"{vector.first}" if vector.first == vector.last else f"{vector.first}-{vector.last}"
+    return f"{vector.name}[{layers}]"
 
 
 def basis_to_dict(vector: BasisVector) -> dict[str, Any]:

@@ -27,8 +27,10 @@ _WRONG = Outcome(0.0, None)
 class Worker:
     """Scores fixed slices of examples for one installed particle after another."""
 
-    def __init__(self, config: RunConfig, *, pool: Pool, utility: Utility | None = None) -> None:
-        """Load the base model and the data, once.
+    def __init__(
+        self, config: RunConfig, *, pool: Pool, utility: Utility | None = None, engine: Engine | None = None
+    ) -> None:
+        """Load the base model and the data, once; the engine and the utility only where they are not given.
 
         `notice` is then what the user should know of the engine, or None.
 
@@ -39,6 +41,7 @@ class Worker:
         adapter = pool.experts[0].config if pool.kind == "adapter" else None
         self._generator = LoraGenerator(config.model, adapter) if adapter and is_wegeft(adapter) else None
         self._adapter = self._generator.lora_config() if self._generator else adapter
+        self._given = engine
         self.together = config.engine.together
         self._config = config
         self._specs = pool.experts[0].specs
@@ -73,6 +76,8 @@ class Worker:
         return self._started
 
     def _open(self) -> Engine:
+        if self._given is not None:
+            return self._given
         engine = make_engine(self._config.engine, model=self._config.model, adapter=self._adapter)
         if self.together > 1:
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -109,6 +110,26 @@ class Reporter:
             return ""
         pace = (time.monotonic() - self._start) / max(1, event["generation"] - self._first)
         return f"at most {pace * (self._config.search.max_generations - event['generation']):.0f} s left"
+
+
+class Interruptible:
+    """A context that gives hooks: Ctrl-C asks to stop, a second Ctrl-C ends at once."""
+
+    def __init__(self, notify: Callable[[Event], None]) -> None:
+        self._notify, self._stopping = notify, False
+
+    def __enter__(self) -> Hooks:
+        self._before = signal.signal(signal.SIGINT, self._interrupt)
+        return Hooks(notify=self._notify, stop=lambda: self._stopping)
+
+    def __exit__(self, *exception: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._stopping:
+            raise KeyboardInterrupt
+        self._stopping = True
+        console.print("stopping; what is measured is kept (Ctrl-C again ends at once)")
 
 
 def print_warning(text: str) -> None:

@@ -2,14 +2,26 @@
 
 from evoswarm.config.load import dump_config, load_config
 from evoswarm.config.run import RunConfig
-from evoswarm.config.search import Genome, GenomePlus, ModelSwarms, RandomSearch, SearchConfig
+from evoswarm.config.search import (
+    CmaEs,
+    EvolMerge,
+    Genome,
+    GenomePlus,
+    LoraHub,
+    ModelSwarms,
+    RandomSearch,
+    SearchConfig,
+)
 from evoswarm.config.utility import Custom, ExactMatch, MultipleChoice, MultiTask, UtilityConfig
 
 __all__ = [
+    "CmaEs",
     "Custom",
+    "EvolMerge",
     "ExactMatch",
     "Genome",
     "GenomePlus",
+    "LoraHub",
     "ModelSwarms",
     "MultiTask",
     "MultipleChoice",

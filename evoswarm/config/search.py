@@ -19,6 +19,9 @@ class Evolution(Section):
     """Number of particles N, 2 to 1000."""
     max_generations: int = Field(50, ge=0)
     """The search stops after this many generations at the latest; 0 only evaluates the initial population."""
+    max_evaluations: int | None = Field(None, ge=1)
+    """The search stops before a generation that could bring it above this many evaluations, with those of the initial
+    experts; null: no such bound."""
     patience: int | None = Field(10, ge=1)
     """Stop when the global best has not improved for this many generations; null never stops early."""
     ensemble_size: int = Field(10, ge=1)
@@ -162,4 +165,53 @@ class RandomSearch(Evolution):
     still sum to 1."""
 
 
-SearchConfig = Annotated[ModelSwarms | Genome | GenomePlus | RandomSearch, Field(discriminator="type")]
+class Covariance(Evolution):
+    """What CMA-ES over coefficients and EvolMerge share."""
+
+    population: int = Field(10, ge=4, le=1000)
+    """Samples per generation, 4 or more (CMA-ES's own rule, 4 + 3 ln n, gives 10 for ten experts)."""
+    patience: int | None = Field(None, ge=1)
+    """Stop when the global best has not improved for this many generations; null never stops early."""
+    sigma: Positive = 0.3
+    """First standard deviation of a coefficient around the uniform mix, with which the search starts."""
+    affine: bool = True
+    """Shift each sample so that its coefficients sum to 1 (in every span of layers). false: any sum, which scales the
+    experts too; for adapters alone."""
+
+
+class CmaEs(Covariance):
+    """CMA-ES (the package `cmaes`) over coefficients: it learns which directions pay from the ranks of the samples."""
+
+    type: Literal["cma_es"] = "cma_es"
+    layer_spans: int | None = Field(1, ge=1)
+    """Cut the layers into this many spans, each with coefficients of its own; null: every layer is one."""
+
+
+class EvolMerge(Covariance):
+    """CMA-ES over coefficients of each layer (evolutionary model merging, arXiv 2403.13187)."""
+
+    type: Literal["evolmerge"] = "evolmerge"
+    layer_spans: int | None = Field(None, ge=1)
+    """Cut the layers into this many spans, each with coefficients of its own; null: every layer is one."""
+
+
+class LoraHub(Evolution):
+    """Gradient-free composition of adapters (LoraHub, arXiv 2307.13269): nevergrad's NGOpt over free coefficients."""
+
+    type: Literal["lorahub"] = "lorahub"
+    population: int = Field(10, ge=2, le=1000)
+    """Samples per generation (LoraHub asks for one at a time, which no cluster can share)."""
+    max_generations: int = Field(4, ge=0)
+    """The search stops after this many generations at the latest (LoraHub: 40 samples). NGOpt plans for it: a run that
+    is resumed to go on for longer keeps its plan."""
+    patience: int | None = Field(None, ge=1)
+    """Stop when the global best has not improved for this many generations; null never stops early."""
+    bound: Positive = 1.5
+    """Coefficients lie in [-bound, bound] (LoraHub: 1.5)."""
+    l1: NonNegative = 0.05
+    """Penalty: this times the mean absolute coefficient is taken from the utility (LoraHub: 0.05)."""
+
+
+SearchConfig = Annotated[
+    ModelSwarms | Genome | GenomePlus | RandomSearch | CmaEs | EvolMerge | LoraHub, Field(discriminator="type")
+]

@@ -38,6 +38,11 @@ class Installer:
         self._targets = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
         self._pristine: dict[str, torch.Tensor] = {}
 
+    @property
+    def adapted(self) -> set[str]:
+        """Names of the parameters that were ever written."""
+        return set(self._pristine)
+
     @torch.no_grad()
     def install(self, weights: Mapping[str, np.ndarray] | None) -> None:
         """See `Engine.install`."""

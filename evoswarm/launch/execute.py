@@ -16,6 +16,7 @@ from evoswarm.errors import UserError
 from evoswarm.loop.checkpoint import generations_saved
 from evoswarm.loop.directory import RunDirectory, append_line, to_line
 from evoswarm.loop.evolution import Event, Evolution, Hooks
+from evoswarm.loop.finish import stop_rule
 from evoswarm.loop.inputs import Inputs, claim, read_inputs
 from evoswarm.storage.mirror import Mirror
 from evoswarm.weights.expert import read_json
@@ -145,8 +146,8 @@ def _finished(config: RunConfig, directory: RunDirectory) -> dict[str, Any] | No
         summary = read_json(directory.summary)
     except UserError:
         return None
-    now = {"max_generations": config.search.max_generations, "patience": config.search.patience}
-    return summary | {"run_dir": config.run_place} if summary.get("stop_rule") == now else None
+    same = summary.get("stop_rule") == stop_rule(config)
+    return summary | {"run_dir": config.run_place} if same else None
 
 
 def _kept(directory: RunDirectory) -> str:

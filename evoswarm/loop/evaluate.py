@@ -10,7 +10,7 @@ from evoswarm.config import RunConfig
 from evoswarm.config.run import Pool as PoolConfig
 from evoswarm.errors import UserError
 from evoswarm.loop.directory import RunDirectory
-from evoswarm.rows import ExpertVector, Row
+from evoswarm.rows import ExpertVector, LayersVector, Row
 from evoswarm.utility import Split, make_utility
 from evoswarm.weights.expert import read_json
 from evoswarm.weights.pool import Pool, open_pool
@@ -57,7 +57,8 @@ def _row(recipe: Path, pool: Pool) -> Row:
         finite = False
     if not finite or not isinstance(before, dict):
         raise UserError(f"{recipe}: is a damaged recipe; copy the recipe.json of the run again")
-    missing = [v.name for v, _ in row.terms if isinstance(v, ExpertVector) and v.name not in pool.names]
+    named = [v.name for v, _ in row.terms if isinstance(v, ExpertVector | LayersVector)]
+    missing = [name for name in named if name not in pool.names]
     if missing:
         raise UserError(f"{recipe}: needs expert {missing[0]}, the pool has {', '.join(pool.names)}")
     changed = [expert.name for expert in pool.experts if before.get(expert.name, expert.sha256) != expert.sha256]

@@ -69,7 +69,8 @@ class Evolution:
             Stopped: asked to stop; the last checkpoint and every evaluation since are kept.
             UserError: something that the user has to put right; likewise kept.
         """
-        search = make_search(self.config.search, experts=self.inputs.pool.names, seed=self.config.seed)
+        pool = self.inputs.pool
+        search = make_search(self.config.search, experts=pool.names, seed=self.config.seed, layers=pool.layers)
         self._restore(search)
         while search.stop_reason is None:
             if isinstance(search, SteadySearch) and search.generation >= 0:

@@ -157,11 +157,17 @@ def _summary(
         },
         "ensemble": _ensemble(inputs.utility, ranking, finals),
         "stop_reason": search.stop_reason,
-        "stop_rule": {"max_generations": config.search.max_generations, "patience": config.search.patience},
+        "stop_rule": stop_rule(config),
         "versions": versions(),
         "warnings": inputs.warnings,
         "run_dir": config.run_place,
     }
+
+
+def stop_rule(config: RunConfig) -> dict[str, int | None]:
+    """What a search ended by: with another rule a finished run goes on."""
+    keys = ("max_generations", "max_evaluations", "patience")
+    return {key: getattr(config.search, key) for key in keys}
 
 
 def _utility(finals: Finals, who: str, split: Split) -> float | None:

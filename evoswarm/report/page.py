@@ -22,6 +22,7 @@ MAX_EXPERTS = 200
 MAX_REASONS = 20
 STOPPED = {
     "max_generations": "it reached its {max_generations} generations (max_generations)",
+    "max_evaluations": "another generation could have gone above its {max_evaluations} evaluations (max_evaluations)",
     "patience": "the global best had not improved for {patience} generations (patience)",
 }
 

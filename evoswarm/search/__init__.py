@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from evoswarm.config.search import SearchConfig
 from evoswarm.search.base import Ask, Member, Search
+from evoswarm.search.cma_es import CmaEsSearch, EvolMergeSearch
 from evoswarm.search.genome import GenomeSearch
 from evoswarm.search.genome_plus import GenomePlusSearch
+from evoswarm.search.lorahub import LoraHubSearch
 from evoswarm.search.model_swarms import ModelSwarmsSearch
 from evoswarm.search.random_search import RandomMixSearch
 from evoswarm.search.state import Best
@@ -18,20 +20,23 @@ ALGORITHMS: dict[str, type[Search]] = {
     "genome": GenomeSearch,
     "genome_plus": GenomePlusSearch,
     "random_search": RandomMixSearch,
+    "cma_es": CmaEsSearch,
+    "evolmerge": EvolMergeSearch,
+    "lorahub": LoraHubSearch,
 }
 """Algorithm by the `type` of its configuration. A new one is one file and one line here."""
 STEADY: dict[str, type[SteadySearch]] = {"model_swarms": SteadyModelSwarms, "genome": SteadyGenome}
 """Those that `steady_state` turns into one without barrier."""
 
 
-def make_search(config: SearchConfig, *, experts: Sequence[str], seed: int) -> Search:
-    """The search that a configuration describes, over the experts of these names.
+def make_search(config: SearchConfig, *, experts: Sequence[str], seed: int, layers: int | None = None) -> Search:
+    """The search that a configuration describes, over the experts of these names and this number of layers.
 
     Raises:
-        UserError: fewer than two experts, or two of the same name.
+        UserError: fewer than two experts, two of the same name, or a search that does not suit them.
     """
     kinds = STEADY if getattr(config, "steady_state", False) else ALGORITHMS
-    return kinds[config.type](config, experts=experts, seed=seed)
+    return kinds[config.type](config, experts=experts, seed=seed, layers=layers)
 
 
 __all__ = ["ALGORITHMS", "Ask", "Best", "Member", "Search", "SteadySearch", "make_search"]

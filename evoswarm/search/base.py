@@ -85,8 +85,15 @@ class Search(ABC):
     state: State
     state_class: type[State] = State
 
-    def __init__(self, config: Evolution, *, experts: Sequence[str], seed: int) -> None:
+    def __init__(self, config: Evolution, *, experts: Sequence[str], seed: int, layers: int | None = None) -> None:
         """Start a search.
+
+        Args:
+            config: the algorithm's settings.
+            experts: names of the pool's experts.
+            seed: what all random numbers come from.
+            layers: number of layers of an expert; None will do for algorithms that do not part them, and before
+                `restore`.
 
         Raises:
             UserError: fewer than two experts, or two of the same name.
@@ -96,7 +103,7 @@ class Search(ABC):
         if len(set(experts)) < len(experts):
             raise UserError("two experts of the pool have the same name; rename one of them")
         self.config, self.experts, self.seed = config, list(experts), seed
-        self.basis: list[BasisVector] = [ExpertVector(name) for name in experts]
+        self.basis: list[BasisVector] = self._first_basis(layers)
         self.generation = -1
         self.state = self.state_class()
         self._steps: Steps | None = None
@@ -120,9 +127,21 @@ class Search(ABC):
     def _members(self) -> tuple[Measured, Measured]:
         """Present members and their personal bests, both [P]."""
 
+    def _first_basis(self, layers: int | None) -> list[BasisVector]:
+        """What the columns of the first rows mean."""
+        return [ExpertVector(name) for name in self.experts]
+
+    def _expert_rows(self) -> np.ndarray:
+        """The experts as they are, as rows [n, J]."""
+        return np.eye(len(self.experts))
+
     def _candidates(self) -> Measured:
         """What the ranking is made of."""
         return self._members()[1]
+
+    def most_rows(self, t: int) -> int:
+        """At most how many rows generation t, the next one, asks for."""
+        return self.config.population
 
     @property
     def step_length(self) -> float | None:
@@ -156,6 +175,7 @@ class Search(ABC):
         values = np.array([FAILED if u is None else float(u) for u in utilities])
         fresh = Measured.of(ask.rows, values, generation=ask.generation, particles=ask.particles)
         self.state.observe(fresh)
+        self.state.evaluations += len(fresh)
         self._pending = None
         try:
             self._pending = steps.send(fresh)
@@ -171,7 +191,7 @@ class Search(ABC):
 
     def _start(self) -> Steps:
         n = len(self.experts)
-        experts = yield self._ask(0, "experts", range(n), np.eye(n))
+        experts = yield self._ask(0, "experts", range(n), self._expert_rows())
         good = int(experts.succeeded.sum())
         if good < 2:
             raise UserError(f"{good} of {n} experts could be evaluated; a search needs 2: see their errors above")
@@ -191,13 +211,21 @@ class Search(ABC):
 
     @property
     def stop_reason(self) -> str | None:
-        """ "patience", "max_generations", or None while the search goes on. Derived, so a longer run can be resumed."""
+        """ "patience", "max_generations", "max_evaluations", or None while the search goes on.
+
+        Derived, so a longer run can be resumed.
+        """
         if self.generation < 0:
             return None
         waited = self.generation - int(self.state.best.generations[0])
         if self.config.patience is not None and waited >= self.config.patience:
             return "patience"
-        return "max_generations" if self.generation >= self.config.max_generations else None
+        if self.generation >= self.config.max_generations:
+            return "max_generations"
+        limit = self.config.max_evaluations
+        if limit is not None and self.state.evaluations + self.most_rows(self.generation + 1) > limit:
+            return "max_evaluations"
+        return None
 
     @property
     def expert_utilities(self) -> list[float | None]:

@@ -72,6 +72,15 @@ class GeneticSearch(Search):
         rows[len(children) :, parents.shape[1] :] = np.eye(len(mutated))
         return self._ask(t, "offspring", range(len(members), len(members) + len(rows)), rows)
 
+    def _most_offspring(self, t: int, members: int) -> int:
+        """How many offspring so many members have in generation t, if none of them fails."""
+        crossed = [stream(self.seed, "crossover", t, i).random() for i in range(members // 2)]
+        children = sum(draw < self.config.cross_rate for draw in crossed)
+        return children + sum(self._mutates(t, i) for i in range(members + children))
+
+    def most_rows(self, t: int) -> int:
+        return self._most_offspring(t, len(self.state.members))
+
     def _children(self, t: int) -> np.ndarray:
         members = self.state.members
         good, weights = members.succeeded, roulette_weights(members.utilities)

@@ -74,6 +74,12 @@ class GenomePlusSearch(GeneticSearch):
         self._join((yield self._breed(t)))
         self._select(t)
 
+    def most_rows(self, t: int) -> int:
+        """All members move, and they and the elites among them, as they were before, have offspring."""
+        members = len(self.state.members)
+        elites = elite_count(self.config.elite_rate, members)
+        return members + self._most_offspring(t, members + elites)
+
     def _succeed(self, t: int) -> np.ndarray:
         """The members' rows [M, J] after the succession move; sets velocities and step length."""
         state, config = self.state, self.config

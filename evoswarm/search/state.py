@@ -92,11 +92,15 @@ class Measured:
 
 @dataclass
 class State:
-    """What every search remembers. `best` and `worst` hold one entry each from the first success on."""
+    """What every search remembers. `best` and `worst` hold one entry each from the first success on.
+
+    `evaluations` counts the rows that were told, those that failed included.
+    """
 
     expert_utilities: np.ndarray = field(default_factory=_no_floats)
     best: Measured = field(default_factory=Measured)
     worst: Measured = field(default_factory=Measured)
+    evaluations: int = 0
 
     def observe(self, fresh: Measured) -> None:
         """Let the global best (strict >) and the global worst (strict <) learn of new measurements.

@@ -105,6 +105,7 @@ class SteadySearch(Search):
         value = np.array([FAILED if utility is None else float(utility)])
         fresh = Measured.of(state.flight[[slot]], value, generation=self.generation + 1, particles=[state.told])
         state.observe(fresh)
+        state.evaluations += 1
         self._settle(slot, fresh)
         state.told += 1
         if state.told == self.config.population:

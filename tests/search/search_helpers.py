@@ -7,17 +7,28 @@ from collections.abc import Callable
 
 import numpy as np
 
-from evoswarm.config import Genome, GenomePlus, ModelSwarms, RandomSearch
+from evoswarm.config import CmaEs, EvolMerge, Genome, GenomePlus, LoraHub, ModelSwarms, RandomSearch
 from evoswarm.search import Ask, Search, make_search
 from evoswarm.search.rng import stream
 
-CONFIGS = {"model_swarms": ModelSwarms, "genome": Genome, "genome_plus": GenomePlus, "random_search": RandomSearch}
+CONFIGS = {
+    "model_swarms": ModelSwarms,
+    "genome": Genome,
+    "genome_plus": GenomePlus,
+    "random_search": RandomSearch,
+    "cma_es": CmaEs,
+    "evolmerge": EvolMerge,
+    "lorahub": LoraHub,
+}
+
+SAMPLING = ("random_search", "cma_es", "evolmerge", "lorahub")
+"""Those whose generation 0 is the experts alone, however many."""
 
 Utility = Callable[[Ask], list[float | None]]
 
 
-def search_of(kind: str, *, experts: int = 4, seed: int = 7, **settings) -> Search:
-    return make_search(CONFIGS[kind](**settings), experts=[f"e{i}" for i in range(experts)], seed=seed)
+def search_of(kind: str, *, experts: int = 4, seed: int = 7, layers: int = 1, **settings) -> Search:
+    return make_search(CONFIGS[kind](**settings), experts=[f"e{i}" for i in range(experts)], seed=seed, layers=layers)
 
 
 def bowl(ask: Ask, *, experts: int = 4) -> list[float | None]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from search_helpers import CONFIGS, bowl, flaky, run, run_generation, same_asks, search_of
+from search_helpers import CONFIGS, SAMPLING, bowl, flaky, run, run_generation, same_asks, search_of
 
 from evoswarm.errors import UserError
 from evoswarm.search import ALGORITHMS
@@ -159,11 +159,15 @@ def test_the_ranking_is_distinct_sorted_and_starts_with_the_global_best(kind):
     assert search.ranking(0) == []
 
 
+def smallest(kind: str) -> int:
+    return 4 if kind in ("cma_es", "evolmerge") else 2
+
+
 @every
 @given(data=st.data())
 @settings(max_examples=25, deadline=None)
 def test_any_size_and_any_legal_utilities_run_without_nan(kind, data):
-    experts, population = data.draw(st.integers(2, 9)), data.draw(st.integers(2, 12))
+    experts, population = data.draw(st.integers(2, 9)), data.draw(st.integers(smallest(kind), 12))
     more = {"max_population": population + data.draw(st.integers(0, 5))} if kind == "genome_plus" else {}
     if kind.startswith("genome"):
         more |= {"initial": data.draw(st.sampled_from(["mixes", "experts"])), "mutation_rate": 0.5}
@@ -181,7 +185,7 @@ def test_any_size_and_any_legal_utilities_run_without_nan(kind, data):
             assert len(set(ask.particles)) == len(ask.rows)
         assert all(np.isfinite(a).all() for name, a in search.arrays().items() if "utilities" not in name)
         assert not any(np.isnan(a).any() for a in search.arrays().values())
-        limit = max(population, more.get("max_population", 0), experts if kind == "random_search" else 0)
+        limit = max(population, more.get("max_population", 0), experts if kind in SAMPLING else 0)
         assert 1 <= len(search.population) <= limit
         assert np.isfinite(search.global_best.utility)
 
@@ -189,6 +193,8 @@ def test_any_size_and_any_legal_utilities_run_without_nan(kind, data):
 @every
 @pytest.mark.parametrize(("experts", "population"), [(2, 2), (2, 1000), (1000, 2), (30, 5)])
 def test_extreme_sizes_are_legal(kind, experts, population):
+    population = max(population, smallest(kind))
+    experts = min(experts, 100) if kind in ("cma_es", "evolmerge") else experts  # its cost grows with their cube
     more = {"max_population": population} if kind == "genome_plus" else {}
     search = search_of(kind, experts=experts, population=population, max_generations=2, **more)
     run(search, lambda ask: bowl(ask, experts=experts))
@@ -218,8 +224,25 @@ def affine_settings(kind: str) -> dict:
     return {"mutation_rate": 0.0} if kind.startswith("genome") else {}
 
 
-@every
+@pytest.mark.parametrize("kind", sorted(CONFIGS.keys() - {"lorahub"}))
 def test_without_mutation_coefficients_sum_to_one_for_ever(kind):
     search = search_of(kind, max_generations=40, patience=None, **affine_settings(kind))
     for ask in run(search, flaky):
         np.testing.assert_allclose(ask.rows.sum(axis=1), 1.0, atol=1e-9)
+
+
+@every
+@given(data=st.data())
+@settings(max_examples=15, deadline=None)
+def test_a_search_never_goes_above_its_evaluations_and_stops_only_where_it_might(kind, data):
+    limit, seed = data.draw(st.integers(14, 120)), data.draw(st.integers(0, 9))
+    search = search_of(kind, population=6, max_generations=50, patience=None, max_evaluations=limit, seed=seed)
+    utility = data.draw(st.sampled_from([bowl, flaky]))
+    asks = run(search, utility)
+    used = sum(len(ask.rows) for ask in asks)
+    assert search.state.evaluations == used <= limit
+    if search.stop_reason == "max_evaluations" and utility is bowl:
+        longer = search_of(kind, population=6, max_generations=50, patience=None, seed=seed)
+        while longer.generation <= search.generation:
+            asks = run_generation(longer, utility)
+        assert longer.state.evaluations > limit

@@ -13,6 +13,9 @@ CASES = {
     "genome": {"mutation_rate": 0.4, "max_noise_vectors": 3},
     "genome_plus": {"mutation_rate": 0.4, "max_noise_vectors": 3, "max_population": 12},
     "random_search": {"spread": 1.5},
+    "cma_es": {"population": 6},
+    "evolmerge": {"population": 6, "layer_spans": 3, "affine": False, "layers": 7},
+    "lorahub": {"population": 5, "max_generations": 9},
 }
 GENERATIONS = 9
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tiny_models import save_adapter
 from weight_helpers import pool_of, same_bytes, write_checkpoint, write_lora
 
-from evoswarm.rows import BasisVector, ExpertVector, NoiseVector, Row, SavedVector
+from evoswarm.rows import BasisVector, ExpertVector, LayersVector, NoiseVector, Row, SavedVector
 from evoswarm.weights import materialise
 from evoswarm.weights.device import DeviceMaterialiser
 from evoswarm.weights.kernel import compiled
@@ -103,6 +103,42 @@ def test_a_row_of_one_expert_gives_its_own_bytes(folder: Path) -> None:
     for maker in (Materialiser(pool), DeviceMaterialiser(pool, device="cpu")):
         for weights, name in zip(maker.all([Row.one(n) for n in "abc"]), "abc", strict=True):
             assert all(weights[t].tobytes() == pool.flat(name, t).tobytes() for t in weights)
+
+
+LAYERED = ("embed_tokens.weight", "layers.0.q.weight", "layers.1.q.weight", "layers.2.q.weight", "layers.2.k.weight")
+
+
+@pytest.fixture(params=DTYPES)
+def layered(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Experts of three layers and an embedding."""
+    for seed, name in enumerate("abc"):
+        rng = np.random.default_rng(seed)
+        values = {key: rng.standard_normal((5, 9)).astype(DTYPES[request.param]) for key in LAYERED}
+        write_checkpoint(tmp_path / "pool" / name, values | {"layers.1.zeros": np.full(3, -0.0, np.float32)})
+    return tmp_path / "pool"
+
+
+def test_each_span_of_layers_is_the_mix_that_its_own_coefficients_say(layered: Path) -> None:
+    low = row((LayersVector("a", 0, 1), 0.6), (LayersVector("c", 0, 1), 0.4))
+    high = row((LayersVector("b", 2, 2), -0.3), (LayersVector("c", 2, 2), 1.3))
+    both = Row((*low.terms, *high.terms))
+    below, above = row(("a", 0.6), ("c", 0.4)), row(("b", -0.3), ("c", 1.3))
+    pool = pool_of(layered)
+    assert pool.layers == 3
+    for maker in (Materialiser(pool, threads=2), DeviceMaterialiser(pool, device="cpu")):
+        got, lower, upper = maker.all([both, below, above])
+        for name in got:
+            assert got[name].tobytes() == (upper if "layers.2" in name else lower)[name].tobytes(), name
+        assert same_bytes(got, maker.one(both))
+
+
+def test_an_expert_in_pieces_is_that_expert_and_layers_of_nobody_are_zero(layered: Path) -> None:
+    pool = pool_of(layered)
+    pieces = row((LayersVector("b", 0, 0), 1.0), (LayersVector("b", 1, 2), 1.0))
+    for maker in (Materialiser(pool), DeviceMaterialiser(pool, device="cpu")):
+        whole, parts, part = maker.all([Row.one("b"), pieces, row((LayersVector("b", 0, 0), 1.0))])
+        assert same_bytes(whole, parts)
+        assert {name for name, array in part.items() if array.any()} == {"embed_tokens.weight", "layers.0.q.weight"}
 
 
 def test_integers_are_copied_and_never_averaged(folder: Path) -> None:

@@ -1,0 +1,114 @@
+"""`compare`."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from evoswarm.cli.progress import Interruptible, console, print_json, print_warning
+from evoswarm.cli.run import Json, Overrides
+from evoswarm.errors import Stopped, UserError
+
+
+def compare(
+    config: Annotated[
+        Path | None, typer.Argument(help="YAML file: a run's config with a compare section.", show_default=False)
+    ] = None,
+    toy: Annotated[bool, typer.Option("--toy", help="Compare on the toy world's targets.")] = False,
+    methods: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Only these methods; in place of compare.methods.")
+    ] = None,
+    targets: Annotated[str | None, typer.Option(metavar="A,B", help="Only these targets.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Print what methods there are, and end.")] = False,
+    set_: Overrides = None,
+    json_: Json = False,
+) -> None:
+    """Every alternative on the same pool, utility, seeds and budget, with intervals. The same command again resumes."""
+    from evoswarm.compare.methods import METHODS
+
+    if list_:
+        return _list({name: method.what for name, method in METHODS.items()}, json_=json_)
+    from evoswarm.compare.run import compare as run_comparison
+
+    if toy == (config is not None):
+        raise UserError("give either a config or --toy")
+    found = _config(config, methods=_split(methods), targets=_split(targets), overrides=set_ or [])
+    with contextlib.redirect_stdout(sys.stderr), Interruptible(_say(quiet=json_)) as hooks:
+        try:
+            summary = run_comparison(found, hooks=hooks)
+        except (Stopped, KeyboardInterrupt):
+            again = shlex.join(["evoswarm", *sys.argv[1:]])
+            raise Stopped(f"stopped; what was measured is kept, go on with: {again}") from None
+    print_json(summary) if json_ else _show(summary, found.folder)
+
+
+def _config(path: Path | None, *, methods: list[str] | None, targets: list[str] | None, overrides: list[str]) -> Any:
+    from evoswarm.config.compare import load_compare, parse_compare
+    from evoswarm.config.load import apply_overrides
+    from evoswarm.toy.comparison import comparison
+
+    if methods is not None:
+        overrides = [*overrides, f"compare.methods={methods}"]
+    if path is not None:
+        found = load_compare(path, overrides=overrides)
+    else:
+        name = next((o.partition("=")[2] for o in overrides if o.startswith("name=")), "toy")
+        data = apply_overrides(comparison(None, folder=Path("runs") / name / "training"), ["output=runs", *overrides])
+        found = parse_compare(data | {"name": name}, root=Path.cwd())
+    for name in targets or ():
+        if name not in found.targets:
+            raise UserError(f"--targets {name}: there are {', '.join(found.targets)}")
+    kept = {name: config for name, config in found.targets.items() if targets is None or name in targets}
+    return found.model_copy(update={"targets": kept})
+
+
+def _split(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _say(*, quiet: bool):  # type: ignore[no-untyped-def]
+    def notify(event: dict[str, Any]) -> None:
+        if event["kind"] == "warning":
+            print_warning(event["text"])
+        elif not quiet and event["kind"] == "unit":
+            console.print(f"{event['done']:>4}/{event['of']}  {event['text']}", markup=False)
+        elif not quiet and event["kind"] == "message":
+            console.print(event["text"], style="dim", markup=False, soft_wrap=True)
+
+    return notify
+
+
+def _list(methods: dict[str, str], *, json_: bool) -> None:
+    if json_:
+        return print_json(methods)
+    for name, what in methods.items():
+        typer.echo(f"{name:22} {what}")
+
+
+def _show(summary: dict[str, Any], folder: Path) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from evoswarm.compare.write import tables
+
+    out = Console(highlight=False)
+    out.width = max(out.width, 130)  # a figure that wraps is better than one that is cut
+    for data in tables(summary):
+        table = Table(title=data["title"], title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        for k, name in enumerate(data["header"]):
+            table.add_column(name, justify="right" if k else "left", no_wrap=True)
+        for line in data["lines"]:
+            table.add_row(*line)
+        out.print(table)
+    out.print(f"page {folder / 'compare.html'}  table {folder / 'compare.md'}", markup=False, soft_wrap=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(compare)

@@ -1,0 +1,1 @@
+"""Comparing searches with every alternative at equal cost: same pool, utility, seeds and budget."""

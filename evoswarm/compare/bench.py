@@ -1,0 +1,191 @@
+"""Measures candidates of methods that are no search, and counts what each method used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evoswarm.backend import Evaluation, Job
+from evoswarm.backend.base import Assembly
+from evoswarm.backend.worker import Piece, Worker
+from evoswarm.config import RunConfig
+from evoswarm.config.run import TransformersEngine
+from evoswarm.errors import UserError
+from evoswarm.loop.directory import RunDirectory
+from evoswarm.rows import ExpertVector, Row
+from evoswarm.utility import Split, make_utility
+from evoswarm.weights.expert import read_json
+from evoswarm.weights.materialise import Materialiser, Weights
+from evoswarm.weights.pool import open_pool
+
+if TYPE_CHECKING:
+    from evoswarm.engine.mixture import MixtureEngine, Weigh
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something that can be measured: weights, or experts that answer together.
+
+    Attributes:
+        name: unique within a target; the same name is measured once.
+        make: gives its weights; None is the base model as it is.
+        mix: instead, the weights with which all experts' next-token distributions are mixed.
+        lineage: how its weights are made, where they are no row.
+        row: the row it is, where it is one.
+    """
+
+    name: str
+    make: Callable[[], Weights | None] = lambda: None
+    mix: Weigh | None = None
+    lineage: dict[str, Any] | None = None
+    row: Row | None = None
+
+
+class Bench:
+    """One engine, one pool, one utility; what was measured is kept in a folder and never measured again."""
+
+    def __init__(self, config: RunConfig, folder: Path) -> None:
+        """
+        Args:
+            config: model, pool, utility and engine.
+            folder: where outcomes are kept.
+
+        Raises:
+            UserError: pool or data cannot be used.
+        """
+        self.config, self.directory = config, RunDirectory(folder)
+        self.utility = make_utility(config.utility, root=config.root)
+        self.pool = open_pool(config.pool, model=config.model)
+        self.materialiser = Materialiser(self.pool, threads=getattr(config.engine, "threads", 1))
+        identity = {"pool": self.pool.hashes, "data": self.utility.sha256, "engine": config.engine.model_dump()}
+        self._key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        self._plain: Worker | None = None
+        self._mixture: tuple[MixtureEngine, Worker] | None = None
+
+    def row(self, name: str, coefficients: dict[str, float]) -> Candidate:
+        """The candidate of one row over the experts."""
+        row = Row(tuple((ExpertVector(expert), value) for expert, value in coefficients.items() if value))
+        return Candidate(name, make=lambda: self.materialiser.one(row), row=row)
+
+    def measure(self, candidate: Candidate, split: Split) -> tuple[Evaluation, float]:
+        """What a candidate comes to, and the seconds it took, now or when it was measured."""
+        job = Job(0, candidate.name, 0, candidate.row, split, texts=True)
+        path = self._path(candidate.name, split)
+        if path.exists():
+            record = read_json(path)
+            fields = (record[key] for key in ("utility", "scores", "predictions", "error"))
+            return Evaluation(job, *fields), record["seconds"]
+        start = time.perf_counter()
+        evaluation = self._evaluate(candidate, job)
+        seconds = time.perf_counter() - start
+        if evaluation.utility is None:
+            raise UserError(f"{candidate.name} cannot be measured on {split}: {evaluation.error}")
+        record = {key: getattr(evaluation, key) for key in ("utility", "scores", "predictions", "error")}
+        self._write(path, {"name": candidate.name} | record | {"seconds": seconds})
+        return evaluation, seconds
+
+    def remember(self, name: str, compute: Callable[[], Any]) -> tuple[Any, float]:
+        """A value that JSON can hold, computed once, and the seconds that took."""
+        path = self._path(name, "values")
+        if path.exists():
+            record = read_json(path)
+            return record["value"], record["seconds"]
+        start = time.perf_counter()
+        value = compute()
+        seconds = time.perf_counter() - start
+        self._write(path, {"name": name, "value": value, "seconds": seconds})
+        return value, seconds
+
+    def mixture(self) -> tuple[MixtureEngine, Worker]:
+        """The engine that holds all experts, and the worker that has it.
+
+        Raises:
+            UserError: another engine than transformers.
+        """
+        if self._mixture is None:
+            from evoswarm.engine.mixture import MixtureEngine
+
+            if not isinstance(self.config.engine, TransformersEngine):
+                raise UserError("mixing next-token distributions needs engine.type transformers")
+            adapter = self.pool.experts[0].config if self.pool.kind == "adapter" else None
+            experts = (self.materialiser.one(Row.one(name)) for name in self.pool.names)
+            engine = MixtureEngine(self.config.engine, model=self.config.model, adapter=adapter, experts=experts)
+            self._mixture = engine, Worker(self.config, pool=self.pool, utility=self.utility, engine=engine)
+        return self._mixture
+
+    def _path(self, name: str, kind: str) -> Path:
+        digest = hashlib.sha256(f"{self._key} {name}".encode()).hexdigest()[:24]
+        return self.directory.path / "measured" / kind / f"{digest}.json"
+
+    def _write(self, path: Path, record: dict[str, Any]) -> None:
+        self.directory.write_json(path.relative_to(self.directory.path), record)
+
+    def _evaluate(self, candidate: Candidate, job: Job) -> Evaluation:
+        if candidate.mix is not None:
+            engine, worker = self.mixture()
+            engine.weigh, weights = candidate.mix, None
+        else:
+            self._plain = self._plain or Worker(self.config, pool=self.pool, utility=self.utility)
+            worker, weights = self._plain, candidate.make()
+        cut = worker.slices(job.split).indices
+        assembly = Assembly(job, cut, self.utility)
+        for number in range(len(cut)):
+            piece = Piece((candidate.name, job.split), weights, job.split, number, texts=True)
+            (result,) = worker.work([piece]).results
+            if isinstance(result, str):
+                return Evaluation(job, None, [], [], result)
+            assembly.add(number, result)
+        return assembly.evaluation()
+
+
+@dataclass
+class Tally:
+    """What one method used: each evaluation is counted as if the method stood alone, whoever measured it first.
+
+    `curve` is (evaluations, best utility so far).
+    """
+
+    bench: Bench
+    seconds: float = 0.0
+    evaluations: int = 0
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    _seen: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def experts(self) -> list[str]:
+        """Names of the pool's experts."""
+        return self.bench.pool.names
+
+    def utility(self, candidate: Candidate) -> float:
+        """The candidate's utility on validation; counted once."""
+        if candidate.name not in self._seen:
+            evaluation, seconds = self.bench.measure(candidate, "validation")
+            assert evaluation.utility is not None
+            self._seen[candidate.name] = evaluation.utility
+            self.seconds += seconds
+            self.evaluations += 1
+            self.curve.append((self.evaluations, max(self._seen.values())))
+        return self._seen[candidate.name]
+
+    def charge(self, evaluations: int, seconds: float) -> None:
+        """Work that gave no utility: passes over the validation split (perplexities of prompts), or training."""
+        self.evaluations += evaluations
+        self.seconds += seconds
+
+    def expert(self, name: str) -> Candidate:
+        """One expert as it is."""
+        return self.bench.row(f"expert {name}", {name: 1.0})
+
+    def ranked_experts(self) -> list[str]:
+        """Experts by utility, best first; ties in pool order."""
+        utilities = {name: self.utility(self.expert(name)) for name in self.experts}
+        return sorted(self.experts, key=lambda name: -utilities[name])
+
+    def best(self, candidates: Sequence[Candidate]) -> Candidate:
+        """The best on validation; ties go to the first."""
+        return max(candidates, key=self.utility)

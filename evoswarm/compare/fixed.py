@@ -1,0 +1,187 @@
+"""The methods that are no search: each chooses one thing on validation, with a few evaluations or none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evoswarm.compare.bench import Candidate, Tally
+from evoswarm.compare.merging import Combine, base_weights, dare_ties, merge, model_stock, slerp, ties
+from evoswarm.compare.routing import Router
+from evoswarm.compare.trained import merged_data, solved_examples, trained_expert
+
+if TYPE_CHECKING:
+    import torch
+
+SLERP_TS = (0.25, 0.5, 0.75)
+DENSITIES = (0.2, 0.5, 0.8)
+SCALES = (1.0, 1.5)
+LAMBDAS = tuple(round(0.1 * k, 1) for k in range(1, 11))
+TEMPERATURE = 0.1
+"""Of pack of LLMs and of cBTM (both papers: 0.1)."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a method ends with: one candidate, or several that vote, best first."""
+
+    candidates: tuple[Candidate, ...]
+
+
+def base(tally: Tally) -> Chosen:
+    """The base model without experts."""
+    return Chosen((Candidate("base"),))
+
+
+def best_expert(tally: Tally) -> Chosen:
+    """The expert that is best on validation."""
+    return Chosen((tally.expert(tally.ranked_experts()[0]),))
+
+
+def prediction_merge(tally: Tally) -> Chosen:
+    """Majority vote of all experts as they are; among ties that of the best on validation."""
+    return Chosen(tuple(tally.expert(name) for name in tally.ranked_experts()))
+
+
+def uniform_soup(tally: Tally) -> Chosen:
+    """The mean of all experts (model soups, arXiv 2203.05482)."""
+    return Chosen((_mean(tally, tally.experts),))
+
+
+def greedy_soup(tally: Tally) -> Chosen:
+    """Experts join the mean, best first, where that is no worse on validation (model soups, arXiv 2203.05482)."""
+    ranked = tally.ranked_experts()
+    soup, best = ranked[:1], tally.utility(tally.expert(ranked[0]))
+    for name in ranked[1:]:
+        utility = tally.utility(_mean(tally, [*soup, name]))
+        if utility >= best:
+            soup, best = [*soup, name], utility
+    return Chosen((_mean(tally, soup),))
+
+
+def two_best(tally: Tally) -> Chosen:
+    """Slerp between the two best experts, at the best of three ts."""
+    pair = tally.ranked_experts()[:2]
+    merges = [_member(tally, "slerp", pair, slerp(t=t), t=t) for t in SLERP_TS]
+    return Chosen((tally.best(merges),))
+
+
+def ties_grid(tally: Tally) -> Chosen:
+    """TIES-Merging of all experts, at the best of three densities and two scales."""
+    grid = [(density, scale) for density in DENSITIES for scale in SCALES]
+    merges = [_member(tally, "ties", tally.experts, ties(density=d, scale=s), density=d, scale=s) for d, s in grid]
+    return Chosen((tally.best(merges),))
+
+
+def dare_ties_grid(tally: Tally, *, seed: int) -> Chosen:
+    """DARE with rescaling, then TIES, at the best of three densities and two scales."""
+    merges = [
+        _member(
+            tally,
+            "dare_ties",
+            tally.experts,
+            dare_ties(density=density, scale=scale, seed=seed),
+            density=density,
+            scale=scale,
+            seed=seed,
+        )
+        for density in DENSITIES
+        for scale in SCALES
+    ]
+    return Chosen((tally.best(merges),))
+
+
+def task_arithmetic(tally: Tally) -> Chosen:
+    """The base plus lambda times the sum of all task vectors (arXiv 2212.04089), at the best of ten lambdas."""
+
+    def candidate(factor: float) -> Candidate:
+        if tally.bench.pool.kind == "adapter":
+            return tally.bench.row(f"task_arithmetic {factor}", dict.fromkeys(tally.experts, factor))
+
+        def combine(name: str, tasks: list[torch.Tensor]) -> torch.Tensor:
+            return factor * sum(tasks[1:], tasks[0])
+
+        return _member(tally, "task_arithmetic", tally.experts, combine, factor=factor)
+
+    return Chosen((tally.best([candidate(factor) for factor in LAMBDAS]),))
+
+
+def stock(tally: Tally) -> Chosen:
+    """Model Stock of all experts."""
+    return Chosen((_member(tally, "model_stock", tally.experts, model_stock),))
+
+
+def pack_weights(tally: Tally) -> Chosen:
+    """One row: softmax(-log perplexity / 0.1) of the validation prompts by expert (PackLLM, arXiv 2404.11531)."""
+    bench = tally.bench
+
+    def surprise() -> list[float]:
+        prompts = [request.prompt for request in bench.utility.requests("validation")]
+        size = bench.config.engine.batch_size
+        parts = [bench.mixture()[0].surprise(prompts[i : i + size]) for i in range(0, len(prompts), size)]
+        return [float(value) for value in np.concatenate([part.numpy() for part in parts]).mean(axis=0)]
+
+    values, seconds = bench.remember("surprise of the validation prompts", surprise)
+    tally.charge(len(tally.experts), seconds)
+    logits = -np.array(values) / TEMPERATURE
+    weights = np.exp(logits - logits.max())
+    return Chosen((bench.row("pack_weights", dict(zip(tally.experts, weights / weights.sum(), strict=True))),))
+
+
+def pack_tokens(tally: Tally) -> Chosen:
+    """Next-token mixing, with weights softmax(-log perplexity / 0.1) of each prompt (PackLLM, arXiv 2404.11531)."""
+
+    def weigh(engine: Any, prompts: Sequence[Any]) -> torch.Tensor:
+        weights: torch.Tensor = (-engine.surprise(prompts) / TEMPERATURE).softmax(dim=-1)
+        return weights
+
+    return Chosen((Candidate("pack_tokens", mix=weigh),))
+
+
+def cbtm(tally: Tally, *, training: dict[str, Path]) -> Chosen:
+    """Next-token mixing by how near a prompt is to each expert's training data (c-BTM, arXiv 2303.14177)."""
+    router = Router.of({name: training[name] for name in tally.experts}, temperature=TEMPERATURE)
+    digest = router.digest[:12]
+    return Chosen((Candidate(f"cbtm {digest}", mix=lambda engine, prompts: router.weigh(prompts)),))
+
+
+def data_merge(tally: Tally, *, seed: int, training: dict[str, Path], settings: dict[str, Any]) -> Chosen:
+    """One LoRA adapter trained on the training data of all experts together."""
+    records = merged_data([training[name] for name in tally.experts if name in training])
+    return Chosen((trained_expert(tally, "data_merge", records, seed=seed, settings=settings),))
+
+
+def lora_same_examples(tally: Tally, *, seed: int, settings: dict[str, Any]) -> Chosen:
+    """One LoRA adapter trained on the validation examples, which all other methods only look at."""
+    records = solved_examples(tally.bench)
+    settings = {"epochs": 3} | settings
+    return Chosen((trained_expert(tally, "lora_same_examples", records, seed=seed, settings=settings),))
+
+
+def _mean(tally: Tally, experts: Sequence[str]) -> Candidate:
+    names = [name for name in tally.experts if name in experts]
+    return tally.bench.row(f"soup {' '.join(sorted(names))}", dict.fromkeys(names, 1 / len(names)))
+
+
+def _member(tally: Tally, method: str, experts: Sequence[str], combine: Combine, **parameters: Any) -> Candidate:
+    """A merge that is no row: a new member of the pool, with its lineage."""
+    bench = tally.bench
+    make = partial(_merged, tally, tuple(experts), combine)
+    values = " ".join(f"{key}={value}" for key, value in parameters.items())
+    lineage = {"method": method, "parameters": parameters, "experts": list(experts)}
+    return Candidate(
+        f"{method} {values} of {' '.join(experts)}", make=make, lineage=lineage | {"model": bench.config.model}
+    )
+
+
+def _merged(tally: Tally, experts: Sequence[str], combine: Combine) -> Any:
+    bench = tally.bench
+    return merge(bench.pool, experts, base_weights(bench.pool, Path(bench.config.model)), combine)
+
+
+Function = Callable[..., Chosen]

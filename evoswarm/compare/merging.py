@@ -1,0 +1,133 @@
+"""Merges that are not linear in the experts. Tensor by tensor, on the tensors as they are saved.
+
+Of an adapter these are A and B, as in every search here; of a checkpoint the differences to the base. Peft's
+`merge_utils` do the arithmetic of TIES and DARE.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft.utils.merge_utils import dare_ties as peft_dare_ties
+from peft.utils.merge_utils import ties as peft_ties
+
+from evoswarm.loop.directory import RunDirectory
+from evoswarm.rows import Row
+from evoswarm.weights.device import to_torch
+from evoswarm.weights.materialise import Materialiser, Weights
+from evoswarm.weights.pool import Pool
+from evoswarm.weights.save import save_expert
+from evoswarm.weights.tensorfile import TensorFile
+
+Combine = Callable[[str, list[torch.Tensor]], torch.Tensor]
+"""From a tensor's name and the experts' task tensors (fp32, differences to the base) to the merged one."""
+
+
+def merge(pool: Pool, experts: Sequence[str], base: Weights | None, combine: Combine) -> Weights:
+    """The weights that `combine` makes of some experts.
+
+    Args:
+        pool: where the experts are.
+        experts: their names.
+        base: the base checkpoint, by tensor name; None for adapters, whose base is zero.
+        combine: what is done with each tensor.
+    """
+    merged: Weights = {}
+    for spec in pool.layout:
+        flats = [pool.flat(name, spec.name) for name in experts]
+        if not spec.is_float:
+            merged[spec.name] = flats[0].reshape(spec.shape).copy()
+            continue
+        start = None if base is None else to_torch(base[spec.name]).float().reshape(spec.shape)
+        tensors = [to_torch(flat).float().reshape(spec.shape) for flat in flats]
+        result = combine(spec.name, [tensor if start is None else tensor - start for tensor in tensors])
+        result = result if start is None else result + start
+        merged[spec.name] = result.numpy().astype(spec.numpy_dtype)
+    return merged
+
+
+def ties(*, density: float, scale: float) -> Combine:
+    """TIES-Merging (arXiv 2306.01708): keep the largest `density`, elect signs, mean of those that agree, times scale.
+
+    The largest are taken per tensor, where the paper takes them over all of an expert.
+    """
+
+    def combine(name: str, tasks: list[torch.Tensor]) -> torch.Tensor:
+        return scale * peft_ties(tasks, torch.ones(len(tasks)), density)
+
+    return combine
+
+
+def dare_ties(*, density: float, scale: float, seed: int) -> Combine:
+    """DARE (arXiv 2311.03099) before TIES: keep a random `density`, rescaled by 1 / density; then signs as in TIES."""
+
+    def combine(name: str, tasks: list[torch.Tensor]) -> torch.Tensor:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:7], "big"))
+            return scale * peft_dare_ties(tasks, torch.ones(len(tasks)), density)
+
+    return combine
+
+
+def slerp(*, t: float) -> Combine:
+    """Spherical interpolation between two experts, t of the way to the second; a straight line where they are parallel.
+
+    Source: Shoemake, Animating rotation with quaternion curves (1985).
+    """
+
+    def combine(name: str, tasks: list[torch.Tensor]) -> torch.Tensor:
+        first, second = tasks
+        norms = float(first.norm()) * float(second.norm())
+        cosine = float((first * second).sum()) / norms if norms else 1.0
+        angle = math.acos(max(-1.0, min(1.0, cosine)))
+        if math.sin(angle) < 1e-6:
+            return (1 - t) * first + t * second
+        return (math.sin((1 - t) * angle) * first + math.sin(t * angle) * second) / math.sin(angle)
+
+    return combine
+
+
+def model_stock(name: str, tasks: list[torch.Tensor]) -> torch.Tensor:
+    """Model Stock (arXiv 2403.19522): the mean of the experts, drawn towards the base by how far they disagree.
+
+    t = N cos / (1 + (N - 1) cos), cos the mean cosine of two task tensors, no less than 0.
+    """
+    n = len(tasks)
+    pairs = [torch.cosine_similarity(a.flatten(), b.flatten(), dim=0) for a, b in combinations(tasks, 2)]
+    cosine = max(0.0, float(torch.stack(pairs).mean()))
+    return n * cosine / (1 + (n - 1) * cosine) * torch.stack(tasks).mean(dim=0)
+
+
+def base_weights(pool: Pool, model: Path) -> Weights | None:
+    """What the pool's tensors are in the base: None for adapters, whose base is zero."""
+    if pool.kind == "adapter":
+        return None
+    from evoswarm.weights.expert import checkpoint_files
+
+    files = {name: file for path in checkpoint_files(model) for file in [TensorFile(path)] for name in file.specs}
+    return {spec.name: files[spec.name].flat(spec.name).reshape(spec.shape) for spec in pool.layout}
+
+
+class _Given(Materialiser):
+    """Hands out weights that were made elsewhere, so that they are saved as any expert is."""
+
+    def __init__(self, pool: Pool, weights: Weights) -> None:
+        super().__init__(pool)
+        self._weights = weights
+
+    def stream(self, rows: Any, *, specs: Any = None, into: Any = ()) -> Any:
+        for spec in specs or self.pool.layout:
+            yield spec, [self._weights[spec.name]]
+
+
+def save_member(pool: Pool, weights: Weights, folder: Path, *, base: str, lineage: dict[str, Any]) -> None:
+    """Write merged weights as an expert of the pool's kind, with `lineage.json`: how it was made, of what."""
+    save_expert(_Given(pool, weights), Row(()), folder, base=base)
+    record = lineage | {"base": base, "pool": pool.hashes}
+    RunDirectory(folder).write_json("lineage.json", record)

@@ -1,0 +1,141 @@
+"""From single results to the comparison: a line per method and target, and one over all targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from evoswarm.compare.methods import METHODS
+from evoswarm.compare.statistics import Bootstrap, Interval, interval
+from evoswarm.compare.units import Result
+from evoswarm.config.compare import CompareConfig
+from evoswarm.loop.inputs import versions
+
+REFERENCES = ("best_expert", "random_search")
+"""Each method's gain over these is shown, paired."""
+Line = dict[str, Any]
+Means = dict[str, tuple[float, np.ndarray]]
+"""Of each method: its mean and the resampled ones."""
+
+
+def summarise(
+    config: CompareConfig,
+    methods: Sequence[str],
+    missing: dict[str, str],
+    failed: dict[str, str],
+    results: list[Result],
+) -> dict[str, Any]:
+    """Everything that `compare.json` holds."""
+    targets: dict[str, Any] = {}
+    means: dict[str, Means] = {}
+    for number, target in enumerate(config.targets):
+        of = {name: [r for r in results if r["target"] == target and r["method"] == name] for name in methods}
+        of = {name: sorted(found, key=lambda r: r["seed"] or 0) for name, found in of.items() if _whole(found)}
+        if of:
+            means[target] = _means(of, len(config.comparison.seeds), number)
+            targets[target] = {
+                "split": _split(of),
+                "lines": [_line(name, found, means[target]) for name, found in of.items()],
+                "curves": {name: _curve(found) for name, found in of.items()},
+            }
+    return {
+        "name": next(iter(config.targets.values())).name,
+        "budget": config.comparison.budget,
+        "seeds": config.comparison.seeds,
+        "methods": {name: METHODS[name].what for name in methods},
+        "left_out": missing,
+        "failed": failed,
+        "targets": targets,
+        "overall": _overall(methods, list(means.values())) if len(means) > 1 else [],
+        "versions": versions(),
+    }
+
+
+def _whole(found: list[Result]) -> bool:
+    return bool(found) and all(result.get("scores") for result in found)
+
+
+def _split(of: dict[str, list[Result]]) -> str:
+    return str(next(iter(of.values()))[0]["split"])
+
+
+def _means(of: dict[str, list[Result]], seeds: int, number: int) -> Means:
+    split = _split(of)
+    tables = {name: np.array([r["scores"] for r in found]) for name, found in of.items()}
+    utilities = {name: np.array([[r[split]] for r in found]) for name, found in of.items()}
+    # Where a utility is no mean over examples, whole utilities are resampled over seeds alone.
+    plain = all(np.allclose(tables[name].mean(axis=1), utilities[name][:, 0], atol=1e-9) for name in of)
+    tables = tables if plain else utilities
+    bootstrap = Bootstrap(seeds=seeds, examples=next(iter(tables.values())).shape[1], seed=number)
+    # A method with fewer seeds than the others is one that failed with some: it is not paired.
+    return {
+        name: (float(utilities[name].mean()), bootstrap.means(table))
+        for name, table in tables.items()
+        if len(table) in (1, seeds)
+    }
+
+
+def _line(name: str, found: list[Result], means: Means) -> Line:
+    evaluations = [result["evaluations"] for result in found]
+    return {
+        "method": name,
+        "utility": _interval(means, name),
+        **{f"over_{reference}": _gain(means, name, reference) for reference in REFERENCES},
+        "validation": _mean([result["validation"] for result in found]),
+        "evaluations": float(np.mean(evaluations)),
+        "seconds": float(np.mean([result["seconds"] for result in found])),
+        "seeds": len(found) if METHODS[name].seeded else None,
+        "by_seed": [result[result["split"]] for result in found],
+    }
+
+
+def _interval(means: Means, name: str) -> dict[str, float] | None:
+    return interval(*means[name]).to_dict() if name in means else None
+
+
+def _gain(means: Means, name: str, reference: str) -> dict[str, float] | None:
+    if name == reference or name not in means or reference not in means:
+        return None
+    (mine, mine_means), (other, other_means) = means[name], means[reference]
+    return interval(mine - other, mine_means - other_means).to_dict()
+
+
+def _overall(methods: Sequence[str], targets: list[Means]) -> list[Line]:
+    """The mean over targets; each target's seeds and examples are drawn for themselves."""
+    complete = [name for name in methods if all(name in means for means in targets)]
+    both: Means = {
+        name: (
+            float(np.mean([means[name][0] for means in targets])),
+            np.mean([means[name][1] for means in targets], axis=0),
+        )
+        for name in complete
+    }
+    return [
+        {
+            "method": name,
+            "utility": _interval(both, name),
+            **{f"over_{reference}": _gain(both, name, reference) for reference in REFERENCES},
+        }
+        for name in complete
+    ]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
+
+
+def _curve(found: list[Result]) -> list[list[float]]:
+    """[evaluations, best validation utility so far], the mean over seeds."""
+    curves = [result["curve"] for result in found]
+    if not all(curves):
+        return []
+    grid = sorted({n for curve in curves for n, _ in curve if n >= max(c[0][0] for c in curves)})
+    return [[n, float(np.mean([max(best for at, best in curve if at <= n) for curve in curves]))] for n in grid]
+
+
+def as_interval(value: dict[str, float] | None) -> Interval | None:
+    """The inverse of `Interval.to_dict`."""
+    return None if value is None else Interval(**value)

@@ -1,0 +1,97 @@
+"""Which expert a prompt belongs to, by the texts that each was trained on.
+
+Source: c-BTM (arXiv 2303.14177): tf-idf and a truncated SVD, weights exp(-distance^2 / T), the nearest few alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evoswarm.errors import UserError
+from evoswarm.loop.directory import read_lines
+from evoswarm.utility.types import Prompt
+
+if TYPE_CHECKING:
+    import torch
+
+DIMENSIONS = 100
+NEAREST = 4
+MOST_TEXTS = 20_000
+"""Of each expert; the first of its file."""
+_FIELDS = ("question", "prompt", "instruction", "text")
+
+
+@dataclass
+class Router:
+    """Centres of the experts' training texts, in the space of tf-idf and SVD; vectors have length 1."""
+
+    embed: Any
+    centres: np.ndarray
+    temperature: float
+    digest: str
+
+    @classmethod
+    def of(cls, training: Mapping[str, Path], *, temperature: float) -> Router:
+        """Read the training texts of every expert and embed them.
+
+        Raises:
+            UserError: a file is missing or holds no text; scikit-learn is not installed.
+        """
+        try:
+            from sklearn.decomposition import TruncatedSVD
+            from sklearn.feature_extraction.text import TfidfVectorizer
+            from sklearn.pipeline import make_pipeline
+            from sklearn.preprocessing import Normalizer
+        except ImportError:
+            raise UserError("cbtm needs scikit-learn: pip install 'evoswarm[compare]'") from None
+        texts = {name: read_texts(path) for name, path in training.items()}
+        every = [text for lines in texts.values() for text in lines]
+        vectorizer = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b")
+        size = min(DIMENSIONS, len(vectorizer.fit(every).vocabulary_) - 1)
+        embed = make_pipeline(vectorizer, TruncatedSVD(size, random_state=0), Normalizer()).fit(every)
+        centres = np.stack([embed.transform(lines).mean(axis=0) for lines in texts.values()])
+        digest = hashlib.sha256(json.dumps([list(texts.items()), temperature]).encode()).hexdigest()
+        return cls(embed, centres, temperature, digest)
+
+    def weigh(self, prompts: Sequence[Prompt]) -> torch.Tensor:
+        """Weights [B, N] of the experts for each prompt."""
+        import torch
+
+        vectors = self.embed.transform([as_text(prompt) for prompt in prompts])
+        distances = ((vectors[:, None] - self.centres[None]) ** 2).sum(axis=-1)
+        far = distances > np.sort(distances, axis=1)[:, [min(NEAREST, distances.shape[1]) - 1]]
+        logits = np.where(far, -np.inf, -distances / self.temperature)
+        return torch.from_numpy(logits).float().softmax(dim=-1)
+
+
+def as_text(prompt: Prompt) -> str:
+    """What a prompt says, without its template."""
+    return prompt if isinstance(prompt, str) else " ".join(content for _, content in prompt)
+
+
+def read_texts(path: Path) -> list[str]:
+    """The questions of a JSONL file of training examples.
+
+    Raises:
+        UserError: it is missing, or holds none.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; compare.training names a JSONL file for each expert")
+    texts = [text for record in read_lines(path)[:MOST_TEXTS] if (text := _text(record))]
+    if not texts:
+        raise UserError(f"{path}: no record has a text under one of {', '.join(_FIELDS)} or messages")
+    return texts
+
+
+def _text(record: Mapping[str, Any]) -> str:
+    messages = record.get("messages")
+    if isinstance(messages, list):
+        return " ".join(str(m.get("content", "")) for m in messages if isinstance(m, dict) and m.get("role") == "user")
+    return next((str(record[key]) for key in _FIELDS if record.get(key)), "")

@@ -1,0 +1,122 @@
+"""Experts made by gradients, as methods of a comparison: through `evoswarm experts train`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from evoswarm.compare.bench import Bench, Candidate, Tally
+from evoswarm.errors import UserError
+from evoswarm.loop.directory import RunDirectory
+from evoswarm.utility import Choose, OptionScore
+from evoswarm.weights.expert import open_expert
+from evoswarm.weights.materialise import Weights
+from evoswarm.weights.merge import lora_modules
+
+Record = dict[str, Any]
+
+
+def trained_expert(tally: Tally, name: str, records: Sequence[Record], *, seed: int, settings: Record) -> Candidate:
+    """The candidate of one LoRA adapter of the pool's own shape, trained on some records; its seconds are charged.
+
+    Args:
+        tally: of the method; the adapter is kept in the bench's folder.
+        name: of the method.
+        records: prompt and completion, or messages.
+        seed: of the training.
+        settings: of the training, see `evoswarm experts train`.
+    """
+    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    key = hashlib.sha256(json.dumps([text, seed, settings]).encode()).hexdigest()[:12]
+    expert = f"{name}-{seed}-{key}"
+    _, seconds = tally.bench.remember(f"trained {expert}", partial(_train, tally.bench, expert, text, seed, settings))
+    tally.charge(0, seconds)
+    return Candidate(expert, make=partial(_weights, tally.bench.directory.path / "trained" / expert))
+
+
+def _weights(folder: Path) -> Weights:
+    expert = open_expert(folder)
+    return {spec.name: expert.flat(spec.name).reshape(spec.shape) for spec in expert.specs.values()}
+
+
+def _train(bench: Bench, name: str, text: str, seed: int, settings: Record) -> None:
+    try:
+        parse_training = import_module("evoswarm.config.load").parse_training
+        train_pool = import_module("evoswarm.experts.pool").train_pool
+    except (ImportError, AttributeError):
+        raise UserError("this evoswarm cannot train experts (`evoswarm experts train`)") from None
+    folder = bench.directory.path / "trained"
+    data = RunDirectory(folder / ".data")
+    data.write(f"{name}.jsonl", text.encode("utf-8", errors="replace"))
+    shape = bench.pool.experts[0].config
+    method = {"type": "lora", "r": shape["r"], "lora_alpha": shape["lora_alpha"]}
+    method["target_modules"] = target_modules(bench)
+    config = {
+        "model": bench.config.model,
+        "pool": str(folder),
+        "experts": {name: str(data.path / f"{name}.jsonl")},
+        "method": method,
+        "training": settings,
+        "threads": getattr(bench.config.engine, "threads", 1),
+        "seed": seed % 2**32,
+        "backend": {"type": "local"},
+    }
+    train_pool(parse_training(config, root=Path.cwd(), source="compare.trainings"))
+
+
+def target_modules(bench: Bench) -> list[str]:
+    """Last parts of the names of the modules that the pool's experts adapt."""
+    names = {spec.name: None for spec in bench.pool.layout}
+    return sorted({module.rpartition(".")[2] for module in lora_modules(names)})
+
+
+def solved_examples(bench: Bench) -> list[Record]:
+    """The validation split as training records: each prompt with its right answer.
+
+    Raises:
+        UserError: a right answer cannot be told.
+    """
+    utility = bench.utility
+    records: list[Record] = []
+    for index, request in enumerate(utility.requests("validation")):
+        answer = _right(bench, index) if isinstance(request, Choose) else request.draft
+        answer = answer if answer is not None else utility.example("validation", index).get("answer")
+        if not isinstance(answer, str):
+            raise UserError(f"lora_same_examples: example {index} has no right answer to train on")
+        if isinstance(request.prompt, str):
+            records.append({"prompt": request.prompt, "completion": answer})
+        else:
+            turns = [{"role": role, "content": content} for role, content in request.prompt]
+            records.append({"messages": [*turns, {"role": "assistant", "content": answer}]})
+    return records
+
+
+def _right(bench: Bench, index: int) -> str | None:
+    """The option that the utility takes for right."""
+    request = bench.utility.requests("validation")[index]
+    assert isinstance(request, Choose)
+    for k, option in enumerate(request.options):
+        scores = [OptionScore(0.0 if i == k else -99.0, 1) for i in range(len(request.options))]
+        if bench.utility.outcome("validation", index, scores).score == 1.0:
+            return option
+    return None
+
+
+def merged_data(paths: Sequence[Path]) -> list[Record]:
+    """All records of the experts' training files, one after another from each, so that none comes last.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    files = []
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; compare.training names a JSONL file for each expert")
+        files.append([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()])
+    longest = max(map(len, files))
+    return [records[i] for i in range(longest) for records in files if i < len(records)]

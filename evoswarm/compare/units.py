@@ -1,0 +1,178 @@
+"""One unit of work of a comparison: a search with one seed, or all other methods of a target."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evoswarm.compare.bench import Bench, Tally
+from evoswarm.compare.fixed import Chosen
+from evoswarm.compare.merging import save_member
+from evoswarm.compare.methods import METHODS, search_run
+from evoswarm.config import RunConfig
+from evoswarm.config.compare import Comparison
+from evoswarm.config.run import LocalBackend
+from evoswarm.loop.directory import RunDirectory, read_lines
+from evoswarm.loop.evolution import Hooks
+from evoswarm.loop.inputs import Inputs, read_inputs
+from evoswarm.utility import Split, Utility
+from evoswarm.weights.expert import read_json
+
+Result = dict[str, Any]
+"""target, method, seed (null: it draws none), validation, test, scores and their split, evaluations, seconds, curve."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one worker does at a time; `methods` are those that come of it."""
+
+    target: str
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    search: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.target} {self.search} seed {self.seeds[0]}" if self.search else f"{self.target} merges and votes"
+
+
+def units(methods: list[str], targets: list[str], seeds: list[int]) -> list[Unit]:
+    """All work: first what is no search, since it is short."""
+    fixed = tuple(name for name in methods if not METHODS[name].search)
+    searches = dict.fromkeys(METHODS[name].search for name in methods if METHODS[name].search)
+    of = {search: tuple(name for name in methods if METHODS[name].search == search) for search in searches}
+    found = [Unit(target, fixed, tuple(seeds)) for target in targets if fixed]
+    return found + [Unit(t, of[search], (seed,), search) for seed in seeds for t in targets for search in searches]
+
+
+def run_unit(config: RunConfig, comparison: Comparison, unit: Unit, hooks: Hooks | None = None) -> list[Result]:
+    """Do a unit's work, or read what is there.
+
+    Raises:
+        UserError: something that the user has to put right.
+        Stopped: the hooks asked to stop.
+    """
+    config = config.model_copy(update={"backend": LocalBackend()})
+    folder = config.run_dir / unit.target
+    inputs = read_inputs(config.model_copy(update={"search": _any_search()}), check=False)
+    work = _search_results if unit.search else _fixed_results
+    return work(config, comparison, unit, folder, inputs, hooks or Hooks())
+
+
+def _any_search() -> Any:
+    from evoswarm.config import RandomSearch
+
+    return RandomSearch()
+
+
+def _fixed_results(
+    config: RunConfig, comparison: Comparison, unit: Unit, folder: Path, inputs: Inputs, hooks: Hooks
+) -> list[Result]:
+    results, bench = [], None
+    for name in unit.methods:
+        method = METHODS[name]
+        for seed in unit.seeds if method.seeded else (None,):
+            about = {"method": name, "budget": comparison.budget, "seed": seed, "inputs": inputs.identity}
+            about["engine"] = config.engine.model_dump(mode="json")
+            about["training"] = {key: str(path) for key, path in comparison.training.items()} if method.trains else None
+            about["trainings"] = comparison.trainings.get(name)
+            key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+            path = Path("results") / f"{name}{'' if seed is None else f'-{seed}'}.json"
+            directory = RunDirectory(folder)
+            known = read_json(folder / path) if (folder / path).exists() else {}
+            if known.get("key") != key:
+                bench = bench or Bench(config, folder)
+                known = _one(bench, comparison, unit.target, name, seed) | {"key": key}
+                directory.write_json(path, known)
+            results.append(known)
+    return results
+
+
+def _one(bench: Bench, comparison: Comparison, target: str, name: str, seed: int | None) -> Result:
+    method, tally = METHODS[name], Tally(bench)
+    assert method.run is not None
+    arguments: dict[str, Any] = {"seed": seed} if seed is not None else {}
+    if method.trains:
+        arguments["training"] = comparison.training
+    if method.gradients:
+        arguments["settings"] = comparison.trainings.get(name, {})
+    chosen = method.run(tally, **arguments)
+    result: Result = {"target": target, "method": name, "seed": seed}
+    result |= {"evaluations": tally.evaluations, "seconds": tally.seconds, "curve": tally.curve}
+    for split in ("validation", "test"):
+        result |= _measured(bench, chosen, split)
+    _save(bench, chosen, name, seed)
+    return result
+
+
+def _measured(bench: Bench, chosen: Chosen, split: Split) -> Result:
+    """The utility of what was chosen, and its scores by example, under `scores`: those of the last split there is."""
+    utility = bench.utility
+    if not utility.size(split):
+        return {split: None}
+    evaluations = [bench.measure(candidate, split)[0] for candidate in chosen.candidates]
+    if len(evaluations) == 1:
+        return {split: evaluations[0].utility, "scores": evaluations[0].scores, "split": split}
+    return voted(utility, split, [evaluation.predictions for evaluation in evaluations])
+
+
+def voted(utility: Utility, split: Split, predictions: list[list[str | None]]) -> Result:
+    """What a majority vote comes to; nothing where answers cannot be voted on."""
+    if not utility.votes or not all(predictions):
+        return {split: None}
+    outcomes = [utility.vote(split, i, [line[i] for line in predictions]) for i in range(utility.size(split))]
+    scores = [outcome.score if outcome.score is not None else 0.0 for outcome in outcomes]
+    return {split: utility.aggregate(split, scores), "scores": scores, "split": split}
+
+
+def _save(bench: Bench, chosen: Chosen, name: str, seed: int | None) -> None:
+    """What is no row becomes a new member of the pool, in `members/`."""
+    if len(chosen.candidates) == 1 and (lineage := chosen.candidates[0].lineage) is not None:
+        weights = chosen.candidates[0].make()
+        assert weights is not None
+        folder = bench.directory.path / "members" / (name if seed is None else f"{name}-{seed}")
+        save_member(bench.pool, weights, folder, base=bench.config.model, lineage=lineage)
+
+
+def _search_results(
+    config: RunConfig, comparison: Comparison, unit: Unit, folder: Path, inputs: Inputs, hooks: Hooks
+) -> list[Result]:
+    import evoswarm
+
+    (seed,) = unit.seeds
+    run = search_run(config, comparison, unit.search, seed=seed, experts=len(inputs.pool.names))
+    place = folder / "searches" / f"budget-{comparison.budget}"
+    run = run.model_copy(update={"output": place, "name": f"{unit.search}-{seed}", "backend": LocalBackend()})
+    summary = evoswarm.run(run, hooks=hooks)
+    directory = RunDirectory(run.run_dir)
+    shared: Result = {
+        "target": unit.target,
+        "seed": seed,
+        "evaluations": summary["evaluations"],
+        "seconds": sum(line["seconds"]["total"] for line in read_lines(directory.timings) if "phase" not in line),
+        "curve": [[line["evaluations"], line["best"]] for line in read_lines(directory.generations)],
+    }
+    finals = {(line["who"], line["split"]): line for line in read_lines(directory.outcomes / "final.jsonl")}
+    return [shared | {"method": name} | _final(inputs.utility, finals, method=name) for name in unit.methods]
+
+
+def _final(utility: Utility, finals: dict[tuple[str, Split], dict[str, Any]], *, method: str) -> Result:
+    result: Result = {}
+    for split in ("validation", "test"):
+        ranked = [
+            finals[key] for key in sorted(finals, key=_place) if key[0].startswith("ensemble:") and key[1] == split
+        ]
+        if not ranked:
+            result |= {split: None}
+        elif METHODS[method].kind == "ensemble":
+            result |= voted(utility, split, [line["predictions"] for line in ranked])
+        else:
+            result |= {split: ranked[0]["utility"], "scores": ranked[0]["scores"], "split": split}
+    return result
+
+
+def _place(key: tuple[str, Split]) -> int:
+    number = key[0].rpartition(":")[2]
+    return int(number) if number.isdigit() else -1

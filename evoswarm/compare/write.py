@@ -1,0 +1,103 @@
+"""A comparison for people: markdown, one HTML page, plots; and JSON."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.axes import Axes
+
+from evoswarm.compare.result import REFERENCES, as_interval
+from evoswarm.loop.directory import RunDirectory
+from evoswarm.report.drawing import Plot, legend, plain, render
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#8a9099")
+TITLES = {"best_expert": "over best expert", "random_search": "over random search"}
+
+
+def write_comparison(directory: RunDirectory, summary: dict[str, Any]) -> None:
+    """Write `compare.json`, `compare.md`, `compare.html` and `plots/*.png` into a folder."""
+    drawn = {target: _plot(target, data) for target, data in summary["targets"].items()}
+    plots = {target: plot for target, plot in drawn.items() if plot is not None}
+    for plot in plots.values():
+        directory.write(f"plots/{plot.name}.png", plot.png)
+    directory.write("compare.md", markdown(summary).encode())
+    loader = PackageLoader("evoswarm", "compare")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    page = environment.get_template("compare.html.j2").render(
+        summary=summary, tables=tables(summary), plots=plots, methods=summary["methods"]
+    )
+    directory.write("compare.html", page.encode("utf-8", errors="replace"))
+    directory.write_json("compare.json", summary)
+
+
+def tables(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each table as a title, a header and lines of text."""
+    found = []
+    for target, data in summary["targets"].items():
+        header = ["method", f"{data['split']} utility", *(TITLES[r] for r in REFERENCES)]
+        header += ["validation", "evaluations", "seconds"]
+        lines = []
+        for line in data["lines"]:
+            validation = "-" if line["validation"] is None else f"{line['validation']:.3f}"
+            lines.append([*_cells(line), validation, f"{line['evaluations']:.0f}", f"{line['seconds']:.1f}"])
+        found.append({"title": target, "header": header, "lines": lines})
+    if summary["overall"]:
+        header = ["method", "mean of the targets", *(TITLES[r] for r in REFERENCES)]
+        found.append({"title": "all targets", "header": header, "lines": [_cells(line) for line in summary["overall"]]})
+    return found
+
+
+def _cells(line: dict[str, Any]) -> list[str]:
+    gains = [as_interval(line[f"over_{reference}"]) for reference in REFERENCES]
+    utility = as_interval(line["utility"])
+    return [line["method"], str(utility or "-"), *(gain.signed if gain else "-" for gain in gains)]
+
+
+def markdown(summary: dict[str, Any]) -> str:
+    """The comparison as markdown."""
+    lines = [f"# {summary['name']}", "", introduction(summary), ""]
+    for table in tables(summary):
+        lines += [f"## {table['title']}", "", _markdown_line(table["header"])]
+        lines += [_markdown_line(["---"] * len(table["header"])), *map(_markdown_line, table["lines"]), ""]
+    lines += ["## Methods", "", *(f"- `{name}`: {what}" for name, what in summary["methods"].items()), ""]
+    if summary["left_out"]:
+        lines += ["Left out:", "", *(f"- `{name}` {reason}" for name, reason in summary["left_out"].items()), ""]
+    if summary["failed"]:
+        lines += ["Failed:", "", *(f"- {unit}: {reason}" for unit, reason in summary["failed"].items()), ""]
+    return "\n".join(lines)
+
+
+def introduction(summary: dict[str, Any]) -> str:
+    """What the figures are."""
+    return (
+        f"At most {summary['budget']} evaluations per method, those of the initial experts included; seeds "
+        f"{', '.join(map(str, summary['seeds']))}. Everything is chosen on validation, the test split is read once, at "
+        "the end. Intervals: 95 %, bootstrap over seeds and examples, paired for gains."
+    )
+
+
+def _markdown_line(cells: list[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _plot(target: str, data: dict[str, Any]) -> Plot | None:
+    curves = {name: curve for name, curve in data["curves"].items() if curve}
+    if not curves:
+        return None
+    lines = sum(len(curve) > 1 for curve in curves.values())
+    return render(f"compare_{target}", partial(_draw, target=target, curves=curves), height=3.0 + 0.09 * lines)
+
+
+def _draw(axes: Axes, *, target: str, curves: dict[str, list[list[float]]]) -> str:
+    styles = ("-", "--", ":")
+    for k, (name, curve) in enumerate(curves.items()):
+        points = list(zip(*curve, strict=True))
+        colour, style = COLOURS[k % len(COLOURS)], styles[k // len(COLOURS) % len(styles)]
+        mark = "o" if len(curve) == 1 else None
+        axes.step(*points, where="post", color=colour, linestyle=style, label=plain(name), linewidth=1.3, marker=mark)
+    axes.set_xlabel("evaluations")
+    axes.set_ylabel("best utility on validation")
+    legend(axes, columns=2)
+    return f"Best validation utility so far against evaluations on {target}, mean over seeds: {', '.join(curves)}."

@@ -1,0 +1,85 @@
+"""What a comparison is: a run's config with a `compare` section beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, field_validator
+
+from evoswarm.config.base import Section
+from evoswarm.config.load import _read_yaml, apply_overrides, explain, parse_config
+from evoswarm.config.run import RunConfig
+from evoswarm.errors import UserError
+
+
+class Comparison(Section):
+    """The `compare` section."""
+
+    methods: list[str] | None = Field(None, min_length=1)
+    """Names of the methods (`evoswarm compare --list`); null: all that the rest of the config allows."""
+    seeds: list[int] = Field([0, 1, 2, 3, 4], min_length=1)
+    """Every method that draws random numbers is run once with each seed."""
+    budget: int = Field(300, ge=2)
+    """Evaluations (full utilities on validation) that a method may use, those of the initial experts included."""
+    searches: dict[str, dict[str, Any]] = {}
+    """Settings of searches in place of their defaults, by method: {model_swarms: {population: 10}}."""
+    targets: dict[str, dict[str, Any]] = {}
+    """Several utilities, by name, in place of the config's `utility`."""
+    training: dict[str, Path] = {}
+    """What each expert was trained on, by expert: JSONL of question and answer. For methods that need training data."""
+    trainings: dict[str, dict[str, Any]] = {}
+    """Settings of the methods that train an adapter, by method, as under `training` of `evoswarm experts train`:
+    {lora_same_examples: {epochs: 10}}."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _different(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds) or min(seeds) < 0:
+            raise ValueError("seeds must be different numbers, 0 or more")
+        return seeds
+
+
+class CompareConfig(Section):
+    """One comparison: what is common to all runs, the section, and the run of each target."""
+
+    comparison: Comparison
+    targets: dict[str, RunConfig]
+    """The config of every target; name and seed are those of the file."""
+
+    @property
+    def folder(self) -> Path:
+        """Where everything of the comparison lies."""
+        return next(iter(self.targets.values())).run_dir
+
+
+def load_compare(path: Path, *, overrides: list[str] | None = None) -> CompareConfig:
+    """Read and check the config of a comparison.
+
+    Raises:
+        UserError: the file cannot be read or does not describe a comparison.
+    """
+    data = apply_overrides(_read_yaml(path), overrides or ())
+    return parse_compare(data, root=path.resolve().parent, source=str(path))
+
+
+def parse_compare(data: dict[str, Any], *, root: Path, source: str = "config") -> CompareConfig:
+    """Check the config of a comparison given as plain data; `root` is what relative paths start from."""
+    data = dict(data)
+    section = data.pop("compare", None) or {}
+    if not isinstance(section, dict):
+        raise UserError(f"{source}: compare: must be a section")
+    try:
+        comparison = Comparison.model_validate(section)
+    except ValidationError as error:
+        raise UserError(f"{source}: compare: {explain(error)}") from None
+    training = {name: (root / path.expanduser()).resolve() for name, path in comparison.training.items()}
+    comparison = comparison.model_copy(update={"training": training})
+    if comparison.targets and "utility" in data:
+        raise UserError(f"{source}: both utility and compare.targets are given; move the utility into the targets")
+    utilities = comparison.targets or {"target": data.pop("utility", None)}
+    targets = {
+        name: parse_config(data | ({"utility": utility} if utility is not None else {}), root=root, source=source)
+        for name, utility in utilities.items()
+    }
+    return CompareConfig(comparison=comparison, targets=targets)

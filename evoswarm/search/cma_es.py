@@ -1,0 +1,137 @@
+"""CMA-ES over coefficients, of whole experts or of spans of their layers (EvolMerge)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evoswarm.config.search import CmaEs, EvolMerge
+from evoswarm.errors import UserError
+from evoswarm.rows import BasisVector, LayersVector
+from evoswarm.search.base import Steps
+from evoswarm.search.rng import stream
+from evoswarm.search.sampling import SamplingSearch, SamplingState
+from evoswarm.search.state import Measured
+
+if TYPE_CHECKING:
+    from cmaes import CMA
+
+
+@dataclass
+class CmaEsState(SamplingState):
+    """The distribution that the next generation is drawn from, over D searched coefficients.
+
+    `covariance` is the library's packed form [D (D + 1) / 2], `path` and `path_sigma` the evolution paths [D].
+    """
+
+    mean: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    covariance: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    path: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    path_sigma: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    sigma: float = 0.0
+    updates: int = 0
+
+
+_NAMES = {
+    "mean": "_mean",
+    "covariance": "_c_1d",
+    "path": "_pc",
+    "path_sigma": "_p_sigma",
+    "sigma": "_sigma",
+    "updates": "_g",
+}
+"""Our names of the optimiser's state, and those of its own pickling protocol (`__getstate__`, `__setstate__`)."""
+
+
+class CmaEsSearch(SamplingSearch):
+    """CMA-ES by the package `cmaes`, over the coefficients of the successful experts.
+
+    With `layer_spans` S the layers are cut into S spans of equal length (the last ones a layer longer where they must
+    be), and an expert has one coefficient in each: D = S times the successful experts.
+    Generation t > 0: N samples of a normal distribution, which then learns from their order. It starts around the
+    uniform mix with standard deviation `sigma`. `affine` shifts a sample, in each span evenly over the experts, so that
+    the span's coefficients sum to 1. A failed sample ranks last; where all failed, nothing is learned.
+    Draws: "cma_es"(t, 0): integers(2**32), the seed of the optimiser's own stream in that generation.
+
+    The optimiser is built anew from the state in every generation, so a resumed search is no special case.
+    Source: Hansen, The CMA evolution strategy: a tutorial (arXiv 1604.00772); with layer spans, parameter-space merging
+    of arXiv 2403.13187, with coefficients in place of TIES-DARE densities.
+    """
+
+    algorithm = "cma_es"
+    config: CmaEs | EvolMerge
+    state: CmaEsState
+    state_class = CmaEsState
+
+    def _first_basis(self, layers: int | None) -> list[BasisVector]:
+        spans = self.config.layer_spans
+        if layers is None or spans == 1:
+            return super()._first_basis(layers)
+        spans = layers if spans is None else spans
+        if spans > layers:
+            raise UserError(
+                f"search.layer_spans is {spans}, the experts have {layers} layer(s): set it to at most that"
+            )
+        ends = [layers * s // spans for s in range(spans + 1)]
+        edges = list(zip(ends[:-1], ends[1:], strict=True))
+        return [LayersVector(name, first, end - 1) for name in self.experts for first, end in edges]
+
+    @property
+    def _spans(self) -> int:
+        return len(self.basis) // len(self.experts)
+
+    def _expert_rows(self) -> np.ndarray:
+        if self.config.layer_spans != 1 and not isinstance(self.basis[0], LayersVector):
+            raise ValueError("a search over spans of layers is started with the number of `layers`")
+        return np.kron(np.eye(len(self.experts)), np.ones((1, self._spans)))
+
+    def _begin(self, population: Measured) -> None:
+        super()._begin(population)
+        good = int(self._good.sum())
+        self._remember(self._optimiser(np.full(good * self._spans, 1 / good)))
+
+    def _advance(self, t: int) -> Steps:
+        optimiser = self._optimiser(self.state.mean)
+        state = optimiser.__getstate__() | {theirs: _value(self.state, ours) for ours, theirs in _NAMES.items()}
+        optimiser.__setstate__(state)
+        optimiser.reseed_rng(int(stream(self.seed, "cma_es", t).integers(2**32)))
+        samples = [optimiser.ask() for _ in range(self.config.population)]
+        fresh = yield self._ask_samples(t, np.array([self._row(sample) for sample in samples]))
+        if fresh.succeeded.any():
+            optimiser.tell([(x, -u) for x, u in zip(samples, fresh.utilities.tolist(), strict=True)])
+            self._remember(optimiser)
+        self._keep(fresh)
+
+    def _optimiser(self, mean: np.ndarray) -> CMA:
+        from cmaes import CMA
+
+        return CMA(mean, self.config.sigma, population_size=self.config.population)
+
+    def _remember(self, optimiser: CMA) -> None:
+        state: dict[str, Any] = optimiser.__getstate__()
+        for ours, theirs in _NAMES.items():
+            value = state[theirs]
+            setattr(self.state, ours, value.copy() if isinstance(value, np.ndarray) and value.ndim else value)
+        self.state.sigma, self.state.updates = float(self.state.sigma), int(self.state.updates)
+
+    def _row(self, sample: np.ndarray) -> np.ndarray:
+        """The row [J] of a sample [D]."""
+        block = sample.reshape(-1, self._spans)
+        if self.config.affine:
+            block = block + (1 - block.sum(axis=0)) / len(block)
+        row = np.zeros((len(self.experts), self._spans))
+        row[self._good] = block
+        return row.reshape(-1)
+
+
+def _value(state: CmaEsState, name: str) -> Any:
+    value = getattr(state, name)
+    return value.copy() if isinstance(value, np.ndarray) else value
+
+
+class EvolMergeSearch(CmaEsSearch):
+    """CMA-ES over coefficients of every layer: `CmaEsSearch` under the name of the published baseline."""
+
+    algorithm = "evolmerge"

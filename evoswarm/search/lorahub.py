@@ -1,0 +1,103 @@
+"""LoraHub: nevergrad's NGOpt over coefficients, with an L1 penalty."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from evoswarm.config.search import LoraHub
+from evoswarm.errors import UserError
+from evoswarm.search.base import Steps
+from evoswarm.search.rng import stream
+from evoswarm.search.sampling import SamplingSearch, SamplingState
+from evoswarm.search.state import Measured
+
+
+@dataclass
+class LoraHubState(SamplingState):
+    """`losses`: all that the optimiser was told [T], in its order. `budget`: the samples that it was planned for."""
+
+    losses: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    budget: int = 0
+
+
+class LoraHubSearch(SamplingSearch):
+    """NGOpt of the package `nevergrad` over the coefficients of the successful experts, each in [-bound, bound].
+
+    Generation t > 0: the optimiser's next N samples; it is told the loss -utility + l1 mean |coefficient|. It
+    starts around all zeros, the base model: coefficients need not sum to 1. A failed sample is told the largest loss
+    so far; where there is none yet, 1. The ranking goes by utility alone.
+    Draws: "lorahub"(0, 0): integers(2**32), the seed of the optimiser's own stream.
+
+    The optimiser is made of many parts and has no state to save but a pickle. So a restored search makes it anew and
+    replays: the same asks, the same losses.
+    Source: LoraHub (arXiv 2307.13269), which asks for one sample at a time.
+    """
+
+    algorithm = "lorahub"
+    config: LoraHub
+    state: LoraHubState
+    state_class = LoraHubState
+    _optimiser: Any = None
+
+    def _begin(self, population: Measured) -> None:
+        super()._begin(population)
+        self.state.budget = self.config.population * self.config.max_generations
+
+    def _advance(self, t: int) -> Steps:
+        optimiser, self._optimiser = self._ready(), None  # it is no more as the state says until it was told
+        candidates = self._candidates_of(optimiser)
+        values = [np.asarray(candidate.value) for candidate in candidates]
+        rows = np.zeros((len(values), len(self.experts)))
+        rows[:, self._good] = values
+        fresh = yield self._ask_samples(t, rows)
+        losses = self._losses(fresh)
+        self.state.losses = np.concatenate([self.state.losses, losses])
+        _tell(optimiser, candidates, losses)
+        self._optimiser = optimiser
+        self._keep(fresh)
+
+    def _losses(self, fresh: Measured) -> np.ndarray:
+        penalty = self.config.l1 * np.abs(fresh.rows[:, self._good]).mean(axis=1)
+        losses = np.where(fresh.succeeded, -fresh.utilities, 0) + penalty
+        known = np.concatenate([self.state.losses, losses[fresh.succeeded]])
+        losses[~fresh.succeeded] = known.max() if len(known) else 1.0
+        return losses
+
+    def _ready(self) -> Any:
+        """The optimiser as it is after all that is on record."""
+        told = self.state.losses
+        if self._optimiser is None or self._optimiser.num_tell != len(told):
+            self._optimiser = self._fresh()
+            for start in range(0, len(told), self.config.population):
+                losses = told[start : start + self.config.population]
+                _tell(self._optimiser, self._candidates_of(self._optimiser), losses)
+        return self._optimiser
+
+    def _fresh(self) -> Any:
+        try:
+            import nevergrad
+        except ImportError:
+            raise UserError("search.type lorahub needs nevergrad: pip install 'evoswarm[compare]'") from None
+        bound, n = self.config.bound, int(self._good.sum())
+        parameters = nevergrad.p.Array(init=np.zeros(n), lower=-bound, upper=bound)
+        seed = int(stream(self.seed, "lorahub").integers(2**32))
+        parameters.random_state = np.random.RandomState(seed)
+        budget = max(self.state.budget, self.config.population)
+        return nevergrad.optimizers.NGOpt(parameters, budget=budget, num_workers=self.config.population)
+
+    def _candidates_of(self, optimiser: Any) -> list[Any]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return [optimiser.ask() for _ in range(self.config.population)]
+
+
+def _tell(optimiser: Any, candidates: Sequence[Any], losses: np.ndarray) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for candidate, loss in zip(candidates, losses, strict=True):
+            optimiser.tell(candidate, float(loss))

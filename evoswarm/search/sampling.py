@@ -1,0 +1,65 @@
+"""What the searches that only sample share: generation 0 is the experts, and nothing measured is forgotten."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from evoswarm.search.base import Ask, Search
+from evoswarm.search.operators import distinct_top
+from evoswarm.search.state import FAILED, Measured, State
+
+
+@dataclass
+class SamplingState(State):
+    """`samples`: the last generation; `archive`: the best distinct rows so far."""
+
+    samples: Measured = field(default_factory=Measured)
+    archive: Measured = field(default_factory=Measured)
+
+
+class SamplingSearch(Search):
+    """A search whose every generation t > 0 is one ask of N rows, phase "sample".
+
+    Generation 0: the successful experts. A failed expert has coefficient 0 from then on.
+    The ranking keeps the best max(ensemble_size, N) distinct rows, experts included.
+    """
+
+    state: SamplingState
+    state_class: type[SamplingState] = SamplingState
+
+    @property
+    def _good(self) -> np.ndarray:
+        """Mask [n] of the experts that were measured."""
+        return self.state.expert_utilities != FAILED
+
+    def _first_rows(self, experts: Measured) -> tuple[np.ndarray, np.ndarray]:
+        return np.flatnonzero(experts.succeeded), np.zeros((0, len(self.basis)))
+
+    def _begin(self, population: Measured) -> None:
+        self._keep(population)
+
+    def _ask_samples(self, t: int, rows: np.ndarray) -> Ask:
+        return self._ask(t, "sample", range(len(rows)), rows)
+
+    def _keep(self, fresh: Measured) -> None:
+        state = self.state
+        state.samples = fresh
+        known = state.archive.join(fresh) if len(state.archive) else fresh
+        state.archive = distinct_top(known, self._size)
+
+    @property
+    def _size(self) -> int:
+        return max(self.config.ensemble_size, self.config.population)
+
+    def _lowest_kept(self, rows: int) -> np.ndarray | None:
+        """What a sample has to beat to be kept; among equals the earlier one is."""
+        full = len(self.state.archive) == self._size
+        return np.full(rows, self.state.archive.utilities.min()) if full else None
+
+    def _members(self) -> tuple[Measured, Measured]:
+        return self.state.samples, self.state.samples
+
+    def _candidates(self) -> Measured:
+        return self.state.archive

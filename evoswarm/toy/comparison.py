@@ -1,0 +1,40 @@
+"""The comparison on the toy world's targets."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from evoswarm.toy.config import target_config
+from evoswarm.toy.skills import SKILLS, draw
+from evoswarm.toy.targets import TARGETS
+
+TRAINING_EXAMPLES = 500
+"""Of each expert's skill, drawn anew from the side that experts are trained on."""
+
+TRAININGS = {"data_merge": {"learning_rate": 2e-3}, "lora_same_examples": {"learning_rate": 2e-3, "epochs": 10}}
+"""The toy base is small: it learns nothing at rates that suit large models."""
+
+
+def comparison(targets: list[str] | None, *, folder: Path) -> dict[str, Any]:
+    """The plain config of the comparison on some targets, all by default; training data is written into `folder`."""
+    names = targets or list(TARGETS)
+    config = target_config(names[0], algorithm="model_swarms")
+    del config["utility"], config["search"]
+    utilities = {name: target_config(name, algorithm="model_swarms")["utility"] for name in names}
+    section = {"targets": utilities, "training": write_training(folder), "trainings": TRAININGS}
+    return config | {"name": "toy", "output": str(folder.parent), "compare": section}
+
+
+def write_training(folder: Path) -> dict[str, str]:
+    """Write a JSONL file of questions and answers for every expert; the same bytes every time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {}
+    for name, skill in SKILLS.items():
+        examples = draw(skill, random.Random(f"training {name}"), TRAINING_EXAMPLES, evaluation=False)
+        paths[name] = str(folder / f"{name}.jsonl")
+        lines = [json.dumps({"question": example.question, "answer": example.answer}) for example in examples]
+        Path(paths[name]).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return paths

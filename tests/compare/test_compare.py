@@ -1,0 +1,237 @@
+"""Whole comparisons, with the fake engine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from echo import make_world
+
+from evoswarm.compare import units
+from evoswarm.compare.methods import METHODS, chosen_methods, least
+from evoswarm.compare.run import compare
+from evoswarm.config.compare import CompareConfig, load_compare, parse_compare
+from evoswarm.config.load import apply_overrides
+from evoswarm.errors import Stopped, UserError
+from evoswarm.loop.directory import read_lines
+from evoswarm.loop.evolution import Hooks
+from evoswarm.toy.comparison import comparison
+from evoswarm.toy.targets import TARGETS
+from evoswarm.weights.pool import open_pool
+
+WITHOUT_MODEL = [name for name, method in METHODS.items() if not (method.mixes or method.gradients)]
+
+
+def config_of(folder: Path, *overrides: str, **section: Any) -> CompareConfig:
+    if not (folder / "experts").exists():
+        make_world(folder, validation=40, test=30)
+    data = {
+        "name": "cmp",
+        "model": "no-base",
+        "pool": "experts",
+        "utility": {"type": "exact_match", "data": "echo.json"},
+        "engine": {"type": "fake", "batch_size": 16},
+        "backend": {"type": "local"},
+        "compare": {"seeds": [3, 8], "budget": 60, "methods": WITHOUT_MODEL} | section,
+    }
+    return parse_compare(apply_overrides(data, overrides), root=folder)
+
+
+def without_seconds(summary: dict[str, Any]) -> dict[str, Any]:
+    for target in summary["targets"].values():
+        for line in target["lines"]:
+            del line["seconds"]
+    return summary
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[CompareConfig, dict[str, Any]]:
+    config = config_of(tmp_path_factory.mktemp("cmp"))
+    return config, compare(config)
+
+
+def lines_of(summary: dict[str, Any], target: str = "target") -> dict[str, dict[str, Any]]:
+    return {line["method"]: line for line in summary["targets"][target]["lines"]}
+
+
+def test_every_method_has_its_line_and_none_goes_above_the_budget(done) -> None:
+    config, summary = done
+    lines = lines_of(summary)
+    assert list(lines) == WITHOUT_MODEL
+    assert all(line["evaluations"] <= 60 for line in lines.values())
+    assert lines["base"]["evaluations"] == lines["model_stock"]["evaluations"] == 0
+    assert lines["best_expert"]["evaluations"] == lines["prediction_merge"]["evaluations"] == 6
+    assert lines["greedy_soup"]["evaluations"] == 11 and lines["slerp"]["evaluations"] == 9
+    for name in ("random_search", "model_swarms", "cma_es", "evolmerge", "lorahub"):
+        assert lines[name]["evaluations"] > 60 - 20, name
+
+
+def test_each_search_is_an_ordinary_run_with_the_seed_and_never_stopped_by_patience(done) -> None:
+    config, _ = done
+    runs = config.folder / "target" / "searches" / "budget-60"
+    assert {path.name for path in runs.iterdir()} == {
+        f"{m.search}-{s}" for m in METHODS.values() if m.search for s in (3, 8)
+    }
+    for path in runs.iterdir():
+        summary = json.loads((path / "summary.json").read_text())
+        assert summary["seed"] == int(path.name.rpartition("-")[2])
+        assert summary["stop_reason"] in ("max_evaluations", "max_generations")
+
+
+def test_the_test_utility_of_a_line_is_that_of_its_runs(done) -> None:
+    config, summary = done
+    runs = config.folder / "target" / "searches" / "budget-60"
+    tests = [json.loads((runs / f"cma_es-{s}" / "summary.json").read_text())["best"]["test"] for s in (3, 8)]
+    line = lines_of(summary)["cma_es"]
+    assert line["by_seed"] == tests
+    assert line["utility"]["mean"] == pytest.approx(sum(tests) / 2)
+    assert line["utility"]["low"] - 1e-9 <= line["utility"]["mean"] <= line["utility"]["high"] + 1e-9
+
+
+def test_the_ensemble_is_the_vote_that_the_run_reports(done) -> None:
+    config, summary = done
+    runs = config.folder / "target" / "searches" / "budget-60"
+    votes = [json.loads((runs / f"genome_plus-{s}" / "summary.json").read_text())["ensemble"]["test"] for s in (3, 8)]
+    assert lines_of(summary)["genome_plus_ensemble"]["by_seed"] == pytest.approx(votes)
+
+
+def test_gains_are_over_the_best_expert_and_random_search(done) -> None:
+    lines = lines_of(done[1])
+    gain = lines["genome"]["over_best_expert"]["mean"]
+    assert gain == pytest.approx(lines["genome"]["utility"]["mean"] - lines["best_expert"]["utility"]["mean"])
+    assert lines["best_expert"]["over_best_expert"] is None and lines["random_search"]["over_random_search"] is None
+
+
+def test_merges_that_are_no_rows_become_members_with_their_lineage(done) -> None:
+    config, _ = done
+    members = config.folder / "target" / "members"
+    assert {p.name for p in members.iterdir()} == {"slerp", "ties", "dare_ties-3", "dare_ties-8", "model_stock"}
+    lineage = json.loads((members / "dare_ties-8" / "lineage.json").read_text())
+    assert lineage["parameters"]["seed"] == 8 and len(lineage["pool"]) == 6
+    run = next(iter(config.targets.values()))
+    pool = open_pool(run.pool.model_copy(update={"experts": members}), model=run.model)
+    assert "slerp" in pool.names
+
+
+def test_what_is_written_says_the_same(done) -> None:
+    config, summary = done
+    assert json.loads((config.folder / "compare.json").read_text()) == json.loads(json.dumps(summary))
+    text, page = (config.folder / "compare.md").read_text(), (config.folder / "compare.html").read_text()
+    mean = f"{lines_of(summary)['genome']['utility']['mean']:.3f} ["
+    assert mean in text and mean in page and "<svg" in page
+    assert (config.folder / "plots" / "compare_target.png").stat().st_size > 1000
+    curve = summary["targets"]["target"]["curves"]["cma_es"]
+    assert curve[0][0] == 6 and [u for _, u in curve] == sorted(u for _, u in curve)
+
+
+def test_the_same_again_measures_nothing(done, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, summary = done
+    monkeypatch.setattr(units, "Bench", None)
+    assert json.dumps(compare(config)) == json.dumps(summary)
+
+
+def test_a_comparison_that_was_stopped_ends_as_an_undisturbed_one(done, tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    for session in range(60):
+        asked = iter(range(25 + 10 * session))
+        try:
+            summary = compare(config, hooks=Hooks(stop=lambda asked=asked: next(asked, None) is None))
+            break
+        except Stopped:
+            continue
+    assert session > 2
+    first, second = (without_seconds(json.loads(json.dumps(s))) for s in (summary, done[1]))
+    assert first == second
+
+
+def test_several_targets_have_a_table_each_and_one_over_all(tmp_path: Path) -> None:
+    utility = {"type": "exact_match", "data": "echo.json"}
+    make_world(tmp_path, validation=40, test=30)
+    config = _two_targets(tmp_path, utility)
+    summary = compare(config)
+    assert set(summary["targets"]) == {"a", "b"}
+    overall = {line["method"]: line for line in summary["overall"]}
+    means = [lines_of(summary, t)["random_search"]["utility"]["mean"] for t in "ab"]
+    assert overall["random_search"]["utility"]["mean"] == pytest.approx(sum(means) / 2)
+
+
+def _two_targets(folder: Path, utility: dict[str, Any]) -> CompareConfig:
+    data = {
+        "name": "two",
+        "model": "no-base",
+        "pool": "experts",
+        "engine": {"type": "fake"},
+        "backend": {"type": "local"},
+        "compare": {
+            "seeds": [0],
+            "budget": 30,
+            "methods": ["best_expert", "uniform_soup", "random_search"],
+            "targets": {"a": utility, "b": utility | {"data": {"path": "echo.json", "limit": 20}}},
+        },
+    }
+    return parse_compare(data, root=folder)
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"budget": 12, "methods": ["greedy_soup", "cma_es"]}, "budget is 12, too small for 1 method.*cma_es needs 16"),
+        ({"methods": ["best_export"]}, "best_export is unknown; there are base, best_expert"),
+        ({"methods": ["cbtm"]}, "cbtm needs the training data of every expert; compare.training has none of e0"),
+        ({"methods": ["pack_tokens"]}, "pack_tokens mixes next-token distributions, which engine.type fake does not"),
+        ({"trainings": {"ties": {}}}, "compare.trainings: ties trains no adapter"),
+        ({"searches": {"ties": {}}}, "compare.searches: ties is no search"),
+        (
+            {"searches": {"cma_es": {"sigme": 1}}},
+            "compare.searches.cma_es: unknown key search.sigme; did you mean sigma",
+        ),
+        ({"seeds": [1, 1]}, "seeds must be different"),
+        ({"budgets": 3}, "budgets"),
+    ],
+)
+def test_mistakes_are_one_clear_line_before_anything_runs(tmp_path: Path, section: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        compare(config_of(tmp_path, **section))
+    assert not (tmp_path / "runs" / "cmp" / "target").exists()
+
+
+def test_without_names_what_cannot_run_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    config = config_of(tmp_path, methods=None)
+    run = config.targets["target"]
+    kept, missing = chosen_methods(config.comparison, run, open_pool(run.pool, model=run.model))
+    assert "ties" in kept and "cma_es" in kept
+    assert set(missing) >= {"pack_weights", "pack_tokens", "cbtm"} and "training data" in missing["cbtm"]
+
+
+def test_with_the_least_budget_every_method_runs(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    run = config.targets["target"]
+    pool = open_pool(run.pool, model=run.model)
+    needs = {name: least(name, config.comparison, run, pool) for name in WITHOUT_MODEL}
+    for name in ("greedy_soup", "model_swarms", "genome", "lorahub"):
+        exact = config_of(tmp_path, f"name={name}", methods=[name], budget=needs[name], seeds=[1])
+        summary = compare(exact)
+        assert lines_of(summary)[name]["evaluations"] <= needs[name]
+
+
+def test_seeds_of_one_method_differ(done) -> None:
+    config, _ = done
+    runs = config.folder / "target" / "searches" / "budget-60"
+    first, second = (read_lines(runs / f"random_search-{s}" / "generations.jsonl")[-1] for s in (3, 8))
+    assert first["utilities"] != second["utilities"]
+
+
+def test_the_shipped_comparison_parses() -> None:
+    path = Path(__file__).parents[2] / "examples" / "compare_gsm8k.yaml"
+    assert load_compare(path).comparison.budget == 300
+
+
+def test_the_comparison_on_the_toy_world_has_training_data_for_every_expert(tmp_path: Path) -> None:
+    config = parse_compare(comparison(None, folder=tmp_path / "training"), root=tmp_path)
+    run = next(iter(config.targets.values()))
+    pool = open_pool(run.pool, model=run.model)
+    kept, _ = chosen_methods(config.comparison, run, pool)
+    assert list(config.targets) == list(TARGETS)
+    assert {"cbtm", "pack_tokens", "evolmerge"} <= set(kept)

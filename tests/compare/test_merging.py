@@ -1,0 +1,85 @@
+"""Merges that are no rows: small cases by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from evoswarm.compare.merging import base_weights, dare_ties, merge, model_stock, save_member, slerp, ties
+from evoswarm.config.run import Pool as PoolConfig
+from evoswarm.weights.pool import Pool, open_pool
+from evoswarm.weights.tensorfile import TensorSpec, write_safetensors
+
+A, B = torch.tensor([4.0, -1.0, 3.0, 0.5]), torch.tensor([2.0, 1.0, -5.0, 0.25])
+
+
+def test_ties_keeps_the_largest_elects_signs_and_averages_those_that_agree():
+    # Half of each: A keeps 4 and 3, B keeps 2 and -5. Signs: +, 0, -. Third: only B agrees with 3 - 5 < 0.
+    assert ties(density=0.5, scale=1.0)("w", [A, B]).tolist() == [3.0, 0.0, -5.0, 0.0]
+    assert ties(density=0.5, scale=1.5)("w", [A, B]).tolist() == [4.5, 0.0, -7.5, 0.0]
+
+
+def test_dare_rescales_what_it_keeps_and_depends_on_seed_and_tensor_alone():
+    ones = [torch.ones(20_000)]
+    merged = dare_ties(density=0.25, scale=1.0, seed=3)("w", ones)
+    assert set(merged.tolist()) == {0.0, 4.0} and merged.mean() == pytest.approx(1.0, abs=0.05)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    again = dare_ties(density=0.25, scale=1.0, seed=3)("w", ones)
+    assert torch.equal(merged, again) and torch.equal(torch.get_rng_state(), before)
+    for other in (
+        dare_ties(density=0.25, scale=1.0, seed=4)("w", ones),
+        dare_ties(density=0.25, scale=1.0, seed=3)("v", ones),
+    ):
+        assert not torch.equal(merged, other)
+
+
+def test_slerp_goes_along_the_arc():
+    x, y = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    torch.testing.assert_close(slerp(t=0.5)("w", [x, y]), torch.tensor([0.5**0.5, 0.5**0.5]))
+    torch.testing.assert_close(slerp(t=0.25)("w", [x, y]).norm(), torch.tensor(1.0))
+    torch.testing.assert_close(slerp(t=0.25)("w", [x, 3 * x]), torch.tensor([1.5, 0.0]))
+    assert slerp(t=0.5)("w", [torch.zeros(2), y]).tolist() == [0.0, 0.5]
+
+
+def test_model_stock_is_the_mean_of_equals_and_the_base_of_strangers():
+    torch.testing.assert_close(model_stock("w", [A, A, A]), A)
+    assert not model_stock("w", [torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])]).any()
+    # cos 0.5, two experts: t = 2 / 3
+    x, y = torch.tensor([1.0, 0.0]), torch.tensor([0.5, 3**0.5 / 2])
+    torch.testing.assert_close(model_stock("w", [x, y]), 2 / 3 * (x + y) / 2)
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> tuple[Pool, Path]:
+    """A base and two checkpoints that differ from it by A and B."""
+    base = np.array([10.0, 20.0, 30.0, 40.0], np.float32)
+    for name, delta in {"base": 0 * A, "pool/a": A, "pool/b": B}.items():
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text('{"model_type": "llama"}')
+        specs = [TensorSpec("steps", (2,), "I64"), TensorSpec("w.weight", (4,), "F32")]
+        tensors = [("steps", np.array([1, 2])), ("w.weight", base + delta.numpy())]
+        write_safetensors(folder / "model.safetensors", specs, tensors)
+    return open_pool(PoolConfig(experts=tmp_path / "pool"), model=str(tmp_path / "base")), tmp_path / "base"
+
+
+def test_checkpoints_merge_by_their_differences_to_the_base(checkpoints: tuple[Pool, Path]) -> None:
+    pool, base = checkpoints
+    merged = merge(pool, pool.names, base_weights(pool, base), ties(density=0.5, scale=1.0))
+    assert merged["w.weight"].tolist() == [13.0, 20.0, 25.0, 40.0]
+    assert merged["steps"].tolist() == [1, 2]
+
+
+def test_a_merge_is_saved_as_an_expert_with_its_lineage(checkpoints: tuple[Pool, Path], tmp_path: Path) -> None:
+    pool, base = checkpoints
+    merged = merge(pool, pool.names, base_weights(pool, base), model_stock)
+    save_member(pool, merged, tmp_path / "members" / "stock", base=str(base), lineage={"method": "model_stock"})
+    member = open_pool(PoolConfig(experts=[tmp_path / "members" / "stock"]), model=str(base), alone=True)
+    assert member.flat("stock", "w.weight").tolist() == merged["w.weight"].tolist()
+    lineage = json.loads((tmp_path / "members" / "stock" / "lineage.json").read_text())
+    assert lineage["method"] == "model_stock" and lineage["pool"] == pool.hashes
