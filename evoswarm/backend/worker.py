@@ -66,7 +66,8 @@ class Worker:
             self.notice = f"{problem}: particles are merged into the base instead (engine.adapter_mode: merged)"
             merged = self._config.engine.model_copy(update={"adapter_mode": "merged"})
             self._config = self._config.model_copy(update={"engine": merged})
-            self._started, self.together = self._open(), 1
+            self.together = 1
+            self._started = self._open()
         self._verify = self._engine.exact if self._config.engine.verify is None else self._config.engine.verify
         self._installed: set[Hashable] = set()
 
