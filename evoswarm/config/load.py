@@ -183,7 +183,9 @@ def _readable(location: list[str], root: type[BaseModel]) -> list[str]:
         if tagged and part not in (model.model_fields if model else {}):
             model = tagged[0]
             continue
-        if not part.startswith(("lax-or-strict[", "list[")):  # pydantic's names for the members of other unions
+        if not part.startswith(
+            ("lax-or-strict[", "list[", "function-")
+        ):  # pydantic's names for the members of other unions
             path.append(part)
         model = models[0] if models else model
     return path

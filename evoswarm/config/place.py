@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import PlainValidator
 
 from evoswarm.errors import UserError
 
@@ -37,19 +37,16 @@ def check_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def _place(value: Any) -> Any:
-    if isinstance(value, str) and not is_url(value):
-        return Path(value.removeprefix("file://"))
-    return value
+def _place(value: Any) -> Path | str:
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("input is not a valid path")
+    return value if is_url(value) else Path(value.removeprefix("file://"))
 
 
-Place = Annotated[Path | str, BeforeValidator(_place)]
+Place = Annotated[Path | str, PlainValidator(_place, json_schema_input_type=str)]
 """A path; or a URL, which stays a string."""
-
-
-def below(place: Path | str, name: str) -> Path | str:
-    """What is called `name` in a place."""
-    return place / name if isinstance(place, Path) else f"{place}/{name}"
 
 
 def cache_folder() -> Path:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import ray
-from ray.exceptions import AuthenticationError, RayError
+from ray.exceptions import AuthenticationError
 
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import UserError
@@ -40,7 +40,7 @@ def connected(config: RayBackend, message: Callable[[str], None] = lambda text: 
     with _own_sigterm():
         try:
             context = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.WARNING)
-        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        except Exception as error:  # of many kinds, plain `Exception` among them
             reason = _reason(error)
             raise UserError(f"Ray at {address or 'this machine'} cannot be used: {reason}") from None
     if url := getattr(context, "dashboard_url", None):
