@@ -36,6 +36,11 @@ class Hooks:
     notify: Callable[[Event], None] = lambda event: None
     stop: Callable[[], bool] = lambda: False
 
+    def progress(self, generation: int | None, phase: str, evaluation: Evaluation, *, done: int, of: int) -> None:
+        """One more evaluation has ended."""
+        event = {"kind": "progress", "generation": generation, "phase": phase, "done": done, "of": of}
+        self.notify(event | {"examples": evaluation.examples, "failed": evaluation.error is not None})
+
     def message(self, text: str) -> None:
         """A line for the user."""
         self.notify({"kind": "message", "text": text})
@@ -152,17 +157,7 @@ class Evolution:
         for evaluation in journal.evaluate(self.backend, fresh, stop=self.hooks.stop):
             self.count(evaluation)
             found[evaluation.job.key] = evaluation
-            self.hooks.notify(
-                {
-                    "kind": "progress",
-                    "generation": ask.generation,
-                    "phase": ask.phase,
-                    "done": len(found),
-                    "of": len(fresh),
-                    "examples": len(evaluation.scores),
-                    "failed": evaluation.error is not None,
-                }
-            )
+            self.hooks.progress(ask.generation, ask.phase, evaluation, done=len(found), of=len(fresh))
         for name, job in zip(names, jobs, strict=True):
             if job.key not in found:
                 found[job.key] = replace(equal[name] or found[first[name].key], job=job)

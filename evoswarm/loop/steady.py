@@ -116,18 +116,14 @@ class _Stream:
         window.rows.append(row)
         with window.searching():
             ask = search.take_in(slot, evaluation.utility)
-        self._tell_progress()
+        of = search.config.population
+        self._evolution.hooks.progress(window.generation, "steady", evaluation, done=len(window.measured), of=of)
         if search.finished_generation:
             self._refuse_if_all_failed()
             self._rebased |= self._evolution.close(search, window)
             self._window = self._evolution.open(search)
             ask = search.under_way([slot])  # the basis may have another width now
         return ask
-
-    def _tell_progress(self) -> None:
-        event = {"kind": "progress", "generation": self._window.generation, "phase": "steady"}
-        count = {"done": len(self._window.measured), "of": self._search.config.population}
-        self._evolution.hooks.notify(event | count)
 
     def _refuse_if_all_failed(self) -> None:
         errors = [evaluation.error for evaluation in self._window.measured if evaluation.error]

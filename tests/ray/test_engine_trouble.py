@@ -48,7 +48,7 @@ def with_trap(folder: Path, trouble: str, *, times: int, name: str, more: str = 
     ("trouble", "more", "said"),
     [
         ("raise EngineDied('engine fake died: why')", "", None),
-        ("time.sleep(1000)", ", slice_timeout: 1.5", "has not answered for 3 s, starting it again"),
+        ("time.sleep(1000)", ", slice_timeout: 1.5", "has not answered within 1.5 s per slice, starting it again"),
     ],
 )
 def test_its_slices_go_to_others_and_the_run_ends_as_if_nothing_had_been(
@@ -72,6 +72,10 @@ def test_an_engine_that_always_dies_ends_the_run_with_the_reason(tmp_path: Path,
     )
     with pytest.raises(ClusterError, match=r"lost 2 times with its worker \(engine fake died: why\)"):
         evoswarm.run(config)
+    settings = ", max_retries: 1, slice_timeout: 1"
+    hangs = with_trap(tmp_path, "time.sleep(1000)", times=10**6, name="stuck", more=settings)
+    with pytest.raises(ClusterError, match=r"lost 2 times with its worker \(no answer within 1 s per slice\)"):
+        evoswarm.run(hangs)
 
 
 @pytest.mark.parametrize("kind", ["model_swarms", "genome"])

@@ -215,17 +215,20 @@ class _Calls:
         self._round.lost(call, reason, now=time.monotonic())
 
     def _end_hung(self) -> None:
-        """Start scorers again that have not answered for too long; their slices come back as lost."""
+        """Start scorers again that have not answered for too long; their slices go out again, as lost."""
         limit = self._backend._slice_timeout
         if limit is None:
             return
-        late = {call.worker for call, since in self._pending.values() if time.monotonic() - since > AHEAD * limit}
-        for number in late:
-            self._backend._message(f"scorer {number} has not answered for {AHEAD * limit:g} s, starting it again")
+        now = time.monotonic()
+        hung = {c.worker for c, since in self._pending.values() if now - since > AHEAD * len(c.work) * limit}
+        for ref, (call, _) in list(self._pending.items()):
+            if call.worker in hung:
+                ray.cancel(ref)  # or Ray would try it again itself
+                del self._pending[ref]
+                self._lose(call, f"no answer within {limit:g} s per slice")
+        for number in hung:
+            self._backend._message(f"scorer {number} has not answered within {limit:g} s per slice, starting it again")
             ray.kill(self._backend._scorers[number], no_restart=False)
-        if late:
-            now = time.monotonic()
-            self._pending = {ref: (call, now if call.worker in late else t) for ref, (call, t) in self._pending.items()}
 
 
 def _get(ref: Any) -> Any:
