@@ -161,6 +161,8 @@ def search_run(config: RunConfig, comparison: Comparison, name: str, *, seed: in
     settings: dict[str, object] = {"type": name, "max_evaluations": budget, "max_generations": budget, "patience": None}
     if name == "model_swarms":
         settings |= {"patience": budget, "restart_patience": 4.5 / budget}
+    if name == "random_search":  # it learns nothing: small generations only fill the budget better
+        settings["population"] = 10
     if name == "lorahub":  # it plans ahead
         settings["max_generations"] = max(1, (budget - experts) // int(own.get("population", 10)))
     data = config.model_dump(mode="json") | {"search": settings | own, "seed": seed}

@@ -44,6 +44,7 @@ class CompareConfig(Section):
     """One comparison: what is common to all runs, the section, and the run of each target."""
 
     comparison: Comparison
+    """The `compare` section."""
     targets: dict[str, RunConfig]
     """The config of every target; name and seed are those of the file."""
 

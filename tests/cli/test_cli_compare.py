@@ -1,0 +1,92 @@
+"""`evoswarm compare` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from echo import make_world
+
+from evoswarm.cli.main import main
+
+
+def evoswarm(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "evoswarm", "compare", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    config = make_world(tmp_path, validation=30, test=20)
+    del config["search"], config["seed"]
+    config["compare"] = {"seeds": [0, 1], "budget": 30}
+    (tmp_path / "compare.yaml").write_text(yaml.safe_dump(config))
+    return tmp_path
+
+
+def test_a_subset_of_methods_as_json_and_again_from_what_is_there(world: Path) -> None:
+    arguments = ("compare.yaml", "--methods", "best_expert, cma_es", "--json")
+    first, second = evoswarm(*arguments, folder=world), evoswarm(*arguments, folder=world)
+    assert first.returncode == 0, first.stderr
+    summary = json.loads(first.stdout)
+    assert [line["method"] for line in summary["targets"]["target"]["lines"]] == ["best_expert", "cma_es"]
+    assert second.stdout == first.stdout
+
+
+def test_the_table_names_its_files_and_what_was_left_out(world: Path) -> None:
+    done = evoswarm("compare.yaml", "--set", "compare.budget=45", "--set", "compare.seeds=[0]", folder=world)
+    assert done.returncode == 0, done.stderr
+    assert "greedy_soup" in done.stdout and "compare.html" in done.stdout
+    assert "cbtm is left out: it needs the training data of every expert" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "give either a config or --toy"),
+        (("compare.yaml", "--toy"), "give either a config or --toy"),
+        (("none.yaml",), "none.yaml: cannot be read"),
+        (("compare.yaml", "--methods", "tize"), "tize is unknown; there are base,"),
+        (("compare.yaml", "--targets", "office"), "--targets office: there are target"),
+        (("compare.yaml", "--set", "compare.budget=1"), "compare: budget"),
+        (("compare.yaml", "--set", "compare.budget=7"), "too small for"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(
+    world: Path,
+    arguments: tuple[str, ...],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(world)
+    monkeypatch.setattr(sys, "argv", ["evoswarm", "compare", *arguments])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    error = capsys.readouterr().err
+    assert (exit_.value.code, error.count("\n")) == (2, 1), error
+    assert error.startswith("error: ") and words in error
+
+
+def test_what_was_measured_survives_a_kill(world: Path) -> None:
+    options = ["--set", "engine.delay=0.02", "--json", "--methods", "greedy_soup,random_search"]
+    command = [sys.executable, "-m", "evoswarm", "compare", "compare.yaml", *options]
+    process = subprocess.Popen(command, cwd=world, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    measured = world / "runs" / "echo" / "target" / "measured" / "validation"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and len(list(measured.glob("*.json"))) < 4:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = {path.name: path.stat().st_mtime_ns for path in measured.glob("*.json")}
+    assert len(before) >= 4
+    assert evoswarm("compare.yaml", *options, folder=world).returncode == 0
+    after = {path.name: path.stat().st_mtime_ns for path in measured.glob("*.json")}
+    assert before.items() <= after.items() and len(after) > len(before)
