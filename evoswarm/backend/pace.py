@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Collection
 from dataclasses import dataclass
 
 AHEAD = 2
@@ -53,25 +54,30 @@ class Pace:
         state = self._workers[worker]
         state.held, state.since = state.held - slices, now
 
-    def room(self, left: int, *, now: float, each: int = 1) -> list[int]:
+    def room(self, left: int, *, now: float, each: int = 1, absent: Collection[int] = ()) -> list[int]:
         """How many calls of `each` slices every worker should get now, where `left` slices wait.
 
         Args:
             left: slices that nobody holds yet.
             now: seconds, on any clock.
             each: slices that a worker answers at once.
+            absent: workers that get none, because they are starting again.
         """
-        free = [max(0, self._ahead - -(-state.held // each)) for state in self._workers]
+        free = [
+            0 if i in absent else max(0, self._ahead - -(-state.held // each)) for i, state in enumerate(self._workers)
+        ]
         calls = -(-left // each)
         if calls > 2 * self._ahead * len(self._workers):
             return free
         known = [state.seconds for state in self._workers if state.seconds is not None]
         usual = sum(known) / len(known) if known else 1.0
         seconds = [usual if state.seconds is None else state.seconds for state in self._workers]
-        ends = [(self._free_in(i, seconds[i], now) + each * seconds[i], i) for i in range(len(seconds))]
+        ends = [
+            (self._free_in(i, second, now) + each * second, i) for i, second in enumerate(seconds) if i not in absent
+        ]
         heapq.heapify(ends)
-        share = [0] * len(ends)
-        for _ in range(calls):
+        share = [0] * len(seconds)
+        for _ in range(calls if ends else 0):
             end, i = ends[0]
             share[i] += 1
             heapq.heapreplace(ends, (end + each * seconds[i], i))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from evoswarm.backend.base import Assembly, Evaluation, Job, failed
@@ -83,9 +83,9 @@ class Round:
         """Whether a job still waits for something."""
         return job in self._open
 
-    def assign(self, *, now: float) -> list[Call]:
-        """What goes out now."""
-        room = self._pace.room(self._queue.left, now=now, each=self._together)
+    def assign(self, *, now: float, absent: Collection[int] = ()) -> list[Call]:
+        """What goes out now; nothing to workers that are absent."""
+        room = self._pace.room(self._queue.left, now=now, each=self._together, absent=absent)
         calls: list[Call] = []
         for turn in range(max(room, default=0)):
             for worker in self._workers:

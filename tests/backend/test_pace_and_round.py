@@ -94,6 +94,12 @@ def test_more_workers_than_particles_are_all_busy(utility: Utility) -> None:
     assert {call.worker for call in calls} == set(range(8))
 
 
+def test_a_worker_that_is_starting_again_gets_nothing(utility: Utility) -> None:
+    round = round_of(utility, 2, workers=3)
+    assert {call.worker for call in round.assign(now=0.0, absent={1})} == {0, 2}
+    assert round_of(utility, 1, workers=1).assign(now=0.0, absent={0}) == []
+
+
 def test_lost_slices_go_out_again_and_a_slice_that_is_lost_too_often_ends_the_round(utility: Utility) -> None:
     round = round_of(utility, 1, workers=1, retries=2)
     for _ in range(2):

@@ -161,10 +161,11 @@ class _Calls:
         self._backend, self._round = backend, round
         self._moved: dict[int, Any] = {}
         self._pending: dict[Any, tuple[Call, float]] = {}
+        self._starting: dict[Any, int] = {}
 
     def hand_out(self) -> None:
         """Give work to the scorers."""
-        for call in self._round.assign(now=time.monotonic()):
+        for call in self._round.assign(now=time.monotonic(), absent=self._starting.values()):
             self._pending[self._send(call)] = call, time.monotonic()
         self._backend.traffic.queued = self._round.left
 
@@ -180,9 +181,11 @@ class _Calls:
 
     def collect(self) -> list[Evaluation]:
         """Take in what has been scored; returns the evaluations that are whole."""
-        done, _ = ray.wait(list(self._pending), timeout=1)
+        done, _ = ray.wait([*self._pending, *self._starting], timeout=1)
         if self._backend._stop():
             raise Stopped
+        up = [ref for ref in done if self._starting.pop(ref, None) is not None]
+        done = [ref for ref in done if ref not in up]
         whole = [evaluation for ref in done for evaluation in self._take_in(ref, self._pending.pop(ref)[0])]
         self._moved = {index: ref for index, ref in self._moved.items() if self._round.is_open(index)}
         self._end_hung()
@@ -196,8 +199,8 @@ class _Calls:
             if isinstance(error.cause, UserError):
                 raise error.cause from None
             if isinstance(error.cause, EngineDied):
-                ray.kill(self._backend._scorers[call.worker], no_restart=False)
                 self._lose(call, str(error.cause))
+                self._start_again(call.worker)
                 return []
             done = Done([describe(error.cause)] * len(call.work), 0.0, 0.0)
         except RayError as error:
@@ -228,7 +231,13 @@ class _Calls:
                 self._lose(call, f"no answer within {limit:g} s per slice")
         for number in hung:
             self._backend._message(f"scorer {number} has not answered within {limit:g} s per slice, starting it again")
-            ray.kill(self._backend._scorers[number], no_restart=False)
+            self._start_again(number)
+
+    def _start_again(self, number: int) -> None:
+        """End a scorer's process; Ray starts another one, which gets nothing until it is up."""
+        scorer = self._backend._scorers[number]
+        ray.kill(scorer, no_restart=False)
+        self._starting[scorer.ready.remote()] = number
 
 
 def _get(ref: Any) -> Any:
