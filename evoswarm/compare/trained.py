@@ -6,11 +6,11 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from evoswarm.compare.bench import Bench, Candidate, Tally
+from evoswarm.config.load import parse_training
 from evoswarm.errors import UserError
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.utility import Choose, OptionScore
@@ -45,11 +45,8 @@ def _weights(folder: Path) -> Weights:
 
 
 def _train(bench: Bench, name: str, text: str, seed: int, settings: Record) -> None:
-    try:
-        parse_training = import_module("evoswarm.config.load").parse_training
-        train_pool = import_module("evoswarm.experts.pool").train_pool
-    except (ImportError, AttributeError):
-        raise UserError("this evoswarm cannot train experts (`evoswarm experts train`)") from None
+    from evoswarm.experts.pool import train_pool
+
     folder = bench.directory.path / "trained"
     data = RunDirectory(folder / ".data")
     data.write(f"{name}.jsonl", text.encode("utf-8", errors="replace"))
