@@ -49,6 +49,7 @@ class RayBackend:
         self._utility, self._batch_size = utility, config.engine.batch_size
         self._retries, self._stop, self._message = config.backend.max_retries, stop, message
         self._slice_timeout = config.backend.slice_timeout
+        self._start_seconds = max(config.backend.wait_seconds, 60)
         self.together = config.engine.together
         self._sizes: dict[Split, list[tuple[int, ...]]] = {}
         placement = _wait_for_resources(config, message, stop)
@@ -61,9 +62,9 @@ class RayBackend:
         try:
             self._scorers = [self._actor(Scorer, placement, at_work, i) for i in range(placement.scorers)]
             if placement.shares_gpus:  # vLLM measures what is free when it starts
-                self._wait_until_up(self._scorers, config.backend.wait_seconds, message)
+                self._wait_until_up(self._scorers, message)
             self._particles = [self._actor(Particle, placement, config, i) for i in range(placement.particles)]
-            self._wait_until_up([*self._scorers, *self._particles], config.backend.wait_seconds, message)
+            self._wait_until_up([*self._scorers, *self._particles], message)
         except BaseException:
             self.close()
             raise
@@ -93,9 +94,9 @@ class RayBackend:
         arguments = {"gpu": gpus > 0} if particle else {}
         return ray.remote(cls).options(**options).remote(config, number, **arguments)
 
-    def _wait_until_up(self, actors: Sequence[ActorHandle], seconds: float, message: Callable[[str], None]) -> None:
+    def _wait_until_up(self, actors: Sequence[ActorHandle], message: Callable[[str], None]) -> None:
         waiting = [actor.ready.remote() for actor in actors]
-        seconds = max(seconds, 60)
+        seconds = self._start_seconds
         total, deadline = len(waiting), time.monotonic() + seconds
         while waiting:
             done, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=2)
@@ -161,11 +162,12 @@ class _Calls:
         self._backend, self._round = backend, round
         self._moved: dict[int, Any] = {}
         self._pending: dict[Any, tuple[Call, float]] = {}
-        self._starting: dict[Any, int] = {}
+        self._starting: dict[Any, tuple[int, float]] = {}
 
     def hand_out(self) -> None:
         """Give work to the scorers."""
-        for call in self._round.assign(now=time.monotonic(), absent=self._starting.values()):
+        absent = {number for number, _ in self._starting.values()}
+        for call in self._round.assign(now=time.monotonic(), absent=absent):
             self._pending[self._send(call)] = call, time.monotonic()
         self._backend.traffic.queued = self._round.left
 
@@ -189,6 +191,7 @@ class _Calls:
         whole = [evaluation for ref in done for evaluation in self._take_in(ref, self._pending.pop(ref)[0])]
         self._moved = {index: ref for index, ref in self._moved.items() if self._round.is_open(index)}
         self._end_hung()
+        self._give_up_on_those_that_do_not_start()
         return whole
 
     def _take_in(self, ref: Any, call: Call) -> list[Evaluation]:
@@ -237,7 +240,13 @@ class _Calls:
         """End a scorer's process; Ray starts another one, which gets nothing until it is up."""
         scorer = self._backend._scorers[number]
         ray.kill(scorer, no_restart=False)
-        self._starting[scorer.ready.remote()] = number
+        self._starting[scorer.ready.remote()] = number, time.monotonic()
+
+    def _give_up_on_those_that_do_not_start(self) -> None:
+        limit = self._backend._start_seconds
+        late = [number for number, since in self._starting.values() if time.monotonic() - since > limit]
+        if late:
+            raise ClusterError(f"scorer {late[0]} did not start again within {limit:g} s; resume with --resume auto")
 
 
 def _get(ref: Any) -> Any:
