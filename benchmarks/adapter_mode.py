@@ -1,6 +1,6 @@
 """Where merging one particle after another begins to pay: vLLM's two ways on few to many examples per particle.
 
-Each way runs in a process of its own with one CPU thread, 16 particles of the toy world, answers of up to 1 and up to
+Each way runs in a process of its own with one CPU thread, 8 particles of the toy world, answers of up to 1 and up to
 8 tokens.
 """
 
@@ -13,11 +13,12 @@ from benchmarks.common import close, show
 from benchmarks.scoring import VLLM, alone
 from evoswarm.backend.worker import Piece, Worker
 from evoswarm.config.load import parse_config
+from evoswarm.engine import Engine, make_engine
 from evoswarm.toy import world
 from evoswarm.toy.config import target_config
 from evoswarm.weights.pool import open_pool
 
-PARTICLES, EXAMPLES, TOKENS, ROUNDS = 16, (1, 4, 8, 16, 32, 64, 200), (1, 8), 3
+PARTICLES, EXAMPLES, TOKENS, ROUNDS = 8, (1, 4, 8, 16, 32, 64), (1, 8), 3
 MODES: dict[str, dict[str, Any]] = {"merged": {}, "multi_lora": {"adapter_mode": "multi_lora", "max_loras": 8}}
 
 
@@ -37,17 +38,18 @@ def main() -> None:
 
 def seconds(settings: dict[str, Any]) -> dict[tuple[int, int], float]:
     """Seconds to score all particles, by (examples per particle, tokens per answer)."""
-    found = {}
+    found: dict[tuple[int, int], float] = {}
+    engine: Engine | None = None
     for tokens in TOKENS:
-        engine = VLLM | settings
-        data = target_config("office", algorithm="model_swarms") | {"engine": engine}
+        data = target_config("office", algorithm="model_swarms") | {"engine": VLLM | settings}
         data["utility"]["max_new_tokens"] = tokens
         path = data["utility"]["data"]
         for examples in EXAMPLES:
             data["utility"]["data"] = {"path": path, "limit": examples}
             config = parse_config(data, root=world())
             pool = open_pool(config.pool, model=config.model)
-            worker = Worker(config, pool=pool)
+            engine = engine or make_engine(config.engine, model=config.model, adapter=pool.experts[0].config)
+            worker = Worker(config, pool=pool, engine=engine)
             weights = [{n: e.flat(n).reshape(s.shape) for n, s in e.specs.items()} for e in pool.experts]
             times = []
             for turn in range(ROUNDS + 1):
