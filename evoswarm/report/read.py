@@ -15,6 +15,7 @@ from evoswarm.config import RunConfig, load_config
 from evoswarm.errors import UserError
 from evoswarm.loop.checkpoint import checkpoint_path, load_checkpoint
 from evoswarm.loop.directory import RunDirectory, read_lines
+from evoswarm.loop.finish import stop_rule
 from evoswarm.loop.outcomes import outcome_path, read_rows, rows_path
 from evoswarm.rows import Row
 from evoswarm.search import make_search
@@ -171,8 +172,7 @@ def _summary(directory: RunDirectory, config: RunConfig, generations: tuple[Reco
     summary = _json(directory.summary)
     if not summary or not generations or summary["generations"] != generations[-1]["generation"]:
         return None
-    rule = {"max_generations": config.search.max_generations, "patience": config.search.patience}
-    return summary if summary["stop_rule"] == rule else None
+    return summary if summary["stop_rule"] == stop_rule(config) else None
 
 
 def _json(path: Path) -> Record | None:
