@@ -9,7 +9,7 @@ import pytest
 from evoswarm.config.load import parse_config
 from evoswarm.config.run import TransformersEngine, VllmEngine
 from evoswarm.engine.base import NotBeside
-from evoswarm.engine.mode import FEW_TOKENS, settle
+from evoswarm.engine.mode import FEW_EXAMPLES, settle
 from evoswarm.engine.vllm_settings import arguments, explain
 from evoswarm.toy import world
 from evoswarm.toy.config import target_config
@@ -59,9 +59,10 @@ def test_a_refusal_says_which_setting_to_change(error: Exception, says: str) -> 
     assert says in said and said.startswith("engine vllm: ") and "\n" not in said
 
 
-def settled(target: str, *, limit: int, **engine: object) -> str:
+def settled(target: str, *, limit: int, max_new_tokens: int | None = None, **engine: object) -> str:
     data = target_config(target, algorithm="model_swarms")
     data["utility"]["data"] = {"path": data["utility"]["data"], "limit": limit}
+    data["utility"]["max_new_tokens"] = max_new_tokens or data["utility"].get("max_new_tokens", 8)
     config = parse_config(data, root=world())
     utility, pool = make_utility(config.utility, root=config.root), open_pool(config.pool, model=config.model)
     found = settle(VllmEngine(**engine), pool=pool, utility=utility)  # type: ignore[arg-type]
@@ -70,10 +71,10 @@ def settled(target: str, *, limit: int, **engine: object) -> str:
 
 
 def test_auto_batches_particles_where_each_has_little_to_answer() -> None:
-    tokens = target_config("office", algorithm="model_swarms")["utility"]["max_new_tokens"]
     assert settled("office", limit=200) == "merged"
-    assert settled("office", limit=FEW_TOKENS // tokens) == "multi_lora"
-    assert settled("office", limit=FEW_TOKENS // tokens + 1) == "merged"
+    assert settled("office", limit=FEW_EXAMPLES) == "multi_lora"
+    assert settled("office", limit=FEW_EXAMPLES + 1) == "merged"
+    assert settled("office", limit=2, max_new_tokens=9) == "merged"
     assert settled("people", limit=2) == "merged"  # options of several tokens
     assert settled("office", limit=2, adapter_mode="merged") == "merged"
     assert settled("office", limit=200, adapter_mode="multi_lora") == "multi_lora"
