@@ -16,6 +16,8 @@ TRAP = """
 import time
 from pathlib import Path
 
+import ray
+
 from evoswarm.engine import EngineDied
 from evoswarm.engine.fake import EchoEngine
 
@@ -29,7 +31,8 @@ def trap(self, *args, **settings):
         {trouble}
     return generate(self, *args, **settings)
 
-EchoEngine.generate = trap
+if ray.is_initialized() and ray.get_runtime_context().get_actor_id():  # never in the tests' own process
+    EchoEngine.generate = trap
 
 def judge(example, response):
     return float(response == example["answer"])
