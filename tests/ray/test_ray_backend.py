@@ -39,7 +39,7 @@ def test_both_backends_give_identical_utilities_and_weights(tmp_path: Path, clus
 def test_no_actor_is_left_after_success_failure_and_stop(tmp_path: Path, cluster: None) -> None:
     seen: list[list[str]] = []
     hooks = Hooks(notify=lambda e: seen.append(alive()) if e["kind"] == "generation" else None)
-    evoswarm.run(echo_config(tmp_path, *RAY, "name=success"), hooks=hooks)
+    evoswarm.run(echo_config(tmp_path, *RAY, "name=success", "engine.delay=0.2"), hooks=hooks)
     assert seen[0].count("Particle") == 4 and seen[0].count("Scorer") == 2 and seen[0].count("Coordinator") == 1
     ended: list[Event] = []
     stop = Hooks(notify=lambda e: ended.append(e) if e["kind"] == "generation" else None, stop=lambda: bool(ended))
