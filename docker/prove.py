@@ -98,7 +98,6 @@ def prove(steps: list[Step], root: Path) -> None:
     env = os.environ | {"PATH": f"{Path(sys._base_executable).parent}:{os.environ['PATH']}"}  # type: ignore[attr-defined]
     for step in steps:
         here = {name: _moved(value, root).replace("$PATH", env["PATH"]) for name, value in step.env.items()}
-        here.pop("PIP_CACHE_DIR", None)  # a mount of the builder; this machine has a cache of its own
         folder = Path(_moved(step.folder, root))
         if step.word == "COPY":
             _copy(step.text, folder, root)
