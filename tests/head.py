@@ -82,9 +82,50 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+FAKE_HEAD = "f" * 51 + "00000"
+"""What Ray's provider of fake nodes calls the head."""
+
+
+def _autoscaler(folder: Path, port: int, kinds: dict[str, Any], cpus: int) -> dict[str, str]:
+    """Write autoscaler.json: further raylets on this machine are its nodes. Returns what else the head needs."""
+    head = {"resources": {"CPU": cpus}, "node_config": {}, "max_workers": 0}
+    config = {
+        "cluster_name": "fake",
+        "max_workers": 8,
+        "upscaling_speed": 8,
+        "idle_timeout_minutes": 10,
+        "head_node_type": "ray.head.default",
+        "available_node_types": {"ray.head.default": head, **kinds},
+        "auth": {},
+        **{f"{kind}setup_commands": [] for kind in ("", "head_", "worker_")},
+        **{f"{kind}_start_ray_commands": [] for kind in ("head", "worker")},
+        **{"file_mounts": {}, "cluster_synced_files": [], "initialization_commands": [], "docker": {}},
+        "provider": {
+            "type": "external",  # by its own name it wants a file that Ray's wheel does not have
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+            "head_node_id": FAKE_HEAD,
+            "launch_multiple": True,
+            "gcs_address": f"127.0.0.1:{port}",
+        },
+    }
+    (folder / "autoscaler.json").write_text(json.dumps(config))
+    return {
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "RAY_FAKE_CLUSTER": "1",
+        "RAY_enable_autoscaler_v2": "1",
+        "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD,
+        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD,
+    }
+
+
 @contextlib.contextmanager
-def ray_head(*, cpus: int = 8) -> Iterator[Head]:
-    """Start a head; at the end its whole process group is stopped, and nothing else."""
+def ray_head(*, cpus: int = 8, kinds: dict[str, Any] | None = None) -> Iterator[Head]:
+    """Start a head; at the end its whole process group is stopped, and nothing else.
+
+    Args:
+        cpus: what it offers.
+        kinds: with an autoscaler (v2), which adds nodes of these kinds; see `available_node_types` of `ray up`.
+    """
     with tempfile.TemporaryDirectory(prefix="evo") as name:  # short: Ray's sockets lie in it
         folder = Path(name)
         (folder / "token").write_text(secrets.token_hex(32))
@@ -112,8 +153,12 @@ def ray_head(*, cpus: int = 8) -> Iterator[Head]:
         }
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
         command += [f"--{key}={value}" for key, value in options.items()]
+        own = environment
+        if kinds is not None:
+            own = environment | _autoscaler(folder, port, kinds, cpus)
+            command.append(f"--autoscaling-config={folder / 'autoscaler.json'}")
         with (folder / "head.log").open("wb") as log:
-            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(command, env=own, stdout=log, stderr=log, start_new_session=True)
         head = Head(folder, "", f"http://127.0.0.1:{dashboard}", metrics, environment, process)
         try:
             head.until(lambda: _is_up(head), "the head is up")
@@ -121,6 +166,27 @@ def ray_head(*, cpus: int = 8) -> Iterator[Head]:
             yield head
         finally:
             _stop(process)
+
+
+@contextlib.contextmanager
+def ray_node(head: Head, *, cpus: int, labels: str) -> Iterator[None]:
+    """A further node of a head's cluster, with labels `key=value,...`."""
+    options = {
+        "address": head.address,
+        "num-cpus": cpus,
+        "labels": labels,
+        "dashboard-agent-listen-port": free_port(),
+        "metrics-export-port": free_port(),
+        "object-store-memory": 100_000_000,
+    }
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
+    command += [f"--{key}={value}" for key, value in options.items()]
+    with (head.folder / "node.log").open("ab") as log:
+        process = subprocess.Popen(command, env=head.environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        yield
+    finally:
+        _stop(process)
 
 
 def _is_up(head: Head) -> bool:
