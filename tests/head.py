@@ -103,6 +103,8 @@ def _autoscaler(folder: Path, port: int, kinds: dict[str, Any], cpus: int) -> di
         "provider": {
             "type": "external",  # by its own name it wants a file that Ray's wheel does not have
             "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+            "disable_node_updaters": True,  # nothing is installed on them by SSH
+            "disable_launch_config_check": True,
             "head_node_id": FAKE_HEAD,
             "launch_multiple": True,
             "gcs_address": f"127.0.0.1:{port}",

@@ -72,7 +72,6 @@ class Run:
         try:
             self.head.until(now, what)
         except AssertionError as error:
-            self.process.terminate()
             raise AssertionError(f"{error}\n{self.said}") from None
 
     def until_said(self, text: str) -> None:
@@ -94,6 +93,21 @@ class Run:
         return result_bytes(self.config.run_dir)
 
 
+@pytest.fixture
+def start(head: Head) -> Iterator[Callable[[RunConfig], Run]]:
+    """Starts runs, and ends what is left of them."""
+    runs: list[Run] = []
+
+    def begin(config: RunConfig) -> Run:
+        runs.append(Run(head, config))
+        return runs[-1]
+
+    yield begin
+    for run in runs:
+        run.process.kill()
+        run.process.wait()
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What every run below must leave."""
@@ -108,10 +122,10 @@ def same(found: dict[str, bytes], wanted: dict[str, bytes]) -> bool:
 
 
 def test_an_autoscaler_adds_what_the_run_waits_for_and_a_node_that_leaves_is_done_without(
-    head: Head, tmp_path: Path, undisturbed: dict[str, bytes]
+    head: Head, start: Callable[[RunConfig], Run], tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
     labels = "scorer_labels: {zone: a}"
-    run = Run(head, gated(tmp_path, "grows", f"{{type: ray, scorers: 1, max_scorers: 2, wait_seconds: 170, {labels}}}"))
+    run = start(gated(tmp_path, "grows", f"{{type: ray, scorers: 1, max_scorers: 2, wait_seconds: 170, {labels}}}"))
     run.until_said("waiting up to 170 s: no node has the labels zone=a; the nodes have ")
     run.until_said("2 of 2 scorers are up")
     nodes = set(run.places().values())
@@ -124,10 +138,10 @@ def test_an_autoscaler_adds_what_the_run_waits_for_and_a_node_that_leaves_is_don
 
 
 def test_particles_lie_beside_their_scorers_and_scorers_on_nodes_of_their_own(
-    head: Head, tmp_path: Path, undisturbed: dict[str, bytes]
+    head: Head, start: Callable[[RunConfig], Run], tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
     labels = "particle_labels: {zone: b}, scorer_labels: {zone: b}"
-    run = Run(head, gated(tmp_path, "pairs", f"{{type: ray, scorers: 2, colocate: true, spread: true, {labels}}}"))
+    run = start(gated(tmp_path, "pairs", f"{{type: ray, scorers: 2, colocate: true, spread: true, {labels}}}"))
     run.until(lambda: len(run.places()) == 6, "all actors are up")
     places = run.places()
     assert places["particle-0"] == places["particle-2"] == places["scorer-0"]
@@ -137,19 +151,21 @@ def test_particles_lie_beside_their_scorers_and_scorers_on_nodes_of_their_own(
     assert groups and {group["state"] for group in groups} == {"REMOVED"}
 
 
-def test_a_node_that_joins_brings_another_scorer(head: Head, tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+def test_a_node_that_joins_brings_another_scorer(
+    head: Head, start: Callable[[RunConfig], Run], tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
     backend = "{type: ray, scorer_labels: {zone: c}, wait_seconds: 100}"
     with ray_node(head, cpus=1, labels="zone=c"):
-        run = Run(head, gated(tmp_path, "joins", backend))
+        run = start(gated(tmp_path, "joins", backend))
         run.until(lambda: "scorer-0" in run.places(), "a scorer is up")
         with ray_node(head, cpus=1, labels="zone=c"):
             run.until_said("2 of 2 scorers are up")
             assert same(run.end(), undisturbed)
 
 
-def test_labels_that_no_node_gets_are_one_clear_line(head: Head, tmp_path: Path) -> None:
+def test_labels_that_no_node_gets_are_one_clear_line(start: Callable[[RunConfig], Run], tmp_path: Path) -> None:
     backend = "{type: ray, scorers: 1, gang: true, scorer_labels: {zone: x}, wait_seconds: 1}"
-    run = Run(head, gated(tmp_path, "nowhere", backend))
+    run = start(gated(tmp_path, "nowhere", backend))
     assert run.process.wait(timeout=PATIENCE_SECONDS) == 2
     assert "error: no node has the labels zone=x; the nodes have " in run.said
     assert "correct backend.scorer_labels (waited 1 s)" in run.said and "Traceback" not in run.said
