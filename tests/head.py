@@ -20,6 +20,17 @@ from typing import Any
 
 PATIENCE_SECONDS = 180
 REPOSITORY = Path(__file__).resolve().parent.parent
+TABLES = """
+import json, sys
+from ray._private.state import GlobalState
+from ray._raylet import GcsClientOptions
+
+state = GlobalState()
+state._initialize_global_state(GcsClientOptions.create(sys.argv[1], None, True, False))
+actors = [(a["Name"], a["State"], a["Address"]["NodeID"]) for a in state.actor_table(None).values()]
+groups = [g["state"] for g in state.placement_group_table().values()]
+print(json.dumps({"actors": actors, "groups": groups}))
+"""
 
 
 @dataclass
@@ -66,11 +77,18 @@ class Head:
         """Ray's word for how a job is; cheaper to ask for than `evoswarm status`."""
         return str(self.get(f"/api/jobs/{job}")["status"])
 
+    def tables(self) -> dict[str, Any]:
+        """Ray's own tables of actors and placement groups, which need no dashboard."""
+        command = [sys.executable, "-c", TABLES, self.address]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, env=self.environment)
+        assert done.returncode == 0, done.stderr
+        return dict(json.loads(done.stdout))
+
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait for something to come true."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not condition():
-            assert self.process.poll() is None, "the head has ended"
+            assert self.process.poll() is None, "the head has ended:\n" + (self.folder / "head.log").read_text()[-3000:]
             assert time.monotonic() < deadline, f"waited in vain until {what}"
             time.sleep(0.3)
 
@@ -126,7 +144,8 @@ def ray_head(*, cpus: int = 8, kinds: dict[str, Any] | None = None) -> Iterator[
 
     Args:
         cpus: what it offers.
-        kinds: with an autoscaler (v2), which adds nodes of these kinds; see `available_node_types` of `ray up`.
+        kinds: without a dashboard, but with an autoscaler (v2) that adds nodes of these kinds; see
+            `available_node_types` of `ray up`.
     """
     with tempfile.TemporaryDirectory(prefix="evo") as name:  # short: Ray's sockets lie in it
         folder = Path(name)
@@ -158,12 +177,12 @@ def ray_head(*, cpus: int = 8, kinds: dict[str, Any] | None = None) -> Iterator[
         own = environment
         if kinds is not None:
             own = environment | _autoscaler(folder, port, kinds, cpus)
-            command.append(f"--autoscaling-config={folder / 'autoscaler.json'}")
+            command += [f"--autoscaling-config={folder / 'autoscaler.json'}", "--include-dashboard=false"]
         with (folder / "head.log").open("wb") as log:
             process = subprocess.Popen(command, env=own, stdout=log, stderr=log, start_new_session=True)
         head = Head(folder, "", f"http://127.0.0.1:{dashboard}", metrics, environment, process)
         try:
-            head.until(lambda: _is_up(head), "the head is up")
+            head.until(lambda: _is_up(head, dashboard=kinds is None), "the head is up")
             head.address = _address(folder / "head.log")
             yield head
         finally:
@@ -191,9 +210,10 @@ def ray_node(head: Head, *, cpus: int, labels: str) -> Iterator[None]:
         _stop(process)
 
 
-def _is_up(head: Head) -> bool:
+def _is_up(head: Head, *, dashboard: bool) -> bool:
     try:
-        return bool(_address(head.folder / "head.log")) and isinstance(head.get("/api/jobs/"), list)
+        up = bool(_address(head.folder / "head.log"))
+        return up and (not dashboard or isinstance(head.get("/api/jobs/"), list))
     except OSError:
         return False
 

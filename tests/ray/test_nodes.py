@@ -79,11 +79,10 @@ class Run:
 
     def places(self) -> dict[str, str]:
         """The node of each actor that is up, by the beginning of its name."""
-        found = self.head.get("/api/v0/actors?detail=1&limit=1000&timeout=20")["data"]["result"]["result"]
         return {
-            a["name"].partition(":")[0]: a["node_id"]
-            for a in found
-            if a["state"] == "ALIVE" and f":{self.config.name}:" in a["name"]
+            name.partition(":")[0]: node
+            for name, state, node in self.head.tables()["actors"]
+            if state == "ALIVE" and f":{self.config.name}:" in name
         }
 
     def end(self) -> dict[str, bytes]:
@@ -147,8 +146,7 @@ def test_particles_lie_beside_their_scorers_and_scorers_on_nodes_of_their_own(
     assert places["particle-0"] == places["particle-2"] == places["scorer-0"]
     assert places["particle-1"] == places["scorer-1"] != places["scorer-0"]
     assert same(run.end(), undisturbed)
-    groups = head.get("/api/v0/placement_groups?detail=1&limit=100&timeout=20")["data"]["result"]["result"]
-    assert groups and {group["state"] for group in groups} == {"REMOVED"}
+    assert set(head.tables()["groups"]) == {"REMOVED"}
 
 
 def test_a_node_that_joins_brings_another_scorer(
