@@ -190,8 +190,8 @@ def ray_head(*, cpus: int = 8, kinds: dict[str, Any] | None = None) -> Iterator[
 
 
 @contextlib.contextmanager
-def ray_node(head: Head, *, cpus: int, labels: str) -> Iterator[None]:
-    """A further node of a head's cluster, with labels `key=value,...`."""
+def ray_node(head: Head, *, cpus: int, labels: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A further node of a head's cluster, with labels `key=value,...`; its processes are children of what it yields."""
     options = {
         "address": head.address,
         "num-cpus": cpus,
@@ -205,7 +205,7 @@ def ray_node(head: Head, *, cpus: int, labels: str) -> Iterator[None]:
     with (head.folder / "node.log").open("ab") as log:
         process = subprocess.Popen(command, env=head.environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        yield
+        yield process
     finally:
         _stop(process)
 

@@ -23,8 +23,12 @@ GATE = """
 import time
 from pathlib import Path
 
+here = Path(__file__).parent
+if (here / "broken").exists():
+    raise RuntimeError("something is missing on this node")
+
 def judge(example, response):
-    while Path(__file__).with_name("closed").exists():
+    while (here / "closed").exists():
         time.sleep(0.1)
     return float(response == example["answer"])
 """
@@ -149,15 +153,22 @@ def test_particles_lie_beside_their_scorers_and_scorers_on_nodes_of_their_own(
     assert set(head.tables()["groups"]) == {"REMOVED"}
 
 
-def test_a_node_that_joins_brings_another_scorer(
+def test_a_node_that_joins_brings_another_scorer_and_one_that_cannot_start_there_again_is_left_out(
     head: Head, start: Callable[[RunConfig], Run], tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
-    backend = "{type: ray, scorer_labels: {zone: c}, wait_seconds: 100}"
+    backend = "{type: ray, scorer_labels: {zone: c}, wait_seconds: 170}"
     with ray_node(head, cpus=1, labels="zone=c"):
         run = start(gated(tmp_path, "joins", backend))
         run.until(lambda: "scorer-0" in run.places(), "a scorer is up")
-        with ray_node(head, cpus=1, labels="zone=c"):
+        with ray_node(head, cpus=1, labels="zone=c") as joined:
             run.until_said("2 of 2 scorers are up")
+            (tmp_path / "broken").touch()
+            scorers = [p for p in psutil.Process(joined.pid).children(recursive=True) if "corer" in p.cmdline()[0]]
+            assert len(scorers) == 1
+            scorers[0].kill()
+            run.until_said("1 of 2 scorers are up")
+            run.until_said("scorer 1 did not start: ")
+            assert "something is missing on this node" in run.said
             assert same(run.end(), undisturbed)
 
 
