@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PATIENCE_SECONDS = 180
+PATIENCE_SECONDS = 300
 REPOSITORY = Path(__file__).resolve().parent.parent
 TABLES = """
 import json, sys

@@ -128,8 +128,8 @@ def test_an_autoscaler_adds_what_the_run_waits_for_and_a_node_that_leaves_is_don
     head: Head, start: Callable[[RunConfig], Run], tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
     labels = "scorer_labels: {zone: a}"
-    run = start(gated(tmp_path, "grows", f"{{type: ray, scorers: 1, max_scorers: 2, wait_seconds: 170, {labels}}}"))
-    run.until_said("waiting up to 170 s: no node has the labels zone=a; the nodes have ")
+    run = start(gated(tmp_path, "grows", f"{{type: ray, scorers: 1, max_scorers: 2, wait_seconds: 280, {labels}}}"))
+    run.until_said("waiting up to 280 s: no node has the labels zone=a; the nodes have ")
     run.until_said("2 of 2 scorers are up")
     nodes = set(run.places().values())
     raylets = [p for p in psutil.Process(head.process.pid).children(recursive=True) if p.name() == "raylet"]
@@ -156,7 +156,7 @@ def test_particles_lie_beside_their_scorers_and_scorers_on_nodes_of_their_own(
 def test_a_node_that_joins_brings_another_scorer_and_one_that_cannot_start_there_again_is_left_out(
     head: Head, start: Callable[[RunConfig], Run], tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
-    backend = "{type: ray, scorer_labels: {zone: c}, wait_seconds: 170}"
+    backend = "{type: ray, scorer_labels: {zone: c}, wait_seconds: 280}"
     with ray_node(head, cpus=1, labels="zone=c"):
         run = start(gated(tmp_path, "joins", backend))
         run.until(lambda: "scorer-0" in run.places(), "a scorer is up")
