@@ -150,7 +150,7 @@ def test_an_autoscaler_adds_what_the_run_waits_for_and_a_node_that_leaves_is_don
 def test_particles_lie_beside_their_scorers_and_scorers_on_nodes_of_their_own(
     nodes: Cluster, start: Callable[..., Run], tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
-    labels = "particle_labels: {zone: b}, scorer_labels: {zone: '!a'}"
+    labels = "particle_labels: {zone: b}, scorer_labels: {disk: '!slow'}"
     config = gated(tmp_path, "pairs", f"{{type: ray, scorers: 2, colocate: true, spread: true, {labels}}}")
     run = start(config, nodes.address)
     run.until(lambda: len(places(nodes, run)) == 6)
