@@ -157,7 +157,6 @@ def test_particles_lie_beside_their_scorers_and_scorers_on_nodes_of_their_own(
     found = places(nodes, run)
     assert found["particle-0"] == found["particle-2"] == found["scorer-0"]
     assert found["particle-1"] == found["scorer-1"] != found["scorer-0"]
-    assert found["coordinator"] == nodes.head_node.node_id
     assert same(run.end(), undisturbed)
     assert {group["state"] for group in nodes.global_state.placement_group_table().values()} == {"REMOVED"}
 
