@@ -142,8 +142,11 @@ def test_a_second_run_on_the_same_directory_is_refused(
 ) -> None:
     run = start("twice")
     run.until_generation(0)
+    holder = run.actors("Coordinator")[0]
+    holder.suspend()  # so that it cannot end before the second one has begun
     command = [sys.executable, "-m", "evoswarm", "run", str(run.file), "--set", "backend.type=local"]
     second = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    holder.resume()
     assert second.returncode == 2
     assert "another run holds this directory" in second.stderr and "Traceback" not in second.stderr
     run.end()
