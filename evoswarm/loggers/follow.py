@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 from evoswarm.config import RunConfig
@@ -14,7 +15,7 @@ from evoswarm.loop.evolution import Event, Hooks
 
 
 class Logger(Protocol):
-    """One place where numbers go, opened anew by every session of a run: it then forgets what it had of that run."""
+    """One place where numbers go, opened anew by every session of a run: it then replaces what it had of that run."""
 
     def log(self, scalars: Scalars, *, generation: int) -> None:
         """The numbers of a generation; generations come in order."""
@@ -85,16 +86,18 @@ class Loggers:
         if self._open is None:
             self._open = {}
             for logger in self._config.loggers:
-                self._attempt(logger.type, lambda logger=logger: self._add(logger))
+                self._attempt(logger.type, partial(self._add, logger))
         if not self._open:
             return
         timings = {line["generation"]: line for line in read_lines(self._directory.timings) if "phase" not in line}
         for record in read_lines(self._directory.generations):
             generation = record["generation"]
             if generation > self._last and generation in timings:
-                scalars = generation_scalars(record, timings[generation])
-                self._each(lambda logger, s=scalars, g=generation: logger.log(s, generation=g))
-                self._last = generation
+                self._log(generation, generation_scalars(record, timings[generation]))
+
+    def _log(self, generation: int, scalars: Scalars) -> None:
+        self._each(lambda logger: logger.log(scalars, generation=generation))
+        self._last = generation
 
     def _add(self, logger: LoggerConfig) -> None:
         assert self._open is not None
@@ -102,7 +105,7 @@ class Loggers:
 
     def _each(self, tell: Callable[[Logger], None]) -> None:
         for name, logger in list((self._open or {}).items()):
-            self._attempt(name, lambda logger=logger: tell(logger))
+            self._attempt(name, partial(tell, logger))
 
     def _attempt(self, name: str, action: Callable[[], None]) -> None:
         try:

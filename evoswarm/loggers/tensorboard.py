@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
@@ -13,16 +15,21 @@ METRICS = ("final/validation", "final/test")
 
 
 class TensorBoardLogger:
-    """Writes `tensorboard/` of the run directory anew; a TensorBoard that is open forgets what it had read there."""
+    """Writes a file into `tensorboard/` of the run directory, with the whole run.
+
+    It begins with a restart at step 0, at which TensorBoard forgets what it has read in the files of earlier sessions.
+    (These stay: a TensorBoard that is open reads no further once the file is gone that it was reading.)
+    """
 
     def __init__(self, config: RunConfig) -> None:
-        folder = config.run_dir / "tensorboard"
-        for file in folder.glob("events.out.tfevents.*"):
-            file.unlink()
-        self._writer = SummaryWriter(str(folder), purge_step=0)
+        self._writer = SummaryWriter(str(config.run_dir / "tensorboard"), purge_step=0)
         *begin, self._end = hparams(settings(config), dict.fromkeys(METRICS, 0.0))
         for summary in begin:
-            self._writer.file_writer.add_summary(summary)
+            self._add(summary)
+
+    def _add(self, summary: Any) -> None:
+        assert self._writer.file_writer is not None
+        self._writer.file_writer.add_summary(summary)
 
     def log(self, scalars: Scalars, *, generation: int) -> None:
         """Write and flush."""
@@ -33,7 +40,7 @@ class TensorBoardLogger:
     def finish(self, scalars: Scalars, *, generation: int) -> None:
         """Write and flush."""
         self.log(scalars, generation=generation)
-        self._writer.file_writer.add_summary(self._end)
+        self._add(self._end)
 
     def close(self) -> None:
         """Flush and close the file."""
