@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,7 +32,9 @@ ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials have loggers of their own
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # nothing has to be saved: the trials' directories hold everything
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the old one is silent where it is told to be
 }
+"""For Ray Tune, while it runs."""
 
 
 def tune(config: TuneConfig, *, hooks: Hooks | None = None) -> dict[str, Any]:
@@ -187,8 +190,12 @@ def _told(hooks: Hooks, trials: list[Trial]) -> Iterator[None]:
 def _environment() -> Iterator[None]:
     before = {name: os.environ.get(name) for name in ENVIRONMENT}
     os.environ.update(ENVIRONMENT)
+    logger = logging.getLogger("ray.tune")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it warns of the files of its own loggers, which are off
     try:
         yield
     finally:
+        logger.setLevel(level)
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
