@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import ray
@@ -16,7 +16,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from evoswarm.backend.ray.placement import Placement, place
 from evoswarm.config.run import RayBackend
 from evoswarm.config.tune import TuneConfig
-from evoswarm.errors import UserError
+from evoswarm.errors import ClusterError, UserError
 from evoswarm.launch.connect import connected
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.evolution import Hooks
@@ -49,6 +49,7 @@ def tune(config: TuneConfig, *, hooks: Hooks | None = None) -> dict[str, Any]:
 
     Raises:
         UserError: something that the user has to put right; of a trial, only if none came to its end.
+        ClusterError: workers of a trial were lost again and again.
     """
     hooks = hooks or Hooks()
     trials = make_trials(config)
@@ -70,7 +71,7 @@ def tune(config: TuneConfig, *, hooks: Hooks | None = None) -> dict[str, Any]:
                 ranks=getattr(config.run.engine, "ranks", 1),
             )
             with _environment(), _told(hooks, trials):
-                _fit(config, trials, directory, backend, placement)
+                _fit(_tuner(config, trials, directory, backend, placement))
             lines = [trial_line(trial) for trial in trials]
             best = best_trial(trials, lines)
             test = _test(best, placement)
@@ -92,40 +93,42 @@ def _claim(directory: RunDirectory, config: TuneConfig, trials: list[Trial]) -> 
         directory.write_json(path.name, now)
 
 
-def _fit(
+def _fit(tuner: ray_tune.Tuner) -> None:
+    results = tuner.fit()
+    if results.errors:
+        first = str(results.errors[0]).strip().splitlines() or ["of an unknown reason"]
+        raise ClusterError(f"{results.num_errors} trials were lost, the first: {first[-1]}; run the same again")
+
+
+def _tuner(
     config: TuneConfig, trials: list[Trial], directory: RunDirectory, backend: RayBackend, placement: Placement
-) -> None:
+) -> ray_tune.Tuner:
+    """Ray Tune as it was when it was killed, or new. Without its state, trials still go on from their directories."""
     trainable = ray_tune.with_resources(
         ray_tune.with_parameters(run_trial, runs=[trial.run for trial in trials], driver=os.getpid()),
         {"cpu": placement.cpus * placement.ranks, "gpu": placement.scorer_gpus},
     )
     state = str(directory.path / STATE)
     if ray_tune.Tuner.can_restore(state):
-        tuner = ray_tune.Tuner.restore(state, trainable, resume_errored=True)
-    else:
-        settings = [{"number": trial.number} | trial.values for trial in trials]
-        tuner = ray_tune.Tuner(
-            trainable,
-            param_space={"trial": ray_tune.grid_search(settings)},
-            tune_config=ray_tune.TuneConfig(
-                scheduler=_scheduler(config, trials),
-                max_concurrent_trials=config.tuning.concurrent,
-                reuse_actors=True,
-                trial_dirname_creator=_folder,
-            ),
-            run_config=ray_tune.RunConfig(
-                name=STATE,
-                storage_path=str(directory.path),
-                failure_config=ray_tune.FailureConfig(max_failures=backend.max_retries),
-                callbacks=[Progress()],
-                verbose=0,
-            ),
-        )
-    results = tuner.fit()
-    if results.errors:
-        raise UserError(
-            f"{results.num_errors} trials were lost, the first: {_short(results.errors[0])}; run the same again"
-        )
+        with contextlib.suppress(Exception):  # of any kind: a file that was torn by a kill
+            return ray_tune.Tuner.restore(state, trainable, resume_errored=True)
+    return ray_tune.Tuner(
+        trainable,
+        param_space={"trial": ray_tune.grid_search([{"number": trial.number} | trial.values for trial in trials])},
+        tune_config=ray_tune.TuneConfig(
+            scheduler=_scheduler(config, trials),
+            max_concurrent_trials=config.tuning.concurrent,
+            reuse_actors=True,
+            trial_dirname_creator=_folder,
+        ),
+        run_config=ray_tune.RunConfig(
+            name=STATE,
+            storage_path=str(directory.path),
+            failure_config=ray_tune.FailureConfig(max_failures=backend.max_retries),
+            callbacks=[Progress()],
+            verbose=0,
+        ),
+    )
 
 
 def _scheduler(config: TuneConfig, trials: list[Trial]) -> TrialScheduler:
@@ -155,11 +158,6 @@ def _test(best: Trial, placement: Placement) -> float | None:
     return ray.get(ray.remote(utility_on_test).options(**options).remote(best.wanted, best.run))
 
 
-def _short(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__
-
-
 class Progress(ray_tune.Callback):
     """Says which trials have ended. Ray Tune pickles its callbacks with its state, so whom they tell is not theirs."""
 
@@ -171,7 +169,7 @@ class Progress(ray_tune.Callback):
         Progress.tell(trial, len(ended))
 
 
-@contextmanager
+@contextlib.contextmanager
 def _told(hooks: Hooks, trials: list[Trial]) -> Iterator[None]:
     def tell(trial: RayTrial, done: int) -> None:
         line = trial_line(trials[trial.config["trial"]["number"]])
@@ -186,7 +184,7 @@ def _told(hooks: Hooks, trials: list[Trial]) -> Iterator[None]:
         Progress.tell = before
 
 
-@contextmanager
+@contextlib.contextmanager
 def _environment() -> Iterator[None]:
     before = {name: os.environ.get(name) for name in ENVIRONMENT}
     os.environ.update(ENVIRONMENT)

@@ -99,6 +99,14 @@ def test_a_finished_tuning_is_read_and_another_one_in_its_place_is_refused(
         tune(config_of(folder, trials=2, space=SPACE))
 
 
+def test_where_ray_tune_has_lost_its_state_the_trials_are_still_there(done, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, summary = done
+    (config.run.run_dir / "tune.json").unlink()
+    for file in (config.run.run_dir / "state").glob("*.*"):
+        file.write_bytes(file.read_bytes()[:100])
+    assert tune(config) == summary
+
+
 def test_asha_stops_the_worse_at_a_rung_and_what_it_stopped_can_go_on(tmp_path: Path, cluster: None) -> None:
     config = config_of(
         tmp_path,
