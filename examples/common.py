@@ -98,8 +98,8 @@ class Question:
             for name, (mean, draws) in whole.items()
         }
 
-    def close(self, lines: Sequence[dict[str, Any]], draw: Callable[[Axes], str]) -> None:
-        """Print the table; write it as JSON, and the plot as PNG."""
+    def close(self, lines: Sequence[dict[str, Any]], draw: Callable[[Axes], str], *, height: float = 3.1) -> None:
+        """Print the table; write it as JSON, and the plot, so many inches high, as PNG."""
         table = Table(title=f"{self.name}: seeds {self.seeds}, budget {self.budget}, targets {', '.join(self.targets)}")
         for name in lines[0]:
             table.add_column(name, justify="left" if name == next(iter(lines[0])) else "right")
@@ -112,7 +112,7 @@ class Question:
         directory = RunDirectory(self.folder)
         asked = {"question": self.name, "seeds": self.seeds, "budget": self.budget, "targets": self.targets}
         directory.write_json(f"{self.name}.json", asked | {"limit": self.limit, "lines": plain})
-        directory.write(f"{self.name}.png", render(self.name, draw).png)
+        directory.write(f"{self.name}.png", render(self.name, draw, height=height).png)
         print(json.dumps({"json": f"{self.folder / self.name}.json", "plot": f"{self.folder / self.name}.png"}))
 
 
@@ -151,9 +151,9 @@ def text(value: Any, *, signed: bool) -> str:
     return "-" if value is None else f"{value:,.2f}" if isinstance(value, float) else str(value)
 
 
-def dots(named: Mapping[str, Interval], *, label: str) -> Callable[[Axes], str]:
-    """Draws a dot and its interval for each condition."""
-    return partial(_dots, named=named, label=label)
+def dots(named: Mapping[str, Interval], *, label: str) -> dict[str, Any]:
+    """For `Question.close`: a dot and its interval for each condition."""
+    return {"draw": partial(_dots, named=named, label=label), "height": 0.8 + 0.3 * len(named)}
 
 
 def _dots(axes: Axes, *, named: Mapping[str, Interval], label: str) -> str:
@@ -161,6 +161,7 @@ def _dots(axes: Axes, *, named: Mapping[str, Interval], label: str) -> str:
         axes.plot([found.low, found.high], [y, y], color=BEST, linewidth=1.4)
         axes.plot([found.mean], [y], "o", color=BEST, markersize=5)
     axes.set_yticks(range(len(named)), list(named))
+    axes.margins(y=0.15)
     axes.invert_yaxis()
     axes.set_xlabel(label)
     return f"{label}: " + ", ".join(f"{name} {found}" for name, found in named.items())

@@ -50,7 +50,7 @@ def main() -> None:
         {"distinct x copies": name, "best expert": before[name][0], "evolved": utility, "over 1x10": gain}
         for name, (utility, gain) in found.items()
     ]
-    question.close(lines, dots({name: u for name, (u, _) in found.items()}, label="test utility of the evolved expert"))
+    question.close(lines, **dots({name: u for name, (u, _) in found.items()}, label="test utility"))
 
 
 if __name__ == "__main__":

@@ -42,9 +42,7 @@ def main() -> None:
         | {"harmonic mean": f"{harmonic([float(scores.mean()) for scores in by.values()]):.3f}"}
         for name, by in found.items()
     ]
-    question.close(
-        lines, dots({name: u for name, (u, _) in utilities.items()}, label="mean test utility of both targets")
-    )
+    question.close(lines, **dots({name: u for name, (u, _) in utilities.items()}, label="mean test utility"))
 
 
 if __name__ == "__main__":

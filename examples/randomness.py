@@ -46,7 +46,7 @@ def main() -> None:
         {"random factors": name, "test utility": utility, "over published": gain}
         for name, (utility, gain) in found.items()
     ]
-    question.close(lines, dots({name: utility for name, (utility, _) in found.items()}, label="test utility"))
+    question.close(lines, **dots({name: utility for name, (utility, _) in found.items()}, label="test utility"))
 
 
 if __name__ == "__main__":

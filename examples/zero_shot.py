@@ -40,7 +40,7 @@ def main() -> None:
                 | {who: utility for who, (utility, _) in found.items()}
                 | {"over base": found["evolved"][1], "over best expert": over_expert["evolved"][1]}
             )
-    question.close(lines, dots(gains, label="gain over the base on the unseen target"))
+    question.close(lines, **dots(gains, label="gain over the base"))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def trial_line(trial: Trial) -> dict[str, Any]:
     return {
         "trial": trial.number,
         "values": trial.values,
-        "state": "failed" if failure else "finished" if directory.finished else "stopped",
+        "state": "finished" if directory.finished else "failed" if failure else "stopped",
         "error": failure,
         "validation": lines[-1]["best"] if lines else None,
         "generations": lines[-1]["generation"] if lines else None,

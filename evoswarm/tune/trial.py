@@ -30,6 +30,7 @@ def run_trial(settings: dict[str, Any], *, runs: list[RunConfig], driver: int) -
     """
     config = runs[settings["trial"]["number"]]
     directory = RunDirectory(config.run_dir)
+    (directory.path / FAILURE).unlink(missing_ok=True)
     for record in read_lines(directory.generations):
         _report(record)
     try:
