@@ -51,7 +51,7 @@ def elsewhere(trial: Trial, folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> tuple[TuneConfig, dict[str, Any]]:
-    config = config_of(tmp_path_factory.mktemp("tune"), trials=1, space=SPACE)
+    config = config_of(tmp_path_factory.mktemp("tune"), trials=1, space=SPACE, concurrent=1)
     return config, tune(config)
 
 
