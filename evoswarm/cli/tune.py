@@ -9,10 +9,10 @@ from typing import Any
 
 import typer
 
-from evoswarm.cli.progress import console, print_json, print_warning
+from evoswarm.cli.progress import line_by_line, print_json
 from evoswarm.cli.run import ConfigFile, Json, Overrides
 from evoswarm.errors import Stopped, UserError
-from evoswarm.loop.evolution import Event, Hooks
+from evoswarm.loop.evolution import Hooks
 
 
 def tune(config: ConfigFile, set_: Overrides = None, json_: Json = False) -> None:
@@ -26,26 +26,15 @@ def tune(config: ConfigFile, set_: Overrides = None, json_: Json = False) -> Non
         raise UserError(f"tune needs Ray Tune ({error}); pip install 'evoswarm[tune]'") from None
     with contextlib.redirect_stdout(sys.stderr):
         try:
-            summary = run_tuning(found, hooks=Hooks(notify=_say(quiet=json_)))
+            summary = run_tuning(found, hooks=Hooks(notify=line_by_line(quiet=json_)))
         except (Stopped, KeyboardInterrupt):
             again = shlex.join(["evoswarm", *sys.argv[1:]])
             raise Stopped(f"stopped; what was measured is kept, go on with: {again}") from None
-    print_json(summary) if json_ else _show(summary)
+    print_json(summary) if json_ else show(summary)
 
 
-def _say(*, quiet: bool):  # type: ignore[no-untyped-def]
-    def notify(event: Event) -> None:
-        if event["kind"] == "warning":
-            print_warning(event["text"])
-        elif not quiet and event["kind"] == "unit":
-            console.print(f"{event['done']:>4}/{event['of']}  {event['text']}", markup=False, soft_wrap=True)
-        elif not quiet and event["kind"] == "message":
-            console.print(event["text"], style="dim", markup=False, soft_wrap=True)
-
-    return notify
-
-
-def _show(summary: dict[str, Any]) -> None:
+def show(summary: dict[str, Any]) -> None:
+    """The table of the trials, and what to run next."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table

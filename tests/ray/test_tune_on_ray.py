@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,10 +15,12 @@ from typing import Any
 
 import psutil
 import pytest
+import ray
 import yaml
 from echo import make_world, result_bytes
 
 import evoswarm
+from evoswarm.cli.tune import show
 from evoswarm.config import load_config
 from evoswarm.config.run import LocalBackend
 from evoswarm.config.tune import TuneConfig, load_tune, parse_tune
@@ -79,8 +82,12 @@ def test_the_best_on_validation_is_chosen_and_its_config_gives_it_again(done) ->
     assert (found["best"]["validation"], found["best"]["test"]) == (best["validation"], best["test"])
 
 
-def test_the_table_ranks_the_trials(done) -> None:
+def test_the_table_ranks_the_trials(done, capsys: pytest.CaptureFixture[str]) -> None:
     config, summary = done
+    show(summary)
+    shown = capsys.readouterr().out
+    assert f"chosen on validation: trial 1, {summary['best']['validation']:.4f}, test " in shown
+    assert f"evoswarm run {summary['best']['config']}" in shown
     lines = [
         line.split(" | ") for line in (config.run.run_dir / "tune.md").read_text().splitlines() if "finished" in line
     ]
@@ -144,9 +151,9 @@ def test_a_trial_that_cannot_go_on_is_told_apart_and_the_others_end(tmp_path: Pa
 
 
 def start(file: Path) -> subprocess.Popen[str]:
-    """`evoswarm tune` on a Ray cluster of its own."""
+    """`evoswarm tune` as a driver of its own on this session's cluster."""
     command = [sys.executable, "-m", "evoswarm", "tune", str(file), "--json"]
-    environment = os.environ | {"RAY_ADDRESS": "local"}
+    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
     )
@@ -160,19 +167,21 @@ def until(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None
         time.sleep(0.1)
 
 
-def worker(process: subprocess.Popen[str]) -> psutil.Process:
-    """The process of a trial that is under way."""
-    for child in psutil.Process(process.pid).children(recursive=True):
-        if child.cmdline()[:1] and child.cmdline()[0].startswith("ray::ImplicitFunc"):
-            return child
+def kill_worker() -> None:
+    """kill -9 of the trial that is under way; workers are descendants of the process that has started the cluster."""
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if child.cmdline()[:1] and child.cmdline()[0].startswith("ray::ImplicitFunc"):
+                child.send_signal(signal.SIGKILL)
+                return
     raise AssertionError("no trial is under way")
 
 
-def test_a_killed_worker_and_a_killed_driver_lose_nothing(tmp_path: Path) -> None:
+def test_a_killed_worker_and_a_killed_driver_lose_nothing(tmp_path: Path, cluster: None) -> None:
     make_world(tmp_path, validation=60, test=30)
     data = yaml.safe_load((tmp_path / "it.yaml").read_text())
     data["search"] = {"type": "model_swarms", "population": 3, "max_generations": 8, "patience": 8}
-    data |= {"engine": {"type": "fake", "batch_size": 20, "delay": 0.05}}
+    data |= {"engine": {"type": "fake", "batch_size": 20, "delay": 0.05}, "backend": {"type": "ray"}}
     data["tune"] = {"space": {"seed": {"grid": [1, 2, 3]}}, "trials": 1, "concurrent": 1}
     (tmp_path / "tune.yaml").write_text(yaml.safe_dump(data))
     trials = make_trials(load_tune(tmp_path / "tune.yaml"))
@@ -183,7 +192,7 @@ def test_a_killed_worker_and_a_killed_driver_lose_nothing(tmp_path: Path) -> Non
     process = start(tmp_path / "tune.yaml")
     try:
         until(process, lambda: generations(0) > 2)
-        worker(process).send_signal(signal.SIGKILL)
+        kill_worker()
         until(process, lambda: generations(1) > 2)
         finished = (trials[0].run.run_dir / "summary.json").stat().st_mtime_ns
     finally:
