@@ -68,7 +68,12 @@ def table(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     keys = list(summary["space"])
     ranked = sorted(
         summary["trials"],
-        key=lambda line: (line["state"] != "finished", -(line["validation"] or float("-inf")), line["trial"]),
+        key=lambda line: (
+            line["state"] != "finished",
+            line["validation"] is None,
+            -(line["validation"] or 0),
+            line["trial"],
+        ),
     )
     cells = [
         [

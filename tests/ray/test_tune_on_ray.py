@@ -33,14 +33,28 @@ from evoswarm.tune.space import Trial, make_trials
 PATIENCE_SECONDS = 240
 STILL, MOVING = 1e-6, 0.75
 """Step lengths: a particle that hardly moves finds nothing."""
-SPACE = {"search.step_length": {"grid": [STILL, MOVING]}, "search.inertia": {"uniform": [0.1, 0.5]}}
+JUDGES = """
+def fair(example, response):
+    return float(example["answer"] == response)
+
+
+def broken(example, response):
+    raise RuntimeError("no judge today")
+"""
+SPACE = {
+    "utility.function": {"grid": ["tune_judge:fair", "tune_judge:broken"]},
+    "search.step_length": {"grid": [STILL, MOVING]},
+    "search.inertia": {"uniform": [0.1, 0.5]},
+}
 
 
 def config_of(folder: Path, **section: Any) -> TuneConfig:
     if not (folder / "experts").exists():
         make_world(folder, validation=500, test=100)
+        (folder / "tune_judge.py").write_text(JUDGES)
     data = yaml.safe_load((folder / "it.yaml").read_text())
     data["pool"] = [f"experts/e{number}" for number in (0, 2, 4, 5)]  # none of them is perfect
+    data["utility"] = {"type": "custom", "function": "tune_judge:fair", "data": "echo.json"}
     data["search"] = {"type": "model_swarms", "population": 4, "max_generations": 6, "min_step_length": 0}
     return parse_tune(data | {"backend": {"type": "ray"}, "tune": section}, root=folder)
 
@@ -62,9 +76,15 @@ def test_every_trial_is_a_whole_search_as_it_would_be_alone(done, tmp_path: Path
     config, summary = done
     trials = make_trials(config)
     assert [line["values"] for line in summary["trials"]] == [trial.values for trial in trials]
-    assert [line["state"] for line in summary["trials"]] == ["finished"] * 2
-    for trial in trials:
+    for trial in trials[:2]:
         assert result_bytes(trial.run.run_dir) == elsewhere(trial, tmp_path)
+
+
+def test_a_trial_that_cannot_go_on_is_told_apart_and_the_others_end(done) -> None:
+    config, summary = done
+    assert [line["state"] for line in summary["trials"]] == ["finished", "finished", "failed", "failed"]
+    assert [("no judge today" in line["error"]) for line in summary["trials"][2:]] == [True, True]
+    assert "- trial 2: " in (config.run.run_dir / "tune.md").read_text()
 
 
 def test_the_best_on_validation_is_chosen_and_its_config_gives_it_again(done) -> None:
@@ -74,7 +94,7 @@ def test_the_best_on_validation_is_chosen_and_its_config_gives_it_again(done) ->
     assert best["validation"] == max(line["validation"] for line in summary["trials"])
     assert all(
         json.loads((Path(line["run_dir"]) / "summary.json").read_text())["best"]["test"] is None
-        for line in summary["trials"]
+        for line in summary["trials"][:2]
     )
     chosen = load_config(best["config"])
     assert (chosen.name, chosen.run_dir.parent) == ("echo-best", config.run.run_dir.parent)
@@ -92,7 +112,7 @@ def test_the_table_ranks_the_trials(done, capsys: pytest.CaptureFixture[str]) ->
         line.split(" | ") for line in (config.run.run_dir / "tune.md").read_text().splitlines() if "finished" in line
     ]
     assert lines[0][0] == f"| {summary['best']['trial']}"
-    assert [float(line[3]) for line in lines] == sorted((float(line[3]) for line in lines), reverse=True)
+    assert [float(line[4]) for line in lines] == sorted((float(line[4]) for line in lines), reverse=True)
 
 
 def test_a_finished_tuning_is_read_and_another_one_in_its_place_is_refused(
@@ -131,23 +151,6 @@ def test_asha_stops_the_worse_at_a_rung_and_what_it_stopped_can_go_on(tmp_path: 
     assert summary["best"]["trial"] == 0
     trials = make_trials(config)
     assert evoswarm.run(trials[1].run, resume="must")["generations"] == 6
-
-
-def test_a_trial_that_cannot_go_on_is_told_apart_and_the_others_end(tmp_path: Path, cluster: None) -> None:
-    make_world(tmp_path, validation=10, test=5)
-    (tmp_path / "judge.py").write_text(
-        "def fair(example, response):\n    return float(len(response) % 2)\n\n\n"
-        "def broken(example, response):\n    raise RuntimeError('no judge today')\n"
-    )
-    data = yaml.safe_load((tmp_path / "it.yaml").read_text())
-    data["utility"] = {"type": "custom", "function": "judge:fair", "data": "echo.json"}
-    data["search"] |= {"population": 2, "max_generations": 1}
-    section = {"space": {"utility.function": {"grid": ["judge:broken", "judge:fair"]}}, "trials": 1, "concurrent": 1}
-    summary = tune(parse_tune(data | {"tune": section, "backend": {"type": "ray"}}, root=tmp_path))
-    broken, fair = summary["trials"]
-    assert (broken["state"], fair["state"]) == ("failed", "finished") and "no judge today" in broken["error"]
-    assert summary["best"]["trial"] == 1
-    assert "trial 0: " in (tmp_path / "runs" / "echo" / "tune.md").read_text()
 
 
 def start(file: Path) -> subprocess.Popen[str]:
