@@ -61,7 +61,10 @@ def main() -> None:
         }
         for name, (utility, gain) in found.items()
     ]
-    points = {name: (float(costs[name][1] / whole[1]), utility) for name, (utility, _) in found.items()}
+    points = {
+        name.replace("K ", "").replace(", N ", " / "): (float(costs[name][1] / whole[1]), utility)
+        for name, (utility, _) in found.items()
+    }
     question.close(lines, partial(draw, points=points))
 
 
@@ -70,9 +73,12 @@ def draw(axes: Axes, *, points: dict[str, tuple[float, Interval]]) -> str:
     for name, (share, utility) in points.items():
         axes.plot([share, share], [utility.low, utility.high], color=BEST, linewidth=1.2)
         axes.plot([share], [utility.mean], "o", color=BEST, markersize=5)
-        axes.annotate(name, (share, utility.mean), xytext=(4, 3), textcoords="offset points", fontsize=7, color=INK)
-    axes.set_xlim(0, 1.3)
-    axes.set_xlabel("examples scored, of those without dropout")
+        axes.annotate(
+            name, (share, utility.low), xytext=(0, -9), textcoords="offset points", ha="center", fontsize=7, color=INK
+        )
+    axes.set_xlim(0, 1.1)
+    axes.margins(y=0.1)
+    axes.set_xlabel("examples scored, of those without K / N")
     axes.set_ylabel("test utility")
     return "Test utility against examples scored: " + ", ".join(f"{n} {s:.2f} {u}" for n, (s, u) in points.items())
 
