@@ -130,7 +130,9 @@ def test_where_ray_tune_has_lost_its_state_the_trials_are_still_there(done, monk
     (config.run.run_dir / "tune.json").unlink()
     for file in (config.run.run_dir / "state").glob("*.*"):
         file.write_bytes(file.read_bytes()[:100])
-    assert tune(config) == summary
+    again = tune(config)
+    assert (again["best"], again["trials"][:2]) == (summary["best"], summary["trials"][:2])
+    assert [line["state"] for line in again["trials"][2:]] == ["failed", "failed"]  # these were tried again
 
 
 def test_asha_stops_the_worse_at_a_rung_and_what_it_stopped_can_go_on(tmp_path: Path, cluster: None) -> None:
