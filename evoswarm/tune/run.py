@@ -13,6 +13,7 @@ from ray import tune as ray_tune
 from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
+from evoswarm.backend.ray.crew import nodes
 from evoswarm.backend.ray.placement import Placement, place
 from evoswarm.config.run import RayBackend
 from evoswarm.config.tune import TuneConfig
@@ -65,7 +66,7 @@ def tune(config: TuneConfig, *, hooks: Hooks | None = None) -> dict[str, Any]:
         with connected(backend, hooks.message):
             placement = place(
                 backend,
-                ray.cluster_resources(),
+                nodes(),
                 particles=0,
                 threads=getattr(config.run.engine, "threads", 1),
                 ranks=getattr(config.run.engine, "ranks", 1),
