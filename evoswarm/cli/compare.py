@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from evoswarm.cli.progress import Interruptible, console, print_json, print_warning
+from evoswarm.cli.progress import Interruptible, line_by_line, print_json
 from evoswarm.cli.run import Json, Overrides
 from evoswarm.errors import Stopped, UserError
 
@@ -38,7 +38,7 @@ def compare(
     if toy == (config is not None):
         raise UserError("give either a config or --toy")
     found = _config(config, methods=_split(methods), targets=_split(targets), overrides=set_ or [])
-    with contextlib.redirect_stdout(sys.stderr), Interruptible(_say(quiet=json_)) as hooks:
+    with contextlib.redirect_stdout(sys.stderr), Interruptible(line_by_line(quiet=json_)) as hooks:
         try:
             summary = run_comparison(found, hooks=hooks)
         except (Stopped, KeyboardInterrupt):
@@ -69,18 +69,6 @@ def _config(path: Path | None, *, methods: list[str] | None, targets: list[str] 
 
 def _split(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _say(*, quiet: bool):  # type: ignore[no-untyped-def]
-    def notify(event: dict[str, Any]) -> None:
-        if event["kind"] == "warning":
-            print_warning(event["text"])
-        elif not quiet and event["kind"] == "unit":
-            console.print(f"{event['done']:>4}/{event['of']}  {event['text']}", markup=False)
-        elif not quiet and event["kind"] == "message":
-            console.print(event["text"], style="dim", markup=False, soft_wrap=True)
-
-    return notify
 
 
 def _list(methods: dict[str, str], *, json_: bool) -> None:

@@ -132,6 +132,20 @@ class Interruptible:
         console.print("stopping; what is measured is kept (Ctrl-C again ends at once)")
 
 
+def line_by_line(*, quiet: bool) -> Callable[[Event], None]:
+    """Says what several runs do, a line for each that has ended; warnings alone if quiet."""
+
+    def notify(event: Event) -> None:
+        if event["kind"] == "warning":
+            print_warning(event["text"])
+        elif not quiet and event["kind"] == "unit":
+            console.print(f"{event['done']:>4}/{event['of']}  {event['text']}", markup=False, soft_wrap=True)
+        elif not quiet and event["kind"] == "message":
+            console.print(event["text"], style="dim", markup=False, soft_wrap=True)
+
+    return notify
+
+
 def print_warning(text: str) -> None:
     """A warning on standard error; text of users and files is never markup."""
     console.print(Text("warning:", style="bold yellow"), Text(text), soft_wrap=True)

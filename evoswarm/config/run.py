@@ -9,6 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from evoswarm.config.base import NonNegative, Section
 from evoswarm.config.labels import Labels
+from evoswarm.config.loggers import LoggerConfig
 from evoswarm.config.place import Place, working_folder
 from evoswarm.config.search import ModelSwarms, SearchConfig
 from evoswarm.config.utility import UtilityConfig
@@ -194,6 +195,8 @@ class RunConfig(Section):
     utilities for more than comparing them (roulette in genome and genome_plus) needs all of them, and stops none."""
     seed: int = Field(0, ge=0, lt=2**63)
     """One seed determines everything."""
+    loggers: list[LoggerConfig] = []
+    """Who else is told how the run goes: `[{type: tensorboard}, {type: wandb, mode: offline}]`."""
     output: Place = Path("runs")
     """Folder of run directories, or a URL (s3://, gs://, what fsspec knows); this run's is `output/name`."""
     storage_seconds: NonNegative = 600
@@ -224,6 +227,13 @@ class RunConfig(Section):
         assert info.field_name is not None
         default = cls.model_fields[info.field_name].default
         return {"type": default.type} | value if isinstance(value, dict) else value
+
+    @field_validator("loggers")
+    @classmethod
+    def _one_of_each(cls, value: list[LoggerConfig]) -> list[LoggerConfig]:
+        if len({logger.type for logger in value}) < len(value):
+            raise ValueError("each type of logger at most once")
+        return value
 
     @property
     def run_dir(self) -> Path:

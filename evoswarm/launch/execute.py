@@ -13,6 +13,7 @@ from evoswarm.backend import Backend
 from evoswarm.config import RunConfig
 from evoswarm.engine.mode import settle
 from evoswarm.errors import UserError
+from evoswarm.loggers.follow import Loggers
 from evoswarm.loop.checkpoint import generations_saved
 from evoswarm.loop.directory import RunDirectory, append_line, to_line
 from evoswarm.loop.evolution import Event, Evolution, Hooks
@@ -133,7 +134,10 @@ def _locked(
     timing = {"total": seconds, "startup": seconds}
     append_line(directory.timings, to_line({"generation": generation, "phase": "startup", "seconds": timing}))
     try:
-        return Evolution(config, inputs, directory, backend, hooks).run()
+        with Loggers(config, directory, hooks) as loggers:
+            summary = Evolution(config, inputs, directory, backend, loggers.hooks).run()
+            loggers.finish(summary)
+            return summary
     finally:
         backend.close()
 

@@ -9,8 +9,8 @@ from evoswarm.launch.execute import execute
 from evoswarm.loop.evolution import Hooks
 
 
-def run_locally(config: RunConfig, *, resume: str, hooks: Hooks) -> dict[str, Any]:
-    """See `evoswarm.run`."""
+def run_locally(config: RunConfig, *, resume: str, hooks: Hooks, driver: int | None = None) -> dict[str, Any]:
+    """See `evoswarm.run`; `driver` is the process on this machine that the run belongs to."""
     from evoswarm.backend.local import LocalBackend
 
     return execute(
@@ -18,4 +18,5 @@ def run_locally(config: RunConfig, *, resume: str, hooks: Hooks) -> dict[str, An
         lambda settled, inputs: LocalBackend(settled, pool=inputs.pool, utility=inputs.utility, message=hooks.message),
         resume=resume,
         hooks=hooks,
+        driver=driver,
     )

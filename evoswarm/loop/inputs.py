@@ -9,14 +9,15 @@ from typing import Any
 
 from evoswarm.config import RunConfig, SearchConfig, dump_config, load_config
 from evoswarm.errors import UserError
+from evoswarm.loggers.packages import require
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.search import make_search
 from evoswarm.utility import Utility, make_utility
 from evoswarm.weights.expert import read_json
 from evoswarm.weights.pool import Pool, open_pool
 
-MAY_CHANGE = {"backend", "output", "name", "root", "storage_seconds"}
-"""What a resumed run may have otherwise than before: where it runs, not what it computes."""
+MAY_CHANGE = {"backend", "output", "name", "root", "storage_seconds", "loggers"}
+"""What a resumed run may have otherwise than before: where it runs and who is told, not what it computes."""
 MAY_CHANGE_IN_SEARCH = {"max_generations", "max_evaluations"}
 """A finished run can be resumed to go on for longer. (Patience would change restarts, and with them every move.)"""
 
@@ -43,8 +44,9 @@ def read_inputs(config: RunConfig, *, check: bool = True) -> Inputs:
         check: False where they were checked before, by the process that started this one.
 
     Raises:
-        UserError: anything in them that a user has to put right.
+        UserError: anything in them that a user has to put right, or a logger's package is missing.
     """
+    require(config.loggers)
     utility = make_utility(config.utility, root=config.root)
     pool = open_pool(config.pool, model=config.model, check=check)
     make_search(config.search, experts=pool.names, seed=config.seed, layers=pool.layers)

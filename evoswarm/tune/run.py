@@ -1,0 +1,200 @@
+"""A whole tuning: Ray Tune runs the trials side by side on a cluster, and goes on where it was killed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import ray
+from ray import tune as ray_tune
+from ray.tune.experiment import Trial as RayTrial
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+
+from evoswarm.backend.ray.crew import nodes
+from evoswarm.backend.ray.placement import Placement, place
+from evoswarm.config.run import RayBackend
+from evoswarm.config.tune import TuneConfig
+from evoswarm.errors import ClusterError, UserError
+from evoswarm.launch.connect import connected
+from evoswarm.loop.directory import RunDirectory
+from evoswarm.loop.evolution import Hooks
+from evoswarm.tune.result import best_trial, trial_line, write_result
+from evoswarm.tune.space import Trial, described, make_trials
+from evoswarm.tune.trial import METRIC, TIME, run_trial, utility_on_test
+from evoswarm.utility import make_utility
+from evoswarm.weights.expert import read_json
+
+STATE = "state"
+"""Folder of Ray Tune's own state."""
+ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials have loggers of their own
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # nothing has to be saved: the trials' directories hold everything
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the old one is silent where it is told to be
+}
+"""For Ray Tune, while it runs."""
+
+
+def tune(config: TuneConfig, *, hooks: Hooks | None = None) -> dict[str, Any]:
+    """Run what is missing, choose on validation, then write `tune.json`, `tune.md` and `best.yaml`.
+
+    Args:
+        config: the tuning; see `load_tune`.
+        hooks: who is told.
+
+    Returns:
+        What is in `tune.json`.
+
+    Raises:
+        UserError: something that the user has to put right; of a trial, only if none came to its end.
+        ClusterError: workers of a trial were lost again and again.
+    """
+    hooks = hooks or Hooks()
+    trials = make_trials(config)
+    directory = RunDirectory(config.run.run_dir)
+    directory.path.mkdir(parents=True, exist_ok=True)
+    with directory.lock():
+        _claim(directory, config, trials)
+        if (directory.path / "tune.json").exists():
+            hooks.message("the tuning is finished already; this is its result")
+            return read_json(directory.path / "tune.json")
+        hooks.message(f"{len(trials)} trials in {directory.path}")
+        backend = config.run.backend if isinstance(config.run.backend, RayBackend) else RayBackend(address="local")
+        with connected(backend, hooks.message):
+            placement = place(
+                backend,
+                nodes(),
+                particles=0,
+                threads=getattr(config.run.engine, "threads", 1),
+                ranks=getattr(config.run.engine, "ranks", 1),
+            )
+            with _environment(), _told(hooks, trials):
+                _fit(_tuner(config, trials, directory, backend, placement))
+            lines = [trial_line(trial) for trial in trials]
+            best = best_trial(trials, lines)
+            test = _test(best, placement)
+        return write_result(config, lines, best, test)
+
+
+def _claim(directory: RunDirectory, config: TuneConfig, trials: list[Trial]) -> None:
+    """Make the folder this tuning's, or check that it is the same one as before."""
+    tuning = config.tuning.model_dump(mode="json", include={"scheduler", "grace", "reduction"})
+    loose = {"backend", "loggers", "root", "output"}
+    now = {"tuning": tuning, "trials": [trial.wanted.model_dump(mode="json", exclude=loose) for trial in trials]}
+    path = directory.path / "trials.json"
+    if path.exists() and read_json(path) != now:
+        raise UserError(
+            f"{directory.path}: the tuning there has other trials or another scheduler; change them back, or give this "
+            "one another `name`"
+        )
+    if not path.exists():
+        directory.write_json(path.name, now)
+
+
+def _fit(tuner: ray_tune.Tuner) -> None:
+    results = tuner.fit()
+    if results.errors:
+        first = str(results.errors[0]).strip().splitlines() or ["of an unknown reason"]
+        raise ClusterError(f"{results.num_errors} trials were lost, the first: {first[-1]}; run the same again")
+
+
+def _tuner(
+    config: TuneConfig, trials: list[Trial], directory: RunDirectory, backend: RayBackend, placement: Placement
+) -> ray_tune.Tuner:
+    """Ray Tune as it was when it was killed, or new. Without its state, trials still go on from their directories."""
+    trainable = ray_tune.with_resources(
+        ray_tune.with_parameters(run_trial, runs=[trial.run for trial in trials], driver=os.getpid()),
+        {"cpu": placement.cpus * placement.ranks, "gpu": placement.scorer_gpus},
+    )
+    state = str(directory.path / STATE)
+    if ray_tune.Tuner.can_restore(state):
+        with contextlib.suppress(Exception):  # of any kind: a file that was torn by a kill
+            return ray_tune.Tuner.restore(state, trainable, resume_errored=True)
+    return ray_tune.Tuner(
+        trainable,
+        param_space={"trial": ray_tune.grid_search([{"number": trial.number} | trial.values for trial in trials])},
+        tune_config=ray_tune.TuneConfig(
+            scheduler=_scheduler(config, trials),
+            max_concurrent_trials=config.tuning.concurrent,
+            reuse_actors=True,
+            trial_dirname_creator=_folder,
+        ),
+        run_config=ray_tune.RunConfig(
+            name=STATE,
+            storage_path=str(directory.path),
+            failure_config=ray_tune.FailureConfig(max_failures=backend.max_retries),
+            callbacks=[Progress()],
+            verbose=0,
+        ),
+    )
+
+
+def _scheduler(config: TuneConfig, trials: list[Trial]) -> TrialScheduler:
+    if config.tuning.scheduler == "none":
+        return FIFOScheduler()
+    longest = max(trial.run.search.max_generations for trial in trials)
+    return ASHAScheduler(
+        time_attr=TIME,
+        metric=METRIC,
+        mode="max",
+        # Tune ends a trial that has come this far, and would do so before it has written its result.
+        max_t=max(longest, config.tuning.grace) + 1,
+        grace_period=config.tuning.grace,
+        reduction_factor=config.tuning.reduction,
+    )
+
+
+def _folder(trial: RayTrial) -> str:
+    return f"{trial.config['trial']['number']:04}"
+
+
+def _test(best: Trial, placement: Placement) -> float | None:
+    """The one reading of the test split, in a task of its own."""
+    if not make_utility(best.wanted.utility, root=best.wanted.root).size("test"):
+        return None
+    options = {"num_cpus": placement.cpus * placement.ranks, "num_gpus": placement.scorer_gpus}
+    return ray.get(ray.remote(utility_on_test).options(**options).remote(best.wanted, best.run))
+
+
+class Progress(ray_tune.Callback):
+    """Says which trials have ended. Ray Tune pickles its callbacks with its state, so whom they tell is not theirs."""
+
+    tell: ClassVar[Callable[[RayTrial, int], None]] = lambda trial, done: None
+
+    def on_trial_complete(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
+        """See ray.tune.Callback."""
+        ended = {one.trial_id for one in trials if one.is_finished()} | {trial.trial_id}
+        Progress.tell(trial, len(ended))
+
+
+@contextlib.contextmanager
+def _told(hooks: Hooks, trials: list[Trial]) -> Iterator[None]:
+    def tell(trial: RayTrial, done: int) -> None:
+        line = trial_line(trials[trial.config["trial"]["number"]])
+        utility = "-" if line["validation"] is None else f"{line['validation']:.4f}"
+        text = f"trial {line['trial']}: {utility}, {line['state']} ({described(line['values'])})"
+        hooks.notify({"kind": "unit", "text": text, "done": done, "of": len(trials)})
+
+    before, Progress.tell = Progress.tell, tell
+    try:
+        yield
+    finally:
+        Progress.tell = before
+
+
+@contextlib.contextmanager
+def _environment() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in ENVIRONMENT}
+    os.environ.update(ENVIRONMENT)
+    logger = logging.getLogger("ray.tune")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it warns of the files of its own loggers, which are off
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})

@@ -1,0 +1,122 @@
+"""The trials of a tuning, all drawn and checked before the first one starts. Knows no Ray."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evoswarm.config import RunConfig
+from evoswarm.config.loggers import Wandb
+from evoswarm.config.run import LocalBackend
+from evoswarm.config.tune import FIXED, Domain, TuneConfig
+from evoswarm.config.utility import MultiTask, UtilityConfig
+from evoswarm.errors import UserError
+from evoswarm.loop.inputs import read_inputs
+
+ATTEMPTS = 20
+"""Draws per trial that is asked for: a small space has fewer different ones."""
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial.
+
+    Attributes:
+        values: what it sets, by dotted key.
+        wanted: the config to run with these values outside of the tuning.
+        run: the same as an ordinary run in the tuning's folder, in one process, blind to the test split.
+    """
+
+    number: int
+    values: Values
+    wanted: RunConfig
+    run: RunConfig
+
+
+def make_trials(config: TuneConfig) -> list[Trial]:
+    """Draw the trials of a tuning; the seed of the config determines them.
+
+    Raises:
+        UserError: a key, a value or a combination that the config refuses, or pool or data that cannot be used.
+    """
+    _check(config)
+    trials = []
+    for number, values in enumerate(draw(config.space, trials=config.tuning.trials, seed=config.run.seed)):
+        wanted = config.with_values(values, f"tune.space, trial {number} ({described(values)})")
+        trials.append(Trial(number, values, wanted, _as_trial(wanted, config.run, number)))
+    seen: set[str] = set()
+    for trial in trials:
+        asked = json.dumps(trial.run.model_dump(mode="json", include={"model", "pool", "utility", "search"}))
+        if asked not in seen:
+            read_inputs(trial.run, check=not seen)
+        seen.add(asked)
+    return trials
+
+
+def draw(space: dict[str, Domain], *, trials: int, seed: int) -> list[Values]:
+    """Different sets of values: `trials` draws for each combination of the grids, fewer where a space is small."""
+    rng = np.random.default_rng(seed)
+    grids = [[(key, value) for value in domain.grid] for key, domain in space.items() if domain.grid]
+    found: dict[str, Values] = {}
+    for combination in itertools.product(*grids):
+        drawn: dict[str, Values] = {}
+        for _ in range(ATTEMPTS * trials):
+            fixed = dict(combination)
+            values = {k: fixed[k] if k in fixed else _one(domain, rng) for k, domain in space.items()}
+            drawn.setdefault(json.dumps(values), values)
+            if len(drawn) == trials:
+                break
+        found |= drawn
+    return list(found.values())
+
+
+def _one(domain: Domain, rng: np.random.Generator) -> Any:
+    if domain.choice is not None:
+        return domain.choice[int(rng.integers(len(domain.choice)))]
+    if domain.randint is not None:
+        return int(rng.integers(domain.randint[0], domain.randint[1] + 1))
+    if domain.uniform is not None:
+        return float(rng.uniform(*domain.uniform))
+    assert domain.loguniform is not None
+    low, high = domain.loguniform
+    return float(math.exp(rng.uniform(math.log(low), math.log(high))))
+
+
+def described(values: Values) -> str:
+    """Values for a person."""
+    return ", ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items()
+    )
+
+
+def _check(config: TuneConfig) -> None:
+    """Every key alone, with each end of what it may be, beside the first of all others."""
+    space = config.space
+    first = {key: domain.extremes[0] for key, domain in space.items()}
+    for key, domain in space.items():
+        if key.partition(".")[0] in FIXED:
+            raise UserError(f"{config.source}: tune.space.{key}: is the same for all trials; set it in the config")
+        for value in domain.extremes:
+            config.with_values(first | {key: value}, f"tune.space.{key}")
+
+
+def _as_trial(wanted: RunConfig, of: RunConfig, number: int) -> RunConfig:
+    loggers = [
+        logger.model_copy(update={"group": of.name}) if isinstance(logger, Wandb) and logger.group is None else logger
+        for logger in wanted.loggers
+    ]
+    update = {"name": f"{number:04}", "output": of.run_dir / "trials", "backend": LocalBackend(), "loggers": loggers}
+    return wanted.model_copy(update=update | {"utility": _blind(wanted.utility)})
+
+
+def _blind(utility: UtilityConfig) -> UtilityConfig:
+    """The utility without its test split."""
+    if isinstance(utility, MultiTask):
+        return utility.model_copy(update={"tasks": {name: _blind(task) for name, task in utility.tasks.items()}})
+    return utility.model_copy(update={"data": utility.data.model_copy(update={"test": None})})

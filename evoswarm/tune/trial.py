@@ -1,0 +1,54 @@
+"""One trial in a Ray Tune worker: a whole search in this process, its generations reported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import tune
+
+from evoswarm.config import RunConfig
+from evoswarm.errors import UserError
+from evoswarm.launch.local import run_locally
+from evoswarm.loop.directory import RunDirectory, read_lines
+from evoswarm.loop.evaluate import measure
+from evoswarm.loop.evolution import Event, Hooks
+
+METRIC, TIME = "best", "generation"
+FAILURE = "failure.json"
+
+
+def run_trial(settings: dict[str, Any], *, runs: list[RunConfig], driver: int) -> None:
+    """Run, or go on with, the trial of a number.
+
+    What is on record is reported again first: the scheduler may have lost it. A mistake that the user has to put right
+    ends the trial, not the tuning, and is written down in its directory.
+
+    Args:
+        settings: holds the number, as `trial`.
+        runs: of all trials.
+        driver: process id of the tuning.
+    """
+    config = runs[settings["trial"]["number"]]
+    directory = RunDirectory(config.run_dir)
+    (directory.path / FAILURE).unlink(missing_ok=True)
+    for record in read_lines(directory.generations):
+        _report(record)
+    try:
+        run_locally(config, resume="auto", hooks=Hooks(notify=_report_generation), driver=driver)
+    except UserError as error:
+        directory.create()
+        directory.write_json(FAILURE, {"error": str(error)})
+
+
+def _report_generation(event: Event) -> None:
+    if event["kind"] == "generation":
+        _report(event)
+
+
+def _report(record: dict[str, Any]) -> None:
+    tune.report({METRIC: record["best"], TIME: record["generation"], "evaluations": record["evaluations"]})
+
+
+def utility_on_test(wanted: RunConfig, run: RunConfig) -> float | None:
+    """The utility on the test split of what a trial has evolved."""
+    return measure(wanted, adapter=RunDirectory(run.run_dir).best, recipe=None, split="test").utility

@@ -1,0 +1,1 @@
+"""Research questions of the papers, asked on the toy world: `python -m examples.NAME`. See docs/questions.md."""

@@ -1,0 +1,214 @@
+"""What TensorBoard and W&B are told of a run, read back from their files."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from echo import echo_config, result_bytes
+from loggers_helpers import tensorboard_series, tensorboard_settings, wandb_records, wandb_series
+
+import evoswarm
+from evoswarm.config import RunConfig
+from evoswarm.errors import Stopped, UserError
+from evoswarm.loggers import follow
+from evoswarm.loop.directory import read_lines
+from evoswarm.loop.evolution import Hooks
+
+BOTH = "loggers=[{type: tensorboard}, {type: wandb, project: swarms, mode: offline}]"
+TENSORBOARD = "loggers=[{type: tensorboard}]"
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, dict[str, Any]]:
+    config = echo_config(tmp_path_factory.mktemp("logged"), BOTH)
+    return config, evoswarm.run(config)
+
+
+def resume(config: RunConfig, **more: Any) -> None:
+    """Go on in a later second: TensorBoard's files are named by it, and read in the order of their names."""
+    time.sleep(1.05 - time.time() % 1)
+    evoswarm.run(config, **more)
+
+
+def stop_after(generation: int) -> Hooks:
+    """Hooks that ask the run to stop once a generation is on record."""
+    seen: list[int] = []
+
+    def notify(event: dict[str, Any]) -> None:
+        if event["kind"] == "generation":
+            seen.append(event["generation"])
+
+    return Hooks(notify=notify, stop=lambda: bool(seen) and seen[-1] >= generation)
+
+
+def test_every_generation_is_one_step_of_each_series(done) -> None:
+    config, _ = done
+    records = read_lines(config.run_dir / "generations.jsonl")
+    timings = [line for line in read_lines(config.run_dir / "timings.jsonl") if "phase" not in line]
+    assert len(records) == len(timings) == 5
+    for series in (tensorboard_series(config.run_dir), wandb_series(config.run_dir)):
+        for name, key in (("best", "best"), ("median", "median"), ("worst", "worst")):
+            assert series[f"utility/{name}"] == [(r["generation"], pytest.approx(r[key])) for r in records]
+        assert series["cost/evaluations"] == [(r["generation"], r["evaluations"]) for r in records]
+        for phase in ("total", "scoring", "moving", "search"):
+            assert [v for _, v in series[f"seconds/{phase}"]] == pytest.approx([t["seconds"][phase] for t in timings])
+        rates = [t["examples"] / t["seconds"]["total"] for t in timings]
+        assert [v for _, v in series["cost/examples_per_second"]] == pytest.approx(rates)
+        measured = [u for by in records[2]["utilities"].values() for u in by.values()]
+        for quantile in (10, 25, 50, 75, 90):
+            expected = pytest.approx(np.quantile(measured, quantile / 100))
+            assert series[f"utility/quantile_{quantile}"][2] == (2, expected)
+
+
+def test_the_end_has_the_test_utility_of_the_summary(done) -> None:
+    config, summary = done
+    series = tensorboard_series(config.run_dir)
+    expected = {
+        "final/test": summary["best"]["test"],
+        "final/validation": summary["best"]["validation"],
+        "final/best_expert_test": summary["initial"]["test"],
+        "final/base_test": summary["base"]["test"],
+        "final/ensemble_test": summary["ensemble"]["test"],
+    }
+    assert {name: series[name] for name in expected} == {n: [(4, pytest.approx(v))] for n, v in expected.items()}
+    last = [record for record in wandb_records(config.run_dir) if record.WhichOneof("record_type") == "summary"]
+    items = {i.key or i.nested_key[0]: json.loads(i.value_json) for record in last for i in record.summary.update}
+    assert {name: items[name] for name in expected} == pytest.approx(expected)
+
+
+def test_the_config_is_the_hyper_parameters(done) -> None:
+    config, _ = done
+    found = tensorboard_settings(config.run_dir)
+    assert (found["search.inertia"], found["search.population"], found["seed"]) == (0.2, 7, 5)
+    assert found["search.type"] == "model_swarms" and found["search.weight_randomness"] == 1
+    records = wandb_records(config.run_dir)
+    run = next(record.run for record in records if record.WhichOneof("record_type") == "run")
+    settings = {item.key: json.loads(item.value_json) for item in run.config.update}
+    assert settings["search"] == config.search.model_dump(mode="json")
+    assert (run.project, run.display_name) == ("swarms", "echo")
+
+
+def test_a_run_with_loggers_is_bit_for_bit_the_run_without(done, tmp_path: Path) -> None:
+    config = echo_config(tmp_path)
+    evoswarm.run(config)
+    assert result_bytes(config.run_dir) == result_bytes(done[0].run_dir)
+
+
+def test_a_resumed_run_goes_on_with_the_same_series_and_has_no_step_twice(done, tmp_path: Path) -> None:
+    config = echo_config(tmp_path, BOTH)
+    for generation in (1, 2):
+        with pytest.raises(Stopped):
+            resume(config, hooks=stop_after(generation))
+    identity = (config.run_dir / "wandb.json").read_bytes()
+    resume(config)
+    assert (config.run_dir / "wandb.json").read_bytes() == identity
+    for read in (tensorboard_series, wandb_series):
+        undisturbed, resumed = read(done[0].run_dir), read(config.run_dir)
+        assert resumed["utility/quantile_25"] == undisturbed["utility/quantile_25"]
+        assert {name: [step for step, _ in line] for name, line in resumed.items()} == {
+            name: [step for step, _ in line] for name, line in undisturbed.items()
+        }
+
+
+def test_steps_that_were_logged_and_then_lost_are_replaced(tmp_path: Path) -> None:
+    config = echo_config(tmp_path, TENSORBOARD)
+    with pytest.raises(Stopped):
+        evoswarm.run(config, hooks=stop_after(3))
+    for path in sorted((config.run_dir / "checkpoints").iterdir())[2:]:
+        path.unlink()
+    resume(config)
+    assert [step for step, _ in tensorboard_series(config.run_dir)["utility/best"]] == [0, 1, 2, 3, 4]
+
+
+def test_a_tensorboard_that_is_open_over_a_resume_shows_each_step_once(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = echo_config(tmp_path, TENSORBOARD)
+    with pytest.raises(Stopped):
+        evoswarm.run(config, hooks=stop_after(2))
+    events = EventAccumulator(str(config.run_dir / "tensorboard"))
+    events.Reload()
+    assert [e.step for e in events.Scalars("utility/best")] == [0, 1, 2]
+    resume(config)
+    events.Reload()
+    assert [e.step for e in events.Scalars("utility/best")] == [0, 1, 2, 3, 4]
+
+
+def test_a_logger_that_is_added_later_has_the_whole_run(tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        evoswarm.run(echo_config(tmp_path), hooks=stop_after(2))
+    config = echo_config(tmp_path, TENSORBOARD)
+    evoswarm.run(config)
+    assert [step for step, _ in tensorboard_series(config.run_dir)["utility/best"]] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("moment", ["open", "log", "close"])
+def test_a_logger_that_fails_says_so_once_and_the_run_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    class Broken:
+        def __init__(self) -> None:
+            self.fail("open")
+
+        def fail(self, now: str) -> None:
+            if now == moment:
+                raise OSError("no room\nleft")
+
+        def log(self, *_: Any, **__: Any) -> None:
+            self.fail("log")
+
+        finish = log
+
+        def close(self) -> None:
+            self.fail("close")
+
+    monkeypatch.setattr(follow, "open_logger", lambda logger, config: Broken())
+    warnings: list[str] = []
+    hooks = Hooks(notify=lambda e: warnings.append(e["text"]) if e["kind"] == "warning" else None)
+    summary = evoswarm.run(echo_config(tmp_path, TENSORBOARD), hooks=hooks)
+    assert summary["generations"] == 4
+    assert warnings == ["logger tensorboard failed and hears no more of this run: no room left"]
+
+
+def test_wandb_without_a_key_is_a_warning_that_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    warnings: list[str] = []
+    hooks = Hooks(notify=lambda e: warnings.append(e["text"]) if e["kind"] == "warning" else None)
+    evoswarm.run(echo_config(tmp_path, "loggers=[{type: wandb}]", "search.max_generations=1"), hooks=hooks)
+    (warning,) = warnings
+    assert "there is no key" in warning and "mode: offline" in warning
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+def test_a_missing_package_is_one_line_with_the_command_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        "evoswarm.loggers.packages.find_spec", lambda package: None if package == name else found(package)
+    )
+    config = echo_config(tmp_path, f"loggers=[{{type: {name}}}]")
+    with pytest.raises(UserError, match=rf"{name} is not installed; pip install 'evoswarm\[{name}\]'"):
+        evoswarm.run(config)
+    assert not config.run_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[{type: tensorbord}]", "loggers.0: .*'tensorboard', 'wandb'"),
+        ("[{type: wandb, projekt: x}]", "unknown key loggers.0.projekt; did you mean project"),
+        ("[{type: tensorboard}, {type: tensorboard}]", "each type of logger at most once"),
+        ("[{type: wandb, api_key: 0123456789}]", "api_key holds a secret"),
+    ],
+)
+def test_mistakes_in_the_loggers_are_one_line(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        echo_config(tmp_path, f"loggers={text}")
