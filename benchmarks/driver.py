@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -36,8 +34,8 @@ class Driver:
         """Start the command, the first time or again."""
         self.host = host
         with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "evoswarm", "run", str(self.file), "--json"]
-            self.process = self._nodes.run(host, *command, stdout=subprocess.PIPE, stderr=log, text=True)
+            command = [sys.executable, "-m", "evoswarm", "run", str(self.file)]
+            self.process = self._nodes.run(host, *command, stdout=log, stderr=log)
 
     @property
     def generations(self) -> int:
@@ -77,13 +75,11 @@ class Driver:
         self.until(lambda: bool(self.actors(title)), f"there is a {title}")
         return next(name for name in self._nodes.names if self.actors(title, host=name))
 
-    def end(self) -> dict[str, Any]:
-        """Wait for the end and return the summary.
+    def end(self, *, seconds: float = PATIENCE_SECONDS) -> None:
+        """Wait for the end.
 
         Raises:
             UserError: the run failed.
         """
-        out, _ = self.process.communicate(timeout=PATIENCE_SECONDS)
-        if self.process.returncode:
+        if self.process.wait(seconds):
             raise UserError(f"the run ended with status {self.process.returncode}: {self.said[-2000:]}")
-        return dict(json.loads(out))

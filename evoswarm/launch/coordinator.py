@@ -30,7 +30,8 @@ class Coordinator:
             check: whether pool and data are still to be checked.
             driver: process id of the driver.
         """
-        again = ray.get_runtime_context().was_current_actor_reconstructed
+        context = ray.get_runtime_context()
+        again, self._session = context.was_current_actor_reconstructed, context.get_actor_id()
         self._config, self._check, self._driver = config, check, driver
         self._resume = "auto" if again else resume
         self._events: list[Event] = []
@@ -53,7 +54,13 @@ class Coordinator:
 
         try:
             return execute(
-                self._config, make_backend, resume=self._resume, hooks=hooks, check=self._check, driver=self._driver
+                self._config,
+                make_backend,
+                resume=self._resume,
+                hooks=hooks,
+                check=self._check,
+                driver=self._driver,
+                session=self._session,
             )
         finally:
             metrics.close()

@@ -57,7 +57,6 @@ class RayBackend:
         self._groups: list[PlacementGroup] = []
         self._scorers: list[ActorHandle] = []
         self._particles: list[ActorHandle] = []
-        self._absent: dict[Any, tuple[int, float]] = {}
         at_work = config.model_copy(update={"engine": for_actors(config.engine, placement)})
         self._rests = getattr(config.engine, "sleep", False)
         try:
@@ -80,7 +79,7 @@ class RayBackend:
             "num_cpus": 0 if particle else placement.cpus * placement.ranks,
             "num_gpus": gpus,
             "max_restarts": -1,
-            "max_task_retries": -1,  # all but `score` come to the same whenever they are done
+            "max_task_retries": self._retries,
         }
         if not particle and (bundles := placement.bundles):
             group = placement_group(bundles, strategy="PACK")
@@ -132,19 +131,13 @@ class RayBackend:
                 yield evaluation
                 round.add(more(evaluation) if more else [])
         if self._rests:
-            absent = self._absent_scorers
-            ray.get([scorer.rest.remote() for i, scorer in enumerate(self._scorers) if i not in absent])
+            ray.get([scorer.rest.remote() for scorer in self._scorers])
 
     def cut(self, split: Split) -> list[tuple[int, ...]]:
         """The slices of a split, as every scorer cuts them too."""
         if split not in self._sizes:
             self._sizes[split] = slices(self._utility.requests(split), self._batch_size)
         return self._sizes[split]
-
-    @property
-    def _absent_scorers(self) -> set[int]:
-        """Those that are being started again: they get nothing until they are up."""
-        return {number for number, _ in self._absent.values()}
 
     def save_expert(self, row: Row, folder: Path) -> None:
         """See `Backend.save_expert`."""
@@ -169,10 +162,12 @@ class _Calls:
         self._backend, self._round = backend, round
         self._moved: dict[int, Any] = {}
         self._pending: dict[Any, tuple[Call, float]] = {}
+        self._starting: dict[Any, tuple[int, float]] = {}
 
     def hand_out(self) -> None:
         """Give work to the scorers."""
-        for call in self._round.assign(now=time.monotonic(), absent=self._backend._absent_scorers):
+        absent = {number for number, _ in self._starting.values()}
+        for call in self._round.assign(now=time.monotonic(), absent=absent):
             self._pending[self._send(call)] = call, time.monotonic()
         self._backend.traffic.queued = self._round.left
 
@@ -184,21 +179,19 @@ class _Calls:
                 self._moved[index] = particles[job.particle % len(particles)].move.remote(job.row)
         moved = [self._moved.get(index) for index, _ in call.work]
         pieces = [(job.key, job.split, piece, job.texts) for job, (_, piece) in zip(jobs, call.work, strict=True)]
-        score = self._backend._scorers[call.worker].score.options(max_task_retries=0)  # `Round` counts its losses
-        return score.remote(pieces, *moved)
+        return self._backend._scorers[call.worker].score.remote(pieces, *moved)
 
     def collect(self) -> list[Evaluation]:
         """Take in what has been scored; returns the evaluations that are whole."""
-        absent = self._backend._absent
-        done, _ = ray.wait([*self._pending, *absent], timeout=1)
+        done, _ = ray.wait([*self._pending, *self._starting], timeout=1)
         if self._backend._stop():
             raise Stopped
-        up = [ref for ref in done if absent.pop(ref, None) is not None]
+        up = [ref for ref in done if self._starting.pop(ref, None) is not None]
         done = [ref for ref in done if ref not in up]
         whole = [evaluation for ref in done for evaluation in self._take_in(ref, self._pending.pop(ref)[0])]
         self._moved = {index: ref for index, ref in self._moved.items() if self._round.is_open(index)}
         self._end_hung()
-        self._give_up_where_none_starts()
+        self._give_up_on_those_that_do_not_start()
         return whole
 
     def _take_in(self, ref: Any, call: Call) -> list[Evaluation]:
@@ -212,13 +205,9 @@ class _Calls:
                 self._lose(call, str(error.cause))
                 self._start_again(call.worker)
                 return []
-            if isinstance(error.cause, RayError):  # the particle's weights were lost
-                self._lose(call, describe(error.cause))
-                return []
             done = Done([describe(error.cause)] * len(call.work), 0.0, 0.0)
         except RayError as error:
             self._lose(call, describe(error))
-            self._await(call.worker)
             return []
         self._backend.seconds.scoring += done.scoring
         self._backend.seconds.moving += done.moving
@@ -249,20 +238,15 @@ class _Calls:
 
     def _start_again(self, number: int) -> None:
         """End a scorer's process; Ray starts another one, which gets nothing until it is up."""
-        ray.kill(self._backend._scorers[number], no_restart=False)
-        self._await(number)
+        scorer = self._backend._scorers[number]
+        ray.kill(scorer, no_restart=False)
+        self._starting[scorer.ready.remote()] = number, time.monotonic()
 
-    def _await(self, number: int) -> None:
-        """Leave a lost scorer alone until it answers again: Ray has to find out first, then to find a place for it."""
-        if number not in self._backend._absent_scorers:
-            self._backend._message(f"scorer {number} was lost and is started again; until then the others go on")
-            self._backend._absent[self._backend._scorers[number].ready.remote()] = number, time.monotonic()
-
-    def _give_up_where_none_starts(self) -> None:
-        limit, now = self._backend._start_seconds, time.monotonic()
-        late = sum(now - since > limit for _, since in self._backend._absent.values())
-        if late == len(self._backend._scorers):
-            raise ClusterError(f"no scorer started again within {limit:g} s; resume with --resume auto")
+    def _give_up_on_those_that_do_not_start(self) -> None:
+        limit = self._backend._start_seconds
+        late = [number for number, since in self._starting.values() if time.monotonic() - since > limit]
+        if late:
+            raise ClusterError(f"scorer {late[0]} did not start again within {limit:g} s; resume with --resume auto")
 
 
 def _get(ref: Any) -> Any:
