@@ -35,6 +35,10 @@ class Pace:
         self._ahead = ahead
         self._workers = [_Worker() for _ in range(workers)]
 
+    def join(self, workers: int) -> None:
+        """There are so many workers now."""
+        self._workers += [_Worker() for _ in range(workers - len(self._workers))]
+
     def began(self, worker: int, *, now: float, slices: int = 1) -> None:
         """A worker was given slices."""
         state = self._workers[worker]

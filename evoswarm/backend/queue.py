@@ -12,8 +12,8 @@ Work = tuple[int, int]
 class WorkQueue:
     """Hands out slices so that workers rarely switch particles and none waits while there is work.
 
-    A worker first goes on with the job it has installed, then takes the first job that nobody has begun, then helps
-    with the job that has most slices left.
+    A worker first goes on with the job it has installed, then takes the first job that nobody has begun, one that is at
+    home with it before others, then helps with the job that has most slices left.
 
     Attributes:
         left: slices that nobody has.
@@ -27,15 +27,16 @@ class WorkQueue:
         self.left = 0
         self._left: dict[int, deque[int]] = {}
         self._jobs = 0
-        self._fresh = 0
+        self._fresh: dict[int, Hashable] = {}
         self._current: dict[Hashable, int] = {}
         for count in slices:
             self.add(count)
 
-    def add(self, slices: int) -> None:
-        """One more job, of so many slices."""
+    def add(self, slices: int, *, home: Hashable = None) -> None:
+        """One more job, of so many slices; `home` is the worker that is nearest to it."""
         if slices:
             self._left[self._jobs] = deque(range(slices))
+            self._fresh[self._jobs] = home
         self._jobs += 1
         self.left += slices
 
@@ -44,7 +45,7 @@ class WorkQueue:
         job = self._choose(worker)
         if job is None:
             return None
-        self._fresh = max(self._fresh, job + 1)
+        self._fresh.pop(job, None)
         self._current[worker] = job
         self.left -= 1
         slices = self._left[job]
@@ -61,13 +62,13 @@ class WorkQueue:
     def drop(self, job: int) -> None:
         """Forget what is left of a job that has failed, or of which enough is known."""
         self.left -= len(self._left.pop(job, ()))
+        self._fresh.pop(job, None)
 
     def _choose(self, worker: Hashable) -> int | None:
         current = self._current.get(worker)
         if current in self._left:
             return current
-        while self._fresh < self._jobs and self._fresh not in self._left:
-            self._fresh += 1
-        if self._fresh < self._jobs:
-            return self._fresh
+        if self._fresh:
+            own = (job for job, home in self._fresh.items() if home == worker)
+            return next(own, next(iter(self._fresh)))
         return max(self._left, key=lambda job: len(self._left[job]), default=None)

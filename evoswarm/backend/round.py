@@ -42,6 +42,7 @@ class Round:
         together: int = 1,
         ahead: int = AHEAD,
         retries: int = 0,
+        home: Callable[[Job], int | None] = lambda job: None,
     ) -> None:
         """
         Args:
@@ -52,10 +53,11 @@ class Round:
             together: slices that a worker answers at once.
             ahead: how many times that a worker holds at most.
             retries: how often a slice may be lost with its worker.
+            home: the worker that is nearest to a job, which begins it if it can.
         """
         self.jobs: list[Job] = []
         self._utility, self._cut, self._together, self._retries = utility, cut, together, retries
-        self._workers = range(workers)
+        self._workers, self._home = range(workers), home
         self._queue, self._pace = WorkQueue([]), Pace(workers, ahead=ahead)
         self._open: dict[int, Assembly] = {}
         self._losses: Counter[Work] = Counter()
@@ -66,8 +68,13 @@ class Round:
         for job in jobs:
             slices = self._cut(job.split)
             self._open[len(self.jobs)] = Assembly(job, slices, self._utility)
-            self._queue.add(len(slices))
+            self._queue.add(len(slices), home=self._home(job))
             self.jobs.append(job)
+
+    def join(self, workers: int) -> None:
+        """There are so many workers now: some may have come in the meantime."""
+        self._workers = range(workers)
+        self._pace.join(workers)
 
     @property
     def finished(self) -> bool:

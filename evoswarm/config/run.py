@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from evoswarm.config.base import NonNegative, Section
+from evoswarm.config.labels import Labels
 from evoswarm.config.place import Place, working_folder
 from evoswarm.config.search import ModelSwarms, SearchConfig
 from evoswarm.config.utility import UtilityConfig
@@ -122,11 +123,27 @@ class RayBackend(Section):
     address: str | None = None
     """Cluster address (`auto`, `host:6379`, `ray://host:10001`); null: RAY_ADDRESS if set, else a local cluster."""
     scorers: int | None = Field(None, ge=1)
-    """Number of scorer actors; null: one per free GPU, or one per `engine.threads` CPUs."""
+    """Number of scorer actors to begin with; null: one per free GPU, or one per `engine.threads` CPUs, and more when
+    nodes join in mid-run."""
+    max_scorers: int | None = Field(None, ge=1)
+    """Scorers beyond `scorers`, up to so many in all, are asked for without waiting for them: an autoscaler adds nodes
+    for them, and each begins to work when it has a place. null: none are asked for."""
     particle_gpus: NonNegative | None = None
     """GPUs that each particle actor pins; null: 1 where the cluster has GPUs, else 0. Fractions share a GPU."""
     scorer_gpus: NonNegative | None = None
     """GPUs of each scorer actor; null: 1 where the cluster has GPUs, else 0."""
+    particle_labels: Labels = {}
+    """Labels of the nodes that particles may lie on: a value, `!value`, `in(a, b)` or `!in(a, b)` for each key."""
+    scorer_labels: Labels = {}
+    """Labels of the nodes that scorers may lie on, for example `{ray.io/accelerator-type: H100}`."""
+    colocate: bool = False
+    """Put every particle beside a scorer, in one bundle (on one GPU, where their shares fit on one), and let that
+    scorer begin with its own particles: weights then need not travel between nodes. Takes all places at once, as
+    `gang` does."""
+    gang: bool = False
+    """Take the places of all actors at once or none of them, so that two runs never hold half a cluster each."""
+    spread: bool = False
+    """Lay actors over as many nodes as there are, so that a lost node takes few of them along."""
     wait_seconds: NonNegative = 300
     """How long to wait for resources that the cluster does not have yet."""
     max_retries: int = Field(3, ge=0)
@@ -134,6 +151,21 @@ class RayBackend(Section):
     slice_timeout: Annotated[float, Field(gt=0)] | None = 1800
     """Seconds within which an engine must be done with one slice; one that is not is started again, and the slice goes
     to another. null: wait for ever."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.max_scorers is not None and self.max_scorers < (self.scorers or 1):
+            raise ValueError(
+                f"max_scorers {self.max_scorers} is below scorers {self.scorers}; raise it, or leave it out"
+            )
+        shared = self.particle_labels.keys() & self.scorer_labels.keys()
+        other = [key for key in sorted(shared) if self.particle_labels[key] != self.scorer_labels[key]]
+        if self.colocate and other:
+            raise ValueError(
+                f"colocate puts particles and scorers on one node, but particle_labels and scorer_labels differ in "
+                f"{other[0]}; give both the same, or set colocate: false"
+            )
+        return self
 
 
 BackendConfig = Annotated[LocalBackend | RayBackend, Field(discriminator="type")]
@@ -173,6 +205,17 @@ class RunConfig(Section):
     @classmethod
     def _experts_alone(cls, value: Any) -> Any:
         return {"experts": value} if isinstance(value, str | Path | list) else value
+
+    @model_validator(mode="after")
+    def _one_process_in_a_bundle(self) -> Self:
+        ranks = getattr(self.engine, "ranks", 1)
+        if ranks > 1 and isinstance(self.backend, RayBackend) and (self.backend.colocate or self.backend.gang):
+            key = "colocate" if self.backend.colocate else "gang"
+            raise ValueError(
+                f"backend.{key}: an engine that is split over {ranks} GPUs (engine.args.tensor_parallel_size) has a "
+                f"placement group of its own; set backend.{key}: false, or tensor_parallel_size: 1"
+            )
+        return self
 
     @field_validator("search", "engine", "backend", mode="before")
     @classmethod

@@ -7,33 +7,20 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
-from evoswarm.backend.ray.placement import Placement, place
+from evoswarm.backend.ray.nodes import Nodes
+from evoswarm.backend.ray.placement import place_run
 from evoswarm.config import RunConfig
 from evoswarm.config.load import apply_overrides, parse_config
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import UserError
 
 Object = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Nodes of one kind, at most so many."""
-
-    name: str
-    nodes: int
-    cpus: float
-    gpus: float
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.nodes} x ({self.cpus:g} CPUs, {self.gpus:g} GPUs)"
 
 
 def read_manifest(source: str) -> list[Object]:
@@ -102,8 +89,8 @@ def _check(item: Object, objects: list[Object], config: RunConfig | None, source
         raise UserError(f"{where}: is not complete ({type(error).__name__}: {error}); compare k8s/base") from None
     if not isinstance(config.backend, RayBackend):
         raise UserError(f"{where}: backend.type is {config.backend.type}, which uses one pod alone; set it to ray")
-    placement = _placement(config, groups)
-    if lack := lacks(placement, groups):
+    placement = place_run(_only_known_labels(config, groups), groups)
+    if lack := placement.lacks(groups):
         most = ", ".join(map(str, groups))
         raise UserError(f"{where}: {lack}. With every replica that the manifest allows there is {most}")
     return (
@@ -112,53 +99,38 @@ def _check(item: Object, objects: list[Object], config: RunConfig | None, source
     )
 
 
-def _placement(config: RunConfig, groups: Sequence[Group]) -> Placement:
-    assert isinstance(config.backend, RayBackend)
-    particles = max(config.search.population, getattr(config.search, "max_population", 0))
-    threads = getattr(config.engine, "threads", 1)
-    return place(config.backend, _total(groups), particles=particles, threads=threads)
+def _only_known_labels(config: RunConfig, groups: Sequence[Nodes]) -> RunConfig:
+    """Without conditions on labels that Ray and KubeRay give to a node only when it starts (its GPU, its zone)."""
+    said = {key for group in groups for key in group.labels}
 
+    def known(labels: Mapping[str, str]) -> dict[str, str]:
+        return {key: value for key, value in labels.items() if key in said or not key.startswith("ray.io/")}
 
-def _total(groups: Sequence[Group]) -> dict[str, float]:
-    return {"CPU": sum(g.nodes * g.cpus for g in groups), "GPU": sum(g.nodes * g.gpus for g in groups)}
-
-
-def lacks(placement: Placement, groups: Sequence[Group]) -> str | None:
-    """What nodes of these groups can never give, in a sentence; None if the run fits.
-
-    Fractions of a GPU are checked for each kind of actor alone, so a run that passes may still not fit.
-    """
-    if lack := placement.lacks(_total(groups)):
-        return lack
-    gpus, cpus = max(g.gpus for g in groups), max(g.cpus for g in groups)
-    for name, count, share in (
-        ("particle", placement.particles, placement.particle_gpus),
-        ("scorer", placement.scorers, placement.scorer_gpus),
-    ):
-        if share > gpus:
-            return f"a {name} takes {share:g} GPUs, no node has more than {gpus:g}; lower backend.{name}_gpus"
-        whole = math.ceil(count / math.floor(1 / share + 1e-9)) if 0 < share <= 1 else 0
-        if whole > _total(groups)["GPU"]:
-            return (
-                f"{count} {name}s x {share:g} GPUs need {whole} GPUs, as a fraction lies on one GPU, the cluster has "
-                f"{_total(groups)['GPU']:g}; choose backend.{name}_gpus so that more fit on one"
-            )
-    if placement.cpus > cpus:
-        return f"a scorer takes {placement.cpus} CPUs, no node has more than {cpus:g}; lower engine.threads"
-    return None
+    backend = config.backend
+    assert isinstance(backend, RayBackend)
+    labels = {"particle_labels": known(backend.particle_labels), "scorer_labels": known(backend.scorer_labels)}
+    return config.model_copy(update={"backend": backend.model_copy(update=labels)})
 
 
 # KubeRay's rules
 
 
-def capacity(spec: Object) -> list[Group]:
+def capacity(spec: Object) -> list[Nodes]:
     """The most nodes that a RayClusterSpec can have, with what `ray start` offers on each, as KubeRay has it."""
     scaled = spec.get("enableInTreeAutoscaling", False)
-    groups = [Group("head", 1, *_offer(spec["headGroupSpec"]))]
+    groups = [Nodes("head", 1, *_offer(spec["headGroupSpec"]), _labels("headgroup", spec["headGroupSpec"]))]
     for group in spec.get("workerGroupSpecs") or []:
         pods = int(group.get("maxReplicas", 2**31 - 1) if scaled else group.get("replicas", 0))
-        groups.append(Group(group["groupName"], pods * int(group.get("numOfHosts", 1)), *_offer(group)))
+        name = group["groupName"]
+        groups.append(Nodes(name, pods * int(group.get("numOfHosts", 1)), *_offer(group), _labels(name, group)))
     return groups
+
+
+def _labels(name: str, group: Object) -> dict[str, str]:
+    """Labels of a node that the manifest says."""
+    said = str((group.get("rayStartParams") or {}).get("labels", ""))
+    pairs = (pair.partition("=") for pair in said.split(",") if pair)
+    return {"ray.io/node-group": name} | {k.strip(): v.strip() for k, _, v in pairs} | (group.get("labels") or {})
 
 
 def _offer(group: Object) -> tuple[float, float]:

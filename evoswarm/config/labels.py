@@ -1,0 +1,28 @@
+"""Selectors of node labels, as Ray has them."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+_WORD = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+_KEY = re.compile(rf"(?:[A-Za-z0-9.-]+/)?{_WORD}")
+_CONDITION = re.compile(rf"!?(?:{_WORD}|in\({_WORD}(?:, ?{_WORD})*\))")
+
+
+def _key(text: str) -> str:
+    if not _KEY.fullmatch(text):
+        raise ValueError("is no name of a label; letters, digits, dash, dot and underscore, after a prefix/ or without")
+    return text
+
+
+def _condition(text: str) -> str:
+    if not _CONDITION.fullmatch(text):
+        raise ValueError("is no condition on a label; write value, '!value', in(a, b) or '!in(a, b)'")
+    return text
+
+
+Labels = dict[Annotated[str, AfterValidator(_key)], Annotated[str, AfterValidator(_condition)]]
+"""A condition for each label: `H100`, `!spot`, `in(a, b)`, `!in(a, b)`."""
