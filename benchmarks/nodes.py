@@ -27,6 +27,8 @@ from evoswarm.errors import UserError
 from k8s.smoke import Hosts
 
 PATIENCE_SECONDS = 120
+STARTED, ATTEMPTS = "Ray runtime started", 3
+"""Ray gives up a node that is not up within 30 s, which a busy machine needs at times."""
 MARK = "EVOSWARM_BENCHMARK_NODE"
 """Environment variable that every process of a node inherits."""
 HEALTH = {
@@ -51,7 +53,7 @@ class Nodes:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         root = f"{Path(__file__).parents[1]}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        own = {"PATH": path, "PYTHONPATH": root, "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
+        own = {"PATH": path, "PYTHONPATH": root, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
         self.environment = kept | own | token | HEALTH
         self.head = ""
 
@@ -115,16 +117,23 @@ class Nodes:
             options |= {"address": self.address}
         words = ["--head", "--no-monitor"] if head else []
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", *words, "--block"]
+        command += [f"--{key}={value}" for key, value in options.items()]
         log = temp.with_suffix(".log")
-        with log.open("wb") as file:
-            process = self.run(name, *command, *(f"--{k}={v}" for k, v in options.items()), stdout=file, stderr=file)
+
+        def launch() -> subprocess.Popen[Any]:
+            with log.open("wb") as file:
+                return self.run(name, *command, stdout=file, stderr=file)
+
+        process = launch()
 
         def up() -> None:
-            wait_until(
-                lambda: "Ray runtime started" in log.read_text() or process.poll() is not None, what=f"{name} is up"
-            )
-            if process.poll() is not None:
-                raise UserError(f"{name} did not start: {log.read_text()[-2000:]}")
+            nonlocal process
+            for _ in range(ATTEMPTS):
+                wait_until(lambda: process.poll() is not None or STARTED in log.read_text(), what=f"{name} is up")
+                if process.poll() is None:
+                    return
+                process = launch()
+            raise UserError(f"{name} did not start: {log.read_text()[-2000:]}")
 
         if wait:
             up()

@@ -21,6 +21,8 @@ def specs(width: int) -> list[TensorSpec]:
         for layer in range(2)
         for part, shape in (("A", (4, width)), ("B", (width, 4)))
     ]
+
+
 ADAPTER = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]}
 
 
@@ -35,7 +37,9 @@ def make_expert(folder: Path, number: int, width: int = 64) -> None:
     write_safetensors(folder / "adapter_model.safetensors", tensors_of, tensors)
 
 
-def make_world(folder: Path, *, experts: int = 6, validation: int = 100, test: int = 60, width: int = 64) -> dict[str, Any]:
+def make_world(
+    folder: Path, *, experts: int = 6, validation: int = 100, test: int = 60, width: int = 64
+) -> dict[str, Any]:
     """Write pool, data and `it.yaml` into `folder`; returns the plain config, which runs on the local backend."""
     for number in range(experts):
         make_expert(folder / "experts" / f"e{number}", number, width)
