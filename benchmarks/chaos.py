@@ -92,8 +92,7 @@ class Chaos:
         elif victim in ("raylet", "node"):
             nodes.kill(worker, title="raylet" if victim == "raylet" else "")
             time.sleep(1)
-            nodes.kill(worker)  # what outlives its raylet
-            nodes.start(worker, cpus=2)
+            nodes.revive(worker)
         elif actors := self.driver.actors(victim.capitalize()):
             self._random.choice(actors).send_signal(signal.SIGKILL)
         else:

@@ -20,13 +20,13 @@ PATIENCE_SECONDS = 180.0
 class Driver:
     """One run and the process that drives it now."""
 
-    def __init__(self, nodes: Nodes, config: RunConfig, *, host: str = "head") -> None:
+    def __init__(self, nodes: Nodes, config: RunConfig, *, host: str = "") -> None:
         """Write the config and start the run from a host."""
         self.config, self._nodes = config, nodes
         self.file = config.root / f"{config.name}.yaml"
         self.log = config.root / f"{config.name}.log"
         self.file.write_text(dump_config(config))
-        self.start(host)
+        self.start(host or nodes.head)
 
     def start(self, host: str) -> None:
         """Start the command, the first time or again."""

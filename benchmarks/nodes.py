@@ -36,8 +36,9 @@ HEALTH = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "3000",
     "RAY_health_check_failure_threshold": "4",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
 }
-"""Ray takes about a minute to believe that a silent node is dead; here it takes about 15 s."""
+"""Ray takes about a minute to believe that a silent node, or its head, is dead; here it takes about 15 s."""
 
 
 class Nodes:
@@ -47,6 +48,8 @@ class Nodes:
         self._folder = Path(tempfile.mkdtemp(prefix="evn", dir="/tmp"))  # short: Ray's sockets lie in it  # nosec
         self._hosts = Hosts() if namespaces_allowed() else None
         self._addresses: dict[str, str] = {}
+        self._commands: dict[str, tuple[list[str], Path]] = {}
+        self._raylets: dict[str, subprocess.Popen[Any]] = {}
         self._started: list[subprocess.Popen[Any]] = []
         self._label, self._port = f"{os.getpid()}-{secrets.token_hex(4)}", 0
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -87,20 +90,19 @@ class Nodes:
     def start_all(self, head: str, workers: Sequence[str], *, cpus: int) -> None:
         """Start a new cluster and wait until it is up."""
         self.start(head, head=True)
-        for wait in [self.start(name, cpus=cpus, wait=False) for name in workers]:
-            wait()
+        self.wait(head)
+        for name in workers:
+            self.start(name, cpus=cpus)
+        for name in workers:
+            self.wait(name)
 
-    def start(self, name: str, *, cpus: int = 0, head: bool = False, wait: bool = True) -> Callable[[], None]:
-        """Start a node, as a new cluster's head or as a worker of the present one; returns what waits until it is up.
-
-        Raises:
-            UserError: it does not start.
-        """
+    def start(self, name: str, *, cpus: int = 0, head: bool = False) -> None:
+        """Start a node, as a new cluster's head or as a worker of the present one; see `wait`."""
         if name not in self._addresses:
             self._addresses[name] = self._hosts.add(name) if self._hosts else "127.0.0.1"
         if head:
             self.head, self._port = name, 6379 if self._hosts else free_port()
-        temp = self._folder / f"{name}{len(self._started)}"
+        temp = self._folder / f"{name}-{len(self._started)}"
         options = {
             "node-ip-address": self._addresses[name],
             "num-cpus": cpus,
@@ -110,34 +112,42 @@ class Nodes:
             "dashboard-agent-listen-port": 52365 if self._hosts else free_port(),
             "min-worker-port": 0,
             "max-worker-port": 0,
+            "include-log-monitor": "false",
         }
-        if head:
-            options |= {"port": self._port, "include-dashboard": "false"}
-        else:
-            options |= {"address": self.address}
+        options |= {"port": self._port, "include-dashboard": "false"} if head else {"address": self.address}
         words = ["--head", "--no-monitor"] if head else []
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", *words, "--block"]
         command += [f"--{key}={value}" for key, value in options.items()]
-        log = temp.with_suffix(".log")
+        self._commands[name] = command, temp.with_suffix(".log")
+        self._launch(name)
 
-        def launch() -> subprocess.Popen[Any]:
-            with log.open("wb") as file:
-                return self.run(name, *command, stdout=file, stderr=file)
+    def _launch(self, name: str) -> None:
+        command, log = self._commands[name]
+        with log.open("wb") as file:
+            self._raylets[name] = self.run(name, *command, stdout=file, stderr=file)
 
-        process = launch()
+    def wait(self, name: str) -> None:
+        """Wait until a node is up.
 
-        def up() -> None:
-            nonlocal process
-            for _ in range(ATTEMPTS):
-                wait_until(lambda: process.poll() is not None or STARTED in log.read_text(), what=f"{name} is up")
-                if process.poll() is None:
-                    return
-                process = launch()
-            raise UserError(f"{name} did not start: {log.read_text()[-2000:]}")
+        Raises:
+            UserError: it does not start.
+        """
+        log = self._commands[name][1]
+        for _ in range(ATTEMPTS):
+            wait_until(
+                lambda: self._raylets[name].poll() is not None or STARTED in log.read_text(), what=f"{name} is up"
+            )
+            if self._raylets[name].poll() is None:
+                return
+            self._launch(name)
+        raise UserError(f"{name} did not start: {log.read_text()[-2000:]}")
 
-        if wait:
-            up()
-        return up
+    def revive(self, name: str) -> None:
+        """Start a node again that has ended, as it was started, and wait until it is up."""
+        if self._raylets[name].poll() is not None or not self.processes(name, "raylet"):
+            self.kill(name)
+            self._launch(name)
+        self.wait(name)
 
     def run(self, name: str, *command: str, **options: Any) -> subprocess.Popen[Any]:
         """Start a process on a node's host, in a session of its own. RAY_ADDRESS is the cluster's."""

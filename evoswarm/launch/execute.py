@@ -54,7 +54,7 @@ def execute(
     """
     start = time.perf_counter()
     directory = RunDirectory(config.run_dir)
-    lock = directory.lock(driver=driver, session=session, stop=hooks.stop)
+    lock = directory.lock(driver=driver, session=session, message=hooks.message, stop=hooks.stop)
     if config.run_url is None:
         return _execute(config, make_backend, directory, lock, resume=resume, hooks=hooks, check=check, start=start)
     directory.create()

@@ -14,8 +14,9 @@ from typing import IO, Any
 
 from evoswarm.errors import Stopped, UserError
 
-LOCK_WAIT_SECONDS = 20.0
-"""How long a run whose driver has died may take to let go of its directory."""
+LOCK_WAIT_SECONDS = 90.0
+"""How long a run whose driver has died may take to let go of its directory: Ray ends the workers of a lost head after a
+minute."""
 CUT_OFF_SECONDS = 300.0
 """How long a coordinator that was started elsewhere waits for itself on a node that Ray has lost sight of: until that
 ends it, or until network storage takes its lock away."""
@@ -81,13 +82,19 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def lock(
-        self, *, driver: int | None = None, session: str | None = None, stop: Callable[[], bool] = lambda: False
+        self,
+        *,
+        driver: int | None = None,
+        session: str | None = None,
+        message: Callable[[str], None] = lambda text: None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[None]:
         """Hold the directory for one run; the lock goes with its process, however that ends.
 
         Args:
             driver: process on this machine that the run belongs to. If it has died, the holder is about to.
             session: names the coordinator, however often and wherever it is started. It waits for itself.
+            message: takes a line for the user when it has to wait.
             stop: asked while waiting whether to stop.
 
         Raises:
@@ -95,7 +102,7 @@ class RunDirectory:
             Stopped: asked to stop while waiting.
         """
         with (self.path / "lock").open("a+", encoding="utf-8") as file:
-            _acquire(file, self.path, session, stop)
+            _acquire(file, self.path, session, message, stop)
             file.seek(0)
             file.truncate()
             holder = {"host": socket.gethostname(), "pid": os.getpid(), "driver": driver or os.getpid()}
@@ -165,8 +172,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _acquire(file: IO[str], path: Path, session: str | None, stop: Callable[[], bool]) -> None:
-    start = time.monotonic()
+def _acquire(
+    file: IO[str], path: Path, session: str | None, message: Callable[[str], None], stop: Callable[[], bool]
+) -> None:
+    start, said = time.monotonic(), False
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -178,10 +187,13 @@ def _acquire(file: IO[str], path: Path, session: str | None, stop: Callable[[], 
             patience = CUT_OFF_SECONDS if own else LOCK_WAIT_SECONDS if _orphaned(holder) else 0
             if stop():
                 raise Stopped from None
+            who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
             if time.monotonic() - start < patience:
+                if not said:
+                    message(f"{path} is still held by {who}, which is about to end; waiting up to {patience:g} s")
+                said = True
                 time.sleep(0.2)
                 continue
-        who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
         raise UserError(f"{path}: another run holds this directory ({who}); wait for it, stop it, or change `name`")
 
 
