@@ -31,7 +31,7 @@ from evoswarm.errors import UserError
 
 VICTIMS = {"particle": 6, "scorer": 6, "coordinator": 5, "driver": 4, "raylet": 4, "node": 4, "head": 1}
 """What may be killed, and how often beside the others."""
-WORKERS = ("worker1", "worker2")
+WORKERS = ("left", "right")
 GENERATIONS_PER_KILL = 2
 RESTARTS = 20
 
@@ -43,8 +43,7 @@ class Chaos:
         self._nodes, self._config, self._random = nodes, config, Random(seed)  # nosec
         self.killed: Counter[str] = Counter()
         self.restarts = self._clusters = 0
-        self._start_cluster()
-        self.driver = Driver(nodes, config, host=nodes.head)
+        self.driver = Driver(nodes, config)
 
     def run(self, kills: list[tuple[int, str]]) -> None:
         """Kill each victim once its generation is on record, and see the run to its end."""
@@ -74,10 +73,6 @@ class Chaos:
             raise UserError(f"the run does not get on: {self.driver.said[-2000:]}")
         self.driver.start(self._nodes.head)
 
-    def _start_cluster(self) -> None:
-        self._clusters += 1
-        self._nodes.start_all(f"head{self._clusters}", WORKERS, cpus=2)
-
     def _kill(self, victim: str) -> bool:
         """Kill, and bring back what nobody else would; whether there was something to kill."""
         nodes, worker = self._nodes, self._random.choice(WORKERS)
@@ -88,7 +83,8 @@ class Chaos:
             for name in (nodes.head, *WORKERS):
                 nodes.kill(name)
             self.driver.process.wait()
-            self._start_cluster()
+            self._clusters += 1
+            nodes.start_all(f"new-head{self._clusters}", WORKERS, cpus=2)
         elif victim in ("raylet", "node"):
             nodes.kill(worker, title="raylet" if victim == "raylet" else "")
             time.sleep(1)
@@ -108,8 +104,8 @@ def plan(kills: int, *, seed: int, victims: Sequence[str] = ()) -> list[tuple[in
     return list(zip(when, victims or drawn, strict=True))
 
 
-def chaos(folder: Path, kills: Sequence[tuple[int, str]], *, seed: int) -> dict[str, Any]:
-    """Make a world in `folder` and a run in it, kill, and compare.
+def chaos(nodes: Nodes, folder: Path, kills: Sequence[tuple[int, str]], *, seed: int) -> dict[str, Any]:
+    """Make a world in `folder` and a run in it on a cluster with `WORKERS`, kill, and compare.
 
     Returns:
         What was killed, how often the command was started again, seconds, and whether the bytes are the same.
@@ -118,17 +114,12 @@ def chaos(folder: Path, kills: Sequence[tuple[int, str]], *, seed: int) -> dict[
     calm, config = (_config(folder, name, generations) for name in ("calm", "chaos"))
     evoswarm.run(calm.model_copy(update={"backend": LocalBackend()}))
     start = time.monotonic()
-    with Nodes() as nodes:
-        world = Chaos(nodes, config, seed)
-        world.run(list(kills))
-        seconds = time.monotonic() - start
-        left = {name: len(nodes.processes(name, "ray::")) for name in nodes.names}
+    disturbed = Chaos(nodes, config, seed)
+    disturbed.run(list(kills))
     return {
-        "nodes": nodes.kind,
-        "killed": dict(world.killed),
-        "restarts": world.restarts,
-        "seconds": round(seconds),
-        "left": left,
+        "killed": dict(disturbed.killed),
+        "restarts": disturbed.restarts,
+        "seconds": round(time.monotonic() - start),
         "same": result_bytes(calm.run_dir) == result_bytes(config.run_dir),
     }
 
@@ -169,10 +160,11 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        found = chaos(Path(folder), plan(arguments.kills, seed=arguments.seed), seed=arguments.seed)
-    show(f"kills on {found['nodes']}", [{"victim": name, "killed": n} for name, n in found["killed"].items()])
-    close("chaos", ratio=float(not found["same"]), goal="0: the bytes of an undisturbed run", **found)
+    with tempfile.TemporaryDirectory() as folder, Nodes() as nodes:
+        nodes.start_all("head", WORKERS, cpus=2)
+        found = chaos(nodes, Path(folder), plan(arguments.kills, seed=arguments.seed), seed=arguments.seed)
+    show(f"kills on {nodes.kind}", [{"victim": name, "killed": n} for name, n in found["killed"].items()])
+    close("chaos", ratio=float(not found["same"]), goal="0: the bytes of an undisturbed run", nodes=nodes.kind, **found)
 
 
 if __name__ == "__main__":

@@ -76,6 +76,7 @@ class Nodes:
         return f"{self._addresses[self.head]}:{self._port}"
 
     def __enter__(self) -> Nodes:
+        self._before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("ended"))  # and so cleans up
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -86,6 +87,7 @@ class Nodes:
         if self._hosts:
             self._hosts.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+        signal.signal(signal.SIGTERM, self._before)
 
     def start_all(self, head: str, workers: Sequence[str], *, cpus: int) -> None:
         """Start a new cluster and wait until it is up."""

@@ -24,6 +24,7 @@ from benchmarks.common import close, show
 from benchmarks.driver import Driver
 from benchmarks.nodes import Nodes
 from evoswarm.config.load import apply_overrides, parse_config
+from evoswarm.toy import world
 from evoswarm.toy.config import target_config
 
 GOAL_MB, GENERATIONS, BETWEEN_KILLS, SAMPLE_SECONDS = 10.0, 300, 10, 2.0
@@ -112,15 +113,15 @@ def soak(folder: Path, *, generations: int) -> tuple[Soak, dict[str, Any]]:
     overrides = [
         f"output={folder}/runs",
         f"search={{type: model_swarms, population: 6, max_generations: {generations}, patience: null}}",
-        "utility.limit=40",
-        "utility.test_limit=40",
+        f"utility.data={{path: {world()}/targets/office.json, limit: 40, test_limit: 40}}",
         "engine={batch_size: 20, threads: 1}",
         "backend={type: ray, scorers: 1}",
     ]
     config = parse_config(apply_overrides(target_config("office", algorithm="model_swarms"), overrides), root=folder)
     start = time.monotonic()
     with Nodes() as nodes:
-        nodes.start_all("head", [], cpus=2)
+        nodes.start("head", head=True, cpus=2)
+        nodes.wait("head")
         before = len(nodes.processes("head"))
         seen = Soak(nodes, Driver(nodes, config), generations)
         seen.run()

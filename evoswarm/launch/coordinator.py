@@ -35,6 +35,7 @@ class Coordinator:
         self._config, self._check, self._driver = config, check, driver
         self._resume = "auto" if again else resume
         self._events: list[Event] = []
+        self._heard = 0
         self._stop = threading.Event()
 
     def run(self) -> dict[str, Any]:
@@ -65,9 +66,15 @@ class Coordinator:
         finally:
             metrics.close()
 
-    def events(self, start: int) -> tuple[int, list[Event]]:
-        """This process's id and its events from number `start` on."""
-        return os.getpid(), self._events[start:]
+    def events(self, start: int, process: int) -> tuple[int, list[Event]]:
+        """This process's id and its events from number `start` on.
+
+        What lies before that was heard, and is forgotten, if the one who asks means this `process`.
+        """
+        if process == os.getpid() and start > self._heard:
+            del self._events[: start - self._heard]
+            self._heard = start
+        return os.getpid(), list(self._events)
 
     def stop(self) -> None:
         """Stop at the next evaluation."""

@@ -13,11 +13,12 @@ import pytest
 from echo import echo_config, make_world, result_bytes
 
 import evoswarm
+from benchmarks.chaos import chaos, plan
 from benchmarks.driver import Driver
 from benchmarks.nodes import Nodes, namespaces_allowed
 
 KIND = "network namespaces" if namespaces_allowed() else "nodes of one host"
-SEARCH = "search={type: model_swarms, population: 3, max_generations: 12, patience: null}"
+SEARCH = "search={type: model_swarms, population: 3, max_generations: 9, patience: null}"
 WORKERS = ("left", "right")
 Begin = Callable[..., Driver]
 
@@ -56,7 +57,7 @@ def begin(nodes: Nodes, folder: Path) -> Iterator[Begin]:
 
     def start(name: str, *, more: str = "") -> Driver:
         backend = f"backend={{type: ray, scorers: 2{more}}}"
-        runs.append(Driver(nodes, echo_config(folder, SEARCH, f"name={name}", "engine.delay=0.2", backend)))
+        runs.append(Driver(nodes, echo_config(folder, SEARCH, f"name={name}", "engine.delay=0.15", backend)))
         runs[-1].until_generation(0)
         return runs[-1]
 
@@ -123,6 +124,12 @@ def test_clocks_that_jump_by_a_day_forth_and_back_change_nothing(
     assert {process.pid for process in run.actors("Coordinator")} <= seen
     run.end()
     assert result_bytes(run.config.run_dir) == undisturbed
+
+
+def test_random_kills_of_all_kinds_of_process_change_nothing(begin: Begin, nodes: Nodes, tmp_path: Path) -> None:
+    kills = plan(4, seed=3, victims=["scorer", "driver", "coordinator", "particle"])
+    found = chaos(nodes, tmp_path, kills, seed=3)
+    assert found["same"] and sum(found["killed"].values()) == 4
 
 
 def test_a_run_whose_head_was_lost_goes_on_on_a_new_cluster(
