@@ -27,7 +27,7 @@ from evoswarm.errors import UserError
 from k8s.smoke import Hosts
 
 PATIENCE_SECONDS = 120
-STARTED, ATTEMPTS = "Ray runtime started", 3
+STARTED, ATTEMPTS = "Ray runtime started", 6
 """Ray gives up a node that is not up within 30 s, which a busy machine needs at times."""
 MARK = "EVOSWARM_BENCHMARK_NODE"
 """Environment variable that every process of a node inherits."""
@@ -135,13 +135,14 @@ class Nodes:
             UserError: it does not start.
         """
         log = self._commands[name][1]
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                self._launch(name)
             wait_until(
                 lambda: self._raylets[name].poll() is not None or STARTED in log.read_text(), what=f"{name} is up"
             )
             if self._raylets[name].poll() is None:
                 return
-            self._launch(name)
         raise UserError(f"{name} did not start: {log.read_text()[-2000:]}")
 
     def revive(self, name: str) -> None:
