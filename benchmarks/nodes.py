@@ -93,9 +93,8 @@ class Nodes:
         """Start a new cluster and wait until it is up."""
         self.start(head, head=True)
         self.wait(head)
-        for name in workers:
+        for name in workers:  # one after the other: see ATTEMPTS
             self.start(name, cpus=cpus)
-        for name in workers:
             self.wait(name)
 
     def start(self, name: str, *, cpus: int = 0, head: bool = False) -> None:
