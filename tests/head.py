@@ -20,6 +20,17 @@ from typing import Any
 
 PATIENCE_SECONDS = 180
 REPOSITORY = Path(__file__).resolve().parent.parent
+TABLES = """
+import json, sys
+from ray._private.state import GlobalState
+from ray._raylet import GcsClientOptions
+
+state = GlobalState()
+state._initialize_global_state(GcsClientOptions.create(sys.argv[1], None, True, False))
+actors = [(a["Name"], a["State"], a["Address"]["NodeID"]) for a in state.actor_table(None).values()]
+groups = [g["state"] for g in state.placement_group_table().values()]
+print(json.dumps({"actors": actors, "groups": groups}))
+"""
 
 
 @dataclass
@@ -66,11 +77,18 @@ class Head:
         """Ray's word for how a job is; cheaper to ask for than `evoswarm status`."""
         return str(self.get(f"/api/jobs/{job}")["status"])
 
+    def tables(self) -> dict[str, Any]:
+        """Ray's own tables of actors and placement groups, which need no dashboard."""
+        command = [sys.executable, "-c", TABLES, self.address]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, env=self.environment)
+        assert done.returncode == 0, done.stderr
+        return dict(json.loads(done.stdout))
+
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait for something to come true."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not condition():
-            assert self.process.poll() is None, "the head has ended"
+            assert self.process.poll() is None, "the head has ended:\n" + (self.folder / "head.log").read_text()[-3000:]
             assert time.monotonic() < deadline, f"waited in vain until {what}"
             time.sleep(0.3)
 
@@ -82,9 +100,53 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+FAKE_HEAD = "f" * 51 + "00000"
+"""What Ray's provider of fake nodes calls the head."""
+
+
+def _autoscaler(folder: Path, port: int, kinds: dict[str, Any], cpus: int) -> dict[str, str]:
+    """Write autoscaler.json: further raylets on this machine are its nodes. Returns what else the head needs."""
+    head = {"resources": {"CPU": cpus}, "node_config": {}, "max_workers": 0}
+    config = {
+        "cluster_name": "fake",
+        "max_workers": 8,
+        "upscaling_speed": 8,
+        "idle_timeout_minutes": 10,
+        "head_node_type": "ray.head.default",
+        "available_node_types": {"ray.head.default": head, **kinds},
+        "auth": {},
+        **{f"{kind}setup_commands": [] for kind in ("", "head_", "worker_")},
+        **{f"{kind}_start_ray_commands": [] for kind in ("head", "worker")},
+        **{"file_mounts": {}, "cluster_synced_files": [], "initialization_commands": [], "docker": {}},
+        "provider": {
+            "type": "external",  # by its own name it wants a file that Ray's wheel does not have
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+            "disable_node_updaters": True,  # nothing is installed on them by SSH
+            "disable_launch_config_check": True,
+            "head_node_id": FAKE_HEAD,
+            "launch_multiple": True,
+            "gcs_address": f"127.0.0.1:{port}",
+        },
+    }
+    (folder / "autoscaler.json").write_text(json.dumps(config))
+    return {
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "RAY_FAKE_CLUSTER": "1",
+        "RAY_enable_autoscaler_v2": "1",
+        "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD,
+        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD,
+    }
+
+
 @contextlib.contextmanager
-def ray_head(*, cpus: int = 8) -> Iterator[Head]:
-    """Start a head; at the end its whole process group is stopped, and nothing else."""
+def ray_head(*, cpus: int = 8, kinds: dict[str, Any] | None = None) -> Iterator[Head]:
+    """Start a head; at the end its whole process group is stopped, and nothing else.
+
+    Args:
+        cpus: what it offers.
+        kinds: without a dashboard, but with an autoscaler (v2) that adds nodes of these kinds; see
+            `available_node_types` of `ray up`.
+    """
     with tempfile.TemporaryDirectory(prefix="evo") as name:  # short: Ray's sockets lie in it
         folder = Path(name)
         (folder / "token").write_text(secrets.token_hex(32))
@@ -112,20 +174,46 @@ def ray_head(*, cpus: int = 8) -> Iterator[Head]:
         }
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
         command += [f"--{key}={value}" for key, value in options.items()]
+        own = environment
+        if kinds is not None:
+            own = environment | _autoscaler(folder, port, kinds, cpus)
+            command += [f"--autoscaling-config={folder / 'autoscaler.json'}", "--include-dashboard=false"]
         with (folder / "head.log").open("wb") as log:
-            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(command, env=own, stdout=log, stderr=log, start_new_session=True)
         head = Head(folder, "", f"http://127.0.0.1:{dashboard}", metrics, environment, process)
         try:
-            head.until(lambda: _is_up(head), "the head is up")
+            head.until(lambda: _is_up(head, dashboard=kinds is None), "the head is up")
             head.address = _address(folder / "head.log")
             yield head
         finally:
             _stop(process)
 
 
-def _is_up(head: Head) -> bool:
+@contextlib.contextmanager
+def ray_node(head: Head, *, cpus: int, labels: str) -> Iterator[None]:
+    """A further node of a head's cluster, with labels `key=value,...`."""
+    options = {
+        "address": head.address,
+        "num-cpus": cpus,
+        "labels": labels,
+        "dashboard-agent-listen-port": free_port(),
+        "metrics-export-port": free_port(),
+        "object-store-memory": 100_000_000,
+    }
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
+    command += [f"--{key}={value}" for key, value in options.items()]
+    with (head.folder / "node.log").open("ab") as log:
+        process = subprocess.Popen(command, env=head.environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        return bool(_address(head.folder / "head.log")) and isinstance(head.get("/api/jobs/"), list)
+        yield
+    finally:
+        _stop(process)
+
+
+def _is_up(head: Head, *, dashboard: bool) -> bool:
+    try:
+        up = bool(_address(head.folder / "head.log"))
+        return up and (not dashboard or isinstance(head.get("/api/jobs/"), list))
     except OSError:
         return False
 

@@ -118,15 +118,15 @@ class Round:
             whole.append(failed(assembly.job, result) if isinstance(result, str) else assembly.evaluation())
         return whole
 
-    def lost(self, call: Call, reason: str, *, now: float) -> None:
-        """A worker was lost with its slices: they go out again.
+    def lost(self, call: Call, reason: str | None, *, now: float) -> None:
+        """A worker was lost with its slices: they go out again. Without a reason they had only waited for it.
 
         Raises:
             ClusterError: one of them was lost more often than is allowed.
         """
         self._pace.lost(call.worker, now=now, slices=len(call.work))
         for work in call.work:
-            self._losses[work] += 1
+            self._losses[work] += reason is not None
             if self._losses[work] > self._retries:
                 raise ClusterError(f"a slice was lost {self._losses[work]} times with its worker ({reason})")
             if work[0] in self._open:

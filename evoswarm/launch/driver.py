@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from evoswarm.config import RunConfig
 from evoswarm.config.run import RayBackend
@@ -35,7 +36,9 @@ def run_on_ray(config: RunConfig, *, resume: str, hooks: Hooks) -> dict[str, Any
 
 @contextlib.contextmanager
 def _coordinator(config: RunConfig, *, resume: str, check: bool) -> Iterator[Any]:
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     options: dict[str, Any] = {
+        "scheduling_strategy": here,  # where other nodes may leave without it
         "name": f"coordinator:{config.name}:{os.getpid()}-{time.time_ns()}",
         "num_cpus": 0,
         "num_gpus": 0,

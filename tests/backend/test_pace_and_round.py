@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from pathlib import Path
+from typing import Any
 
 import pytest
 from echo import echo_config
@@ -25,7 +26,7 @@ def utility(tmp_path_factory: pytest.TempPathFactory) -> Utility:
     return make_utility(config.utility, root=config.root)
 
 
-def round_of(utility: Utility, jobs: int, *, workers: int, **settings: int) -> Round:
+def round_of(utility: Utility, jobs: int, *, workers: int, **settings: Any) -> Round:
     return Round(
         [Job(0, "p", i, None) for i in range(jobs)], utility=utility, cut=lambda split: CUT, workers=workers, **settings
     )
@@ -110,6 +111,27 @@ def test_lost_slices_go_out_again_and_a_slice_that_is_lost_too_often_ends_the_ro
     first, *_ = round.assign(now=0.0)
     with pytest.raises(ClusterError, match="lost 3 times with its worker .engine died: why"):
         round.lost(first, "engine died: why", now=0.0)
+
+
+def test_slices_that_only_waited_for_a_lost_worker_are_not_counted_as_lost(utility: Utility) -> None:
+    round = round_of(utility, 1, workers=1, retries=0)
+    for _ in range(5):
+        for call in round.assign(now=0.0):
+            round.lost(call, None, now=0.0)
+    assert play(round, [1.0])[1] == [10]
+
+
+def test_workers_that_join_in_mid_round_get_work(utility: Utility) -> None:
+    round = round_of(utility, 2, workers=1)
+    assert {call.worker for call in round.assign(now=0.0)} == {0}
+    round.join(3)
+    assert {call.worker for call in round.assign(now=0.0)} == {1, 2}
+
+
+def test_a_round_begins_each_job_where_it_is_at_home(utility: Utility) -> None:
+    round = round_of(utility, 3, workers=3, home=lambda job: 2 - job.particle)
+    first = {call.worker: round.jobs[call.work[0][0]].particle for call in round.assign(now=0.0)}
+    assert first == {0: 2, 1: 1, 2: 0}
 
 
 def test_a_failed_job_gives_its_other_slices_up(utility: Utility) -> None:

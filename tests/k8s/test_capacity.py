@@ -11,10 +11,11 @@ import pytest
 import yaml
 from k8s_helpers import FOLDERS, PATH, ROOT, objects, rendered
 
+from evoswarm.backend.ray.nodes import Nodes
 from evoswarm.backend.ray.placement import place
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import UserError
-from evoswarm.launch.manifest import Group, capacity, check_manifest, embedded_config, lacks
+from evoswarm.launch.manifest import capacity, check_manifest, embedded_config
 
 JOBS = [folder for folder in FOLDERS if objects(folder, "RayJob")]
 GPU = "overlays/gpu"
@@ -75,24 +76,23 @@ def test_an_actor_larger_than_a_node_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_fraction_that_wastes_gpus_is_seen() -> None:
-    groups = [Group("gpu", 2, 32, 8)]
+    groups = [Nodes("gpu", 2, 32, 8)]
     backend = RayBackend(particle_gpus=0.6, scorer_gpus=1, scorers=1)
-    fits = place(backend, {"CPU": 64, "GPU": 16}, particles=16, threads=1)
-    assert lacks(fits, groups) is None
-    text = lacks(place(backend, {"CPU": 64, "GPU": 16}, particles=20, threads=1), groups)
+    assert place(backend, groups, particles=16, threads=1).lacks(groups) is None
+    text = place(backend, groups, particles=20, threads=1).lacks(groups)
     assert text is not None and "20 particles x 0.6 GPUs need 20 GPUs" in text
     thirds = RayBackend(particle_gpus=1 / 3, scorer_gpus=1, scorers=1)
-    assert lacks(place(thirds, {"CPU": 64, "GPU": 16}, particles=45, threads=1), groups) is None
+    assert place(thirds, groups, particles=45, threads=1).lacks(groups) is None
 
 
 def test_only_an_autoscaler_goes_beyond_the_replicas() -> None:
     (job,) = objects("overlays/autoscaling", "RayJob")
     spec = job["spec"]["rayClusterSpec"]
-    assert capacity(spec) == [Group("head", 1, 0, 0), Group("workers", 8, 4, 0)]
+    assert [(n.name, n.count, n.cpus, n.gpus) for n in capacity(spec)] == [("head", 1, 0, 0), ("workers", 8, 4, 0)]
     spec["enableInTreeAutoscaling"] = False
-    assert capacity(spec)[1].nodes == 2
+    assert capacity(spec)[1].count == 2
     spec["workerGroupSpecs"][0]["numOfHosts"] = 4
-    assert capacity(spec)[1].nodes == 8
+    assert capacity(spec)[1].count == 8
 
 
 def test_what_ray_start_is_told_counts_before_the_limits() -> None:
@@ -100,12 +100,27 @@ def test_what_ray_start_is_told_counts_before_the_limits() -> None:
     spec = job["spec"]["rayClusterSpec"]
     group = spec["workerGroupSpecs"][0]
     group["rayStartParams"] |= {"num-gpus": "4", "num-cpus": "10"}
-    assert capacity(spec)[1] == Group("gpu", 2, 10, 4)
+    assert offered(spec) == (2, 10, 4)
     del group["rayStartParams"]
     group["template"]["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "1500m", "amd.com/gpu": "3"}}
-    assert capacity(spec)[1] == Group("gpu", 2, 2, 3)
+    assert offered(spec) == (2, 2, 3)
     group["resources"] = {"GPU": "6"}
     assert capacity(spec)[1].gpus == 6
+
+
+def offered(spec: Any) -> tuple[int, float, float]:
+    group = capacity(spec)[1]
+    return group.count, group.cpus, group.gpus
+
+
+def test_labels_of_a_group_decide_whether_a_run_fits_and_those_of_a_zone_do_not(tmp_path: Path) -> None:
+    wanted = {"zone": "b", "ray.io/market-type": "spot"}
+    source = changed(tmp_path, backend={"scorer_labels": wanted})
+    assert "no node has the labels zone=b; the nodes have ray.io/node-group: gpu, headgroup" in refusal(source)
+    items = list(yaml.safe_load_all(Path(source).read_text()))
+    (job,) = [item for item in items if item["kind"] == "RayJob"]
+    job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["labels"] = {"zone": "b"}
+    assert check_manifest(write(tmp_path, items))
 
 
 def test_what_kubectl_get_prints_is_read_too(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ RAY = ["backend={type: ray, scorers: 2}", "search.population=4", "search.max_gen
 
 
 def alive() -> list[str]:
-    return [actor.class_name for actor in list_actors(filters=[("state", "=", "ALIVE")])]
+    address = ray.get_runtime_context().gcs_address
+    return [actor.class_name for actor in list_actors(address, filters=[("state", "=", "ALIVE")])]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def nasty() -> np.ndarray:
     return parts
 
 
-@pytest.mark.parametrize("size", [0, 1, 7, 4095, 4096, 4097, 9001])
+@pytest.mark.parametrize("size", [0, 1, 7, 8191, 8192, 8193, 9001])
 def test_numpy_and_machine_code_give_the_same_bits(nasty: np.ndarray, size: int) -> None:
     # Row r has r terms, so that sums of every number of passes occur.
     rng = np.random.default_rng(size)
@@ -34,6 +34,20 @@ def test_numpy_and_machine_code_give_the_same_bits(nasty: np.ndarray, size: int)
     compiled()(parts, coefficients, right)
     assert left.tobytes() == right.tobytes()
     assert not left[0].any()
+
+
+@pytest.mark.parametrize("terms", [9, 10, 14, 28])
+def test_rows_of_the_same_parts_give_the_same_bits_together_and_alone(nasty: np.ndarray, terms: int) -> None:
+    rng = np.random.default_rng(terms)
+    coefficients = rng.standard_normal((17, 28)).astype(np.float32)
+    coefficients[:, terms:] = 0
+    coefficients[6, 0] = coefficients[7, 1] = 0  # These go alone, although they have as many terms as each other.
+    left, right, alone = (np.empty((17, 9001), np.float32) for _ in range(3))
+    combine_numpy(nasty, coefficients, left)
+    compiled()(nasty, coefficients, right)
+    for r in range(17):
+        compiled()(nasty, coefficients[r : r + 1], alone[r : r + 1])
+    assert left.tobytes() == right.tobytes() == alone.tobytes()
 
 
 @pytest.mark.parametrize("combine", [combine_numpy, lambda *arrays: compiled()(*arrays)])

@@ -62,8 +62,10 @@ class Calls:
 
     def collect(self) -> list[Evaluation]:
         """Take in what has been scored; returns the evaluations that are whole."""
-        done = self.crew.watch(list(self._pending))
-        whole = [evaluation for ref in done for evaluation in self._take_in(ref, self._pending.pop(ref)[0])]
+        whole = []
+        for ref in self.crew.watch(list(self._pending)):
+            if ref in self._pending:
+                whole += self._take_in(ref, self._pending.pop(ref)[0])
         self._moved = {index: ref for index, ref in self._moved.items() if self.round.is_open(index)}
         self._end_hung()
         return whole
@@ -76,18 +78,14 @@ class Calls:
             if isinstance(error.cause, UserError):
                 raise error.cause from None
             if isinstance(error.cause, EngineDied):
-                self._lose(call, str(error.cause))
-                self._start_again(call.worker)
+                self._start_again(call, str(error.cause))
                 return []
-            if isinstance(error.cause, RayError):  # the weights did not come
-                for index in {index for index, _ in call.work} & self._movers.keys():
-                    self.crew.particles.lost(self._movers[index])
-                self._lose(call, describe(error.cause))
+            if isinstance(error.cause, RayError):
+                self._lose_particles(call, describe(error.cause))
                 return []
             done = Done([describe(error.cause)] * len(call.work), 0.0, 0.0)
         except RayError as error:
-            self.crew.scorers.lost(call.worker)
-            self._lose(call, describe(error))
+            self._lose_scorer(call, describe(error))
             return []
         self.seconds.scoring += done.scoring
         self.seconds.moving += done.moving
@@ -95,10 +93,30 @@ class Calls:
         self.traffic.tokens += done.tokens
         return self.round.done(call, done.results, now=time.monotonic())
 
-    def _lose(self, call: Call, reason: str) -> None:
+    def _lose_particles(self, call: Call, reason: str) -> None:
+        """The weights of a call did not come: whoever had to make them may be gone."""
+        for index in {index for index, _ in call.work} & self._movers.keys():
+            self.crew.particles.lost(self._movers[index])
+        self._lose(call, reason)
+
+    def _lose_scorer(self, call: Call, reason: str) -> None:
+        """A scorer is gone with the call that it was at; what waited behind it goes elsewhere too."""
+        self.crew.scorers.lost(call.worker)
+        self._lose(call, reason)
+        for ref, (other, _) in list(self._pending.items()):
+            if other.worker == call.worker:
+                del self._pending[ref]
+                self._lose(other, None)
+
+    def _lose(self, call: Call, reason: str | None) -> None:
         for index, _ in call.work:
             self._moved.pop(index, None)
         self.round.lost(call, reason, now=time.monotonic())
+
+    def _start_again(self, call: Call, reason: str) -> None:
+        """End a scorer's process; Ray starts another one, which gets nothing until it is up."""
+        ray.kill(self.crew.scorers.actors[call.worker], no_restart=False)
+        self._lose_scorer(call, reason)
 
     def _end_hung(self) -> None:
         """Start scorers again that have not answered for too long; their slices go out again, as lost."""
@@ -106,16 +124,8 @@ class Calls:
         if limit is None:
             return
         now = time.monotonic()
-        hung = {c.worker for c, since in self._pending.values() if now - since > AHEAD * len(c.work) * limit}
-        for ref, (call, _) in list(self._pending.items()):
-            if call.worker in hung:
+        for ref, (call, since) in list(self._pending.items()):
+            if ref in self._pending and now - since > AHEAD * len(call.work) * limit:
                 del self._pending[ref]
-                self._lose(call, f"no answer within {limit:g} s per slice")
-        for number in hung:
-            self.message(f"scorer {number} has not answered within {limit:g} s per slice, starting it again")
-            self._start_again(number)
-
-    def _start_again(self, number: int) -> None:
-        """End a scorer's process; Ray starts another one, which gets nothing until it is up."""
-        ray.kill(self.crew.scorers.actors[number], no_restart=False)
-        self.crew.scorers.lost(number)
+                self.message(f"scorer {call.worker} has not answered within {limit:g} s per slice, starting it again")
+                self._start_again(call, f"no answer within {limit:g} s per slice")

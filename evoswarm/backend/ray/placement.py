@@ -175,9 +175,7 @@ def _lacks(unit: Unit, nodes: Sequence[Nodes]) -> str | None:
         return f"{unit.names} x {unit.gpus:g} GPUs need {whole:g} GPUs{reason}, {there} {gpus:g}; {hint}"
     if unit.count * unit.cpus > cpus + _CLOSE:
         need = unit.count * unit.cpus
-        return (
-            f"{unit.names} x {unit.cpus:g} CPUs need {need:g} CPUs, {there} {cpus:g}; add nodes, or lower their number"
-        )
+        return f"{unit.names} x {unit.cpus:g} CPUs need {need:g} CPUs, {there} {cpus:g}; add nodes, or ask for fewer"
     return None
 
 

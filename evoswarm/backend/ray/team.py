@@ -42,6 +42,7 @@ class Team:
         self._asked: dict[Any, int] = {}
         self._ask_at: dict[int, float] = {}
         self._told: set[str] = set()
+        self._said_up = 0
 
     @property
     def up(self) -> list[int]:
@@ -90,13 +91,14 @@ class Team:
         Raises:
             UserError, ClusterError: an actor cannot start.
         """
-        before = len(self.up)
         for ref in refs:
             number = self._asked.pop(ref, None)
             if number is not None:
                 self._answered(number, ref, starting)
-        if not starting and len(self.up) != before:
-            self._message(f"{len(self.up)} of {len(self.actors)} {self.kind}s are up")
+        up = len(self.up)
+        if up != self._said_up and not starting:
+            self._message(f"{up} of {len(self.actors)} {self.kind}s are up")
+        self._said_up = up
 
     def _answered(self, number: int, ref: Any, starting: bool) -> None:
         try:
