@@ -1,4 +1,4 @@
-"""No decision hangs on the wall clock. (What happens when it jumps: test_nodes.py.)"""
+"""No decision hangs on the wall clock. (What happens when it jumps: test_lost_nodes.py.)"""
 
 from __future__ import annotations
 
