@@ -26,7 +26,6 @@ from benchmarks.driver import Driver
 from benchmarks.nodes import Nodes
 from evoswarm.config import RunConfig
 from evoswarm.config.load import parse_config
-from evoswarm.config.run import LocalBackend
 from evoswarm.errors import UserError
 
 VICTIMS = {"particle": 6, "scorer": 6, "coordinator": 5, "driver": 4, "raylet": 4, "node": 4, "head": 1}
@@ -111,8 +110,9 @@ def chaos(nodes: Nodes, folder: Path, kills: Sequence[tuple[int, str]], *, seed:
         What was killed, how often the command was started again, seconds, and whether the bytes are the same.
     """
     generations = GENERATIONS_PER_KILL * len(kills)
-    calm, config = (_config(folder, name, generations) for name in ("calm", "chaos"))
-    evoswarm.run(calm.model_copy(update={"backend": LocalBackend()}))
+    calm = _config(folder, "calm", generations, backend={"type": "local"})
+    evoswarm.run(calm)
+    config = _config(folder, "chaos", generations, backend={"type": "ray", "scorers": 2}, delay=0.2)
     start = time.monotonic()
     disturbed = Chaos(nodes, config, seed)
     disturbed.run(list(kills))
@@ -124,7 +124,7 @@ def chaos(nodes: Nodes, folder: Path, kills: Sequence[tuple[int, str]], *, seed:
     }
 
 
-def _config(folder: Path, name: str, generations: int) -> RunConfig:
+def _config(folder: Path, name: str, generations: int, *, backend: dict[str, Any], delay: float = 0) -> RunConfig:
     if not (folder / "pool").exists():
         make_lora_pool(folder / "pool", experts=6, parameters=50_000, shift=0.5)
         splits = {"dev": range(100), "test": range(1000, 1050)}
@@ -140,8 +140,8 @@ def _config(folder: Path, name: str, generations: int) -> RunConfig:
             "pool": "pool",
             "search": {"type": "model_swarms", "population": 4, "max_generations": generations, "patience": None},
             "utility": {"type": "exact_match", "data": "echo.json"},
-            "engine": {"type": "fake", "batch_size": 25, "delay": 0.2},
-            "backend": {"type": "ray", "scorers": 2},
+            "engine": {"type": "fake", "batch_size": 25, "delay": delay},
+            "backend": backend,
         },
         root=folder,
     )
