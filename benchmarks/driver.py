@@ -22,11 +22,16 @@ class Driver:
 
     def __init__(self, nodes: Nodes, config: RunConfig, *, host: str = "") -> None:
         """Write the config and start the run from a host."""
-        self.config, self._nodes = config, nodes
+        self._nodes = nodes
         self.file = config.root / f"{config.name}.yaml"
         self.log = config.root / f"{config.name}.log"
+        self.prolong(config, host=host)
+
+    def prolong(self, config: RunConfig, *, host: str = "") -> None:
+        """Write the config anew and start the command."""
+        self.config = config
         self.file.write_text(dump_config(config))
-        self.start(host or nodes.head)
+        self.start(host or self._nodes.head)
 
     def start(self, host: str) -> None:
         """Start the command, the first time or again."""
