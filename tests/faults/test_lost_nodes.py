@@ -40,7 +40,7 @@ def undisturbed(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module", params=[KIND])
-def nodes(folder: Path) -> Iterator[Nodes]:
+def started(folder: Path) -> Iterator[Nodes]:
     """A head without CPUs and two workers, each able to hold the whole run."""
     with Nodes() as nodes:
         clock = Path(__file__).parent / "clock"
@@ -51,8 +51,16 @@ def nodes(folder: Path) -> Iterator[Nodes]:
 
 
 @pytest.fixture
+def nodes(started: Nodes) -> Nodes:
+    """The cluster, with every node up, whatever the last test has done to them."""
+    for name in WORKERS:
+        started.revive(name)
+    return started
+
+
+@pytest.fixture
 def begin(nodes: Nodes, folder: Path) -> Iterator[Begin]:
-    """Starts a run; afterwards every node is up again."""
+    """Starts a run."""
     runs: list[Driver] = []
 
     def start(name: str, *, more: str = "") -> Driver:
@@ -65,8 +73,6 @@ def begin(nodes: Nodes, folder: Path) -> Iterator[Begin]:
     for run in runs:
         run.process.kill()
         run.process.wait()
-    for name in WORKERS:
-        nodes.revive(name)
 
 
 def test_a_killed_raylet_and_then_a_killed_node_change_nothing(
@@ -127,7 +133,7 @@ def test_clocks_that_jump_by_a_day_forth_and_back_change_nothing(
     assert result_bytes(run.config.run_dir) == undisturbed
 
 
-def test_random_kills_of_all_kinds_of_process_change_nothing(begin: Begin, nodes: Nodes, tmp_path: Path) -> None:
+def test_random_kills_of_all_kinds_of_process_change_nothing(nodes: Nodes, tmp_path: Path) -> None:
     found = chaos(nodes, tmp_path, ["scorer", "driver", "coordinator", "particle"], seed=3)
     assert found["same"] and sum(found["killed"].values()) == 4
 
