@@ -18,19 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PATIENCE_SECONDS = 180
+PATIENCE_SECONDS = 300
 REPOSITORY = Path(__file__).resolve().parent.parent
-TABLES = """
-import json, sys
-from ray._private.state import GlobalState
-from ray._raylet import GcsClientOptions
-
-state = GlobalState()
-state._initialize_global_state(GcsClientOptions.create(sys.argv[1], None, True, False))
-actors = [(a["Name"], a["State"], a["Address"]["NodeID"]) for a in state.actor_table(None).values()]
-groups = [g["state"] for g in state.placement_group_table().values()]
-print(json.dumps({"actors": actors, "groups": groups}))
-"""
 
 
 @dataclass
@@ -76,13 +65,6 @@ class Head:
     def status(self, job: str) -> str:
         """Ray's word for how a job is; cheaper to ask for than `evoswarm status`."""
         return str(self.get(f"/api/jobs/{job}")["status"])
-
-    def tables(self) -> dict[str, Any]:
-        """Ray's own tables of actors and placement groups, which need no dashboard."""
-        command = [sys.executable, "-c", TABLES, self.address]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, env=self.environment)
-        assert done.returncode == 0, done.stderr
-        return dict(json.loads(done.stdout))
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait for something to come true."""
@@ -187,27 +169,6 @@ def ray_head(*, cpus: int = 8, kinds: dict[str, Any] | None = None) -> Iterator[
             yield head
         finally:
             _stop(process)
-
-
-@contextlib.contextmanager
-def ray_node(head: Head, *, cpus: int, labels: str) -> Iterator[None]:
-    """A further node of a head's cluster, with labels `key=value,...`."""
-    options = {
-        "address": head.address,
-        "num-cpus": cpus,
-        "labels": labels,
-        "dashboard-agent-listen-port": free_port(),
-        "metrics-export-port": free_port(),
-        "object-store-memory": 100_000_000,
-    }
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
-    command += [f"--{key}={value}" for key, value in options.items()]
-    with (head.folder / "node.log").open("ab") as log:
-        process = subprocess.Popen(command, env=head.environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        yield
-    finally:
-        _stop(process)
 
 
 def _is_up(head: Head, *, dashboard: bool) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.numpy import save
 from transformers import AutoConfig, GenerationConfig
 
@@ -42,6 +43,8 @@ class VllmEngine:
         """
         set_environment(threads=config.threads)
         check_version()
+        # The variable is too late where torch is loaded already, and vLLM lets nobody change it afterwards.
+        torch.set_num_threads(config.threads)
         from vllm import LLM
 
         self._adapter = dict(adapter) if adapter is not None else None

@@ -114,8 +114,6 @@ class WorkerExtension:
             tensors = self._evoswarm_base(adapter).load(load(weights) if isinstance(weights, bytes) else weights)
         except UserError as error:
             return str(error)
-        # It warns of every layer that an adapter does not touch.
-        logging.getLogger("vllm.model_executor.model_loader.reload").setLevel(logging.ERROR)
         self.model_runner.reload_weights(weights_iterator=tensors, is_checkpoint_format=True)
         return None
 
@@ -161,6 +159,8 @@ class WorkerExtension:
         if not hasattr(self, "_evoswarm_merged"):
             from vllm.model_executor.model_loader import get_model_loader
 
+            # Reloading warns of every layer that an adapter does not touch.
+            logging.getLogger("vllm.model_executor.model_loader.reload").setLevel(logging.ERROR)
             loader, model = get_model_loader(self.vllm_config.load_config), self.model_runner.get_model()
             self._evoswarm_merged = MergedBase(
                 lambda: loader.get_all_weights(self.model_config, model),

@@ -132,10 +132,13 @@ class Crew:
         """Wait for those that were added, as long as the cluster gets what they need."""
         wait, began, said = self._settings.wait_seconds, time.monotonic(), ""
         roomy = began
-        while absent := [*self.scorers.absent, *self.particles.absent]:
+        while True:
             self._take_in(_wait(self._asked()), starting=True)
             if self._stop():
                 raise Stopped
+            absent = [*self.scorers.absent, *self.particles.absent]
+            if not absent:
+                return
             now, lack = time.monotonic(), self.placement.lacks(nodes())
             if lack is None:
                 total = len(self.scorers.actors) + len(self.particles.actors)
