@@ -32,8 +32,10 @@ def close(name: str, *, ratio: float | None, goal: str, **figures: Any) -> None:
     print(json.dumps({"name": name, "ratio": ratio, "goal": goal, "machine": machine, **figures}))
 
 
-def make_lora_pool(folder: Path, *, experts: int, parameters: int, rank: int = 8, modules: int = 20) -> None:
-    """Random LoRA adapters of about this many parameters each."""
+def make_lora_pool(
+    folder: Path, *, experts: int, parameters: int, rank: int = 8, modules: int = 20, shift: float = 0.0
+) -> None:
+    """Random LoRA adapters of about this many parameters each; `shift` sets their means apart."""
     width = parameters // (modules * 2 * rank)
     specs = [
         TensorSpec(f"base_model.model.model.layers.{i}.self_attn.q_proj.lora_{part}.weight", shape, "F32")
@@ -46,5 +48,6 @@ def make_lora_pool(folder: Path, *, experts: int, parameters: int, rank: int = 8
         config = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "target_modules": ["q_proj"]}
         (place / "adapter_config.json").write_text(json.dumps(config))
         rng = np.random.default_rng(number)
-        tensors = ((spec.name, rng.standard_normal(spec.shape, dtype=np.float32)) for spec in specs)
+        mean = np.float32(shift * rng.standard_normal())
+        tensors = ((spec.name, rng.standard_normal(spec.shape, dtype=np.float32) + mean) for spec in specs)
         write_safetensors(place / "adapter_model.safetensors", specs, tensors)

@@ -77,6 +77,11 @@ class Hosts:
         """A command line that runs on a host."""
         return ["ip", "netns", "exec", self._full(name), *command]
 
+    def link(self, name: str, *, up: bool) -> None:
+        """Plug a host in, or pull its cable."""
+        port = f"port{self._names.index(name)}"
+        _ip("-n", self._full("switch"), "link", "set", port, "up" if up else "down")
+
     def start(self, name: str, *command: str, env: dict[str, str], log: Path) -> None:
         """Start what runs in a pod."""
 

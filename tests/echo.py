@@ -13,28 +13,36 @@ from evoswarm.config import RunConfig
 from evoswarm.config.load import apply_overrides, parse_config
 from evoswarm.weights.tensorfile import TensorSpec, write_safetensors
 
-SPECS = [
-    TensorSpec(f"base_model.model.model.layers.{layer}.self_attn.q_proj.lora_{part}.weight", shape, "F32")
-    for layer in range(2)
-    for part, shape in (("A", (4, 64)), ("B", (64, 4)))
-]
+
+def specs(width: int) -> list[TensorSpec]:
+    """An adapter's tensors."""
+    return [
+        TensorSpec(f"base_model.model.model.layers.{layer}.self_attn.q_proj.lora_{part}.weight", shape, "F32")
+        for layer in range(2)
+        for part, shape in (("A", (4, width)), ("B", (width, 4)))
+    ]
+
+
 ADAPTER = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]}
 
 
-def make_expert(folder: Path, number: int) -> None:
+def make_expert(folder: Path, number: int, width: int = 64) -> None:
     """An adapter whose mean differs from the others'."""
+    tensors_of = specs(width)
     rng = np.random.default_rng(number)
     folder.mkdir(parents=True)
     (folder / "adapter_config.json").write_text(json.dumps(ADAPTER))
     shift = rng.normal() * 0.5
-    tensors = [(s.name, (rng.standard_normal(s.shape) * 0.3 + shift).astype(np.float32)) for s in SPECS]
-    write_safetensors(folder / "adapter_model.safetensors", SPECS, tensors)
+    tensors = [(s.name, (rng.standard_normal(s.shape) * 0.3 + shift).astype(np.float32)) for s in tensors_of]
+    write_safetensors(folder / "adapter_model.safetensors", tensors_of, tensors)
 
 
-def make_world(folder: Path, *, experts: int = 6, validation: int = 100, test: int = 60) -> dict[str, Any]:
+def make_world(
+    folder: Path, *, experts: int = 6, validation: int = 100, test: int = 60, width: int = 64
+) -> dict[str, Any]:
     """Write pool, data and `it.yaml` into `folder`; returns the plain config, which runs on the local backend."""
     for number in range(experts):
-        make_expert(folder / "experts" / f"e{number}", number)
+        make_expert(folder / "experts" / f"e{number}", number, width)
 
     def records(start: int, count: int) -> list[dict[str, Any]]:
         return [{"id": i, "question": f"say w{i}", "answer": f"w{i}"} for i in range(start, start + count)]

@@ -30,10 +30,12 @@ class Coordinator:
             check: whether pool and data are still to be checked.
             driver: process id of the driver.
         """
-        again = ray.get_runtime_context().was_current_actor_reconstructed
+        context = ray.get_runtime_context()
+        again, self._session = context.was_current_actor_reconstructed, context.get_actor_id()
         self._config, self._check, self._driver = config, check, driver
         self._resume = "auto" if again else resume
         self._events: list[Event] = []
+        self._heard = 0
         self._stop = threading.Event()
 
     def run(self) -> dict[str, Any]:
@@ -53,14 +55,26 @@ class Coordinator:
 
         try:
             return execute(
-                self._config, make_backend, resume=self._resume, hooks=hooks, check=self._check, driver=self._driver
+                self._config,
+                make_backend,
+                resume=self._resume,
+                hooks=hooks,
+                check=self._check,
+                driver=self._driver,
+                session=self._session,
             )
         finally:
             metrics.close()
 
-    def events(self, start: int) -> tuple[int, list[Event]]:
-        """This process's id and its events from number `start` on."""
-        return os.getpid(), self._events[start:]
+    def events(self, start: int, process: int) -> tuple[int, list[Event]]:
+        """This process's id and its events from number `start` on.
+
+        What lies before that was heard, and is forgotten, if the one who asks means this `process`.
+        """
+        if process == os.getpid() and start > self._heard:
+            del self._events[: start - self._heard]
+            self._heard = start
+        return os.getpid(), list(self._events)
 
     def stop(self) -> None:
         """Stop at the next evaluation."""

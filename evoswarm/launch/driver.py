@@ -78,7 +78,11 @@ class _Events:
 
     def new(self) -> list[dict[str, Any]]:
         """What has come since the last call; does not wait for a coordinator that is being started again."""
-        self._asked = self._asked or self._coordinator.events.remote(self._seen)
+        if not self._asked:
+            events = self._coordinator.events.options(
+                enable_task_events=False
+            )  # Ray keeps a record of every other call
+            self._asked = events.remote(self._seen, self._process)
         done, _ = ray.wait([self._asked], timeout=POLL_SECONDS)
         if not done:
             return []

@@ -6,6 +6,7 @@ import errno
 import shlex
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -35,6 +36,7 @@ def execute(
     hooks: Hooks,
     check: bool = True,
     driver: int | None = None,
+    session: str | None = None,
 ) -> dict[str, Any]:
     """Run, or go on with a run, and return its summary.
 
@@ -45,6 +47,7 @@ def execute(
         hooks: who is told, and who may stop it.
         check: False where pool and data were checked before.
         driver: process on this machine that the run belongs to.
+        session: names what drives the run, also when it is started again elsewhere.
 
     Raises:
         UserError: something that the user has to put right.
@@ -52,10 +55,9 @@ def execute(
     """
     start = time.perf_counter()
     directory = RunDirectory(config.run_dir)
+    lock = directory.lock(driver=driver, session=session, message=hooks.message, stop=hooks.stop)
     if config.run_url is None:
-        return _execute(
-            config, make_backend, directory, resume=resume, hooks=hooks, check=check, driver=driver, start=start
-        )
+        return _execute(config, make_backend, directory, lock, resume=resume, hooks=hooks, check=check, start=start)
     directory.create()
     with Mirror(
         config.run_url,
@@ -63,11 +65,10 @@ def execute(
         patience=config.storage_seconds,
         message=hooks.message,
         stop=hooks.stop,
+        session=session,
     ) as mirror:
         hooks = _handing_over(hooks, mirror)
-        return _execute(
-            config, make_backend, directory, resume=resume, hooks=hooks, check=check, driver=driver, start=start
-        )
+        return _execute(config, make_backend, directory, lock, resume=resume, hooks=hooks, check=check, start=start)
 
 
 def _handing_over(hooks: Hooks, mirror: Mirror) -> Hooks:
@@ -88,11 +89,11 @@ def _execute(
     config: RunConfig,
     make_backend: MakeBackend,
     directory: RunDirectory,
+    lock: AbstractContextManager[None],
     *,
     resume: str,
     hooks: Hooks,
     check: bool,
-    driver: int | None,
     start: float,
 ) -> dict[str, Any]:
     if resume == "must" and not directory.exists:
@@ -100,7 +101,7 @@ def _execute(
     inputs = read_inputs(config, check=check)
     directory.create()
     try:
-        with directory.lock(driver=driver):
+        with lock:
             return _locked(config, inputs, make_backend, directory, resume=resume, hooks=hooks, start=start)
     except OSError as error:
         if error.errno not in _STORAGE:

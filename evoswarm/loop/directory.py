@@ -8,14 +8,18 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from evoswarm.errors import UserError
+from evoswarm.errors import Stopped, UserError
 
-LOCK_WAIT_SECONDS = 20.0
-"""How long a run whose driver has died may take to let go of its directory."""
+LOCK_WAIT_SECONDS = 90.0
+"""How long a run whose driver has died may take to let go of its directory: Ray ends the workers of a lost head after a
+minute."""
+CUT_OFF_SECONDS = 300.0
+"""How long a coordinator that was started elsewhere waits for itself on a node that Ray has lost sight of: until that
+ends it, or until network storage takes its lock away."""
 
 
 class RunDirectory:
@@ -77,20 +81,32 @@ class RunDirectory:
             raise UserError(f"{self.path}: cannot be written ({error.strerror}); choose another `output`") from None
 
     @contextlib.contextmanager
-    def lock(self, *, driver: int | None = None) -> Iterator[None]:
+    def lock(
+        self,
+        *,
+        driver: int | None = None,
+        session: str | None = None,
+        message: Callable[[str], None] = lambda text: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Iterator[None]:
         """Hold the directory for one run; the lock goes with its process, however that ends.
 
         Args:
             driver: process on this machine that the run belongs to. If it has died, the holder is about to.
+            session: names the coordinator, however often and wherever it is started. It waits for itself.
+            message: takes a line for the user when it has to wait.
+            stop: asked while waiting whether to stop.
 
         Raises:
             UserError: another run holds it.
+            Stopped: asked to stop while waiting.
         """
         with (self.path / "lock").open("a+", encoding="utf-8") as file:
-            _acquire(file, self.path)
+            _acquire(file, self.path, session, message, stop)
             file.seek(0)
             file.truncate()
-            file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "driver": driver or os.getpid()}))
+            holder = {"host": socket.gethostname(), "pid": os.getpid(), "driver": driver or os.getpid()}
+            file.write(json.dumps(holder | ({"session": session} if session else {})))
             file.flush()
             yield
 
@@ -156,8 +172,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _acquire(file: IO[str], path: Path) -> None:
-    deadline = time.monotonic() + LOCK_WAIT_SECONDS
+def _acquire(
+    file: IO[str], path: Path, session: str | None, message: Callable[[str], None], stop: Callable[[], bool]
+) -> None:
+    start, said = time.monotonic(), False
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -165,10 +183,17 @@ def _acquire(file: IO[str], path: Path) -> None:
         except OSError:
             file.seek(0)
             holder = _holder(file.read())
-            if _orphaned(holder) and time.monotonic() < deadline:
+            own = session is not None and holder.get("session") == session
+            patience = CUT_OFF_SECONDS if own else LOCK_WAIT_SECONDS if _orphaned(holder) else 0
+            if stop():
+                raise Stopped from None
+            who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
+            if time.monotonic() - start < patience:
+                if not said:
+                    message(f"{path} is still held by {who}, which is about to end; waiting up to {patience:g} s")
+                said = True
                 time.sleep(0.2)
                 continue
-        who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
         raise UserError(f"{path}: another run holds this directory ({who}); wait for it, stop it, or change `name`")
 
 

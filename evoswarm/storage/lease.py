@@ -25,13 +25,17 @@ class Lease:
 
     name = "lease.json"
 
-    def __init__(self, remote: Remote, *, message: Callable[[str], None], stop: Callable[[], bool]) -> None:
+    def __init__(
+        self, remote: Remote, *, message: Callable[[str], None], stop: Callable[[], bool], session: str | None = None
+    ) -> None:
         """
         Args:
             remote: the URL.
             message: takes lines for the user.
             stop: asked while waiting whether to stop.
+            session: names the coordinator, however often and wherever it is started. It takes over from itself.
         """
+        self._session = session
         self._remote, self._message, self._stop = remote, message, stop
         self._id, self._beats = secrets.token_hex(8), 0
         self._end = threading.Event()
@@ -45,7 +49,8 @@ class Lease:
             UserError: another run holds it.
         """
         before = self._remote.read(self.name)
-        if before is not None and not _dead_here(_parse(before)):
+        own = self._session is not None and _parse(before).get("session") == self._session
+        if before is not None and not own and not _dead_here(_parse(before)):
             self._message(f"{self._remote.url} was held by {_who(_parse(before))}; seeing whether that still runs")
             self._outlive(before)
         self._write()
@@ -96,7 +101,7 @@ class Lease:
     def _write(self) -> None:
         self._beats += 1
         holder = {"host": socket.gethostname(), "pid": os.getpid(), "id": self._id, "beat": self._beats}
-        self._remote.write(self.name, json.dumps(holder).encode())
+        self._remote.write(self.name, json.dumps(holder | {"session": self._session}).encode())
 
 
 def is_held(url: str) -> bool:

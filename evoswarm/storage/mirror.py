@@ -33,6 +33,7 @@ class Mirror:
         patience: float,
         message: Callable[[str], None] = lambda text: None,
         stop: Callable[[], bool] = lambda: False,
+        session: str | None = None,
     ) -> None:
         """
         Args:
@@ -41,10 +42,11 @@ class Mirror:
             patience: seconds that storage may be gone before the run stops.
             message: takes lines for the user.
             stop: asked while waiting whether to stop.
+            session: see `Lease`.
         """
         self._remote, self._folder, self._patience = Remote(url), folder, patience
         self._message, self._stop = message, stop
-        self._lease = Lease(self._remote, message=message, stop=stop)
+        self._lease = Lease(self._remote, message=message, stop=stop, session=session)
         self._there: dict[str, Shape] = {}
 
     def __enter__(self) -> Mirror:

@@ -1,0 +1,221 @@
+"""A Ray cluster of several nodes on this machine, real processes, that can be killed and cut off.
+
+Every node is a host with an address of its own: a network namespace, where this machine allows it (root and iproute2).
+Elsewhere the nodes share the machine's address, as those of `ray.cluster_utils` do, and cannot be cut off. A name is
+one host: a node that was killed may be started again under its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from evoswarm.errors import UserError
+from k8s.smoke import Hosts
+
+PATIENCE_SECONDS = 120
+STARTED, ATTEMPTS = "Ray runtime started", 6
+"""Ray gives up a node that is not up within 30 s, which a busy machine needs at times."""
+MARK = "EVOSWARM_BENCHMARK_NODE"
+"""Environment variable that every process of a node inherits."""
+HEALTH = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "3000",
+    "RAY_health_check_failure_threshold": "4",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
+}
+"""Ray takes about a minute to believe that a silent node, or its head, is dead; here it takes about 15 s."""
+
+
+class Nodes:
+    """A context: at its end every process that it started is gone, and so are the namespaces."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="evn", dir="/tmp"))  # short: Ray's sockets lie in it  # nosec
+        self._hosts = Hosts() if namespaces_allowed() else None
+        self._addresses: dict[str, str] = {}
+        self._commands: dict[str, tuple[list[str], Path]] = {}
+        self._raylets: dict[str, subprocess.Popen[Any]] = {}
+        self._started: list[subprocess.Popen[Any]] = []
+        self._label, self._port = f"{os.getpid()}-{secrets.token_hex(4)}", 0
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        root = f"{Path(__file__).parents[1]}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        own = {"PATH": path, "PYTHONPATH": root, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+        self.environment = kept | own | token | HEALTH
+        self.head = ""
+
+    @property
+    def names(self) -> list[str]:
+        """Every host so far."""
+        return list(self._addresses)
+
+    @property
+    def kind(self) -> str:
+        """What the nodes are."""
+        return "network namespaces" if self._hosts else "nodes of one host"
+
+    @property
+    def address(self) -> str:
+        """Of the head that was started last."""
+        return f"{self._addresses[self.head]}:{self._port}"
+
+    def __enter__(self) -> Nodes:
+        self._before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("ended"))  # and so cleans up
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for name in self._addresses:
+            self.kill(name)
+        for process in self._started:
+            process.wait()
+        if self._hosts:
+            self._hosts.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        signal.signal(signal.SIGTERM, self._before)
+
+    def start_all(self, head: str, workers: Sequence[str], *, cpus: int) -> None:
+        """Start a new cluster and wait until it is up."""
+        self.start(head, head=True)
+        self.wait(head)
+        for name in workers:  # one after the other: see ATTEMPTS
+            self.start(name, cpus=cpus)
+            self.wait(name)
+
+    def start(self, name: str, *, cpus: int = 0, head: bool = False) -> None:
+        """Start a node, as a new cluster's head or as a worker of the present one; see `wait`."""
+        if name not in self._addresses:
+            self._addresses[name] = self._hosts.add(name) if self._hosts else "127.0.0.1"
+        if head:
+            self.head, self._port = name, 6379 if self._hosts else free_port()
+        temp = self._folder / f"{name}-{len(self._started)}"
+        options = {
+            "node-ip-address": self._addresses[name],
+            "num-cpus": cpus,
+            "object-store-memory": 100_000_000,
+            "temp-dir": temp,
+            "metrics-export-port": 8080 if self._hosts else free_port(),
+            "dashboard-agent-listen-port": 52365 if self._hosts else free_port(),
+            "min-worker-port": 0,
+            "max-worker-port": 0,
+            "include-log-monitor": "false",
+        }
+        options |= {"port": self._port, "include-dashboard": "false"} if head else {"address": self.address}
+        words = ["--head", "--no-monitor"] if head else []
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *words, "--block"]
+        command += [f"--{key}={value}" for key, value in options.items()]
+        self._commands[name] = command, temp.with_suffix(".log")
+        self._launch(name)
+
+    def _launch(self, name: str) -> None:
+        command, log = self._commands[name]
+        with log.open("wb") as file:
+            self._raylets[name] = self.run(name, *command, stdout=file, stderr=file)
+
+    def wait(self, name: str) -> None:
+        """Wait until a node is up.
+
+        Raises:
+            UserError: it does not start.
+        """
+        log = self._commands[name][1]
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                self._launch(name)
+            wait_until(
+                lambda: self._raylets[name].poll() is not None or STARTED in log.read_text(), what=f"{name} is up"
+            )
+            if self._raylets[name].poll() is None:
+                return
+        raise UserError(f"{name} did not start: {log.read_text()[-2000:]}")
+
+    def revive(self, name: str) -> None:
+        """Start a node again that has ended, as it was started, and wait until it is up."""
+        if self._raylets[name].poll() is not None or not self.processes(name, "raylet"):
+            self.kill(name)
+            self._launch(name)
+        self.wait(name)
+
+    def run(self, name: str, *command: str, **options: Any) -> subprocess.Popen[Any]:
+        """Start a process on a node's host, in a session of its own. RAY_ADDRESS is the cluster's."""
+        words = self._hosts.command(name, *command) if self._hosts else list(command)
+        environment = self.environment | {MARK: self._mark(name), "RAY_ADDRESS": self.address}
+        process = subprocess.Popen(words, env=environment, start_new_session=True, **options)
+        self._started.append(process)
+        return process
+
+    def processes(self, name: str, title: str = "") -> list[psutil.Process]:
+        """The processes of a node whose command line begins so, or whose program is called so."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get(MARK) == self._mark(name) and process.status() != psutil.STATUS_ZOMBIE:
+                    line = process.cmdline()
+                    if line and (line[0].startswith(title) or Path(line[0]).name == title):
+                        found.append(process)
+        return found
+
+    def kill(self, name: str, title: str = "") -> int:
+        """kill -9 of a node's processes, all of them or those with a title; returns how many there were."""
+        killed = 0
+        while found := self.processes(name, title):
+            for process in found:
+                with contextlib.suppress(psutil.Error):
+                    process.send_signal(signal.SIGKILL)
+            killed += len(found)
+            psutil.wait_procs(found, timeout=5)
+            if title:
+                break
+        return killed
+
+    def cut_off(self, name: str, *, heal: bool = False) -> None:
+        """Pull the cable between a node and all others, or plug it in again."""
+        assert self._hosts is not None, "nodes of one host cannot be cut off"
+        self._hosts.link(name, up=heal)
+
+    def _mark(self, name: str) -> str:
+        return f"{self._label}-{name}"
+
+
+def namespaces_allowed() -> bool:
+    """Whether this machine lets us make hosts."""
+    if os.geteuid() or not shutil.which("ip"):
+        return False
+    name = f"evotry{os.getpid()}"
+    made = subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode == 0
+    return made and subprocess.run(["ip", "netns", "delete", name], capture_output=True).returncode == 0
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], bool], *, what: str, seconds: float = PATIENCE_SECONDS) -> None:
+    """Wait for something to come true.
+
+    Raises:
+        UserError: it did not.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise UserError(f"waited {seconds:g} s in vain until {what}")
+        time.sleep(0.1)
