@@ -17,7 +17,14 @@ from evoswarm.engine.base import NotBeside
 from evoswarm.engine.encode import Encoder, Ids
 from evoswarm.engine.load import end_tokens, load_tokenizer
 from evoswarm.engine.trouble import mortal
-from evoswarm.engine.vllm_internals import EXTENSION, check_version, metrics_to_ray, on_ray, set_environment
+from evoswarm.engine.vllm_internals import (
+    EXTENSION,
+    check_version,
+    metrics_to_ray,
+    on_ray,
+    set_environment,
+    spare_llvmlite,
+)
 from evoswarm.engine.vllm_settings import arguments, explain
 from evoswarm.errors import UserError
 from evoswarm.utility.types import Beginning, OptionScore, Prompt
@@ -45,6 +52,7 @@ class VllmEngine:
         check_version()
         # The variable is too late where torch is loaded already, and vLLM lets nobody change it afterwards.
         torch.set_num_threads(config.threads)
+        spare_llvmlite()
         from vllm import LLM
 
         self._adapter = dict(adapter) if adapter is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable
 from typing import Any
@@ -45,6 +46,8 @@ class Crew:
         assert isinstance(config.backend, RayConfig)
         self._config, self._settings, self._message, self._stop = config, config.backend, message, stop
         self.start_seconds = max(config.backend.wait_seconds, 60)
+        # Not the coordinator's id: one that is started elsewhere has it too, while actors of the one before still live.
+        self._token = secrets.token_hex(4)
         self._groups: list[PlacementGroup] = []
         self._places: dict[tuple[type, int], int] = {}
         seen = nodes()
@@ -101,7 +104,7 @@ class Crew:
     def _add(self, team: Team, cls: type, gpus: float) -> None:
         number, particle = len(team.actors), cls is Particle
         options: dict[str, Any] = {
-            "name": f"{team.kind}-{number}:{self._config.name}:{ray.get_runtime_context().get_actor_id()[:8]}",
+            "name": f"{team.kind}-{number}:{self._config.name}:{self._token}",
             "num_cpus": 0 if particle else self.placement.cpus * self.placement.ranks,
             "num_gpus": gpus,
             "max_restarts": -1,
