@@ -89,16 +89,15 @@ def _on_ray(
     import ray
     from ray.exceptions import RayError, RayTaskError
 
+    from evoswarm.backend.ray.crew import nodes
+    from evoswarm.backend.ray.placement import place_engine
     from evoswarm.launch.connect import connected
 
     with connected(backend, hooks.message):
-        gpus = bool(ray.cluster_resources().get("GPU"))
-        options: dict[str, Any] = {
-            "num_cpus": getattr(next(iter(config.targets.values())).engine, "threads", 1),
-            "num_gpus": (1 if backend.scorer_gpus is None else backend.scorer_gpus) if gpus else 0,
-            "max_retries": backend.max_retries,
-        }
-        task = ray.remote(_task).options(**options)
+        placement = place_engine(next(iter(config.targets.values())), backend, nodes())
+        if lack := placement.lacks(nodes()):
+            hooks.message(f"waiting for room: {lack}")
+        task = ray.remote(_task).options(**placement.task, max_retries=backend.max_retries)
         refs = {task.remote(config.targets[unit.target], config.comparison, unit): unit for unit in work}
         with _cancelled(refs):
             while refs:

@@ -6,9 +6,9 @@ from evoswarm.config.run import EngineConfig, VllmEngine
 from evoswarm.utility.types import Choose, Generate, Request, Utility
 from evoswarm.weights.pool import Pool
 
-FEW_EXAMPLES = 24
+FEW_EXAMPLES = 12
 """Examples per particle up to which a batch of several particles was faster (`python -m benchmarks.adapter_mode`: the
-ways cross between 16 and 32, for answers of 1 and of up to 8 tokens alike)."""
+ways cross between 8 and 16, for answers of 1 and of up to 8 tokens alike)."""
 SHORT_ANSWER = 8
 """Tokens of the longest answers that were measured."""
 

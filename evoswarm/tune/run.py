@@ -14,7 +14,7 @@ from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from evoswarm.backend.ray.crew import nodes
-from evoswarm.backend.ray.placement import Placement, place
+from evoswarm.backend.ray.placement import Placement, place_engine
 from evoswarm.config.run import RayBackend
 from evoswarm.config.tune import TuneConfig
 from evoswarm.errors import ClusterError, UserError
@@ -64,13 +64,9 @@ def tune(config: TuneConfig, *, hooks: Hooks | None = None) -> dict[str, Any]:
         hooks.message(f"{len(trials)} trials in {directory.path}")
         backend = config.run.backend if isinstance(config.run.backend, RayBackend) else RayBackend(address="local")
         with connected(backend, hooks.message):
-            placement = place(
-                backend,
-                nodes(),
-                particles=0,
-                threads=getattr(config.run.engine, "threads", 1),
-                ranks=getattr(config.run.engine, "ranks", 1),
-            )
+            placement = place_engine(config.run, backend, nodes())
+            if lack := placement.lacks(nodes()):
+                hooks.message(f"waiting for room: {lack}")
             with _environment(), _told(hooks, trials):
                 _fit(_tuner(config, trials, directory, backend, placement))
             lines = [trial_line(trial) for trial in trials]
@@ -155,8 +151,7 @@ def _test(best: Trial, placement: Placement) -> float | None:
     """The one reading of the test split, in a task of its own."""
     if not make_utility(best.wanted.utility, root=best.wanted.root).size("test"):
         return None
-    options = {"num_cpus": placement.cpus * placement.ranks, "num_gpus": placement.scorer_gpus}
-    return ray.get(ray.remote(utility_on_test).options(**options).remote(best.wanted, best.run))
+    return ray.get(ray.remote(utility_on_test).options(**placement.task).remote(best.wanted, best.run))
 
 
 class Progress(ray_tune.Callback):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from evoswarm.backend.ray.nodes import Nodes, no_node_has, total, written
 from evoswarm.config import RunConfig
@@ -107,6 +108,12 @@ class Placement:
     def _with(self, particles: int) -> float:
         """GPUs of a scorer with so many particles."""
         return round(self.scorer_gpus + particles * self.particle_gpus, 4)  # Ray counts in ten-thousandths
+
+    @property
+    def task(self) -> dict[str, Any]:
+        """Options of a Ray task that holds one engine."""
+        labels = {"label_selector": dict(self.scorer_labels)} if self.scorer_labels else {}
+        return {"num_cpus": self.cpus * self.ranks, "num_gpus": self.scorer_gpus} | labels
 
     @property
     def units(self) -> list[Unit]:
@@ -223,6 +230,17 @@ def place_run(config: RunConfig, nodes: Sequence[Nodes]) -> Placement:
         config.backend,
         nodes,
         particles=max(config.search.population, getattr(config.search, "max_population", 0)),
+        threads=getattr(config.engine, "threads", 1),
+        ranks=getattr(config.engine, "ranks", 1),
+    )
+
+
+def place_engine(config: RunConfig, backend: RayBackend, nodes: Sequence[Nodes]) -> Placement:
+    """`place` for a task that holds one engine and, in the same process, the particles."""
+    return place(
+        backend.model_copy(update={"scorers": 1}),
+        nodes,
+        particles=0,
         threads=getattr(config.engine, "threads", 1),
         ranks=getattr(config.engine, "ranks", 1),
     )
