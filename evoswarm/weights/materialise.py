@@ -127,7 +127,8 @@ class Materialiser:
                 combine(parts, coefficients[r : r + 1], [total])
                 target[:] = total
 
-        list(executor.map(piece, range(0, spec.numel, step)))
+        starts = range(0, spec.numel, step)
+        list(executor.map(piece, starts) if len(starts) > 1 else map(piece, starts))
 
     def _matrix(self, rows: Sequence[Row]) -> tuple[list[BasisVector], np.ndarray]:
         """The vectors that `rows` use, and the coefficients [P, J] of each row.
