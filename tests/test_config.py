@@ -159,6 +159,19 @@ def test_what_is_no_path_is_refused(tmp_path: Path, key: str, path: str) -> None
         parse_config(GOOD | {key: path}, root=tmp_path)
 
 
+@pytest.mark.parametrize("root", [5, ["x"], None])
+def test_a_root_that_is_no_text_is_refused(tmp_path: Path, root: object) -> None:
+    with pytest.raises(UserError, match="root: must be the path of a folder"):
+        parse_config(GOOD | {"root": root}, root=tmp_path)
+
+
+def test_a_section_that_contains_itself_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "loop.yaml"
+    path.write_text("model: &a [*a]\n")
+    with pytest.raises(UserError, match="a section contains itself"):
+        load_config(path)
+
+
 def test_a_date_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     assert "the value is not YAML" in refusal(tmp_path, "name=2024-13-45")
     path = tmp_path / "date.yaml"

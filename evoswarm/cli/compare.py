@@ -45,6 +45,9 @@ def compare(
             again = shlex.join(["evoswarm", *sys.argv[1:]])
             raise Stopped(f"stopped; what was measured is kept, go on with: {again}") from None
     print_json(summary) if json_ else _show(summary, found.folder)
+    if failed := summary["failed"]:
+        first, reason = next(iter(failed.items()))
+        raise UserError(f"{len(failed)} failed, the first: {first}: {reason}; the same command again tries them again")
 
 
 def _config(path: Path | None, *, methods: list[str] | None, targets: list[str] | None, overrides: list[str]) -> Any:

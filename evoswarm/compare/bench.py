@@ -62,7 +62,8 @@ class Bench:
         self.utility = make_utility(config.utility, root=config.root)
         self.pool = open_pool(config.pool, model=config.model)
         self.materialiser = Materialiser(self.pool, threads=getattr(config.engine, "threads", 1))
-        identity = {"pool": self.pool.hashes, "data": self.utility.sha256, "engine": config.engine.model_dump()}
+        identity = {"pool": self.pool.hashes, "data": self.utility.sha256}
+        identity |= config.model_dump(mode="json", include={"model", "utility", "engine"})
         self._key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
         self._plain: Worker | None = None
         self._mixture: tuple[MixtureEngine, Worker] | None = None
@@ -80,8 +81,9 @@ class Bench:
             record = read_json(path)
             fields = (record[key] for key in ("utility", "scores", "predictions", "error"))
             return Evaluation(job, *fields), record["seconds"]
+        worker = self._worker(candidate)  # its start is no part of the method
         start = time.perf_counter()
-        evaluation = self._evaluate(candidate, job)
+        evaluation = self._evaluate(worker, candidate, job)
         seconds = time.perf_counter() - start
         if evaluation.utility is None:
             raise UserError(f"{candidate.name} cannot be measured on {split}: {evaluation.error}")
@@ -89,12 +91,15 @@ class Bench:
         self._write(path, {"name": candidate.name} | record | {"seconds": seconds})
         return evaluation, seconds
 
-    def remember(self, name: str, compute: Callable[[], Any]) -> tuple[Any, float]:
-        """A value that JSON can hold, computed once, and the seconds that took."""
+    def remember(
+        self, name: str, compute: Callable[[], Any], *, ready: Callable[[], Any] = lambda: None
+    ) -> tuple[Any, float]:
+        """A value that JSON can hold, computed once, and the seconds that took; `ready` comes before them."""
         path = self._path(name, "values")
         if path.exists():
             record = read_json(path)
             return record["value"], record["seconds"]
+        ready()
         start = time.perf_counter()
         value = compute()
         seconds = time.perf_counter() - start
@@ -125,13 +130,16 @@ class Bench:
     def _write(self, path: Path, record: dict[str, Any]) -> None:
         self.directory.write_json(path.relative_to(self.directory.path), record)
 
-    def _evaluate(self, candidate: Candidate, job: Job) -> Evaluation:
-        if candidate.mix is not None:
-            engine, worker = self.mixture()
-            engine.weigh, weights = candidate.mix, None
-        else:
+    def _worker(self, candidate: Candidate) -> Worker:
+        if candidate.mix is None:
             self._plain = self._plain or Worker(self.config, pool=self.pool, utility=self.utility)
-            worker, weights = self._plain, candidate.make()
+            return self._plain
+        engine, worker = self.mixture()
+        engine.weigh = candidate.mix
+        return worker
+
+    def _evaluate(self, worker: Worker, candidate: Candidate, job: Job) -> Evaluation:
+        weights = candidate.make() if candidate.mix is None else None
         cut = worker.slices(job.split).indices
         assembly = Assembly(job, cut, self.utility)
         for number in range(len(cut)):

@@ -126,7 +126,7 @@ def pack_weights(tally: Tally) -> Chosen:
         parts = [bench.mixture()[0].surprise(prompts[i : i + size]) for i in range(0, len(prompts), size)]
         return [float(value) for value in np.concatenate([part.numpy() for part in parts]).mean(axis=0)]
 
-    values, seconds = bench.remember("surprise of the validation prompts", surprise)
+    values, seconds = bench.remember("surprise of the validation prompts", surprise, ready=bench.mixture)
     tally.charge(len(tally.experts), seconds)
     logits = -np.array(values) / TEMPERATURE
     weights = np.exp(logits - logits.max())

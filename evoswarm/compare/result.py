@@ -73,7 +73,7 @@ def _means(of: dict[str, list[Result]], seeds: int, number: int) -> Means:
     return {
         name: (float(utilities[name].mean()), bootstrap.means(table))
         for name, table in tables.items()
-        if len(table) in (1, seeds)
+        if len(table) == (seeds if METHODS[name].seeded else 1)
     }
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoswarm.errors import UserError
-from evoswarm.loop.directory import read_lines
+from evoswarm.utility.readers import read
 from evoswarm.utility.types import Prompt
 
 if TYPE_CHECKING:
@@ -54,7 +54,14 @@ class Router:
         texts = {name: read_texts(path) for name, path in training.items()}
         every = [text for lines in texts.values() for text in lines]
         vectorizer = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b")
-        size = min(DIMENSIONS, len(vectorizer.fit(every).vocabulary_) - 1)
+        try:
+            size = min(DIMENSIONS, len(vectorizer.fit(every).vocabulary_) - 1)
+        except ValueError:  # not a word
+            size = 0
+        if size < 1:
+            raise UserError(
+                "cbtm: the texts of compare.training hold fewer than two different words; nothing to route by"
+            )
         embed = make_pipeline(vectorizer, TruncatedSVD(size, random_state=0), Normalizer()).fit(every)
         centres = np.stack([embed.transform(lines).mean(axis=0) for lines in texts.values()])
         digest = hashlib.sha256(json.dumps([list(texts.items()), temperature]).encode()).hexdigest()
@@ -82,12 +89,24 @@ def read_texts(path: Path) -> list[str]:
     Raises:
         UserError: it is missing, or holds none.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; compare.training names a JSONL file for each expert")
-    texts = [text for record in read_lines(path)[:MOST_TEXTS] if (text := _text(record))]
+    texts = [text for record in training_records(path)[:MOST_TEXTS] if (text := _text(record))]
     if not texts:
         raise UserError(f"{path}: no record has a text under one of {', '.join(_FIELDS)} or messages")
     return texts
+
+
+def training_records(path: Path) -> list[dict[str, Any]]:
+    """The records of a JSONL file of training examples.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; compare.training names a JSONL file for each expert")
+    records = list(read(path).records)
+    if not all(isinstance(record, dict) for record in records):
+        raise UserError(f"{path}: every line is an object of named fields")
+    return records
 
 
 def _text(record: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,10 +38,11 @@ def compare(config: CompareConfig, *, hooks: Hooks | None = None) -> dict[str, A
     hooks, comparison = hooks or Hooks(), config.comparison
     first = next(iter(config.targets.values()))
     pool = open_pool(first.pool, model=first.model)
-    methods, missing = chosen_methods(comparison, first, pool)
-    for target in config.targets.values():
-        for warning in [*pool.warnings, *make_utility(target.utility, root=target.root).warnings]:
-            hooks.warning(warning)
+    utilities = {name: make_utility(target.utility, root=target.root) for name, target in config.targets.items()}
+    mute = [name for name, utility in utilities.items() if not utility.votes]
+    methods, missing = chosen_methods(comparison, first, pool, mute=mute)
+    for warning in dict.fromkeys([*pool.warnings, *(w for utility in utilities.values() for w in utility.warnings)]):
+        hooks.warning(warning)
     for name, reason in missing.items():
         hooks.message(f"{name} is left out: it {reason}")
     directory = RunDirectory(config.folder)
@@ -54,7 +56,12 @@ def compare(config: CompareConfig, *, hooks: Hooks | None = None) -> dict[str, A
                 failed[str(unit)] = outcome
                 hooks.warning(f"{unit} failed: {outcome}")
             else:
-                results += outcome
+                results += [result for result in outcome if "error" not in result]
+                for result in outcome:
+                    if "error" in result:
+                        name = f"{result['target']} {result['method']}"
+                        failed[name if result["seed"] is None else f"{name} seed {result['seed']}"] = result["error"]
+                        hooks.warning(f"{name} failed: {result['error']}")
             hooks.notify({"kind": "unit", "text": str(unit), "done": done, "of": len(work)})
         if not results:
             raise UserError(f"everything failed; the first reason: {next(iter(failed.values()))}")
@@ -95,15 +102,21 @@ def _on_ray(
 
     with connected(backend, hooks.message):
         placement = place_engine(next(iter(config.targets.values())), backend, nodes())
-        if lack := placement.lacks(nodes()):
-            hooks.message(f"waiting for room: {lack}")
         task = ray.remote(_task).options(**placement.task, max_retries=backend.max_retries)
         refs = {task.remote(config.targets[unit.target], config.comparison, unit): unit for unit in work}
+        roomy, said = time.monotonic(), ""
         with _cancelled(refs):
             while refs:
                 done, _ = ray.wait(list(refs), timeout=1)
                 if hooks.stop():
                     raise Stopped
+                if done or (lack := placement.lacks(nodes())) is None:
+                    roomy = time.monotonic()
+                elif time.monotonic() - roomy > backend.wait_seconds:
+                    raise UserError(f"{lack} (waited {backend.wait_seconds:g} s)")
+                elif lack != said:
+                    hooks.message(f"waiting up to {backend.wait_seconds:g} s: {lack}")
+                    said = lack
                 for ref in done:
                     unit = refs.pop(ref)
                     try:

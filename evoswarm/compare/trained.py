@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evoswarm.compare.bench import Bench, Candidate, Tally
+from evoswarm.compare.routing import training_records
 from evoswarm.config.load import parse_training
 from evoswarm.errors import UserError
 from evoswarm.loop.directory import RunDirectory
@@ -83,8 +84,9 @@ def solved_examples(bench: Bench) -> list[Record]:
     for index, request in enumerate(utility.requests("validation")):
         answer = _right(bench, index) if isinstance(request, Choose) else request.draft
         answer = answer if answer is not None else utility.example("validation", index).get("answer")
-        if not isinstance(answer, str):
+        if isinstance(answer, bool) or not isinstance(answer, str | int | float):
             raise UserError(f"lora_same_examples: example {index} has no right answer to train on")
+        answer = str(answer)
         if isinstance(request.prompt, str):
             records.append({"prompt": request.prompt, "completion": answer})
         else:
@@ -108,12 +110,8 @@ def merged_data(paths: Sequence[Path]) -> list[Record]:
     """All records of the experts' training files, one after another from each, so that none comes last.
 
     Raises:
-        UserError: a file is missing.
+        UserError: a file is missing or damaged.
     """
-    files = []
-    for path in paths:
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; compare.training names a JSONL file for each expert")
-        files.append([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()])
+    files = [training_records(path) for path in paths]
     longest = max(map(len, files))
     return [records[i] for i in range(longest) for records in files if i < len(records)]

@@ -15,6 +15,7 @@ from evoswarm.compare.methods import METHODS, search_run
 from evoswarm.config import RunConfig
 from evoswarm.config.compare import Comparison
 from evoswarm.config.run import LocalBackend
+from evoswarm.errors import UserError
 from evoswarm.loop.directory import RunDirectory, read_lines
 from evoswarm.loop.evolution import Hooks
 from evoswarm.loop.inputs import Inputs, read_inputs
@@ -22,7 +23,8 @@ from evoswarm.utility import Split, Utility
 from evoswarm.weights.expert import read_json
 
 Result = dict[str, Any]
-"""target, method, seed (null: it draws none), validation, test, scores and their split, evaluations, seconds, curve."""
+"""target, method, seed (null: it draws none), validation, test, scores and their split, evaluations, seconds, curve;
+or, of a method that could not be measured, `error` in place of all figures."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,13 @@ def _fixed_results(
     config: RunConfig, comparison: Comparison, unit: Unit, folder: Path, inputs: Inputs, hooks: Hooks
 ) -> list[Result]:
     results, bench = [], None
+    data = {name: _digest(path) for name, path in comparison.training.items()}
     for name in unit.methods:
         method = METHODS[name]
         for seed in unit.seeds if method.seeded else (None,):
             about = {"method": name, "budget": comparison.budget, "seed": seed, "inputs": inputs.identity}
-            about["engine"] = config.engine.model_dump(mode="json")
-            about["training"] = {key: str(path) for key, path in comparison.training.items()} if method.trains else None
+            about |= config.model_dump(mode="json", include={"model", "utility", "engine"})
+            about["training"] = data if method.trains else None
             about["trainings"] = comparison.trainings.get(name)
             key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
             path = Path("results") / f"{name}{'' if seed is None else f'-{seed}'}.json"
@@ -84,10 +87,19 @@ def _fixed_results(
             known = read_json(folder / path) if (folder / path).exists() else {}
             if known.get("key") != key:
                 bench = bench or Bench(config, folder)
-                known = _one(bench, comparison, unit.target, name, seed) | {"key": key}
+                try:
+                    known = _one(bench, comparison, unit.target, name, seed) | {"key": key}
+                except UserError as error:  # the other methods have a result all the same
+                    results.append({"target": unit.target, "method": name, "seed": seed, "error": str(error)})
+                    continue
                 directory.write_json(path, known)
             results.append(known)
     return results
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _one(bench: Bench, comparison: Comparison, target: str, name: str, seed: int | None) -> Result:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator
 
 from evoswarm.config.base import Section
-from evoswarm.config.load import _read_yaml, apply_overrides, explain, parse_config
+from evoswarm.config.load import _read_yaml, apply_overrides, explain, parse_config, resolved
 from evoswarm.config.run import RunConfig
+from evoswarm.config.training import Optimisation
 from evoswarm.errors import UserError
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""Of a target, and of its folder."""
+TAKEN = ("plots", "training")
+"""Folders of the comparison itself."""
 
 
 class Comparison(Section):
@@ -18,7 +26,7 @@ class Comparison(Section):
 
     methods: list[str] | None = Field(None, min_length=1)
     """Names of the methods (`evoswarm compare --list`); null: all that the rest of the config allows."""
-    seeds: list[int] = Field([0, 1, 2, 3, 4], min_length=1)
+    seeds: list[Seed] = Field([0, 1, 2, 3, 4], min_length=1)
     """Every method that draws random numbers is run once with each seed."""
     budget: int = Field(300, ge=2)
     """Evaluations (full utilities on validation) that a method may use, those of the initial experts included."""
@@ -32,11 +40,21 @@ class Comparison(Section):
     """Settings of the methods that train an adapter, by method, as under `training` of `evoswarm experts train`:
     {lora_same_examples: {epochs: 10}}."""
 
+    @field_validator("targets")
+    @classmethod
+    def _folders(cls, targets: dict[str, Any]) -> dict[str, Any]:
+        for name in targets:
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no name for a target; use letters, digits, dot, dash and underscore")
+        if taken := [name for name in TAKEN if name in targets]:
+            raise ValueError(f"{taken[0]} is a folder of the comparison itself; name the target otherwise")
+        return targets
+
     @field_validator("seeds")
     @classmethod
     def _different(cls, seeds: list[int]) -> list[int]:
-        if len(set(seeds)) < len(seeds) or min(seeds) < 0:
-            raise ValueError("seeds must be different numbers, 0 or more")
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("seeds must be different numbers")
         return seeds
 
 
@@ -73,14 +91,22 @@ def parse_compare(data: dict[str, Any], *, root: Path, source: str = "config") -
     try:
         comparison = Comparison.model_validate(section)
     except ValidationError as error:
-        raise UserError(f"{source}: compare: {explain(error)}") from None
-    training = {name: (root / path.expanduser()).resolve() for name, path in comparison.training.items()}
-    comparison = comparison.model_copy(update={"training": training})
+        raise UserError(f"{source}: compare: {explain(error, Comparison)}") from None
+    for name, settings in comparison.trainings.items():
+        try:
+            Optimisation.model_validate(settings)
+        except ValidationError as error:
+            raise UserError(f"{source}: compare.trainings.{name}: {explain(error, Optimisation)}") from None
     if comparison.targets and "utility" in data:
         raise UserError(f"{source}: both utility and compare.targets are given; move the utility into the targets")
     utilities = comparison.targets or {"target": data.pop("utility", None)}
-    targets = {
-        name: parse_config(data | ({"utility": utility} if utility is not None else {}), root=root, source=source)
-        for name, utility in utilities.items()
-    }
-    return CompareConfig(comparison=comparison, targets=targets)
+    targets = {}
+    for name, utility in utilities.items():
+        where = f"{source}: compare.targets.{name}" if comparison.targets else source
+        given = data | ({"utility": utility} if utility is not None else {})
+        targets[name] = parse_config(given, root=root, source=where)
+    first = next(iter(targets.values()))
+    if first.run_url is not None:
+        raise UserError(f"{source}: output {first.output}: a comparison needs a folder, which all nodes share")
+    training = {name: Path(resolved(str(path), first.root)) for name, path in comparison.training.items()}
+    return CompareConfig(comparison=comparison.model_copy(update={"training": training}), targets=targets)

@@ -51,7 +51,11 @@ def parse_training(data: dict[str, Any], *, root: Path, source: str = "config") 
 
 
 def _parse(model: type[Config], data: dict[str, Any], *, root: Path, source: str) -> Config:
-    if places := secrets_in(data):
+    try:
+        places = secrets_in(data)
+    except RecursionError:  # an alias of YAML that holds itself
+        raise UserError(f"{source}: a section contains itself; write it out without the alias (*)") from None
+    if places:
         raise UserError(
             f"{source}: {', '.join(places)} holds a secret, and a config is written to the run directory and shown; "
             "take it out, revoke it, and give it to the processes by the environment or a file (HF_TOKEN, ~/.aws, ...)"
@@ -114,18 +118,26 @@ def _read_yaml(path: Path, *, needs: str = "model, pool and utility") -> dict[st
 
 def _absolute(data: dict[str, Any], root: Path, model: type[BaseModel]) -> dict[str, Any]:
     """Paths of the config relative to `root` made absolute, so that any worker in any folder reads the same files."""
-    root = Path(_resolved(str(data.get("root", ".")), root))
+    start = data.get("root", ".")
+    if not isinstance(start, str | Path):
+        raise UserError(f"root: must be the path of a folder, not {start!r}")
+    root = Path(resolved(str(start), root))
     result = _walk_paths(data, root) | {"root": str(root)}
     if "output" in model.model_fields:
         result.setdefault("output", "runs")
     for key in ("model", "output"):
         value = result.get(key)
         if isinstance(value, str) and (key == "output" or _is_local(value, root)):
-            result[key] = _resolved(value, root)
+            result[key] = resolved(value, root)
     return result
 
 
-def _resolved(path: str, root: Path) -> str:
+def resolved(path: str, root: Path) -> str:
+    """A path made absolute; a URL stays as it is.
+
+    Raises:
+        UserError: it is neither.
+    """
     if is_url(path):
         return check_url(path)
     path = path.removeprefix("file://")
@@ -136,7 +148,7 @@ def _resolved(path: str, root: Path) -> str:
 
 
 def _is_local(model: str, root: Path) -> bool:
-    return model.startswith((".", "/", "~")) or not is_url(model) and Path(_resolved(model, root)).is_dir()
+    return model.startswith((".", "/", "~")) or not is_url(model) and Path(resolved(model, root)).is_dir()
 
 
 def _walk_paths(node: Any, root: Path, key: str = "") -> Any:
@@ -146,7 +158,7 @@ def _walk_paths(node: Any, root: Path, key: str = "") -> Any:
     if isinstance(node, list) and key in ("experts", "pool"):
         return [_walk_paths(item, root, key) for item in node]
     if isinstance(node, str) and key in ("experts", "pool", "path", "data"):
-        return _resolved(node, root)
+        return resolved(node, root)
     return node
 
 

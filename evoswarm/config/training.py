@@ -6,17 +6,27 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from evoswarm.config.base import NonNegative, Positive, Rate, Section
+from evoswarm.config.place import is_url
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+
+
+def _local(value: Any) -> Any:
+    if isinstance(value, str) and is_url(value):
+        raise ValueError("is a URL, and experts are trained from and into folders; copy it, or mount it")
+    return value
+
+
+Local = Annotated[Path, BeforeValidator(_local)]
 
 
 class TrainingData(Section):
     """The examples of one expert. A bare string in place of this section is the `path`."""
 
-    path: Path
+    path: Local
     """A JSONL, JSON, CSV or Parquet file, or a folder written by datasets' `save_to_disk`. Records are `messages` (a
     list of role and content, as in Tulu), `prompt` and `completion`, `instruction`, `input` and `output` (Alpaca), or
     `question` and `answer`."""
@@ -132,7 +142,7 @@ class TrainingConfig(Section):
 
     model: str
     """Base model: a folder, or a name on the Hugging Face hub."""
-    pool: Path
+    pool: Local
     """Folder to write: one expert folder each, ready for `evoswarm run`."""
     experts: dict[str, Expert] = Field(min_length=1)
     """Name of each expert and its data."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, FiniteFloat, ValidationError, model_validator
+from pydantic import Field, FiniteFloat, ValidationError, field_validator, model_validator
 
 from evoswarm.config.base import Section
 from evoswarm.config.load import _read_yaml, apply_overrides, explain, parse_config
@@ -13,6 +14,10 @@ from evoswarm.config.run import RunConfig
 from evoswarm.errors import UserError
 
 Values = Annotated[list[Any], Field(min_length=1)]
+
+
+Whole = Annotated[int, Field(ge=-(2**62), le=2**62)]
+_KEY = re.compile(r"[^=\s.]+(\.[^=\s.]+)*")
 
 
 class Domain(Section):
@@ -26,7 +31,7 @@ class Domain(Section):
     """A number from the first to the second."""
     loguniform: tuple[FiniteFloat, FiniteFloat] | None = None
     """The same, with a logarithm that is drawn evenly."""
-    randint: tuple[int, int] | None = None
+    randint: tuple[Whole, Whole] | None = None
     """A whole number from the first to the second, both included."""
 
     @model_validator(mode="after")
@@ -85,6 +90,14 @@ class Tuning(Section):
     concurrent: int | None = Field(None, ge=1)
     """Trials at once; null: as many as the cluster has room for."""
 
+    @field_validator("space")
+    @classmethod
+    def _dotted(cls, space: dict[str, Domain] | None) -> dict[str, Domain] | None:
+        for key in space or ():
+            if not _KEY.fullmatch(key):
+                raise ValueError(f"{key!r} is no key of a config; write it as search.inertia")
+        return space
+
 
 class TuneConfig(Section):
     """One tuning, as it was given: what a trial changes is set before anything else is made of the data."""
@@ -123,7 +136,9 @@ class TuneConfig(Section):
         """
         import yaml
 
-        overrides = [f"{key}={yaml.safe_dump(value, default_flow_style=True)}" for key, value in values.items()]
+        # A type first: the section's other keys go when it changes.
+        ordered = sorted(values.items(), key=lambda item: not item[0].endswith(".type"))
+        overrides = [f"{key}={yaml.safe_dump(value, default_flow_style=True)}" for key, value in ordered]
         data = apply_overrides(self.data, overrides)
         return parse_config(data, root=self.start, source=f"{self.source}: {where}")
 

@@ -148,6 +148,8 @@ def check_targets(chosen: Chosen, model: nn.Module) -> None:
     named = getattr(chosen.config, "target_modules", None)
     if named is None or isinstance(named, str):
         return
+    if not isinstance(named, set | list | tuple) or not all(isinstance(target, str) for target in named):
+        raise UserError("method.target_modules: must be a list of names of modules, or one regular expression")
     modules = [name for name, _ in model.named_modules()]
     for target in sorted(named):
         if not any(name == target or name.endswith(f".{target}") for name in modules):

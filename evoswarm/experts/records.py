@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +68,8 @@ def _record(fields: Any, columns: Mapping[str, str], where: str) -> Record:
     if missing:
         raise UserError(f"{where}: data.columns names {missing[0]!r}, which is missing; it has {', '.join(fields)}")
     fields = fields | {name: fields[column] for name, column in columns.items()}
-    for kind, needed in FORMATS.items():
+    # What the user has named counts before what the file happens to have too.
+    for kind, needed in sorted(FORMATS.items(), key=lambda item: not columns.keys() & set(item[1])):
         if all(fields.get(name) is not None for name in needed):
             return _MAKERS[kind](fields, where)
     raise UserError(
@@ -83,7 +85,7 @@ def _messages(fields: dict[str, Any], where: str) -> Record:
     for message in messages:
         if not isinstance(message, dict) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
             raise UserError(f"{where}: a message has role and content, both text, not {str(message)[:80]}")
-    return Record(where, messages=tuple({"role": m["role"], "content": m["content"]} for m in messages))
+    return Record(where, messages=tuple({"role": m["role"], "content": _whole(m["content"], where)} for m in messages))
 
 
 def _completion(fields: dict[str, Any], where: str) -> Record:
@@ -107,7 +109,18 @@ def _text(fields: dict[str, Any], name: str, where: str) -> str:
     value = fields[name]
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         raise UserError(f"{where}: {name} is {type(value).__name__}, not text")
-    return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where}: {name} is {value}, not text; an empty cell? Take the record out")
+    return _whole(str(value), where)
+
+
+def _whole(text: str, where: str) -> str:
+    """The text, if a tokenizer can take it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{where}: holds half a character ({text[error.start]!a}), which is no text") from None
+    return text
 
 
 _MAKERS = {

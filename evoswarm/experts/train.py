@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -49,8 +48,10 @@ def prepare_data(config: TrainingConfig, name: str) -> dict[str, Any]:
     Raises:
         UserError: the data cannot be used, or the folder holds an expert that was made of something else.
     """
-    settings, data = config.optimisation(name), config.experts[name].data
+    settings, data, folder = config.optimisation(name), config.experts[name].data, config.pool / name
     check(settings)
+    if folder.exists() and not (folder / RECORD).exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: is there already and no expert of `evoswarm experts train`; move it away")
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     skeleton = load_skeleton(config)
     check_targets(choose(config.method), skeleton)
@@ -120,7 +121,7 @@ def train_expert(config: TrainingConfig, name: str) -> dict[str, Any]:
 
 
 def _train(config: TrainingConfig, name: str, folder: Path, work: Path) -> dict[str, Any]:
-    begun = time.perf_counter()
+    progress = Progress(work / "progress.json")
     settings, chosen = config.optimisation(name), choose(config.method)
     options = arguments(settings, work / "steps", seed=config.seed)
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
@@ -133,12 +134,12 @@ def _train(config: TrainingConfig, name: str, folder: Path, work: Path) -> dict[
         args=options,
         train_dataset=data,
         data_collator=collator(tokenizer, settings),
-        callbacks=[Progress(work / "progress.json")],
+        callbacks=[progress],
     )
     trainer.remove_callback(PrinterCallback)
     with _quiet():
         trainer.train(resume_from_checkpoint=_checkpoint(work / "steps"))
-    record = read_json(work / RECORD) | _outcome(trainer, model, begun)
+    record = read_json(work / RECORD) | _outcome(trainer, model, progress.seconds)
     new = work / "expert"
     shutil.rmtree(new, ignore_errors=True)
     save(model, new, chosen, native=config.save == "native", start=start)
@@ -214,7 +215,7 @@ def _checkpoint(steps: Path) -> str | None:
     return None
 
 
-def _outcome(trainer: ExpertTrainer, model: PeftModel, begun: float) -> dict[str, Any]:
+def _outcome(trainer: ExpertTrainer, model: PeftModel, seconds: float) -> dict[str, Any]:
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     tenth = max(1, len(losses) // 10)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -223,7 +224,7 @@ def _outcome(trainer: ExpertTrainer, model: PeftModel, begun: float) -> dict[str
         "steps": trainer.state.global_step,
         "loss": {"first": losses[0], "last_tenth": sum(losses[-tenth:]) / tenth, "by_step": losses},
         "trained_parameters": trained,
-        "seconds": round(time.perf_counter() - begun, 2),
+        "seconds": round(seconds, 2),
         "versions": {name: version(name) for name in names},
     }
 

@@ -6,6 +6,7 @@ import difflib
 import json
 import math
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from transformers.trainer_utils import SchedulerType
 from evoswarm.config.training import Optimisation
 from evoswarm.engine.load import first_line
 from evoswarm.errors import UserError
+from evoswarm.weights.expert import read_json
 
 _TAKEN = (
     "output_dir",
@@ -42,10 +44,14 @@ _TAKEN = (
     "gradient_checkpointing_kwargs",
     "use_cpu",
     "dataloader_pin_memory",
+    "logging_strategy",
     "logging_steps",
     "logging_nan_inf_filter",
+    "save_strategy",
     "save_steps",
+    "save_only_model",
     "save_total_limit",
+    "ignore_data_skip",
     "seed",
     "report_to",
     "disable_tqdm",
@@ -75,7 +81,14 @@ class Progress(TrainerCallback):
     """Keeps how far a training is in a file that whoever waits for it can read."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        """Take up the seconds of earlier attempts, which are in the file."""
+        self._path, self._begun = path, time.perf_counter()
+        self._before = float(read_json(path)["seconds"]) if path.exists() else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Of training, with what was before a kill up to its last step."""
+        return self._before + time.perf_counter() - self._begun
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
@@ -84,6 +97,7 @@ class Progress(TrainerCallback):
             "of": state.max_steps,
             "loss": losses[-1] if losses else None,
             "pid": os.getpid(),
+            "seconds": self.seconds,
         }
         temporary = self._path.with_suffix(".tmp")
         temporary.write_text(json.dumps(status), encoding="utf-8")

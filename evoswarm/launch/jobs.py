@@ -216,9 +216,12 @@ def _dashboard(address: str | None) -> str:
     found = address or os.environ.get("RAY_API_SERVER_ADDRESS") or ""
     if not found and os.environ.get("RAY_ADDRESS", "").startswith("http"):
         found = os.environ["RAY_ADDRESS"]
-    parts = urlsplit(found)
     if not found:
         raise UserError("give --address http://HEAD:8265 (the dashboard's), or set RAY_API_SERVER_ADDRESS")
+    try:
+        parts = urlsplit(found)
+    except ValueError as error:
+        raise UserError(f"--address {_bare(found)}: {error}; give the dashboard's, as http://HEAD:8265") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.path.strip("/"):
         raise UserError(f"--address {_bare(found)}: give the dashboard's, for example http://HEAD:8265")
     return found.rstrip("/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -23,7 +24,7 @@ from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.evolution import Hooks
 from evoswarm.tune.result import best_trial, trial_line, write_result
 from evoswarm.tune.space import Trial, described, make_trials
-from evoswarm.tune.trial import METRIC, TIME, run_trial, utility_on_test
+from evoswarm.tune.trial import FAILURE, METRIC, TIME, run_trial, utility_on_test
 from evoswarm.utility import make_utility
 from evoswarm.weights.expert import read_json
 
@@ -79,7 +80,9 @@ def _claim(directory: RunDirectory, config: TuneConfig, trials: list[Trial]) -> 
     """Make the folder this tuning's, or check that it is the same one as before."""
     tuning = config.tuning.model_dump(mode="json", include={"scheduler", "grace", "reduction"})
     loose = {"backend", "loggers", "root", "output"}
-    now = {"tuning": tuning, "trials": [trial.wanted.model_dump(mode="json", exclude=loose) for trial in trials]}
+    # Without the test split, which no trial sees: it may be corrected before the end.
+    asked = [trial.wanted.model_copy(update={"utility": trial.run.utility}) for trial in trials]
+    now = {"tuning": tuning, "trials": [run.model_dump(mode="json", exclude=loose) for run in asked]}
     path = directory.path / "trials.json"
     if path.exists() and read_json(path) != now:
         raise UserError(
@@ -106,6 +109,8 @@ def _tuner(
         {"cpu": placement.cpus * placement.ranks, "gpu": placement.scorer_gpus},
     )
     state = str(directory.path / STATE)
+    if any(RunDirectory(trial.run.run_dir).path.joinpath(FAILURE).exists() for trial in trials):
+        shutil.rmtree(state, ignore_errors=True)  # for Ray Tune they have ended; the user may have mended the reason
     if ray_tune.Tuner.can_restore(state):
         with contextlib.suppress(Exception):  # of any kind: a file that was torn by a kill
             return ray_tune.Tuner.restore(state, trainable, resume_errored=True)

@@ -17,6 +17,7 @@ from evoswarm.config.tune import FIXED, Domain, TuneConfig
 from evoswarm.config.utility import MultiTask, UtilityConfig
 from evoswarm.errors import UserError
 from evoswarm.loop.inputs import read_inputs
+from evoswarm.utility import make_utility
 
 ATTEMPTS = 20
 """Draws per trial that is asked for: a small space has fewer different ones."""
@@ -55,6 +56,7 @@ def make_trials(config: TuneConfig) -> list[Trial]:
         asked = json.dumps(trial.run.model_dump(mode="json", include={"model", "pool", "utility", "search"}))
         if asked not in seen:
             read_inputs(trial.run, check=not seen)
+            make_utility(trial.wanted.utility, root=trial.wanted.root)
         seen.add(asked)
     return trials
 

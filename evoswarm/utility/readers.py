@@ -52,6 +52,8 @@ def _read_json(path: Path) -> Source:
     except json.JSONDecodeError as error:
         hint = "; a file with one record per line is named .jsonl" if error.msg == "Extra data" else ""
         raise UserError(f"{path}, line {error.lineno}: broken JSON: {error.msg} (column {error.colno}){hint}") from None
+    except RecursionError:
+        raise UserError(f"{path}: is nested too deeply") from None
     if isinstance(content, list):
         return Source(path, None, content)
     named = content if isinstance(content, dict) else {}
@@ -71,6 +73,8 @@ def _read_jsonl(path: Path) -> Source:
             records.append(json.loads(line))
         except json.JSONDecodeError as error:
             raise UserError(f"{path}, line {number}: broken JSON: {error.msg} (column {error.colno})") from None
+        except RecursionError:
+            raise UserError(f"{path}, line {number}: is nested too deeply") from None
     return Source(path, None, records)
 
 

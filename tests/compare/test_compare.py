@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from echo import make_world
 
-from evoswarm.compare import units
+from evoswarm.compare import bench, units
 from evoswarm.compare.methods import METHODS, chosen_methods, least
 from evoswarm.compare.run import compare
 from evoswarm.config.compare import CompareConfig, load_compare, parse_compare
@@ -188,13 +190,115 @@ def _two_targets(folder: Path, utility: dict[str, Any]) -> CompareConfig:
             "compare.searches.cma_es: unknown key search.sigme; did you mean sigma",
         ),
         ({"seeds": [1, 1]}, "seeds must be different"),
-        ({"budgets": 3}, "budgets"),
+        ({"budgets": 3}, "compare: unknown key budgets; did you mean budget"),
+        ({"seeds": [2**63]}, "compare: seeds.0"),
+        ({"searches": {"cma_es": {"max_evaluations": 999}}}, "cma_es.max_evaluations: is set by the comparison"),
+        ({"searches": {"genome": {"type": "random_search"}}}, "genome.type: is set by the comparison"),
+        ({"searches": {"lorahub": {"population": "ten"}}}, "compare.searches.lorahub: search.population"),
+        ({"searches": {"lorahub": {"population": 0}}}, "compare.searches.lorahub: search.population"),
+        ({"trainings": {"data_merge": {"epochz": 3}}}, "trainings.data_merge: unknown key epochz; did you mean epochs"),
+        ({"training": {"e0": "~nobodyx/a"}}, "is no path"),
     ],
 )
 def test_mistakes_are_one_clear_line_before_anything_runs(tmp_path: Path, section: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         compare(config_of(tmp_path, **section))
     assert not (tmp_path / "runs" / "cmp" / "target").exists()
+
+
+@pytest.mark.parametrize("name", ["../../outside", "a/b", "..", "", "plots"])
+def test_a_target_is_named_as_its_folder_can_be(tmp_path: Path, name: str) -> None:
+    data = {"model": "no-base", "pool": "experts", "compare": {"targets": {name: {"type": "exact_match"}}}}
+    with pytest.raises(UserError, match="compare: targets"):
+        parse_compare(data, root=tmp_path)
+
+
+def test_training_data_that_is_missing_is_told_before_anything_runs(tmp_path: Path) -> None:
+    training = {f"e{i}": "nope.jsonl" for i in range(6)}
+    with pytest.raises(UserError, match="nope.jsonl: no such file"):
+        compare(config_of(tmp_path, "engine={type: transformers}", methods=["cbtm"], training=training))
+    assert not (tmp_path / "runs/cmp/target").exists()
+
+
+def test_a_mistake_in_a_target_names_it(tmp_path: Path) -> None:
+    data = {"model": "no-base", "pool": "experts", "compare": {"targets": {"one": {"type": "exact_match"}}}}
+    with pytest.raises(UserError, match=r"compare.targets.one: utility.data is missing"):
+        parse_compare(data, root=tmp_path)
+
+
+def test_a_comparison_at_a_url_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a comparison needs a folder"):
+        config_of(tmp_path, "output=s3://bucket/runs")
+
+
+def test_training_data_starts_at_the_root_of_the_config(tmp_path: Path) -> None:
+    config = config_of(tmp_path, f"root={tmp_path / 'elsewhere'}", training={"e0": "e0.jsonl"})
+    assert config.comparison.training["e0"] == tmp_path / "elsewhere/e0.jsonl"
+
+
+def test_another_prompt_is_measured_again(tmp_path: Path) -> None:
+    def measured(*overrides: str) -> list[float]:
+        summary = compare(config_of(tmp_path, *overrides, methods=["base", "best_expert"]))
+        return [line["validation"] for line in summary["targets"]["target"]["lines"]]
+
+    before = measured()
+    files = {path.name for path in (tmp_path / "runs/cmp/target/measured/validation").iterdir()}
+    assert measured() == before and len(files) == 7
+    measured("utility.prompt={template: 'Q {question}'}")
+    assert len(list((tmp_path / "runs/cmp/target/measured/validation").iterdir())) == 14
+    alone = config_of(
+        tmp_path, "utility.prompt={template: 'Q {question}'}", "name=fresh", methods=["base", "best_expert"]
+    )
+    again = compare(config_of(tmp_path, "utility.prompt={template: 'Q {question}'}", methods=["base", "best_expert"]))
+    assert lines_of(compare(alone))["base"]["validation"] == lines_of(again)["base"]["validation"]
+
+
+def test_a_method_that_fails_leaves_the_others_their_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(tally: Any) -> Any:
+        raise UserError("this one cannot")
+
+    config = config_of(tmp_path, methods=["base", "model_stock", "uniform_soup"])
+    with monkeypatch.context() as patch:
+        patch.setitem(METHODS, "model_stock", replace(METHODS["model_stock"], run=fails))
+        summary = compare(config)
+    assert summary["failed"] == {"target model_stock": "this one cannot"}
+    assert list(lines_of(summary)) == ["base", "uniform_soup"]
+    assert set(lines_of(compare(config))) == {"base", "model_stock", "uniform_soup"}
+
+
+def test_a_search_that_survives_with_one_seed_is_not_paired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = units._search_results
+
+    def once(config: Any, comparison: Any, unit: units.Unit, *rest: Any) -> Any:
+        if unit.seeds == (8,):
+            raise UserError("lost")
+        return found(config, comparison, unit, *rest)
+
+    monkeypatch.setattr(units, "_search_results", once)
+    summary = compare(config_of(tmp_path, methods=["base", "random_search"]))
+    line = lines_of(summary)["random_search"]
+    assert line["seeds"] == 1 and line["utility"] is None and line["over_best_expert"] is None
+    assert lines_of(summary)["base"]["utility"] is not None
+
+
+def test_where_answers_cannot_be_voted_on_votes_are_left_out(tmp_path: Path) -> None:
+    config = config_of(tmp_path, methods=None)
+    run = config.targets["target"]
+    pool = open_pool(run.pool, model=run.model)
+    _, missing = chosen_methods(config.comparison, run, pool, mute=["target"])
+    assert all("majority vote" in missing[name] for name in ("prediction_merge", "genome_plus_ensemble"))
+
+
+def test_the_start_of_the_engine_is_no_part_of_a_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = bench.Worker.__init__
+
+    def slow(self: Any, *args: Any, **settings: Any) -> None:
+        time.sleep(3)
+        start(self, *args, **settings)
+
+    monkeypatch.setattr(bench.Worker, "__init__", slow)
+    summary = compare(config_of(tmp_path, methods=["best_expert"]))
+    assert lines_of(summary)["best_expert"]["seconds"] < 3
 
 
 def test_without_names_what_cannot_run_is_left_out_with_its_reason(tmp_path: Path) -> None:

@@ -129,6 +129,15 @@ def test_a_loss_of_nan_stops_that_expert_and_keeps_the_others(tiny_llama: Path, 
     assert result_bytes(tamer.pool).items() > before.items() and (tamer.pool / "wild").is_dir()
 
 
+def test_a_folder_that_is_in_the_way_is_told_before_anything_is_trained(tiny_llama: Path, tmp_path: Path) -> None:
+    config = training_config(tmp_path, tiny_llama, "a")
+    (config.pool / "a").mkdir(parents=True)
+    (config.pool / "a" / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="pool/a: is there already"):
+        train_pool(config)
+    assert not (config.pool / ".training" / "a").exists()
+
+
 def test_every_bad_data_set_is_named_before_anything_is_trained(tiny_llama: Path, tmp_path: Path) -> None:
     config = training_config(tmp_path, tiny_llama, "a", "b", "c")
     (tmp_path / "b.jsonl").write_text('{"prompt": "x", "completion": ""}\n')
@@ -150,7 +159,9 @@ def test_after_a_kill_the_same_command_ends_in_the_same_bytes(tiny_llama: Path, 
     assert not (tmp_path / "pool/a").exists()
     checkpoints = {path.name for path in (tmp_path / "pool/.training/a/steps").iterdir()}
     assert "checkpoint-20" in checkpoints
+    before = json.loads(progress.read_text())["seconds"]
     record = train_pool(parse_training(plain, root=tmp_path))["a"]
+    assert before > 0 and record["seconds"] > before
     assert record["steps"] == len(record["loss"]["by_step"]) == 72
     undisturbed = training_config(tmp_path, tiny_llama, "a", pool="other", training=LONG)
     train_pool(undisturbed)
@@ -169,6 +180,11 @@ CLI_BAD = {
     ),
     "an argument": ({"training": {"args": {"adam_beta3": 1}}}, "did you mean adam_beta"),
     "an argument of its own": ({"training": {"args": {"seed": 1}}}, "training.args.seed is set by evoswarm"),
+    "no logging": ({"training": {"args": {"logging_strategy": "no"}}}, "training.args.logging_strategy is set by"),
+    "no saving": ({"training": {"args": {"save_strategy": "no"}}}, "training.args.save_strategy is set by"),
+    "a number of modules": ({"method": {"type": "lora", "target_modules": 5}}, "method.target_modules: must be a list"),
+    "a pool at a URL": ({"pool": "s3://bucket/pool"}, "pool: is a URL"),
+    "data at a URL": ({"experts": {"a": "s3://bucket/a.jsonl"}}, "is a URL"),
     "a model": ({"model": "./nothing"}, "no such folder"),
 }
 

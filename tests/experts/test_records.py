@@ -82,6 +82,12 @@ def test_columns_limit_and_split_choose_what_is_read(tmp_path: Path) -> None:
     assert [(record.prompt, record.completion) for record in read_records(data)] == [("a", "b")]
 
 
+def test_columns_count_before_fields_that_happen_to_be_there(tmp_path: Path) -> None:
+    path = write(tmp_path / "data.jsonl", [{"messages": CHAT, "q": "a", "a": 7}]).path
+    data = TrainingData(path=path, columns={"prompt": "q", "completion": "a"})
+    assert [(record.prompt, record.completion) for record in read_records(data)] == [("a", "7")]
+
+
 def test_a_long_example_is_cut_and_one_that_keeps_no_answer_is_left_out(tmp_path: Path) -> None:
     records = [{"prompt": "ab", "completion": "cdef"}, {"prompt": "abcdefghij", "completion": "x"}]
     data = write(tmp_path / "data.jsonl", records).model_copy(update={"chat_template": False})
@@ -97,6 +103,9 @@ BAD = {
     "no object": (["abc"], "a record is an object of named fields, not str"),
     "no text": ([{"prompt": "a", "completion": {"b": 1}}], "completion is dict, not text"),
     "choices": ([{"question": "a", "answer": "A", "choices": {"A": "b"}}], "has choices, which no prompt shows"),
+    "nan": ([{"prompt": "a", "completion": float("nan")}], "completion is nan, not text"),
+    "half a character": ([{"prompt": "a", "completion": "\ud800"}], "half a character"),
+    "half a character in a message": ([{"messages": [{"role": "user", "content": "\ud800"}]}], "half a character"),
     "nothing": ([], "holds no records"),
 }
 

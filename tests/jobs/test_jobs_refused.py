@@ -41,6 +41,7 @@ def test_a_wrong_address_is_one_line(head: Head, config: Path) -> None:
         head.address: "give the dashboard's",
         f"http://127.0.0.1:{port_of(head.address)}": "does not answer as Ray does",
         f"http://127.0.0.1:{head.metrics}": "does not answer as Ray does",
+        "http://[x": "give the dashboard's",
         "http://user:hidden@127.0.0.1:1": "give the dashboard's",
     }.items():
         line = refused(head.evoswarm("submit", config, "--address", address))

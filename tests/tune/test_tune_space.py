@@ -91,6 +91,9 @@ def test_the_type_of_search_can_be_tuned_too(world) -> None:
     space = {"search.type": {"grid": ["cma_es", "random_search"]}, "search.population": {"choice": [4, 6]}}
     trials = make_trials(config_of(world, trials=1, space=space))
     assert [trial.run.search.type for trial in trials] == ["cma_es", "random_search"]
+    space = {"search.population": {"choice": [4, 6]}, "search.type": {"grid": ["cma_es", "random_search"]}}
+    for trial in make_trials(config_of(world, trials=2, space=space)):
+        assert trial.run.search.population == trial.values["search.population"]
 
 
 @pytest.mark.parametrize(
@@ -111,6 +114,9 @@ def test_the_type_of_search_can_be_tuned_too(world) -> None:
         ({"space": {}}, "at least 1"),
         ({"space": {"name": {"choice": ["a", "b"]}}}, "tune.space.name: is the same for all trials"),
         ({"space": {"backend.type": {"choice": ["local"]}}}, "tune.space.backend.type: is the same for all trials"),
+        ({"space": {"": {"choice": [1]}}}, "tune: space: '' is no key of a config"),
+        ({"space": {"search.inertia=0.3 #": {"choice": [1]}}}, "is no key of a config"),
+        ({"space": {"search.max_generations": {"randint": [1, 10**20]}}}, "tune: space.search.max_generations.randint"),
         ({"trails": 3}, "unknown key trails; did you mean trials"),
         ({"scheduler": "pbt"}, "scheduler"),
     ],
@@ -136,6 +142,9 @@ def test_where_nothing_is_published_a_space_is_asked_for(world) -> None:
 def test_pool_and_data_are_checked_first(world) -> None:
     with pytest.raises(UserError, match="experts-of-nobody"):
         make_trials(config_of(world, data={"pool": "experts-of-nobody"}, space=SPACE))
+    utility = {"type": "exact_match", "data": {"path": "echo.json", "test": "tests-of-nobody.jsonl"}}
+    with pytest.raises(UserError, match="tests-of-nobody"):
+        make_trials(config_of(world, data={"utility": utility}, space=SPACE))
 
 
 def test_a_tuning_at_a_url_is_refused(world) -> None:
