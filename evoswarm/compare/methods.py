@@ -97,6 +97,10 @@ METHODS: dict[str, Method] = {
 """All methods, in the order of the table."""
 
 
+OURS = {"type", "max_evaluations", "max_generations", "patience"}
+"""Settings of a search that make a comparison equal."""
+
+
 def chosen_methods(
     comparison: Comparison, config: RunConfig, pool: Pool, *, mute: Sequence[str] = ()
 ) -> tuple[list[str], dict[str, str]]:
@@ -119,6 +123,8 @@ def chosen_methods(
     for name in comparison.searches:
         if name not in METHODS or METHODS[name].kind != "search":
             raise UserError(f"compare.searches: {name} is no search that is compared")
+        if ours := sorted(OURS & comparison.searches[name].keys()):
+            raise UserError(f"compare.searches.{name}.{ours[0]}: is set by the comparison, the same for all; drop it")
     for name in comparison.trainings:
         if name not in METHODS or not METHODS[name].gradients:
             raise UserError(f"compare.trainings: {name} trains no adapter")
@@ -184,11 +190,9 @@ def search_run(config: RunConfig, comparison: Comparison, name: str, *, seed: in
         settings |= {"patience": budget, "restart_patience": min(1, 4.5 / budget)}
     if name == "random_search":  # it learns nothing: small generations only fill the budget better
         settings["population"] = 10
-    if ours := sorted({"type", "max_evaluations", "max_generations", "patience"} & own.keys()):
-        raise UserError(f"compare.searches.{name}.{ours[0]}: is set by the comparison, the same for all; take it out")
     data = config.model_dump(mode="json") | {"search": settings | own, "seed": seed}
     run = parse_config(data, root=config.root, source=f"compare.searches.{name}")
-    if name != "lorahub":
+    if name != "lorahub" or "max_generations" in own:
         return run
     generations = max(1, (budget - experts) // run.search.population)  # it plans ahead
     return run.model_copy(update={"search": run.search.model_copy(update={"max_generations": generations})})
