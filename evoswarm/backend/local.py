@@ -91,7 +91,8 @@ class LocalBackend:
         start = time.perf_counter()
         step = max(len(needed), ROWS_AT_ONCE_BYTES // max(1, self._materialiser.pool.experts[0].nbytes))
         following = (i for i in range(needed[0], len(round.jobs)) if round.is_open(i))
-        rows = {index: round.jobs[index].row for index in islice(following, step)}
+        # What is needed comes first: after an engine has died it need not be what follows.
+        rows = {index: round.jobs[index].row for index in islice(dict.fromkeys([*needed, *following]), step)}
         present = [row for row in rows.values() if row is not None]
         self._resident = self._materialiser.all(present, into=self._resident) if present else self._resident
         made = iter(self._resident)

@@ -126,11 +126,12 @@ class Round:
         """
         self._pace.lost(call.worker, now=now, slices=len(call.work))
         for work in call.work:
+            if work[0] not in self._open:
+                continue
             self._losses[work] += reason is not None
             if self._losses[work] > self._retries:
                 raise ClusterError(f"a slice was lost {self._losses[work]} times with its worker ({reason})")
-            if work[0] in self._open:
-                self._queue.put_back(work)
+            self._queue.put_back(work)
 
     def _take(self, worker: int) -> tuple[Work, ...]:
         """As many slices as a worker answers at once."""

@@ -47,6 +47,7 @@ class Worker:
         self._specs = pool.experts[0].specs
         self._cut: dict[Split, Slices] = {}
         self._started: Engine | None = None
+        self._died: str | None = None
         self.notice: str | None = None
         self.start()
 
@@ -68,6 +69,7 @@ class Worker:
             self._config = self._config.model_copy(update={"engine": merged})
             self.together = 1
             self._started = self._open()
+        self._died = None
         self._verify = self._engine.exact if self._config.engine.verify is None else self._config.engine.verify
         self._installed: set[Hashable] = set()
 
@@ -80,7 +82,7 @@ class Worker:
         if self._given is not None:
             return self._given
         engine = make_engine(self._config.engine, model=self._config.model, adapter=self._adapter)
-        if self.together > 1:
+        if getattr(self._config.engine, "adapter_mode", None) == "multi_lora":
             try:
                 zeros = {name: np.zeros(spec.shape, np.float32) for name, spec in self._specs.items()}
                 zeros = self._generator.tensors(zeros) if self._generator else zeros
@@ -106,15 +108,21 @@ class Worker:
 
         Raises:
             UserError: something that no other particle would do better.
-            EngineDied: `start` it again.
+            EngineDied: `start` it again; until then nothing is answered, because what was under way when it died would
+                be answered along.
         """
+        if self._died is not None:
+            raise EngineDied(self._died)
         done = Done([], 0.0, 0.0)
         before = Counter(self._engine.tokens)
         groups = [pieces] if self.together > 1 else [[piece] for piece in pieces]
         for group in groups:
             try:
                 self._add(done, group)
-            except (UserError, EngineDied):
+            except EngineDied as error:
+                self._died = str(error)
+                raise
+            except UserError:
                 raise
             except Exception as error:  # whatever an engine raises, these particles have failed and not the run
                 if out_of_memory(error):

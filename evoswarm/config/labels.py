@@ -8,7 +8,8 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 _WORD = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
-_KEY = re.compile(rf"(?:[A-Za-z0-9.-]+/)?{_WORD}")
+_DNS = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_KEY = re.compile(rf"(?:(?=[A-Za-z0-9.-]{{1,253}}/){_DNS}(?:\.{_DNS})*/)?{_WORD}")
 _CONDITION = re.compile(rf"!?(?:{_WORD}|in\({_WORD}(?:, ?{_WORD})*\))")
 
 

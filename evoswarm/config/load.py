@@ -109,6 +109,8 @@ def _read_yaml(path: Path, *, needs: str = "model, pool and utility") -> dict[st
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
         raise UserError(f"{path}{where}: is not YAML ({getattr(error, 'problem', None) or 'syntax error'})") from None
+    except RecursionError:
+        raise UserError(f"{path}: is nested too deeply") from None
     except ValueError as error:
         raise UserError(f"{path}: holds a date that does not exist ({error}); put text into quotes") from None
     if not isinstance(data, dict):

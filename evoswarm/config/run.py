@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from evoswarm.config.base import NonNegative, Section
+from evoswarm.config.base import Gpus, NonNegative, Section
 from evoswarm.config.labels import Labels
 from evoswarm.config.loggers import LoggerConfig
 from evoswarm.config.place import Place, working_folder
@@ -52,7 +52,7 @@ class TransformersEngine(Engine):
     """Data type of the base model; auto: as saved."""
     device: str | None = None
     """torch device, for example `cuda:0`; null: the GPU if there is one, else the CPU."""
-    threads: int = Field(1, ge=1)
+    threads: int = Field(1, ge=1, le=1024)
     """CPU threads of one engine. Part of the result's definition: another number may round differently."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless you trust its author."""
@@ -64,7 +64,7 @@ class VllmEngine(Engine):
     type: Literal["vllm"] = "vllm"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Data type of the base model; auto: as saved."""
-    threads: int = Field(1, ge=1)
+    threads: int = Field(1, ge=1, le=1024)
     """CPU threads of one engine, on vLLM's CPU build."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless you trust its author."""
@@ -87,6 +87,14 @@ class VllmEngine(Engine):
                     f"{key} looks like a secret, and a config is written down with the run; set it in the environment "
                     "(HF_TOKEN, ...)"
                 )
+        return value
+
+    @field_validator("args")
+    @classmethod
+    def _whole_ranks(cls, value: dict[str, Any]) -> dict[str, Any]:
+        ranks = value.get("tensor_parallel_size", 1)
+        if type(ranks) is not int or ranks < 1:
+            raise ValueError(f"tensor_parallel_size must be a whole number of GPUs, 1 or more, not {ranks!r}")
         return value
 
     @property
@@ -129,9 +137,9 @@ class RayBackend(Section):
     max_scorers: int | None = Field(None, ge=1)
     """Scorers beyond `scorers`, up to so many in all, are asked for without waiting for them: an autoscaler adds nodes
     for them, and each begins to work when it has a place. null: none are asked for."""
-    particle_gpus: NonNegative | None = None
+    particle_gpus: Gpus | None = None
     """GPUs that each particle actor pins; null: 1 where the cluster has GPUs, else 0. Fractions share a GPU."""
-    scorer_gpus: NonNegative | None = None
+    scorer_gpus: Gpus | None = None
     """GPUs of each scorer actor; null: 1 where the cluster has GPUs, else 0."""
     particle_labels: Labels = {}
     """Labels of the nodes that particles may lie on: a value, `!value`, `in(a, b)` or `!in(a, b)` for each key."""
@@ -212,6 +220,11 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _one_process_in_a_bundle(self) -> Self:
         ranks = getattr(self.engine, "ranks", 1)
+        if ranks > 1 and isinstance(self.backend, RayBackend) and self.backend.scorer_gpus not in (None, 0, ranks):
+            raise ValueError(
+                f"backend.scorer_gpus: an engine that is split over {ranks} GPUs (engine.args.tensor_parallel_size) "
+                f"takes {ranks} whole ones; set it to {ranks}, or leave it out"
+            )
         if ranks > 1 and isinstance(self.backend, RayBackend) and (self.backend.colocate or self.backend.gang):
             key = "colocate" if self.backend.colocate else "gang"
             raise ValueError(

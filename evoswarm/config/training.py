@@ -157,7 +157,7 @@ class TrainingConfig(Section):
     """Data type of the base model; auto: as saved."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless you trust its author."""
-    threads: int = Field(1, ge=1)
+    threads: int = Field(1, ge=1, le=1024)
     """CPU threads of each expert. Part of the result's definition: another number may round differently."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of initial adapters, order of examples and dropout. All experts start from the same adapter."""

@@ -17,6 +17,8 @@ from evoswarm.config.run import TransformersEngine
 from evoswarm.engine.encode import Encoder, Ids
 from evoswarm.engine.install import Installer
 from evoswarm.engine.load import end_tokens, load_model, load_tokenizer
+from evoswarm.engine.trouble import first_line, out_of_memory
+from evoswarm.errors import UserError
 from evoswarm.utility.types import Beginning, OptionScore, Prompt
 
 Pairs = list[tuple[Ids, Ids]]
@@ -42,7 +44,7 @@ class HfEngine:
         device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.batch_size = config.batch_size
         self.tokenizer = load_tokenizer(model, trust_remote_code=config.trust_remote_code)
-        self.model = load_model(model, config).to(device).eval()
+        self.model = _on_device(load_model(model, config), device).eval()
         # In 16 bits one pass over a whole text and a pass per token round too differently.
         self.exact = self.model.dtype == torch.float32
         self._end = end_tokens(self.model.generation_config, self.tokenizer)
@@ -211,6 +213,18 @@ def _common(rows: Sequence[Ids]) -> Ids:
     """The beginning that all rows share."""
     low, high = min(rows), max(rows)
     return low[: next((i for i, pair in enumerate(zip(low, high, strict=False)) if pair[0] != pair[1]), len(low))]
+
+
+def _on_device(model: Any, device: str) -> Any:
+    """
+    Raises:
+        UserError: there is no such device, or no room on it.
+    """
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        what = "choose a smaller model or dtype" if out_of_memory(error) else "set engine.device to cpu or cuda:0"
+        raise UserError(f"engine.device: {device} cannot hold the model ({first_line(error)}); {what}") from None
 
 
 def _share_prompts(pairs: Sequence[Pairs]) -> bool:

@@ -37,11 +37,20 @@ def read_manifest(source: str) -> list[Object]:
         objects = [item for item in yaml.safe_load_all(text) if item]
     except OSError as error:
         raise UserError(f"{source}: cannot be read ({error.strerror}); give a rendered manifest") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that does not exist
         raise UserError(f"{source}: is not YAML ({str(error).splitlines()[0]})") from None
-    if not all(isinstance(item, dict) for item in objects):
+    except RecursionError:
+        raise UserError(f"{source}: is nested too deeply") from None
+    found = [inner for item in objects for inner in _members(item)]
+    if not all(isinstance(item, dict) and isinstance(item.get("metadata") or {}, dict) for item in found):
         raise UserError(f"{source}: holds something that is no Kubernetes object")
-    return [inner for item in objects for inner in (item.get("items") or [] if item.get("kind") == "List" else [item])]
+    return found
+
+
+def _members(item: Any) -> list[Any]:
+    """What a List holds, and anything else itself."""
+    items = item.get("items") or [] if isinstance(item, dict) and item.get("kind") == "List" else None
+    return items if isinstance(items, list) else [item]
 
 
 def _text(source: str) -> str:
@@ -120,7 +129,9 @@ def capacity(spec: Object) -> list[Nodes]:
     scaled = spec.get("enableInTreeAutoscaling", False)
     groups = [Nodes("head", 1, *_offer(spec["headGroupSpec"]), _labels("headgroup", spec["headGroupSpec"]))]
     for group in spec.get("workerGroupSpecs") or []:
-        pods = int(group.get("maxReplicas", 2**31 - 1) if scaled else group.get("replicas", 0))
+        low, high = int(group.get("minReplicas") or 0), int(group.get("maxReplicas", 2**31 - 1))
+        pods = high if scaled else min(max(int(group.get("replicas") or 0), low), high)
+        pods = 0 if group.get("suspend") else pods
         name = group["groupName"]
         groups.append(Nodes(name, pods * int(group.get("numOfHosts", 1)), *_offer(group), _labels(name, group)))
     return groups
@@ -147,8 +158,11 @@ def _number(quantity: Any) -> float:
     """A Kubernetes quantity of CPUs or GPUs, rounded up as KubeRay does."""
     text = str(quantity)
     try:
-        return float(math.ceil(float(text.removesuffix("m")) / (1000 if text.endswith("m") else 1)))
-    except ValueError:
+        number = float(math.ceil(float(text.removesuffix("m")) / (1000 if text.endswith("m") else 1)))
+        if number < 0:
+            raise ValueError
+        return number
+    except (ValueError, OverflowError):
         raise UserError(f"{text!r} is no number of CPUs or GPUs; write 4 or 500m") from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,10 +12,12 @@ from echo import echo_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evoswarm.backend.base import Job
+from evoswarm.backend import local
+from evoswarm.backend.base import Job, Seconds
 from evoswarm.backend.pace import AHEAD, Pace
 from evoswarm.backend.round import Call, Round
 from evoswarm.errors import ClusterError
+from evoswarm.rows import Row
 from evoswarm.utility import Outcome, Utility, make_utility
 
 CUT = [(i,) for i in range(10)]
@@ -113,6 +116,15 @@ def test_lost_slices_go_out_again_and_a_slice_that_is_lost_too_often_ends_the_ro
         round.lost(first, "engine died: why", now=0.0)
 
 
+def test_a_lost_slice_that_nobody_needs_any_more_does_not_count(utility: Utility) -> None:
+    jobs = [Job(1, "p", 0, None, enough=(0.0, 0.9))]
+    round = Round(jobs, utility=utility, cut=lambda split: CUT, workers=2, ahead=1, retries=0)
+    first, second = round.assign(now=0.0)
+    assert round.done(first, [[Outcome(0.0, "y")] * len(CUT[0])], now=1.0)[0].bounds
+    round.lost(second, "engine died", now=2.0)
+    assert round.finished and not round.assign(now=3.0)
+
+
 def test_slices_that_only_waited_for_a_lost_worker_are_not_counted_as_lost(utility: Utility) -> None:
     round = round_of(utility, 1, workers=1, retries=0)
     for _ in range(5):
@@ -192,3 +204,16 @@ def test_an_engine_that_dies_is_started_again_and_its_slice_done_again(tmp_path:
     )
     with pytest.raises(ClusterError, match="lost 4 times with its worker .engine fake died: why"):
         evoswarm.run(echo_config(tmp_path, "name=other"))
+
+
+def test_after_an_engine_died_the_local_backend_makes_what_is_needed_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = SimpleNamespace(
+        pool=SimpleNamespace(experts=[SimpleNamespace(nbytes=1)]), all=lambda rows, into: [{} for _ in rows]
+    )
+    backend = object.__new__(local.LocalBackend)
+    backend.seconds, backend._resident, backend._materialiser = Seconds(), [], made  # type: ignore[assignment]
+    monkeypatch.setattr(local, "ROWS_AT_ONCE_BYTES", 3)
+    jobs = [Job(1, "p", i, Row.one("a")) for i in range(10)]
+    round = SimpleNamespace(jobs=jobs, is_open=lambda index: True)
+    call = Call(0, tuple((index, 0) for index in (0, 8, 9)))
+    assert backend._moved(round, call, {}).keys() == {0, 8, 9}  # type: ignore[arg-type]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
 from evoswarm.backend.worker import Piece, Worker
 from evoswarm.config.load import parse_config
+from evoswarm.engine import EngineDied, NotBeside
 from evoswarm.toy import world
 from evoswarm.toy.config import target_config
 from evoswarm.utility import Outcome
@@ -27,6 +32,62 @@ def outcomes(target: str, *, texts: bool = False, **engine: object) -> list[Outc
             assert not isinstance(result, str)
             found += result
     return found
+
+
+def toy_worker(engine: Any, **settings: object) -> Worker:
+    data = target_config("office", algorithm="random_search")
+    config = parse_config(data | {"engine": settings}, root=world())
+    return Worker(config, pool=open_pool(config.pool, model=config.model), engine=engine)
+
+
+class Engine:
+    """Answers once it was started; dies the first time."""
+
+    exact, tokens = False, Counter[str]()
+    deaths = 1
+
+    def install(self, weights: object) -> None:
+        if self.deaths:
+            self.deaths -= 1
+            raise EngineDied("boom")
+
+    def generate(self, prompts: Sequence[object], **settings: object) -> list[str]:
+        return ["x"] * len(prompts)
+
+    def close(self) -> None: ...
+
+
+def test_an_engine_that_has_died_answers_nothing_until_it_is_started_again() -> None:
+    worker = toy_worker(Engine(), type="fake", batch_size=200)
+    piece = Piece("k", {}, "validation", 0)
+    for _ in range(2):
+        with pytest.raises(EngineDied, match="boom"):
+            worker.work([piece])
+    worker.start()
+    assert len(worker.work([piece]).results[0]) == 200
+
+
+class NoSlot(Engine):
+    """Has no place for the experts beside the base."""
+
+    deaths = 0
+
+    def __init__(self, merged: bool) -> None:
+        self._merged = merged
+
+    def install_all(self, particles: object) -> None:
+        raise NotBeside("vLLM has no place for lm_head beside the base")
+
+
+@pytest.mark.parametrize("together", [1, 8])
+def test_experts_without_a_place_beside_the_base_are_merged(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(config: Any, **settings: object) -> NoSlot:
+        return NoSlot(config.adapter_mode != "multi_lora")
+
+    monkeypatch.setattr("evoswarm.backend.worker.make_engine", make)
+    worker = toy_worker(None, type="vllm", adapter_mode="multi_lora", max_loras=together)
+    assert worker.notice is not None and "merged into the base instead" in worker.notice
+    assert not isinstance(worker.work([Piece("k", {}, "validation", 0)]).results[0], str)
 
 
 @pytest.mark.parametrize("target", ["trio", "letters", "office"])

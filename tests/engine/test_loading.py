@@ -81,6 +81,12 @@ def test_a_tokenizer_without_pad_uses_eos_and_one_with_neither_is_refused(model:
     assert "the tokenizer has neither a pad nor an eos token; set one in its config" in refusal(model)
 
 
+@pytest.mark.parametrize("device", ["cuda:7", "banana"])
+def test_a_device_that_is_not_there_is_one_clear_line(tiny_llama: Path, device: str) -> None:
+    with pytest.raises(UserError, match=f"engine.device: {device} cannot hold the model .*; set engine.device"):
+        HfEngine(TransformersEngine(device=device), model=str(tiny_llama), adapter=None)
+
+
 @pytest.mark.parametrize("threads", [2, 1])
 def test_the_engine_takes_as_many_threads_as_it_is_given(tiny_llama: Path, threads: int) -> None:
     before = torch.get_num_threads()

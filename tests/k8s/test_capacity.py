@@ -91,6 +91,12 @@ def test_only_an_autoscaler_goes_beyond_the_replicas() -> None:
     assert [(n.name, n.count, n.cpus, n.gpus) for n in capacity(spec)] == [("head", 1, 0, 0), ("workers", 8, 4, 0)]
     spec["enableInTreeAutoscaling"] = False
     assert capacity(spec)[1].count == 2
+    for changes, count in (
+        ({"replicas": 8, "maxReplicas": 1}, 1),
+        ({"replicas": None, "minReplicas": 2}, 2),
+        ({"replicas": 2, "suspend": True}, 0),
+    ):
+        assert capacity(spec | {"workerGroupSpecs": [spec["workerGroupSpecs"][0] | changes]})[1].count == count
     spec["workerGroupSpecs"][0]["numOfHosts"] = 4
     assert capacity(spec)[1].count == 8
 
@@ -147,10 +153,35 @@ def test_set_in_the_entrypoint_is_part_of_the_run() -> None:
         (lambda items: [{"kind": "RayJob", "metadata": None, "spec": {"entrypoint": "run 'x"}}], "is not complete"),
         (lambda items: [{"kind": "List", "items": None}], "neither a RayJob nor a RayCluster"),
         (lambda items: [5], "no Kubernetes object"),
+        (lambda items: [{"kind": "List", "items": 5}], "neither a RayJob nor a RayCluster"),
+        (lambda items: [{"kind": "List", "items": [1, 2]}], "no Kubernetes object"),
+        (lambda items: [{"kind": "RayJob", "metadata": "c"}], "no Kubernetes object"),
     ],
 )
 def test_a_manifest_without_a_run_is_one_clear_line(tmp_path: Path, damage: Any, words: str) -> None:
     assert words in refusal(write(tmp_path, damage(objects("base"))))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("d: 2026-13-45", "is not YAML"),
+        ("[" * 3000, "is nested too deeply"),
+        ("\x00", "is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_manifest_is_one_clear_line(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "m.yaml").write_text(text)
+    assert words in refusal(str(tmp_path / "m.yaml"))
+
+
+@pytest.mark.parametrize("cpus", [".inf", "1e400", "-8", "many"])
+def test_a_quantity_that_is_no_number_of_cpus_is_refused(cpus: str) -> None:
+    (job,) = objects(GPU, "RayJob")
+    spec = job["spec"]["rayClusterSpec"]
+    spec["workerGroupSpecs"][0]["resources"] = {"CPU": cpus}
+    with pytest.raises(UserError, match="is no number of CPUs or GPUs"):
+        capacity(spec)
 
 
 def test_a_wrong_config_inside_is_named(tmp_path: Path) -> None:

@@ -132,6 +132,18 @@ def test_particles_share_the_bundle_of_their_scorer() -> None:
     assert placement.lacks(zones(a=3)) is None
 
 
+def test_a_bundle_of_more_than_one_gpu_has_room_for_every_share_on_one() -> None:
+    def gpus(particle: float, scorer: float, particles: int) -> float:
+        config = RayBackend(colocate=True, scorers=1, particle_gpus=particle, scorer_gpus=scorer)
+        return place(config, one(64, 8), particles=particles, threads=1).bundles[0].resources["GPU"]
+
+    assert gpus(0.3, 0.5, 2) == 2  # 0.5 + 0.3, and 0.3 beside
+    assert gpus(0.6, 0.5, 3) == 4
+    assert gpus(0.25, 1, 4) == 2
+    assert gpus(0.5, 0.5, 1) == 1
+    assert gpus(1, 1, 2) == 3
+
+
 def test_a_bundle_that_fits_no_node_is_said_with_what_is_in_it() -> None:
     config = RayBackend(colocate=True, scorers=2, particle_gpus=1, scorer_gpus=1)
     nodes = [Nodes("small", 4, 8, 2)]
@@ -176,7 +188,32 @@ def test_settings_of_placement_that_contradict_each_other_are_refused() -> None:
     assert "differ in zone; give both the same" in config_error(colocate=True, **labels)
     assert RayBackend.model_validate(labels)
     assert "write value, '!value', in(a, b)" in config_error(scorer_labels={"zone": "in(a"})
-    assert "is no name of a label" in config_error(scorer_labels={"-zone": "a"})
+    for key in ("-zone", "-/a", "a.b-/c", f"{'a' * 254}/b", "/b"):
+        assert "is no name of a label" in config_error(scorer_labels={key: "a"})
+    assert RayBackend(scorer_labels={"ray.io/accelerator-type": "H100", "topology.kubernetes.io/zone": "a"})
+
+
+@pytest.mark.parametrize("key", ["particle_gpus", "scorer_gpus"])
+def test_gpus_that_ray_refuses_are_refused_before(key: str) -> None:
+    assert "a fraction up to 1, or a whole number" in config_error(**{key: 1.5})
+    assert "finer than Ray counts" in config_error(**{key: 0.00001})
+    for value in (0, 0.0001, 1 / 3, 1, 4):
+        assert RayBackend.model_validate({key: value})
+
+
+@pytest.mark.parametrize("ranks", ["null", "[2]", ".inf", "0", "-1", "2.7", "two", "true"])
+def test_an_engine_is_split_over_a_whole_number_of_gpus(ranks: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="tensor_parallel_size must be a whole number of GPUs, 1 or more"):
+        echo_config(tmp_path, f"engine={{type: vllm, args: {{tensor_parallel_size: {ranks}}}}}")
+
+
+def test_an_engine_that_is_split_takes_as_many_whole_gpus(tmp_path: Path) -> None:
+    split = "engine={type: vllm, args: {tensor_parallel_size: 2}}"
+    for gpus in (1, 0.5, 3):
+        with pytest.raises(UserError, match="backend.scorer_gpus: .* takes 2 whole ones"):
+            echo_config(tmp_path, split, f"backend={{type: ray, scorer_gpus: {gpus}}}")
+    for gpus in ("null", "0", "2"):
+        assert echo_config(tmp_path, split, f"backend={{type: ray, scorer_gpus: {gpus}}}")
 
 
 @pytest.mark.parametrize("setting", ["colocate", "gang"])

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
 
 from evoswarm.backend.base import Evaluation, Job, More, Seconds, Traffic
+from evoswarm.backend.pace import AHEAD
 from evoswarm.backend.ray.calls import Calls
 from evoswarm.backend.ray.crew import Crew
 from evoswarm.backend.ray.team import raising
 from evoswarm.backend.round import Round
+from evoswarm.backend.worker import describe
 from evoswarm.config import RunConfig
 from evoswarm.config.run import RayBackend as RayConfig
 from evoswarm.errors import ClusterError
@@ -81,12 +84,20 @@ class RayBackend:
 
     def _rest(self) -> None:
         """Engines give back what they do not need until the next slice."""
-        scorers = self._crew.scorers
-        for number, ref in [(number, scorers.actors[number].rest.remote()) for number in scorers.up]:
-            try:
-                ray.get(ref)
-            except RayActorError:
-                scorers.lost(number)
+        scorers, limit, began = self._crew.scorers, self._settings.slice_timeout, time.monotonic()
+        asked = {scorers.actors[number].rest.remote(): number for number in scorers.up}
+        while asked:
+            # A slice that nobody waits for any more may still be under way.
+            late = limit is not None and time.monotonic() - began > AHEAD * self._config.engine.together * limit
+            for ref in list(asked) if late else self._crew.watch(list(asked)):
+                number = asked.pop(ref)
+                try:
+                    ray.get(ref, timeout=0)
+                except RayError as error:
+                    if not isinstance(error, RayActorError):
+                        self._message(f"scorer {number} does not come to rest, starting it again ({describe(error)})")
+                        ray.kill(scorers.actors[number], no_restart=False)
+                    scorers.lost(number)
 
     def _by_a_particle(self, call: Callable[[Any], Any]) -> None:
         """Let any particle that is up do it: a row is the same weights everywhere."""

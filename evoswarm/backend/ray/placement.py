@@ -106,8 +106,18 @@ class Placement:
         return alone
 
     def _with(self, particles: int) -> float:
-        """GPUs of a scorer with so many particles."""
-        return round(self.scorer_gpus + particles * self.particle_gpus, 4)  # Ray counts in ten-thousandths
+        """GPUs of a scorer with so many particles: a part of one, or whole ones, where each fraction lies on one."""
+        shares = [self.scorer_gpus, *[self.particle_gpus] * particles]
+        if sum(shares) <= 1 + _CLOSE:
+            return round(sum(shares), 4)  # Ray counts in ten-thousandths
+        taken: list[float] = []
+        for share in (share for share in shares if 0 < share < 1):
+            place = next((i for i, there in enumerate(taken) if there + share <= 1 + _CLOSE), None)
+            if place is None:
+                taken.append(share)
+            else:
+                taken[place] += share
+        return sum(share for share in shares if share >= 1) + len(taken)
 
     @property
     def task(self) -> dict[str, Any]:

@@ -1,0 +1,50 @@
+"""Engines that are told to rest after a round, on a real local cluster."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import ray
+
+from evoswarm.backend.ray.backend import RayBackend
+from evoswarm.backend.ray.team import Team
+
+
+@ray.remote(num_cpus=0, max_restarts=-1)
+class Sleeper:
+    """Rests in its own way."""
+
+    def __init__(self, way: str) -> None:
+        self.way = way
+
+    def ready(self) -> None:
+        """Answers once it is up."""
+
+    def rest(self) -> None:
+        """Well, not at all, or with an error."""
+        if self.way == "hangs":
+            time.sleep(1000)
+        if self.way == "raises":
+            raise RuntimeError("no sleep mode")
+
+
+def test_a_scorer_that_does_not_come_to_rest_is_started_again(cluster: None) -> None:
+    said: list[str] = []
+    team = Team("scorer", said.append)
+    for way in ("rests", "raises", "hangs"):
+        team.add(Sleeper.remote(way))
+    while team.absent:
+        team.take_in(ray.wait(team.asked(), timeout=1)[0], starting=True)
+    backend: Any = object.__new__(RayBackend)
+    backend._crew = SimpleNamespace(scorers=team, watch=lambda refs: ray.wait(refs, timeout=0.2)[0])
+    backend._settings, backend._message = SimpleNamespace(slice_timeout=0.5), said.append
+    backend._config = SimpleNamespace(engine=SimpleNamespace(together=1))
+    backend._rest()
+    assert team.up == [0] and set(team.absent) == {1, 2}
+    assert [line.partition(" (")[0] for line in said if "rest" in line] == [
+        f"scorer {number} does not come to rest, starting it again" for number in (1, 2)
+    ]
+    for actor in team.actors:
+        ray.kill(actor)
