@@ -1,6 +1,6 @@
 """A long run of the toy world with actors killed on the way: does memory stay flat, does anything pile up?
 
-    python -m benchmarks.soak --plot docs/images/soak.png
+    python -m benchmarks.soak --plot docs/results/images/soak.png
 
 One node with two CPUs, the real model, ten generations between two kills. The coordinator is killed once, at a third
 of the run, so that what follows is one process's doing.

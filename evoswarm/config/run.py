@@ -70,7 +70,7 @@ class VllmEngine(Engine):
     """Run Python code that comes with the model. Off unless you trust its author."""
     adapter_mode: Literal["auto", "merged", "multi_lora"] = "auto"
     """merged: one particle at a time, merged into the base in place, at the base's full speed. multi_lora: several
-    particles in one continuous batch, as adapters beside the base. auto: see docs/engines.md."""
+    particles in one continuous batch, as adapters beside the base. auto: see docs/guides/engines.md."""
     max_loras: int = Field(8, ge=1)
     """multi_lora: particles in one batch."""
     sleep: bool = False

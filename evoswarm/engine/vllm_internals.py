@@ -88,7 +88,7 @@ def check_version() -> None:
     except ImportError as error:
         raise UserError(
             f"engine vllm: vLLM cannot be imported ({error}); pip install 'evoswarm[vllm]', "
-            "or without a GPU see docs/engines.md"
+            "or without a GPU see docs/guides/engines.md"
         ) from None
     version = str(vllm.__version__)
     if not any(version == known or version.startswith(f"{known}.") for known in SUPPORTED):
