@@ -13,7 +13,7 @@ import numpy as np
 
 from evoswarm.config import RunConfig
 from evoswarm.engine import Engine, EngineDied, NotBeside, Together, answer, make_engine
-from evoswarm.engine.trouble import first_line, out_of_memory
+from evoswarm.engine.errors import first_line, out_of_memory
 from evoswarm.errors import UserError
 from evoswarm.utility import Beginning, Outcome, Request, Split, Utility, make_utility, slices
 from evoswarm.weights.generate import LoraGenerator

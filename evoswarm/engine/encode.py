@@ -9,7 +9,7 @@ from functools import lru_cache
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from evoswarm.engine.trouble import first_line
+from evoswarm.engine.errors import first_line
 from evoswarm.errors import UserError
 from evoswarm.utility.types import Beginning, Message, Prompt
 

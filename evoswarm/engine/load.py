@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from transformers.utils import logging as hf_logging
 
 from evoswarm.config.run import TransformersEngine
-from evoswarm.engine.trouble import first_line, out_of_memory
+from evoswarm.engine.errors import first_line, out_of_memory
 from evoswarm.errors import UserError
 from evoswarm.weights.expert import checkpoint_files, no_weights
 

@@ -15,8 +15,8 @@ from transformers import AutoConfig, GenerationConfig
 from evoswarm.config.run import VllmEngine as VllmConfig
 from evoswarm.engine.base import NotBeside
 from evoswarm.engine.encode import Encoder, Ids
+from evoswarm.engine.errors import dies_on_error
 from evoswarm.engine.load import end_tokens, load_tokenizer
-from evoswarm.engine.trouble import mortal
 from evoswarm.engine.vllm_internals import (
     EXTENSION,
     check_version,
@@ -79,7 +79,7 @@ class VllmEngine:
             return self.install_all({None: weights})
         self._wake()
         payload = weights if weights is None or self._in_process else save(dict(weights))
-        with mortal("vllm"):
+        with dies_on_error("vllm"):
             problems = self._llm.collective_rpc("evoswarm_install", args=(payload, self._adapter))
             # Blocks that were computed with other weights must not be found again.
             self._llm.reset_prefix_cache()
@@ -214,7 +214,7 @@ class VllmEngine:
         requests = [None if n is None else LoRARequest(f"particle-{n}", n, f"mem://{n}") for n in numbers]
         inputs = [TokensPrompt(prompt_token_ids=list(ids)) for _, ids in spoken]
         lora = {"lora_request": requests} if self._beside else {}
-        with mortal("vllm"):  # what was under way when it failed would be answered with the next prompts
+        with dies_on_error("vllm"):  # what was under way when it failed would be answered with the next prompts
             return list(self._llm.generate(inputs, list(settings), use_tqdm=False, **lora))
 
 

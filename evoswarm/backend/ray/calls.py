@@ -15,7 +15,7 @@ from evoswarm.backend.pace import AHEAD
 from evoswarm.backend.ray.crew import Crew
 from evoswarm.backend.round import Call, Round
 from evoswarm.backend.worker import Done, describe
-from evoswarm.engine.trouble import EngineDied
+from evoswarm.engine.errors import EngineDied
 from evoswarm.errors import UserError
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong inside of an engine, and whose it is to mend."""
+"""Errors of engines and of the libraries behind them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ class EngineDied(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a library says, as one line."""
+    """The first line of an error's text, or its type if it has none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or on the machine."""
+    """Whether an error means that GPU or host memory ran out."""
     text = str(error).lower()
     marks = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or any(m in text for m in marks)
 
 
 @contextmanager
-def mortal(name: str) -> Iterator[None]:
-    """For code after whose unforeseen errors an engine cannot be trusted any more: they become `EngineDied`."""
+def dies_on_error(name: str) -> Iterator[None]:
+    """Turn any unexpected error into `EngineDied`: after it, the engine named `name` cannot be trusted."""
     try:
         yield
     except Exception as error:  # libraries raise anything
