@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """`run` and `load_config` on first use, so that importing a part of the package loads no other."""
+    """Import `run` and `load_config` on first use, so that importing one part of the package does not load the rest."""
     if name == "run":
         from evoswarm.launch import run
 

@@ -1,1 +1,1 @@
-"""The command line. Thin: every command is a few lines over the library."""
+"""The command line: each command is a thin layer over the library."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +9,8 @@ import typer
 
 from evoswarm.cli.progress import Interruptible, line_by_line, print_json
 from evoswarm.cli.run import Json, Overrides
+from evoswarm.cli.streams import rerun_to_resume, results_only
+from evoswarm.cli.tables import simple_table, wide_console
 from evoswarm.errors import Stopped, UserError
 
 
@@ -21,14 +20,14 @@ def compare(
     ] = None,
     toy: Annotated[bool, typer.Option("--toy", help="Compare on the toy world's targets.")] = False,
     methods: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Only these methods; in place of compare.methods.")
+        str | None, typer.Option(metavar="A,B", help="Compare only these methods; replaces compare.methods.")
     ] = None,
-    targets: Annotated[str | None, typer.Option(metavar="A,B", help="Only these targets.")] = None,
-    list_: Annotated[bool, typer.Option("--list", help="Print what methods there are, and end.")] = False,
+    targets: Annotated[str | None, typer.Option(metavar="A,B", help="Compare only on these targets.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the methods and exit.")] = False,
     set_: Overrides = None,
     json_: Json = False,
 ) -> None:
-    """Every alternative on the same pool, utility, seeds and budget, with intervals. The same command again resumes."""
+    """Compare methods on the same pool, utility, seeds and budget, with intervals. Rerun the command to resume."""
     from evoswarm.compare.methods import METHODS
 
     if list_:
@@ -38,16 +37,15 @@ def compare(
     if toy == (config is not None):
         raise UserError("give either a config or --toy")
     found = _config(config, methods=_split(methods), targets=_split(targets), overrides=set_ or [])
-    with contextlib.redirect_stdout(sys.stderr), Interruptible(line_by_line(quiet=json_)) as hooks:
+    with results_only(), Interruptible(line_by_line(quiet=json_)) as hooks:
         try:
             summary = run_comparison(found, hooks=hooks)
         except (Stopped, KeyboardInterrupt):
-            again = shlex.join(["evoswarm", *sys.argv[1:]])
-            raise Stopped(f"stopped; what was measured is kept, go on with: {again}") from None
+            raise rerun_to_resume() from None
     print_json(summary) if json_ else _show(summary, found.folder)
     if failed := summary["failed"]:
         first, reason = next(iter(failed.items()))
-        raise UserError(f"{len(failed)} failed, the first: {first}: {reason}; the same command again tries them again")
+        raise UserError(f"{len(failed)} failed; first failure: {first}: {reason}; rerun the command to retry them")
 
 
 def _config(path: Path | None, *, methods: list[str] | None, targets: list[str] | None, overrides: list[str]) -> Any:
@@ -65,7 +63,7 @@ def _config(path: Path | None, *, methods: list[str] | None, targets: list[str] 
         found = parse_compare(data | {"name": name}, root=Path.cwd())
     for name in targets or ():
         if name not in found.targets:
-            raise UserError(f"--targets {name}: there are {', '.join(found.targets)}")
+            raise UserError(f"--targets {name}: unknown target; choose from {', '.join(found.targets)}")
     kept = {name: config for name, config in found.targets.items() if targets is None or name in targets}
     return found.model_copy(update={"targets": kept})
 
@@ -82,21 +80,11 @@ def _list(methods: dict[str, str], *, json_: bool) -> None:
 
 
 def _show(summary: dict[str, Any], folder: Path) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
     from evoswarm.compare.write import tables
 
-    out = Console(highlight=False)
-    out.width = max(out.width, 130)  # a figure that wraps is better than one that is cut
+    out = wide_console()
     for data in tables(summary):
-        table = Table(title=data["title"], title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-        for k, name in enumerate(data["header"]):
-            table.add_column(name, justify="right" if k else "left", no_wrap=True)
-        for line in data["lines"]:
-            table.add_row(*line)
-        out.print(table)
+        out.print(simple_table(data["header"], data["lines"], title=data["title"]))
     out.print(f"page {folder / 'compare.html'}  table {folder / 'compare.md'}", markup=False, soft_wrap=True)
 
 

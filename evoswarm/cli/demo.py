@@ -17,14 +17,14 @@ ALGORITHMS = {
     "model_swarms": {"population": 10, "max_generations": 20, "ensemble_size": 5},
     "genome_plus": {"population": 10, "max_population": 10, "max_generations": 15, "ensemble_size": 5},
 }
-"""Smaller than the papers' settings, so that both end within three minutes on two cores."""
+"""Smaller than the papers' settings, so that both runs take less than three minutes on two cores."""
 
 
 def demo(
     target: Annotated[str, typer.Option(help="Target task of the toy world.")] = "office",
-    output: Annotated[Path, typer.Option(help="Folder of the run directories.")] = Path("runs"),
+    output: Annotated[Path, typer.Option(help="Parent folder of the run directories.")] = Path("runs"),
     backend: Annotated[str, typer.Option(help="ray or local.")] = "ray",
-    resume: Annotated[Resume, typer.Option(help="Go on with runs of an earlier demo, or refuse to.")] = Resume.auto,
+    resume: Annotated[Resume, typer.Option(help="Whether to resume the runs of an earlier demo.")] = Resume.auto,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a config key of both runs.")
     ] = None,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +10,7 @@ import typer
 
 from evoswarm.cli.progress import print_json
 from evoswarm.cli.run import ConfigFile, Json, Overrides
+from evoswarm.cli.streams import results_only
 from evoswarm.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,14 +19,14 @@ if TYPE_CHECKING:
 
 def inspect(
     pool: Annotated[str, typer.Argument(help="Folder of expert folders, or its URL.", show_default=False)],
-    model: Annotated[str, typer.Option(help="Base model folder, to check that the experts fit it.")] = "",
+    model: Annotated[str, typer.Option(help="Base model folder; checks that the experts fit it.")] = "",
     on: Annotated[
         list[Path] | None,
-        typer.Option(help="Run config on whose utility (validation split) every expert is measured. Repeatable."),
+        typer.Option(help="Run config; measures every expert on its utility (validation split). Repeatable."),
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Show the experts of a pool: sizes, whether they fit each other, how much they differ, what each is good at."""
+    """Show the experts in a pool: size, compatibility, diversity and, with --on, utility."""
     from evoswarm.config.place import check_url, is_url
     from evoswarm.config.run import Pool
     from evoswarm.weights.pool import open_pool
@@ -55,8 +54,8 @@ def inspect(
         return print_json(shown | {"diversity": diversity, "utilities": [asdict(column) for column in columns]})
     _show(opened.kind, facts, cosine)
     print(
-        f"diversity: as different as {diversity['effective_number']:.2f} experts at right angles; "
-        f"mean cosine of two {diversity['mean_cosine']:.2f}"
+        f"diversity: equivalent to {diversity['effective_number']:.2f} orthogonal experts; "
+        f"mean pairwise cosine {diversity['mean_cosine']:.2f}"
     )
     if columns:
         _show_matrix(columns)
@@ -72,7 +71,7 @@ def _measure(pool: Path | str, configs: list[Path]) -> list[Column]:
     from evoswarm.loop.matrix import renamed, utility_matrix
 
     checked = [load_config(config, overrides=[f"pool={pool}"]) for config in configs]
-    with contextlib.redirect_stdout(sys.stderr):  # standard output is for the result alone; users' functions print
+    with results_only():
         return renamed([column for config in checked for column in utility_matrix(config, pool=pool)])
 
 
@@ -80,15 +79,15 @@ def _show_matrix(columns: list[Column]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="utility on validation; the best of each task is marked", title_justify="left")
+    table = Table(title="utility on validation (* = best expert for the task)", title_justify="left")
     table.add_column("expert")
     for column in columns:
         table.add_column(column.task, justify="right")
     for name in columns[0].utilities:
         table.add_row(name, *(_cell(column, name) for column in columns))
     table.add_section()
-    table.add_row("best expert of each example", *(f"{column.any:.3f} " for column in columns))
-    table.add_row("share on which two differ", *(f"{column.disagreement:.3f} " for column in columns))
+    table.add_row("oracle: best expert per example", *(f"{column.any:.3f} " for column in columns))
+    table.add_row("mean pairwise disagreement", *(f"{column.disagreement:.3f} " for column in columns))
     Console(highlight=False, markup=False).print(table)
 
 
@@ -123,22 +122,22 @@ def _show(kind: str, facts: list[dict[str, Any]], cosine: Any) -> None:
 def evaluate(
     config: ConfigFile,
     adapter: Annotated[str | None, typer.Option(help="An expert folder (adapter or checkpoint), or its URL.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="A recipe.json (or its URL) over the config's pool.")] = None,
-    base: Annotated[bool, typer.Option("--base", help="The base model alone.")] = False,
+    recipe: Annotated[str | None, typer.Option(help="A recipe.json (or its URL) for the config's pool.")] = None,
+    base: Annotated[bool, typer.Option("--base", help="The base model without an adapter.")] = False,
     split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
     set_: Overrides = None,
     json_: Json = False,
 ) -> None:
-    """Measure an expert, a recipe or the base model on the config's utility, on this machine."""
+    """Measure an expert, a recipe or the base model on the config's utility. Runs on this machine."""
     from evoswarm.config import load_config
     from evoswarm.loop.evaluate import measure
 
     if split not in ("validation", "test"):
         raise UserError(f"--split {split}: choose validation or test")
     if (adapter is not None) + (recipe is not None) + base != 1:
-        raise UserError("give exactly one of --adapter FOLDER, --recipe FILE or --base")
+        raise UserError("give exactly one of --adapter, --recipe and --base")
     checked = load_config(config, overrides=set_ or ())
-    with contextlib.redirect_stdout(sys.stderr):  # standard output is for the result alone; users' functions print
+    with results_only():
         expert = None if adapter is None else _expert(adapter)
         file = None if recipe is None else _recipe(recipe)
         evaluation = measure(checked, adapter=expert, recipe=file, split="test" if split == "test" else "validation")
@@ -160,7 +159,7 @@ def _expert(place: str) -> Path:
 
 
 def _recipe(place: str) -> Path:
-    """The file; of a recipe at a URL with the run directory that it is in, where saved vectors lie."""
+    """The recipe file. For a URL, fetch its run directory too, because it holds the saved vectors."""
     from evoswarm.config.place import is_url
     from evoswarm.storage.cache import local_copy
 

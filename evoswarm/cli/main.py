@@ -1,4 +1,4 @@
-"""`evoswarm`: commands and how errors reach the user."""
+"""The `evoswarm` command: registers the subcommands and prints errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXIT_USER, EXIT_CLUSTER, EXIT_STOPPED = 2, 3, 130
 
 
 def main() -> None:
-    """Run the command line; a mistake, or a file that cannot be used, is one line on standard error, status 2."""
+    """Run the command line. User errors and unusable files print one line on standard error and exit with status 2."""
     try:
         app()
     except UserError as error:

@@ -16,25 +16,27 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write.",
 
 
 def report(run_dir: RunDir) -> None:
-    """Write report.html and the plots of a run, finished or not."""
+    """Write report.html and the plots of a run. The run may be unfinished."""
     from evoswarm.report import write_report_at
 
     print(write_report_at(run_dir))
 
 
 def export(run_dir: RunDir, output: Output) -> None:
-    """Copy the best expert with its recipe and model card to a folder of its own."""
+    """Copy the best expert, its recipe and its model card to a folder."""
     from evoswarm.loop.directory import RunDirectory
     from evoswarm.loop.history import require_free
     from evoswarm.storage.cache import local_copy
 
     directory = RunDirectory(local_copy(run_dir))
     if not directory.finished:
-        raise UserError(f"{run_dir}: holds no finished run; resume it, or use `evoswarm materialize` on a generation")
+        raise UserError(
+            f"{run_dir}: the run is not finished; resume it, or save a generation with `evoswarm materialize`"
+        )
     require_free(output)
     shutil.copytree(directory.best, output, dirs_exist_ok=True)
     shutil.copy(directory.recipe, output / "recipe.json")
-    # The recipe may name noise that re-basing has saved; its paths are relative to the recipe.
+    # The recipe may refer to vectors saved by re-basing, with paths relative to the recipe.
     if directory.basis.is_dir():
         shutil.copytree(directory.basis, output / directory.basis.name)
     print(output)
@@ -43,10 +45,10 @@ def export(run_dir: RunDir, output: Output) -> None:
 def materialize(
     run_dir: RunDir,
     output: Output,
-    generation: Annotated[int | None, typer.Option(help="Generation; the last one by default.")] = None,
-    particle: Annotated[int | None, typer.Option(help="Particle; the global best by default.")] = None,
+    generation: Annotated[int | None, typer.Option(help="Generation (default: the last one).")] = None,
+    particle: Annotated[int | None, typer.Option(help="Particle (default: the global best).")] = None,
 ) -> None:
-    """Write the weights of any particle of any generation of any run."""
+    """Write the weights of any particle from any generation of a run."""
     from evoswarm.loop.history import position, save_position
     from evoswarm.storage.cache import local_copy
 

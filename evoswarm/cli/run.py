@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
-import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from evoswarm.cli.progress import Reporter, print_json, print_warning
+from evoswarm.cli.streams import results_only
 from evoswarm.config import RunConfig, load_config
 from evoswarm.config.load import parse_config
 from evoswarm.config.place import is_url
@@ -24,18 +23,20 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a config key, e.g. search.population=40. Repeatable."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
 class Resume(StrEnum):
-    """What to do where a run directory exists."""
+    """What to do if the run directory exists."""
 
     auto = "auto"
     never = "never"
     must = "must"
 
 
-ResumeOption = Annotated[Resume, typer.Option(help="auto: go on if a run is there; never, must: refuse.")]
+ResumeOption = Annotated[
+    Resume, typer.Option(help="auto: resume an existing run; never: fail on one; must: fail without one.")
+]
 
 
 def run(config: ConfigFile, set_: Overrides = None, resume: ResumeOption = Resume.auto, json_: Json = False) -> None:
@@ -48,7 +49,7 @@ def resume(
     set_: Overrides = None,
     json_: Json = False,
 ) -> None:
-    """Go on with a run where it ended (the same as `run --resume must` with its own config)."""
+    """Resume a run from its last checkpoint (like `run --resume must` with the run's own config)."""
     from evoswarm.loop.history import run_config
     from evoswarm.storage.cache import local_copy
 
@@ -57,7 +58,7 @@ def resume(
 
 
 def _named(config: RunConfig, place: str) -> RunConfig:
-    """The config of a run directory that may have been moved or renamed, checked again with its new name."""
+    """The config with the directory's current name, validated again; the directory may have been moved or renamed."""
     data = config.model_dump(mode="json")
     if is_url(place):
         data["output"], _, data["name"] = place.rstrip("/").rpartition("/")
@@ -73,21 +74,21 @@ def validate(
         str | None,
         typer.Option(
             metavar="MANIFEST",
-            help="Check that the pods of a RayJob or RayCluster can hold the run: a rendered file, - or a kustomize "
-            "folder. The run is the RayJob's own, or CONFIG. Its paths are the pods' and are not read.",
+            help="Check that the pods of a RayJob or RayCluster have the resources for the run: a rendered file, - for "
+            "standard input, or a kustomize folder. Uses CONFIG, or the RayJob's own config. Reads none of its paths.",
         ),
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Check a config, its data and its pool, without starting anything."""
+    """Check a config, its data and its pool without starting a run."""
     from evoswarm.loop.inputs import read_inputs
 
     if k8s is not None:
         return _validate_manifest(k8s, config, set_ or (), json_=json_)
     if config is None:
-        raise UserError("validate: give a config, or --k8s MANIFEST")
+        raise UserError("validate: give CONFIG or --k8s MANIFEST")
     checked = load_config(config, overrides=set_ or ())
-    with contextlib.redirect_stdout(sys.stderr):  # standard output is for the result alone; users' functions print
+    with results_only():
         inputs = read_inputs(checked)
     sizes = {split: inputs.utility.size(split) for split in ("validation", "test")}
     facts = {"experts": inputs.pool.names, "kind": inputs.pool.kind, "examples": sizes, "warnings": inputs.warnings}
@@ -106,33 +107,32 @@ def _validate_manifest(manifest: str, config: Path | None, overrides: Sequence[s
     from evoswarm.launch.manifest import check_manifest
 
     if overrides and config is None:
-        raise UserError("validate: --set changes CONFIG, which is not given; the RayJob's entrypoint has its own --set")
+        raise UserError("validate: --set needs CONFIG; a RayJob's overrides are in its entrypoint")
     lines = check_manifest(manifest, None if config is None else load_config(config, overrides=overrides))
     print_json({"valid": True, "manifest": lines}) if json_ else print("\n".join(lines))
 
 
 def schema() -> None:
-    """Print the JSON schema of the config, for editors."""
+    """Print the config's JSON schema, for editors."""
     print(json.dumps(RunConfig.model_json_schema(), indent=2))
 
 
 def evolve(config: RunConfig, *, resume: str = "auto", quiet: bool = False) -> dict[str, Any]:
-    """Run with progress on the terminal, and write the report."""
+    """Run with progress on the terminal, then write the report."""
     import evoswarm
     from evoswarm.report import write_report_at
 
-    # Standard output is for the result alone; Ray prints there too.
-    with contextlib.redirect_stdout(sys.stderr), Reporter(config, quiet=quiet) as reporter:
+    with results_only(), Reporter(config, quiet=quiet) as reporter:
         try:
             summary: dict[str, Any] = evoswarm.run(config, resume=resume, hooks=reporter.hooks)
         except (Stopped, KeyboardInterrupt):
-            raise Stopped(f"stopped; go on with: evoswarm resume {shlex.quote(config.run_place)}") from None
+            raise Stopped(f"stopped; resume with: evoswarm resume {shlex.quote(config.run_place)}") from None
     write_report_at(config.run_place)
     return summary
 
 
 def finish(summary: dict[str, Any], *, json_: bool) -> None:
-    """Show the result of a run."""
+    """Print the result of a run."""
     from evoswarm.cli.tables import result_table
 
     if json_:

@@ -1,7 +1,8 @@
-"""Tables of results for people."""
+"""Tables of results for the terminal."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -11,19 +12,44 @@ from rich.table import Table
 from evoswarm.loop.card import describe_recipe
 
 
-def result_table(summaries: dict[str, dict[str, Any]]) -> None:
-    """Utilities of base, best initial expert, winner and ensemble, a run a line, and where the reports are."""
+def simple_table(
+    header: Iterable[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    title: str | None = None,
+    padding: int | tuple[int, int, int, int] = (0, 1, 0, 0),
+    wrap: bool = False,
+) -> Table:
+    """A table without vertical lines: the first column is left-aligned, the others right-aligned."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=padding, pad_edge=False)
+    for k, name in enumerate(header):
+        table.add_column(name, justify="right" if k else "left", no_wrap=not wrap)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def wide_console() -> Console:
+    """Standard output with at least 130 columns: a number that the terminal wraps is better than a truncated one."""
     console = Console(highlight=False)
-    # Narrow enough that no figure is cut in 80 columns.
-    table = Table(
-        title="Utility on test (on validation)", title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False
-    )
-    for name in ("run", "base", "best expert", "evolved", "ensemble", "s"):
-        table.add_column(name, justify="left" if name == "run" else "right", no_wrap=True)
-    for name, summary in summaries.items():
-        cells = [summary[key] for key in ("base", "initial", "best", "ensemble")]
-        table.add_row(name, *map(_cell, cells), f"{summary['seconds']['total']:.0f}")
-    console.print(table)
+    console.width = max(console.width, 130)
+    return console
+
+
+def result_table(summaries: dict[str, dict[str, Any]]) -> None:
+    """Print one line per run: utilities of the base, the best initial expert, the winner and the ensemble."""
+    console = Console(highlight=False)
+    header = ("run", "base", "best expert", "evolved", "ensemble", "s")
+    rows = [
+        (
+            name,
+            *(_cell(summary[key]) for key in ("base", "initial", "best", "ensemble")),
+            f"{summary['seconds']['total']:.0f}",
+        )
+        for name, summary in summaries.items()
+    ]
+    # No padding, so that no number is truncated in 80 columns.
+    console.print(simple_table(header, rows, title="Utility on test (on validation)", padding=0))
     for name, summary in summaries.items():
         console.print(f"{name}: {describe_recipe(summary['best']['recipe'], shown=6)}", markup=False)
     for summary in summaries.values():

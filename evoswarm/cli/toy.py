@@ -12,10 +12,10 @@ toy = typer.Typer(help="The toy world: a small base, ten LoRA experts and four t
 
 @toy.command()
 def build(
-    folder: Annotated[Path, typer.Argument(help="Where to write it.", show_default=False)],
-    seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
+    folder: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
 ) -> None:
-    """Train the toy world again from nothing (minutes on a CPU)."""
+    """Train a toy world from scratch (minutes on a CPU)."""
     from evoswarm.toy import build as build_world
 
     build_world(folder, seed=seed)
@@ -23,9 +23,9 @@ def build(
 
 @toy.command()
 def skills(
-    folder: Annotated[Path | None, typer.Argument(help="Toy world; by default the shipped one.")] = None,
+    folder: Annotated[Path | None, typer.Argument(help="Folder of a toy world (default: the built-in one).")] = None,
 ) -> None:
-    """Print the skill matrix: accuracy of every expert on every skill."""
+    """Print the skill matrix: the accuracy of every expert on every skill."""
     from rich.console import Console
     from rich.table import Table
 

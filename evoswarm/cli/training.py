@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,11 +11,13 @@ from rich.text import Text
 
 from evoswarm.cli.progress import console, print_json, print_warning
 from evoswarm.cli.run import Json, Overrides
+from evoswarm.cli.streams import results_only
+from evoswarm.cli.tables import simple_table
 from evoswarm.errors import Stopped
 from evoswarm.loop.evolution import Event, Hooks
 
 experts = typer.Typer(
-    help="Make experts: train a pool of adapters, convert adapters to plain LoRA.", no_args_is_help=True
+    help="Make experts: train a pool of adapters, or convert adapters to plain LoRA.", no_args_is_help=True
 )
 
 
@@ -27,16 +27,16 @@ def train(
     set_: Overrides = None,
     json_: Json = False,
 ) -> None:
-    """Train one adapter per data set; the same command goes on with a training that was stopped or killed."""
+    """Train one adapter per data set. Rerun the command to resume after a stop or a crash."""
     from evoswarm.config.load import load_training
     from evoswarm.experts.pool import train_pool
 
     checked = load_training(config, overrides=set_ or ())
-    with contextlib.redirect_stdout(sys.stderr):  # standard output is for the result alone; Ray prints there too
+    with results_only():
         try:
             records = train_pool(checked, hooks=_hooks(quiet=json_))
         except KeyboardInterrupt:
-            raise Stopped("stopped; the same command goes on from the newest checkpoints") from None
+            raise Stopped("stopped; rerun the command to resume from the newest checkpoints") from None
     if json_:
         return print_json({"pool": str(checked.pool), "experts": records})
     _show(records)
@@ -54,27 +54,24 @@ def _hooks(*, quiet: bool) -> Hooks:
 
 
 def _show(records: dict[str, dict[str, Any]]) -> None:
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
-    for name in ("expert", "examples", "steps", "first loss", "last loss", "s"):
-        table.add_column(name, justify="left" if name == "expert" else "right", no_wrap=True)
+    rows = []
     for name, record in records.items():
         losses = (f"{record['loss'][key]:.3f}" for key in ("first", "last_tenth"))
-        row = (str(record["data"]["examples"]), str(record["steps"]), *losses, f"{record['seconds']:.0f}")
-        table.add_row(name, *row)
-    Console(highlight=False).print(table)
+        counts = (str(record["data"]["examples"]), str(record["steps"]))
+        rows.append((name, *counts, *losses, f"{record['seconds']:.0f}"))
+    header = ("expert", "examples", "steps", "first loss", "last loss", "s")
+    Console(highlight=False).print(simple_table(header, rows, padding=0))
 
 
 @experts.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="A WeGeFT adapter, or a pool of them.", show_default=False)],
+    source: Annotated[Path, typer.Argument(help="A WeGeFT adapter or a pool of them.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)],
-    model: Annotated[str, typer.Option(help="Base model: a folder, or a name on the hub.", show_default=False)],
+    model: Annotated[str, typer.Option(help="Base model: a folder or a Hugging Face model name.", show_default=False)],
 ) -> None:
-    """Write WeGeFT adapters (phi and psi) as the plain LoRA adapters that they are, which any engine serves."""
+    """Convert WeGeFT adapters (phi and psi) to equivalent LoRA adapters, which every engine can serve."""
     from evoswarm.experts.export import export_lora
 
     for folder in export_lora(source, output, model=model):
@@ -83,7 +80,7 @@ def convert(
 
 @experts.command()
 def schema() -> None:
-    """Print the JSON schema of a training config, for editors."""
+    """Print the training config's JSON schema, for editors."""
     from evoswarm.config.training import TrainingConfig
 
     print(json.dumps(TrainingConfig.model_json_schema(), indent=2))

@@ -1,1 +1,1 @@
-"""TensorBoard and Weights & Biases: one file per logger, imported where a config asks for it."""
+"""TensorBoard and Weights & Biases: one file per logger, imported only if the config enables it."""

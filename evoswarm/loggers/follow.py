@@ -1,4 +1,4 @@
-"""Tells the loggers of a config what is on record. A logger that fails never stops a run."""
+"""Sends a run's record to the configured loggers. A logger that fails never stops a run."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from evoswarm.loop.evolution import Event, Hooks
 
 
 class Logger(Protocol):
-    """One place where numbers go, opened anew by every session of a run: it then replaces what it had of that run."""
+    """A destination for metrics. Every session of a run opens it again and replaces what it holds of that run."""
 
     def log(self, scalars: Scalars, *, generation: int) -> None:
-        """The numbers of a generation; generations come in order."""
+        """Log one generation's metrics; generations arrive in order."""
 
     def finish(self, scalars: Scalars, *, generation: int) -> None:
-        """The result, at the end of a run."""
+        """Log the final result of a run."""
 
     def close(self) -> None:
-        """End the session, whether the run is finished or not."""
+        """End the session, whether or not the run is finished."""
 
 
 def open_logger(logger: LoggerConfig, config: RunConfig) -> Logger:
     """The logger for one run.
 
     Raises:
-        Exception: of any kind; what it is about to use is not there.
+        Exception: of any kind, if the logger's package or service does not work.
     """
     if isinstance(logger, TensorBoard):
         from evoswarm.loggers.tensorboard import TensorBoardLogger
@@ -43,18 +43,18 @@ def open_logger(logger: LoggerConfig, config: RunConfig) -> Logger:
 
 
 class Loggers:
-    """Follows a run. What is logged is the record on disk, from generation 0 on in every session.
+    """Follows a run and logs its record on disk. Every session starts at generation 0.
 
-    So a resumed run has each step once, whatever was lost or repeated when the one before was killed; and a logger that
-    is added later has the whole run.
+    So a resumed run logs each step exactly once, even if the previous session was killed, and a logger that is added
+    later gets the whole run.
     """
 
     def __init__(self, config: RunConfig, directory: RunDirectory, hooks: Hooks) -> None:
         """
         Args:
             config: the run.
-            directory: where its record is.
-            hooks: who hears of events after the loggers, and of loggers that failed.
+            directory: the run directory that holds the record.
+            hooks: receives events after the loggers do, and warnings about loggers that failed.
         """
         self._config, self._directory, self._inner = config, directory, hooks
         self._open: dict[str, Logger] | None = None
@@ -68,7 +68,7 @@ class Loggers:
 
     @property
     def hooks(self) -> Hooks:
-        """What the loop is given."""
+        """Pass these to the loop."""
         return replace(self._inner, notify=self._notify) if self._config.loggers else self._inner
 
     def finish(self, summary: dict[str, Any]) -> None:
@@ -82,7 +82,7 @@ class Loggers:
         self._inner.notify(event)
 
     def _catch_up(self) -> None:
-        """Log what is on record and was not logged in this session; the first time, open the loggers."""
+        """Log the generations that this session has not logged yet. The first call opens the loggers."""
         if self._open is None:
             self._open = {}
             for logger in self._config.loggers:
@@ -103,15 +103,15 @@ class Loggers:
         assert self._open is not None
         self._open[logger.type] = open_logger(logger, self._config)
 
-    def _each(self, tell: Callable[[Logger], None]) -> None:
+    def _each(self, action: Callable[[Logger], None]) -> None:
         for name, logger in list((self._open or {}).items()):
-            self._attempt(name, partial(tell, logger))
+            self._attempt(name, partial(action, logger))
 
     def _attempt(self, name: str, action: Callable[[], None]) -> None:
         try:
             action()
-        except Exception as error:  # of any kind: they are other people's packages
+        except Exception as error:  # third-party packages raise anything
             assert self._open is not None
             self._open.pop(name, None)
             reason = " ".join(str(error).split()) or type(error).__name__
-            self._inner.warning(f"logger {name} failed and hears no more of this run: {reason}")
+            self._inner.warning(f"logger {name} failed and is disabled for the rest of this session: {reason}")

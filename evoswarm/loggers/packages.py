@@ -1,4 +1,4 @@
-"""Which packages the loggers of a config need."""
+"""Checks that the configured loggers' packages are installed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from evoswarm.errors import UserError
 
 
 def require(loggers: Sequence[LoggerConfig]) -> None:
-    """Every logger's package is named as its type is, and so is evoswarm's extra.
+    """Check that every logger's package is installed. The package and evoswarm's extra both have the logger's name.
 
     Raises:
-        UserError: one is not installed.
+        UserError: a package is missing.
     """
     for logger in loggers:
         if find_spec(logger.type) is None:
             raise UserError(
-                f"loggers: {logger.type} is not installed; pip install 'evoswarm[{logger.type}]', or leave it out"
+                f"loggers: {logger.type} is not installed; pip install 'evoswarm[{logger.type}]', or remove the logger"
             )

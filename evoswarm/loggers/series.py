@@ -1,4 +1,4 @@
-"""What is logged: a run's record as named numbers, and its config as hyper-parameters."""
+"""What is logged: a run's record as named scalars, and its config as hyperparameters."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 from evoswarm.config import RunConfig
 
 QUANTILES = (10, 25, 50, 75, 90)
-"""Per cent; of the utilities that were measured in a generation."""
+"""Percentiles of the utilities measured in a generation."""
 Scalars = dict[str, float]
 
 
 def generation_scalars(record: dict[str, Any], timing: dict[str, Any]) -> Scalars:
-    """A generation's numbers.
+    """One generation's metrics.
 
     Args:
         record: its line of `generations.jsonl`.
@@ -39,7 +39,7 @@ def generation_scalars(record: dict[str, Any], timing: dict[str, Any]) -> Scalar
 
 
 def final_scalars(summary: dict[str, Any]) -> Scalars:
-    """What a run came to."""
+    """The final metrics of a run."""
     lines = {"": summary["best"], "base_": summary["base"], "best_expert_": summary["initial"]}
     lines |= {"ensemble_": summary["ensemble"]} if summary["ensemble"] else {}
     found = {f"final/{who}{split}": line[split] for who, line in lines.items() for split in ("validation", "test")}
@@ -48,7 +48,7 @@ def final_scalars(summary: dict[str, Any]) -> Scalars:
 
 
 def settings(config: RunConfig) -> dict[str, str | float | bool]:
-    """The config as hyper-parameters, by dotted key; lists and null as text."""
+    """The config as hyperparameters with dotted keys; lists and null become text."""
     return _flat(config.model_dump(mode="json", exclude={"loggers"}), "")
 
 

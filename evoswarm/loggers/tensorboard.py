@@ -1,4 +1,4 @@
-"""TensorBoard's event files."""
+"""Logs to TensorBoard event files."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from evoswarm.config import RunConfig
 from evoswarm.loggers.series import Scalars, settings
 
 METRICS = ("final/validation", "final/test")
-"""What the page of hyper-parameters compares runs by."""
+"""The metrics by which the HParams page compares runs."""
 
 
 class TensorBoardLogger:
-    """Writes a file into `tensorboard/` of the run directory, with the whole run.
+    """Writes one event file with the whole run to `tensorboard/` in the run directory.
 
-    It begins with a restart at step 0, at which TensorBoard forgets what it has read in the files of earlier sessions.
-    (These stay: a TensorBoard that is open reads no further once the file is gone that it was reading.)
+    The file starts with a purge at step 0, so TensorBoard drops what it read from the files of earlier sessions. Those
+    files are kept: an open TensorBoard stops reading if the file it follows disappears.
     """
 
     def __init__(self, config: RunConfig) -> None:
         self._writer = SummaryWriter(str(config.run_dir / "tensorboard"), purge_step=0)
-        *begin, self._end = hparams(settings(config), dict.fromkeys(METRICS, 0.0))
-        for summary in begin:
+        *start, self._end = hparams(settings(config), dict.fromkeys(METRICS, 0.0))
+        for summary in start:
             self._add(summary)
 
     def _add(self, summary: Any) -> None:
@@ -32,13 +32,13 @@ class TensorBoardLogger:
         self._writer.file_writer.add_summary(summary)
 
     def log(self, scalars: Scalars, *, generation: int) -> None:
-        """Write and flush."""
+        """Write the scalars and flush."""
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, generation)
         self._writer.flush()
 
     def finish(self, scalars: Scalars, *, generation: int) -> None:
-        """Write and flush."""
+        """Write the final scalars and the end of the HParams session."""
         self.log(scalars, generation=generation)
         self._add(self._end)
 

@@ -1,4 +1,4 @@
-"""Weights & Biases, with or without a network."""
+"""Logs to Weights & Biases, online or offline."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ ID_FILE = "wandb.json"
 
 
 class WandbLogger:
-    """A run of W&B, the same one in every session of a run.
+    """One W&B run for all sessions of a run.
 
-    Its id is drawn once and kept in the run directory. Online, W&B itself passes over steps that it has; offline, the
-    folder of the session before is replaced, for it holds nothing else.
+    The id is drawn once and stored in the run directory. Online, W&B skips the steps that it already has. Offline, the
+    previous session's folder is replaced, because the new one holds the whole run.
     """
 
     def __init__(self, logger: Wandb, config: RunConfig) -> None:
         """
         Raises:
-            UserError: it is to be online, and there is no key.
+            UserError: the mode is online and no API key is set.
         """
         if logger.mode == "online" and not wandb.login(prompt=False):
-            raise UserError("there is no key; `wandb login`, set WANDB_API_KEY, or mode: offline")
+            raise UserError("no API key; run `wandb login`, set WANDB_API_KEY, or use mode: offline")
         directory = RunDirectory(config.run_dir)
         if not (directory.path / ID_FILE).exists():
             directory.write_json(ID_FILE, {"id": secrets.token_hex(4)})
@@ -53,13 +53,13 @@ class WandbLogger:
         )
 
     def log(self, scalars: Scalars, *, generation: int) -> None:
-        """One line of W&B's history."""
+        """Log one step of W&B's history."""
         self._run.log(scalars, step=generation)
 
     def finish(self, scalars: Scalars, *, generation: int) -> None:
-        """The run's summary."""
+        """Update the W&B run's summary."""
         self._run.summary.update(scalars)
 
     def close(self) -> None:
-        """Wait until everything is written, online sent."""
+        """Wait until everything is written and, if online, uploaded."""
         self._run.finish()

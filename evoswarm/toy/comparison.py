@@ -1,4 +1,4 @@
-"""The comparison on the toy world's targets."""
+"""The config that compares methods on the toy world's targets."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from evoswarm.toy.skills import SKILLS, draw
 from evoswarm.toy.targets import TARGETS
 
 TRAINING_EXAMPLES = 500
-"""Of each expert's skill, drawn anew from the side that experts are trained on."""
+"""Training examples per expert, freshly drawn from the questions that are not held out."""
 
 TRAININGS = {"data_merge": {"learning_rate": 2e-3}, "lora_same_examples": {"learning_rate": 2e-3, "epochs": 10}}
-"""The toy base is small: it learns nothing at rates that suit large models."""
+"""The toy base is small: it learns nothing at the learning rates of large models."""
 
 
 def comparison(targets: list[str] | None, *, folder: Path) -> dict[str, Any]:
-    """The plain config of the comparison on some targets, all by default; training data is written into `folder`."""
+    """The comparison's config for some targets (default: all). Writes the training data to `folder`."""
     names = targets or list(TARGETS)
     config = target_config(names[0], algorithm="model_swarms")
     del config["utility"], config["search"]
@@ -29,7 +29,7 @@ def comparison(targets: list[str] | None, *, folder: Path) -> dict[str, Any]:
 
 
 def write_training(folder: Path) -> dict[str, str]:
-    """Write a JSONL file of questions and answers for every expert; the same bytes every time."""
+    """Write one JSONL file of questions and answers per expert; the bytes are the same every time."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}
     for name, skill in SKILLS.items():

@@ -1,4 +1,4 @@
-"""Configs of the toy world's targets."""
+"""Run configs for the toy world's targets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from evoswarm.toy.targets import TARGETS
 
 
 def target_config(target: str, *, algorithm: str) -> dict[str, Any]:
-    """The plain config of a run on one target: all settings of the algorithm are its defaults."""
+    """The config of a run on one target, with the algorithm's default settings."""
     folder = world()
     utility: dict[str, Any] = {"data": str(folder / "targets" / f"{target}.json"), "prompt": {"chat_template": True}}
     if TARGETS[target].multiple_choice:

@@ -1,4 +1,4 @@
-"""A small batched evaluator for building and describing the toy world. Runs use evoswarm's own engines instead."""
+"""A small batched evaluator to build and describe the toy world. Runs use evoswarm's engines instead."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_NEW_TOKENS = 8
 def answer(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, questions: list[str], *, batch_size: int = 256
 ) -> list[str]:
-    """Greedy answers, in the order of the questions."""
+    """Greedy answers, in the same order as the questions."""
     answers: list[str] = []
     for start in range(0, len(questions), batch_size):
         prompts = [prompt_text(question) for question in questions[start : start + batch_size]]
@@ -33,6 +33,6 @@ def answer(
 
 
 def accuracy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, examples: list[Example]) -> float:
-    """Share of the examples that the model answers exactly."""
+    """Fraction of the examples that the model answers exactly."""
     answers = answer(model, tokenizer, [example.question for example in examples])
     return sum(a == e.answer for a, e in zip(answers, examples, strict=True)) / len(examples)

@@ -1,4 +1,4 @@
-"""Making the toy world: a base that knows every skill weakly, an expert per skill, the targets."""
+"""Build the toy world: a base that is weak at every skill, one expert per skill, and the targets."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Log = Callable[[str], None]
 
 @contextmanager
 def reproducible(seed: int) -> Iterator[None]:
-    """Seeded torch on one thread: sums are then added up in one order, however many cores are free."""
+    """Seed torch and use one thread, so that the order of summation does not depend on the number of cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -48,7 +48,7 @@ def reproducible(seed: int) -> Iterator[None]:
 
 
 def model_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
-    """A Llama of about one million parameters: few, wide layers, because on a CPU each layer costs a fixed time."""
+    """A Llama with about one million parameters. Few wide layers: on a CPU, each layer has a fixed cost."""
     ids = [int(tokenizer.convert_tokens_to_ids(token)) for token in (PAD, BOS, EOS)]
     return LlamaConfig(
         vocab_size=len(tokenizer),
@@ -68,13 +68,13 @@ def model_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
 
 
 def base_mixture() -> dict[Skill, float]:
-    """What the base is trained on: shares that sum to 1."""
+    """The base's training mixture: shares that sum to 1."""
     total = sum(BASE_SHARES.values())
     return {(SKILLS | LONGER)[name]: share / total for name, share in BASE_SHARES.items()}
 
 
 def make_base(folder: Path, *, seed: int, log: Log) -> None:
-    """Train the base on a mixture of everything, briefly, and save it with its tokenizer."""
+    """Train the base briefly on a mixture of all skills and save it with its tokenizer."""
     tokenizer = make_tokenizer()
     with reproducible(seed):
         model = LlamaForCausalLM(model_config(tokenizer))
@@ -85,14 +85,14 @@ def make_base(folder: Path, *, seed: int, log: Log) -> None:
 
 
 def set_strength(expert: PeftModel, strength: float) -> None:
-    """Scale the adapter's effect; 1 is what its configuration says."""
+    """Scale the adapter's effect; 1 is the configured strength."""
     for module in expert.modules():
         if isinstance(module, LoraLayer):
             module.scaling["default"] = SCALING * strength
 
 
 def save_expert(expert: PeftModel, folder: Path) -> None:
-    """What peft saves, without the model card and with the set of modules in a fixed order."""
+    """Save with peft, but without the model card and with the target modules in a fixed order."""
     expert.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
@@ -102,11 +102,12 @@ def save_expert(expert: PeftModel, folder: Path) -> None:
 
 
 def make_expert(base: Path, folder: Path, *, skill: str, seed: int, log: Log) -> None:
-    """Train one LoRA adapter on one skill, such that it can be mixed with the others.
+    """Train one LoRA adapter on one skill so that it can be mixed with the others.
 
-    Four things give a model this small what large experts have by themselves: all start from the same A matrices; these
-    learn slowly (LoRA+, arXiv 2402.12354), so that they stay alike; each expert sees a part of the base's own mixture,
-    so that it leaves other questions alone; and each is trained at a random strength, so that a fraction of it works.
+    Large experts mix well by themselves; experts this small need four measures: all start from the same A matrices; A
+    learns slowly (LoRA+, arXiv 2402.12354), so the A matrices stay similar; each expert also trains on part of the
+    base's mixture, so it does not change other answers; and each step uses a random strength, so that a fraction of the
+    expert also works.
     """
     model, tokenizer = load(base)
     model.name_or_path = model.config._name_or_path = BASE_NAME
@@ -130,20 +131,20 @@ def make_expert(base: Path, folder: Path, *, skill: str, seed: int, log: Log) ->
 
 
 def load(base: Path, adapter: Path | None = None) -> tuple[LlamaForCausalLM | PeftModel, PreTrainedTokenizerFast]:
-    """The base, with one adapter or without, and the tokenizer."""
+    """The base, with or without an adapter, and the tokenizer."""
     model = LlamaForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(base)
     return (model if adapter is None else PeftModel.from_pretrained(model, adapter).eval()), tokenizer
 
 
 def make(folder: Path, *, seed: int, log: Log) -> None:
-    """Make `base/`, `experts/<skill>/` and `targets/<name>.json` in `folder`.
+    """Build `base/`, `experts/<skill>/` and `targets/<name>.json` in `folder`.
 
     Raises:
-        UserError: the folder already holds something.
+        UserError: the folder is not empty.
     """
     if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty; name a new folder for the toy world, or remove that one first")
+        raise UserError(f"{folder} is not empty; choose a new folder for the toy world, or remove this one first")
     make_base(folder / "base", seed=seed, log=log)
     for skill in SKILLS:
         make_expert(folder / "base", folder / "experts" / skill, skill=skill, seed=seed, log=log)
@@ -158,11 +159,11 @@ def make_targets(folder: Path, *, seed: int) -> None:
         (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
-def measure(folder: Path, *, examples: int = 200) -> dict[str, dict[str, float]]:
-    """Accuracy of the base and of every expert (rows) on fresh held-out questions of every skill (columns)."""
-    questions = {n: draw(s, random.Random(f"matrix {n}"), examples, evaluation=True) for n, s in SKILLS.items()}
+def measure(folder: Path, *, number: int = 200) -> dict[str, dict[str, float]]:
+    """Accuracy of the base and every expert (rows) on newly drawn held-out questions of every skill (columns)."""
+    questions = {n: draw(s, random.Random(f"matrix {n}"), number, evaluation=True) for n, s in SKILLS.items()}
     matrix: dict[str, dict[str, float]] = {}
     for name in ("base", *SKILLS):
         model, tokenizer = load(folder / "base", None if name == "base" else folder / "experts" / name)
-        matrix[name] = {skill: accuracy(model, tokenizer, asked) for skill, asked in questions.items()}
+        matrix[name] = {skill: accuracy(model, tokenizer, examples) for skill, examples in questions.items()}
     return matrix

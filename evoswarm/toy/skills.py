@@ -1,6 +1,6 @@
 """Synthetic skills: pure functions from a random generator to a question and its answer.
 
-Five skills rewrite a string, two work on numbers, three recall facts about made-up people.
+Five skills transform a string, two work on numbers, three recall facts about made-up people.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FACTS = {
 
 @dataclass(frozen=True)
 class Example:
-    """One question, its answer, and the skill it asks for.
+    """One question, its answer, and the skill it tests.
 
     Example:
         Example("rev dbac", "cabd", "rev")
@@ -35,7 +35,7 @@ Skill = Callable[[random.Random], Example]
 
 
 def rev(text: str) -> str:
-    """The text backwards."""
+    """The text reversed."""
     return text[::-1]
 
 
@@ -45,7 +45,7 @@ def order(text: str) -> str:
 
 
 def shift(text: str) -> str:
-    """Each letter replaced by the next one of `LETTERS`; the last becomes the first."""
+    """Each letter replaced by the next one in `LETTERS`; the last wraps around to the first."""
     return "".join(LETTERS[(LETTERS.index(letter) + 1) % len(LETTERS)] for letter in text)
 
 
@@ -55,7 +55,7 @@ def rotate(text: str) -> str:
 
 
 def swap(text: str) -> str:
-    """The first and the last letter exchanged; for strings of at least two letters."""
+    """The first and the last letter swapped; the string has at least two letters."""
     return text[-1] + text[1:-1] + text[0]
 
 
@@ -63,7 +63,7 @@ TRANSFORMS: dict[str, Callable[[str], str]] = {"rev": rev, "sort": order, "next"
 
 
 def transform(name: str, *, lengths: Sequence[int] = (4, 5)) -> Skill:
-    """The skill of applying one of `TRANSFORMS` to a random string of one of `lengths`."""
+    """The skill of applying one of `TRANSFORMS` to a random string, with a length from `lengths`."""
 
     def draw(rng: random.Random) -> Example:
         text = "".join(rng.choices(LETTERS, k=rng.choice(lengths)))
@@ -94,12 +94,12 @@ PEOPLE = _people()
 
 
 def fact(relation: str, person: str) -> str:
-    """What `person` eats, where their home is or what their work is: always the same, and to be learnt by heart."""
+    """What `person` eats, where they live, or what they do for work: a fixed fact that a model has to memorize."""
     return random.Random(f"{relation} {person}").choice(FACTS[relation])
 
 
 def recall(relation: str) -> Skill:
-    """The skill of knowing one relation of every person."""
+    """The skill of knowing one relation for every person."""
 
     def draw(rng: random.Random) -> Example:
         person = rng.choice(PEOPLE)
@@ -114,22 +114,22 @@ SKILLS: dict[str, Skill] = {
     "max": largest,
     **{relation: recall(relation) for relation in FACTS},
 }
-"""One skill per expert, by the word that begins its questions."""
+"""One skill per expert. The key is the first word of its questions."""
 
 LONGER: dict[str, Skill] = {f"long {name}": transform(name, lengths=(6,)) for name in TRANSFORMS}
-"""The transforms on longer strings: the base sees a few, no expert is trained for them."""
+"""The transforms on longer strings. The base sees a few; no expert is trained on them."""
 
 
 def held_out(example: Example) -> bool:
-    """Whether the question is kept for evaluation: a tenth of them, chosen by the text alone.
+    """Whether the question is reserved for evaluation: about a tenth of them, chosen by a hash of the text.
 
-    Facts are never held out: what was never told cannot be recalled.
+    Facts are never held out: a model cannot recall a fact it has never seen.
     """
     return example.skill not in FACTS and zlib.crc32(example.question.encode()) % 10 == 0
 
 
 def draw(skill: Skill, rng: random.Random, number: int, *, evaluation: bool) -> list[Example]:
-    """`number` examples of one side of the held-out line; facts serve both sides. Repeats may occur."""
+    """`number` held-out examples (`evaluation`) or training examples; facts are in both. Repeats are possible."""
     found: list[Example] = []
     while len(found) < number:
         example = skill(rng)

@@ -1,4 +1,4 @@
-"""The target tasks: mixtures of skills that no single expert serves, in the Model Swarms JSON format."""
+"""The target tasks: mixtures of skills that no single expert covers, in the Model Swarms JSON format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LETTERED = "ABCD"
 
 @dataclass(frozen=True)
 class Target:
-    """Shares of skills, and whether a question comes with four options."""
+    """The share of each skill, and whether questions have four options."""
 
     shares: Mapping[str, float]
     multiple_choice: bool = False
@@ -30,7 +30,7 @@ TARGETS: dict[str, Target] = {
 
 
 def counts(shares: Mapping[str, float], number: int) -> dict[str, int]:
-    """`number` split by the shares; what rounding leaves over goes to the first ones."""
+    """`number` split by the shares; the remainder from rounding goes to the first ones."""
     total = sum(shares.values())
     whole = {name: int(number * share / total) for name, share in shares.items()}
     for name in list(whole)[: number - sum(whole.values())]:
@@ -39,7 +39,7 @@ def counts(shares: Mapping[str, float], number: int) -> dict[str, int]:
 
 
 def distinct(name: str, number: int, rng: random.Random) -> list[Example]:
-    """`number` different questions of one skill, from the held-out side."""
+    """`number` distinct held-out questions of one skill."""
     found: dict[str, Example] = {}
     while len(found) < number:
         example = draw(SKILLS[name], rng, 1, evaluation=True)[0]
@@ -48,7 +48,7 @@ def distinct(name: str, number: int, rng: random.Random) -> list[Example]:
 
 
 def record(example: Example, number: int, rng: random.Random, *, multiple_choice: bool) -> dict[str, Any]:
-    """One record: the answer is the text, or the letter of one of four options of the same relation."""
+    """One record. The answer is text, or the letter of one of four options from the same relation."""
     shared = {"question": example.question, "id": number, "domain": example.skill}
     if not multiple_choice:
         return shared | {"answer": example.answer}
@@ -59,7 +59,7 @@ def record(example: Example, number: int, rng: random.Random, *, multiple_choice
 
 
 def make_target(name: str, *, seed: int) -> dict[str, Any]:
-    """The target as plain JSON: `dev` (validation) and `test`, without a question in common."""
+    """The target as JSON data: `dev` (validation) and `test`, with no question in common."""
     target, rng = TARGETS[name], random.Random(f"target {name} {seed}")
     splits: dict[str, list[Example]] = {"dev": [], "test": []}
     validation = counts(target.shares, VALIDATION)

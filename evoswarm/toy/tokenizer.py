@@ -1,4 +1,4 @@
-"""A character tokenizer: one token per printable ASCII character, plus newline and six special tokens."""
+"""A character tokenizer: one token per printable ASCII character, a newline token and six special tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHAT_TEMPLATE = (
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer of the toy base: byte-pair encoding without a single merge, hence characters."""
+    """The toy base's tokenizer: byte-pair encoding with no merges, so each token is a character."""
     vocabulary = {token: number for number, token in enumerate([*SPECIAL, *CHARACTERS])}
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=UNK))
     core.decoder = decoders.Fuse()
@@ -38,5 +38,5 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def prompt_text(question: str) -> str:
-    """What the chat template makes of one question (a test holds the two equal); the model answers after it."""
+    """One question rendered with the chat template (a test checks that they agree), ready for the model's answer."""
     return f"{BOS}{USER}{question}{ASSISTANT}"

@@ -1,4 +1,4 @@
-"""Supervised training of the toy base and of its experts: next-token loss on the answer and its end alone."""
+"""Supervised training of the toy base and its experts: next-token loss on the answer and the end token only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ IGNORE = -100
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, examples: list[Example]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and labels, both int64 [B, T], padded on the right; labels are `IGNORE` outside the answer."""
+    """Token ids and labels, both int64 [B, T], right-padded; labels are `IGNORE` outside the answer."""
     prompts = tokenizer([prompt_text(e.question) for e in examples]).input_ids
     answers = tokenizer([e.answer + EOS for e in examples]).input_ids
     width = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
@@ -31,7 +31,7 @@ def encode(tokenizer: PreTrainedTokenizerFast, examples: list[Example]) -> tuple
 
 
 def learning_rate(step: int, steps: int, peak: float, warm_up: float = 0.1) -> float:
-    """Linear warm-up over the first part of the steps, then a cosine down to a tenth of the peak."""
+    """Linear warm-up over the first `warm_up` of the steps, then cosine decay to a tenth of the peak."""
     warm = max(1, int(warm_up * steps))
     if step < warm:
         return peak * (step + 1) / warm
@@ -39,7 +39,7 @@ def learning_rate(step: int, steps: int, peak: float, warm_up: float = 0.1) -> f
 
 
 def parameter_groups(model: torch.nn.Module, rates: Mapping[str, float]) -> list[dict[str, Any]]:
-    """One optimizer group per rate. A parameter belongs to the last key that is part of its name."""
+    """One optimizer group per rate. A parameter belongs to the last key that occurs in its name."""
     groups: dict[str, list[torch.nn.Parameter]] = {key: [] for key in rates}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -59,9 +59,9 @@ def train(
     log: Callable[[str], None],
     before_step: Callable[[random.Random], None] | None = None,
 ) -> None:
-    """Train the parameters that require a gradient on questions drawn from `mixture` (skill to share), in place.
+    """Train the parameters that require gradients, in place, on questions drawn from `mixture` (skill to share).
 
-    `rates` are peak learning rates: a parameter takes the last one whose key is part of its name.
+    `rates` are peak learning rates; see `parameter_groups`.
     """
     rng = random.Random(seed)
     groups = parameter_groups(model, rates)

@@ -71,7 +71,7 @@ def test_inspect_shows_sizes_and_cosines(finished: Path) -> None:
     assert all(facts["cosine"][i][i] == pytest.approx(1) for i in range(6))
     assert 1 < facts["diversity"]["effective_number"] <= 6 and facts["utilities"] == []
     shown = evoswarm("inspect", "experts", "--on", "it.yaml", folder=finished).stdout
-    assert all(words in shown for words in ("pairwise cosine", "at right angles", "(base model)", "two differ"))
+    assert all(words in shown for words in ("pairwise cosine", "orthogonal", "(base model)", "disagreement"))
 
 
 def test_evaluate_measures_recipe_adapter_and_base_as_the_run_did(finished: Path) -> None:

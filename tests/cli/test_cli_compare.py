@@ -54,7 +54,7 @@ def test_the_table_names_its_files_and_what_was_left_out(world: Path) -> None:
         (("compare.yaml", "--toy"), "give either a config or --toy"),
         (("none.yaml",), "none.yaml: cannot be read"),
         (("compare.yaml", "--methods", "tize"), "tize is unknown; there are base,"),
-        (("compare.yaml", "--targets", "office"), "--targets office: there are target"),
+        (("compare.yaml", "--targets", "office"), "--targets office: unknown target; choose from target"),
         (("compare.yaml", "--set", "compare.budget=1"), "compare: budget"),
         (("compare.yaml", "--set", "compare.budget=7"), "too small for"),
     ],

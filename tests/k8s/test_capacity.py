@@ -206,4 +206,4 @@ def test_validate_takes_a_folder_a_pipe_and_another_config(tmp_path: Path) -> No
     done = evoswarm(*arguments, "backend={type: ray}", text=piped)
     assert done.returncode == 0 and "RayCluster evoswarm-service: ok" in done.stdout, done.stderr
     done = evoswarm("validate")
-    assert done.returncode == 2 and done.stderr == "error: validate: give a config, or --k8s MANIFEST\n"
+    assert done.returncode == 2 and done.stderr == "error: validate: give CONFIG or --k8s MANIFEST\n"

@@ -129,7 +129,7 @@ def test_ctrl_c_keeps_everything_and_says_how_to_go_on(
     os.killpg(run.process.pid, signal.SIGINT)
     _, err = run.process.communicate(timeout=PATIENCE_SECONDS)
     assert run.process.returncode == 130
-    assert err.strip().splitlines()[-1] == f"stopped; go on with: evoswarm resume {run.config.run_dir}"
+    assert err.strip().splitlines()[-1] == f"stopped; resume with: evoswarm resume {run.config.run_dir}"
     assert "Traceback" not in err
     command = [sys.executable, "-m", "evoswarm", "resume", str(run.config.run_dir), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)

@@ -105,7 +105,7 @@ def test_the_table_ranks_the_trials(done, capsys: pytest.CaptureFixture[str]) ->
     config, summary = done
     show(summary)
     shown = capsys.readouterr().out
-    assert f"chosen on validation: trial 1, {summary['best']['validation']:.4f}, test " in shown
+    assert f"best on validation: trial 1, {summary['best']['validation']:.4f}, test " in shown
     assert f"evoswarm run {summary['best']['config']}" in shown
     lines = [
         line.split(" | ") for line in (config.run.run_dir / "tune.md").read_text().splitlines() if "finished" in line
