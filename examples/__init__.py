@@ -1,1 +1,1 @@
-"""Research questions of the papers, asked on the toy world: `python -m examples.NAME`. See docs/results/questions.md."""
+"""The papers' research questions on the toy world: `python -m examples.NAME`. See docs/results/questions.md."""
