@@ -56,6 +56,9 @@ class TransformersEngine(Engine):
     """CPU threads of one engine. Part of the result's definition: another number may round differently."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless you trust its author."""
+    pristine: Literal["auto", "device", "host"] = "auto"
+    """Where a GPU engine keeps the base's copy of the parameters that experts change. device: on the GPU, for the
+    fastest installs. host: in pinned host memory. auto: on the GPU if a fifth of its memory stays free."""
 
 
 class VllmEngine(Engine):

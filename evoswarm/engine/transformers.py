@@ -58,7 +58,7 @@ class HfEngine:
         self._last_position = None if longest is None else longest - 1
         self._encoder = Encoder(self.tokenizer, ends=self._end, longest=longest)
         self.tokens = self._encoder.tokens
-        self._installer = Installer(self.model, adapter)
+        self._installer = Installer(self.model, adapter, pristine=config.pristine)
         self._shared: tuple[Ids, DynamicCache] | None = None
 
     def install(self, weights: Mapping[str, np.ndarray] | None) -> None:

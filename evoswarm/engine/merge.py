@@ -1,0 +1,98 @@
+"""The arithmetic of installing an adapter: W + s B A, written into the tensor that an engine holds.
+
+Source: LoRA (arXiv 2106.09685). Products and sums are fp32, with one rounding to the tensor's data type.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+
+from evoswarm.errors import UserError
+from evoswarm.weights.merge import LoraPair
+
+FLOATS = (torch.bfloat16, torch.float16, torch.float32)
+"""Data types of tensors that can be merged into."""
+BLOCK = 1 << 18
+"""Scalars merged at a time on a CPU: 1 MB of fp32 stays in a core's own cache."""
+CUDA_BLOCK = 1 << 22
+"""The same on a GPU without Triton: 16 MB stay in its L2 cache."""
+
+
+def check_dtype(name: str, dtype: torch.dtype) -> None:
+    """
+    Raises:
+        UserError: a tensor of the base, by name, is quantized.
+    """
+    if dtype not in FLOATS:
+        kind = str(dtype).removeprefix("torch.")
+        raise UserError(
+            f"the base model's {name} is {kind}; experts can be installed into bfloat16, float16 and float32 only, so "
+            "set `model` to the unquantized base"
+        )
+
+
+def merged_shape(name: str, pair: LoraPair[torch.Tensor], *, transposed: bool) -> torch.Size:
+    """The shape of the parameter `name` that B A is added to.
+
+    Raises:
+        UserError: A and B do not multiply.
+    """
+    if pair.a.ndim != 2 or pair.b.ndim != 2 or len(pair.a) != pair.b.shape[1]:
+        shapes = f"A {list(pair.a.shape)} and B {list(pair.b.shape)}"
+        raise UserError(f"the experts' {name} has {shapes}, which do not multiply; save the experts again")
+    shape = torch.Size((len(pair.b), pair.a.shape[1]))
+    return shape[::-1] if transposed else shape
+
+
+@torch.no_grad()
+def merge_into(
+    target: torch.Tensor,
+    pristine: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    scale: float,
+    *,
+    transposed: bool = False,
+) -> None:
+    """Write pristine + scale * B A into `target`, on the target's device.
+
+    Args:
+        target: [out, in], bf16, fp16 or fp32; may be a view of a larger tensor.
+        pristine: the base's values in the same shape on the same device; may be `target` itself.
+        a: [r, in], on any device.
+        b: [out, r], on any device.
+        scale: the adapter's factor s.
+        transposed: target and pristine are [in, out].
+    """
+    if transposed:
+        a, b = b.T, a.T
+    a, b = (part.to(target.device, non_blocking=True) for part in (a, b))
+    kernel = triton_kernel() if target.is_cuda else None
+    (_merge_blocks if kernel is None else kernel)(target, pristine, a, b, scale)
+
+
+def _merge_blocks(target: torch.Tensor, pristine: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> None:
+    """Merge some rows at a time, so that their fp32 values stay in cache."""
+    a, b = a.float(), b.float()
+    rows = max(1, (CUDA_BLOCK if target.is_cuda else BLOCK) // target.shape[1])
+    block = torch.empty(min(rows, len(target)), target.shape[1], device=target.device)
+    for start in range(0, len(target), rows):
+        part = slice(start, start + rows)
+        total = block[: len(b[part])].copy_(pristine[part])
+        target[part].copy_(total.addmm_(b[part], a, alpha=scale))
+
+
+@cache
+def triton_kernel() -> Any:
+    """The fused GPU kernel, or None where Triton or the C compiler that it needs is missing."""
+    try:
+        from evoswarm.engine.merge_triton import merge
+
+        tile = torch.ones(16, 16, device="cuda")
+        merge(tile, tile, tile, tile, 1.0)
+        return merge
+    except Exception:  # Triton raises anything
+        return None

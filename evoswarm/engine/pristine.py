@@ -1,0 +1,65 @@
+"""Unmerged copies of the parameters that experts change, so that the base comes back bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+
+Place = Literal["auto", "device", "host"]
+SPARE = 0.2
+"""Share of a GPU's memory that `auto` leaves free for activations and the key-value cache."""
+
+
+class Pristine:
+    """Copies of tensors, taken before the first write: on their own device, or pinned in host memory."""
+
+    def __init__(self, place: Place) -> None:
+        """
+        Args:
+            place: where copies of a GPU's tensors are kept; auto: on the GPU while it has room.
+        """
+        self._place = place
+        self._copies: dict[int, torch.Tensor] = {}
+
+    def keep(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Copy those of the tensors that have no copy yet. Tensors are told apart by identity."""
+        new = {id(tensor): tensor for tensor in tensors if id(tensor) not in self._copies}
+        on_host = self._place == "host" or (self._place == "auto" and not _has_room(list(new.values())))
+        for key, tensor in new.items():
+            self._copies[key] = _to_host(tensor) if on_host and tensor.is_cuda else tensor.detach().clone()
+
+    def __getitem__(self, tensor: torch.Tensor) -> torch.Tensor:
+        return self._copies[id(tensor)]
+
+    def restore(self, tensor: torch.Tensor) -> None:
+        """Write a tensor's copy back."""
+        tensor.copy_(self[tensor], non_blocking=True)
+
+    @property
+    def places(self) -> dict[str, int]:
+        """Bytes kept on each type of device."""
+        sizes: dict[str, int] = {}
+        for copy in self._copies.values():
+            sizes[copy.device.type] = sizes.get(copy.device.type, 0) + copy.nbytes
+        return sizes
+
+
+def _has_room(tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether the GPU of these tensors has room for copies of all of them."""
+    if not tensors or not tensors[0].is_cuda:
+        return True
+    device = tensors[0].device
+    free, total = torch.cuda.mem_get_info(device)
+    allowed = int(total * torch.cuda.get_per_process_memory_fraction(device))
+    reserved, used = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
+    room = min(free, allowed - reserved) + reserved - used
+    return sum(tensor.nbytes for tensor in tensors) <= room - SPARE * allowed
+
+
+def _to_host(tensor: torch.Tensor) -> torch.Tensor:
+    try:
+        return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor)
+    except RuntimeError:  # the system limits pinned memory
+        return tensor.detach().cpu()
