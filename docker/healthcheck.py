@@ -1,4 +1,4 @@
-"""Healthy: the Ray node in this container answers, or there is none: healthcheck.py [port of the dashboard agent]."""
+"""Check that the Ray node in this container, if any, is healthy: healthcheck.py [port of the dashboard agent]."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 
 
 def has_raylet() -> bool:
-    """Whether a raylet runs here."""
+    """Whether a raylet runs in this container."""
     for name in Path("/proc").glob("[0-9]*/comm"):
         try:
             if name.read_text().strip() == "raylet":
                 return True
-        except OSError:  # gone meanwhile
+        except OSError:  # the process has exited
             continue
     return False
 
 
 def healthy(port: int) -> bool:
-    """Whether the raylet says so; it tells its health to anybody, as Kubernetes' probes have no token."""
+    """Whether the raylet reports that it is healthy. This endpoint needs no token, for Kubernetes' probes."""
     try:
         url = f"http://127.0.0.1:{port}/api/local_raylet_healthz"
         with urllib.request.urlopen(url, timeout=4) as answer:  # nosec

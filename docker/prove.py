@@ -1,9 +1,9 @@
-"""Run what the Dockerfile installs, without a container engine: docker/prove.py cpu|gpu [--keep FOLDER] [--plan]
+"""Test the Dockerfile's commands without a container engine: docker/prove.py cpu|gpu [--keep FOLDER] [--plan]
 
-Every RUN of the image's stages is run in a fresh folder, in which /src and /opt/evoswarm lie, with the ENV, ARG and
-COPY before it. Then the image's CMD is run, and the toy world in one process. Left out, and named: what installs Debian
-packages, which needs a root file system of its own. (tests/cluster runs the health check.) Takes minutes; for gpu,
-gigabytes too.
+Runs every RUN of the image's stages in a fresh folder that stands for the root file system, with the preceding ENV, ARG
+and COPY. Then runs the image's CMD, and the toy world in one process. Skips and prints the steps that install Debian
+packages, because they need a real root file system. (tests/cluster runs the health check.) Takes minutes; gpu also
+downloads gigabytes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ print(evoswarm.run(parse_config(data, root=pathlib.Path.cwd()))["best"]["test"])
 
 @dataclass
 class Step:
-    """One instruction with what holds where it stands."""
+    """One instruction with its environment and working directory."""
 
     word: str
     text: str
@@ -43,14 +43,14 @@ class Step:
 
 @dataclass
 class Stage:
-    """A stage: its parent's name or image, and its instructions."""
+    """A stage: the name or image of its parent, and its instructions."""
 
     parent: str
     steps: list[tuple[str, str]] = field(default_factory=list)
 
 
 def stages(text: str, build: str) -> dict[str, Stage]:
-    """The stages of a Dockerfile by name, for a value of the argument BUILD."""
+    """The stages of a Dockerfile by name, for one value of the argument BUILD."""
     found: dict[str, Stage] = {}
     lines = re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ")
     stage = Stage("")
@@ -65,7 +65,7 @@ def stages(text: str, build: str) -> dict[str, Stage]:
 
 
 def plan(text: str, build: str, target: str = "evoswarm") -> list[Step]:
-    """The instructions that make the target, in the order in which they can run in one folder."""
+    """The instructions that build the target, in an order in which they can run in one folder."""
     found, done, steps = stages(text, build), set[str](), list[Step]()
     state: dict[str, tuple[dict[str, str], str]] = {}
 
@@ -92,7 +92,7 @@ def plan(text: str, build: str, target: str = "evoswarm") -> list[Step]:
 
 
 def prove(steps: list[Step], root: Path) -> None:
-    """Run the steps below `root`."""
+    """Run the steps with `root` as the root file system."""
     for path in MOVED:
         (root / path[1:]).mkdir(parents=True, exist_ok=True)
     env = os.environ | {"PATH": f"{Path(sys._base_executable).parent}:{os.environ['PATH']}"}  # type: ignore[attr-defined]
@@ -102,7 +102,7 @@ def prove(steps: list[Step], root: Path) -> None:
         if step.word == "COPY":
             _copy(step.text, folder, root)
         elif step.word == "RUN" and "apt-get" in step.text:
-            print(f"NOT RUN (Debian packages): {step.text}", flush=True)
+            print(f"SKIPPED (Debian packages): {step.text}", flush=True)
         elif step.word in ("RUN", "CMD"):
             _run(_command(step, root), folder, env | here)
             last = folder, env | here
@@ -125,7 +125,7 @@ def _moved(text: str, root: Path) -> str:
 
 def _copy(text: str, folder: Path, root: Path) -> None:
     if text.startswith("--from="):
-        return  # the same folder here
+        return  # all stages share one folder
     *sources, target = text.split(" ")
     place = folder / _moved(target, root)
     for source in sources:
@@ -144,8 +144,8 @@ def _run(command: list[str], folder: Path, env: dict[str, str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("build", choices=["cpu", "gpu"])
-    parser.add_argument("--keep", type=Path, help="use this folder, and leave it")
-    parser.add_argument("--plan", action="store_true", help="only print what would be run")
+    parser.add_argument("--keep", type=Path, help="use this folder and keep it")
+    parser.add_argument("--plan", action="store_true", help="only print the steps")
     arguments = parser.parse_args()
     steps = plan((ROOT / "docker/Dockerfile").read_text(encoding="utf-8"), arguments.build)
     if arguments.plan:

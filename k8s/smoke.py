@@ -1,14 +1,14 @@
-"""Run a RayJob of k8s/ without Kubernetes: each pod becomes a network namespace of this machine.
+"""Run a RayJob from k8s/ without Kubernetes: each pod becomes a network namespace on this machine.
 
     python k8s/smoke.py                      # overlays/cpu-smoke
     python k8s/smoke.py k8s/overlays/NAME    # or a rendered file
 
-Every pod gets an address of its own, runs the `ray start` that KubeRay would build for it, with token authentication,
-and the submitter's namespace runs the same `ray job submit`; a job that fails is tried again on a new cluster, as often
-as `backoffLimit` says. What stays out: images, limits of memory and CPU, network policies, the operator itself. Volumes
-become folders: their mount paths are replaced in entrypoint and config, and so is the toy world of the image.
+Every pod gets its own address and runs the `ray start` command that KubeRay would build, with token authentication. The
+submitter's namespace runs the same `ray job submit`. A failed job is retried on a new cluster up to `backoffLimit`
+times. Not covered: images, memory and CPU limits, network policies, and the operator itself. Volumes become folders:
+their mount paths are replaced in the entrypoint and the config, and so is the path of the image's toy world.
 
-Needs root and iproute2. Ends its own processes and removes its namespaces.
+Needs root and iproute2. Stops its processes and removes its namespaces at the end.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ print(sum(node["raylet"].get("state") == "ALIVE" for node in nodes))
 
 
 class Hosts:
-    """Network namespaces on one switch, itself in a namespace: nothing of it is seen from outside."""
+    """Network namespaces connected by one bridge, which is also in a namespace: the host's network does not change."""
 
     def __init__(self) -> None:
         self._prefix, self._names = f"evs{os.getpid()}", ["switch"]
@@ -61,7 +61,7 @@ class Hosts:
         return f"{self._prefix}-{name}"
 
     def add(self, name: str) -> str:
-        """A new host; returns its address."""
+        """Add a host and return its address."""
         space, switch, number = self._full(name), self._full("switch"), len(self._names)
         address, port = f"10.77.0.{number}", f"port{number}"
         self._names.append(name)
@@ -74,16 +74,16 @@ class Hosts:
         return address
 
     def command(self, name: str, *command: str) -> list[str]:
-        """A command line that runs on a host."""
+        """The command line that runs a command on a host."""
         return ["ip", "netns", "exec", self._full(name), *command]
 
     def link(self, name: str, *, up: bool) -> None:
-        """Plug a host in, or pull its cable."""
+        """Connect or disconnect a host."""
         port = f"port{self._names.index(name)}"
         _ip("-n", self._full("switch"), "link", "set", port, "up" if up else "down")
 
     def start(self, name: str, *command: str, env: dict[str, str], log: Path) -> None:
-        """Start what runs in a pod."""
+        """Start a pod's process."""
 
         def launch() -> subprocess.Popen[bytes]:
             with log.open("ab") as file:
@@ -95,13 +95,13 @@ class Hosts:
         self.processes.append(launch())
 
     def revive(self) -> None:
-        """Start again what has ended, as the kubelet does: a busy machine takes longer than Ray waits for itself."""
+        """Restart exited processes, as the kubelet does: Ray gives up if a busy machine starts it too slowly."""
         for i, process in enumerate(self.processes):
             if process.poll() is not None:
                 self.processes[i] = self._pods[i]()
 
     def close(self) -> None:
-        """End the pods as the kubelet does, the head last, then what is left on the hosts, and the hosts."""
+        """Terminate the pods as the kubelet does, the head last; kill what is left; remove the namespaces."""
         for group in (self.processes[1:], self.processes[:1]):
             for process in group:
                 process.terminate()
@@ -129,7 +129,7 @@ def _ip(*arguments: str) -> str:
 
 
 class Folders:
-    """Where the volumes of the pods lie here."""
+    """The local folders that replace the pods' volumes."""
 
     def __init__(self, root: Path, job: dict[str, Any], objects: list[dict[str, Any]]) -> None:
         pod = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
@@ -146,14 +146,14 @@ class Folders:
                         (folder / name).write_text(self.here(text), encoding="utf-8")
 
     def here(self, text: str) -> str:
-        """The text with the mount paths replaced."""
+        """Replace the mount paths in a text."""
         for path, folder in self.paths.items():
             text = text.replace(path, folder)
         return text
 
 
 def ray_start(group: dict[str, Any], *, head: str | None, address: str, temp: Path) -> list[str]:
-    """The command that KubeRay builds from a group, and what stands for the pod: its address and its own /tmp/ray."""
+    """The `ray start` command that KubeRay builds for a group, plus the pod's address and its own /tmp/ray."""
     limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
     params = {
         "num-cpus": limits["cpu"],
@@ -175,7 +175,7 @@ def _bytes(quantity: str) -> int:
 
 
 def run_once(job: dict[str, Any], folders: Folders, root: Path, *, attempt: int) -> str:
-    """One cluster and one submission; returns the job's last status."""
+    """Start one cluster, submit the job once and return its final status."""
     cluster, hosts = job["spec"]["rayClusterSpec"], Hosts()
     env = _environment(cluster, folders)
     try:
@@ -202,16 +202,16 @@ def run_once(job: dict[str, Any], folders: Folders, root: Path, *, attempt: int)
 
 def _environment(cluster: dict[str, Any], folders: Folders) -> dict[str, str]:
     container = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]
-    said = {item["name"]: folders.here(item["value"]) for item in container.get("env", []) if "value" in item}
+    declared = {item["name"]: folders.here(item["value"]) for item in container.get("env", []) if "value" in item}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     own = {"PATH": path, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # authOptions: {mode: token}
-    return kept | own | said | (auth if cluster.get("authOptions", {}).get("mode") == "token" else {})
+    return kept | own | declared | (auth if cluster.get("authOptions", {}).get("mode") == "token" else {})
 
 
 def _wait(hosts: Hosts, head: str, env: dict[str, str], root: Path, *, nodes: int) -> None:
-    """Until so many nodes are alive, asked over the network and with the token, as the operator does."""
+    """Wait until `nodes` nodes are alive. Queries the head over the network with the token, as the operator does."""
     command = hosts.command("submitter", sys.executable, "-c", ALIVE, f"http://{head}:8265")
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
@@ -251,12 +251,12 @@ def main() -> int:
     objects = read_manifest(arguments.manifest)
     jobs = [item for item in objects if item["kind"] == "RayJob"]
     if not jobs:
-        raise UserError(f"{arguments.manifest}: holds no RayJob")
+        raise UserError(f"{arguments.manifest}: contains no RayJob")
     if os.geteuid() or not shutil.which("ip"):
-        raise UserError("network namespaces need root and the program ip (package iproute2)")
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("ended"))  # and so removes what it made
+        raise UserError("network namespaces need root and the `ip` program (package iproute2)")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("terminated"))  # runs the cleanup
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(65536, hard), hard))  # KubeRay's ulimit -n
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(65536, hard), hard))  # as in KubeRay's ulimit -n
     with tempfile.TemporaryDirectory(prefix="evs-", dir="/tmp") as temporary:  # nosec
         root = Path(temporary)
         volumes = arguments.keep or root / "volumes"

@@ -1,4 +1,4 @@
-"""The `ray up` files: what Ray says to them, and that they agree with the start scripts and the images."""
+"""Ray accepts the `ray up` files, and they agree with the start scripts and the images."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def options(text: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_ray_takes_the_file(name: str) -> None:
+def test_ray_accepts_the_file(name: str) -> None:
     validate_config(prepare_config(load(name)))
     with pytest.raises(Exception, match="max_worker_count"):
         validate_config(load(name) | {"max_worker_count": 3})
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_nodes_start_as_the_scripts_start_them(name: str) -> None:
+def test_the_start_commands_agree_with_the_scripts(name: str) -> None:
     config = load(name)
     for kind in ("head", "worker"):
         command = config[f"{kind}_start_ray_commands"][-1]
@@ -51,7 +51,7 @@ def test_the_image_is_the_gpu_build_of_this_version(name: str) -> None:
     assert load(name)["docker"]["image"] == f"evoswarm:{version}-ray{ray}-gpu"
 
 
-def test_the_runtime_env_is_one_that_ray_takes() -> None:
+def test_ray_accepts_the_runtime_env() -> None:
     from ray.runtime_env import RuntimeEnv
 
     settings = yaml.safe_load((ROOT / "cluster/runtime_env.yaml").read_text())

@@ -1,4 +1,4 @@
-"""start-head.sh and start-worker.sh: a cluster of two nodes on this machine, with a token."""
+"""start-head.sh and start-worker.sh start a two-node cluster on this machine, with token authentication."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def free_ports(count: int) -> list[int]:
 
 
 class Cluster:
-    """Nodes that the scripts started, and how to ask them."""
+    """Nodes started with the scripts, and queries to them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.token = folder, folder / "auth/token"
@@ -82,7 +82,7 @@ class Cluster:
         return sum(node["raylet"].get("state") == "ALIVE" for node in nodes)
 
     def wait(self, nodes: int) -> None:
-        """Until so many nodes are alive. Ray gives itself 30 s, which a busy machine may exceed: then again."""
+        """Wait until `nodes` nodes are alive. Restart nodes that exceeded Ray's 30 s limit on a busy machine."""
         deadline = time.monotonic() + 200
         while self.alive() != nodes:
             logs = "\n".join(path.read_text()[-1500:] for path in sorted(self.folder.glob("*.log")))
@@ -93,7 +93,7 @@ class Cluster:
             time.sleep(1)
 
     def close(self) -> None:
-        for process in reversed(self._processes):  # the head last: the others take leave of it
+        for process in reversed(self._processes):  # the head last: workers disconnect from it
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(15)
@@ -105,8 +105,8 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Cluster]:
-    """A head and a worker of two CPUs."""
-    folder = Path(tempfile.mkdtemp(prefix="evc", dir="/tmp"))  # a short path: Ray makes sockets below it
+    """A head, and a worker with two CPUs."""
+    folder = Path(tempfile.mkdtemp(prefix="evc", dir="/tmp"))  # short path: Ray creates sockets in it
     cluster = Cluster(folder)
     try:
         cluster.start_head()
@@ -119,23 +119,23 @@ def nodes() -> Iterator[Cluster]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_the_head_makes_a_token_that_only_its_user_can_read(nodes: Cluster) -> None:
+def test_the_head_creates_a_token_that_only_its_user_can_read(nodes: Cluster) -> None:
     assert nodes.token.stat().st_mode & 0o777 == 0o600
     assert len(nodes.token.read_text()) == 64
 
 
-def test_nobody_gets_in_without_the_token(nodes: Cluster) -> None:
+def test_requests_without_the_token_are_rejected(nodes: Cluster) -> None:
     assert nodes.ask("/api/jobs/", None)[0] == 401
     assert nodes.ask("/api/jobs/", "0" * 64)[0] in (401, 403)
     assert nodes.ask("/api/jobs/", nodes.token.read_text())[0] == 200
 
 
-def test_the_dashboard_listens_on_loopback_alone(nodes: Cluster) -> None:
+def test_the_dashboard_listens_only_on_loopback(nodes: Cluster) -> None:
     listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines() if " 0A " in line]
     assert [a for a in listening if a.endswith(f":{nodes.dashboard:04X}")] == [f"0100007F:{nodes.dashboard:04X}"]
 
 
-def test_the_health_check_of_the_image_asks_the_raylet(nodes: Cluster) -> None:
+def test_the_image_health_check_queries_the_raylet(nodes: Cluster) -> None:
     def check(port: int) -> int:
         return subprocess.run([sys.executable, ROOT / "docker/healthcheck.py", str(port)], timeout=60).returncode
 
@@ -143,7 +143,7 @@ def test_the_health_check_of_the_image_asks_the_raylet(nodes: Cluster) -> None:
     assert check(free_ports(1)[0]) == 1
 
 
-def test_a_run_is_submitted_and_ends_on_the_worker(nodes: Cluster, tmp_path: Path) -> None:
+def test_a_submitted_run_finishes_on_the_worker(nodes: Cluster, tmp_path: Path) -> None:
     make_world(tmp_path)
     address = ["--address", f"http://127.0.0.1:{nodes.dashboard}"]
     run = ["python", "-m", "evoswarm", "run", f"{tmp_path}/it.yaml", "--set", "backend={type: ray, address: auto}"]
@@ -156,7 +156,7 @@ def test_a_run_is_submitted_and_ends_on_the_worker(nodes: Cluster, tmp_path: Pat
     assert json.loads((tmp_path / "runs/echo/summary.json").read_text())["generations"] == 4
 
 
-def test_a_worker_without_head_or_token_says_what_is_missing(tmp_path: Path) -> None:
+def test_a_worker_without_head_or_token_reports_what_is_missing(tmp_path: Path) -> None:
     def start(*arguments: str) -> subprocess.CompletedProcess[str]:
         env = os.environ | {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "none")}
         command = [str(ROOT / "cluster/start-worker.sh"), *arguments]
@@ -165,4 +165,4 @@ def test_a_worker_without_head_or_token_says_what_is_missing(tmp_path: Path) -> 
     assert start().returncode == 2 and "usage:" in start().stderr and "usage:" in start("--num-cpus=1").stderr
     done = start("127.0.0.1")
     assert done.returncode == 2
-    assert done.stderr == f"error: no token in {tmp_path}/none; copy that file from the head\n"
+    assert done.stderr == f"error: no token in {tmp_path}/none; copy the file from the head\n"

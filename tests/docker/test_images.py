@@ -1,4 +1,4 @@
-"""docker/: linted, one with the versions of the project, and proven by the same commands."""
+"""The Docker files pass the linter, agree with the project's versions, and prove.py runs the same commands."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def lint(path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([hadolint, path], capture_output=True, text=True)
 
 
-def test_hadolint_has_nothing_to_say(tmp_path: Path) -> None:
+def test_hadolint_finds_nothing(tmp_path: Path) -> None:
     done = lint(DOCKERFILE)
     assert done.returncode == 0 and not done.stdout, done.stdout
     (tmp_path / "Dockerfile").write_text(TEXT.replace("--no-install-recommends ", ""))
@@ -46,7 +46,7 @@ def test_hadolint_has_nothing_to_say(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("build", ["cpu", "gpu"])
-def test_what_is_proven_is_what_the_dockerfile_installs(build: str) -> None:
+def test_prove_runs_every_install_command_of_the_dockerfile(build: str) -> None:
     steps = [step for step in load("prove").plan(TEXT, build) if step.word == "RUN"]
     joined = re.sub(r"\s+", " ", TEXT.replace("\\\n", " "))
     assert all(step.text in joined for step in steps)
@@ -63,13 +63,13 @@ def test_what_is_proven_is_what_the_dockerfile_installs(build: str) -> None:
 
 
 @pytest.mark.parametrize("build, name", [("cpu", "constraints.txt"), ("gpu", "all.txt")])
-def test_every_install_is_held_to_the_constraints(build: str, name: str) -> None:
+def test_every_install_uses_the_constraints(build: str, name: str) -> None:
     for step in load("prove").plan(TEXT, build):
         if step.word == "RUN" and re.search(r"pip install (?!--no-cache-dir --no-deps)", step.text):
             assert step.env["PIP_CONSTRAINT"] == f"/src/{name}"
 
 
-def test_the_gpu_build_takes_its_own_version_where_two_are_pinned(tmp_path: Path) -> None:
+def test_the_gpu_constraints_override_the_common_ones(tmp_path: Path) -> None:
     (step,) = [step for step in load("prove").plan(TEXT, "gpu") if "> all.txt" in step.text]
     shutil.copy(ROOT / "docker/constraints-gpu.txt", tmp_path)
     shutil.copy(ROOT / "constraints.txt", tmp_path)
@@ -81,7 +81,7 @@ def test_the_gpu_build_takes_its_own_version_where_two_are_pinned(tmp_path: Path
     assert gpu and set(gpu) <= set(lines) and any(line.startswith("ray==") for line in lines)
 
 
-def test_the_context_holds_what_is_copied_and_no_more() -> None:
+def test_the_build_context_contains_only_what_is_copied() -> None:
     lines = (ROOT / "docker/Dockerfile.dockerignore").read_text().splitlines()
     rules = [line for line in lines if not line.startswith("#")]
     assert rules[0] == "*"
@@ -92,7 +92,7 @@ def test_the_context_holds_what_is_copied_and_no_more() -> None:
     assert all((ROOT / name).exists() for name in copied)
 
 
-def test_the_image_runs_as_a_plain_user_in_a_shell_that_kuberay_may_replace() -> None:
+def test_the_image_runs_as_a_plain_user_without_an_entrypoint() -> None:
     final = load("prove").stages(TEXT, "gpu")["evoswarm"]
     words = dict(final.steps)
     assert words["USER"] == "1000:1000" and "ENTRYPOINT" not in words and "HEALTHCHECK" in words
@@ -102,7 +102,7 @@ def test_the_image_runs_as_a_plain_user_in_a_shell_that_kuberay_may_replace() ->
     assert re.fullmatch(r"python:3\.\d+\.\d+-slim-bookworm", outside)
 
 
-def test_the_tags_say_evoswarm_ray_and_build() -> None:
+def test_the_tags_name_the_evoswarm_and_ray_versions_and_the_build() -> None:
     bake = hcl2.loads((ROOT / "docker/docker-bake.hcl").read_text())
     plain = {key.strip('"'): value for item in bake["variable"] for key, value in item.items()}
     defaults = {name: value["default"].strip('"') for name, value in plain.items()}
@@ -117,7 +117,7 @@ def test_the_tags_say_evoswarm_ray_and_build() -> None:
 
 
 @pytest.mark.parametrize("answer, expected", [(b"success", True), (b"Raylet is not here", False)])
-def test_a_node_is_as_healthy_as_its_raylet_says(answer: bytes, expected: bool) -> None:
+def test_the_health_check_reports_the_raylets_health(answer: bytes, expected: bool) -> None:
     class Agent(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200 if self.path == "/api/local_raylet_healthz" else 404)

@@ -1,4 +1,4 @@
-"""What kustomize renders, and the schemas that it must fit, with unknown fields forbidden."""
+"""Renders the kustomize folders and validates objects against their schemas, with unknown fields forbidden."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from jsonschema import Draft202012Validator
 ROOT = Path(__file__).parents[2]
 SCHEMAS = Path(__file__).parent / "schemas"
 KUBERNETES = "1.33"
-"""The version of Kubernetes whose schemas are used."""
+"""Version of the Kubernetes schemas."""
 FOLDERS = ["base", *sorted(f"overlays/{path.name}" for path in (ROOT / "k8s/overlays").iterdir())]
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-"""With the programs of this environment: kubectl and hadolint are installed as Python packages."""
+"""Includes this environment's programs: kubectl and hadolint are installed as Python packages."""
 if shutil.which("kubectl", path=PATH) is None:
     pytest.skip("kubectl is not installed", allow_module_level=True)
 PRESERVE = "x-kubernetes-preserve-unknown-fields"
@@ -34,7 +34,7 @@ Object = dict[str, Any]
 
 @functools.cache
 def rendered(folder: str) -> str:
-    """What `kubectl kustomize` makes of a folder of k8s/."""
+    """The output of `kubectl kustomize` for a folder in k8s/."""
     command = ["kubectl", "kustomize", str(ROOT / "k8s" / folder)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PATH": PATH})
     assert done.returncode == 0, done.stderr
@@ -42,19 +42,19 @@ def rendered(folder: str) -> str:
 
 
 def objects(folder: str, *kinds: str) -> list[Object]:
-    """Its objects, of some kinds."""
+    """The rendered objects of a folder, optionally only of some kinds."""
     items = yaml.load_all(rendered(folder), Loader=yaml.CSafeLoader)
     return [item for item in items if not kinds or item["kind"] in kinds]
 
 
 def clusters(folder: str) -> list[Object]:
-    """The RayClusterSpecs of its RayJobs and RayClusters."""
+    """The RayClusterSpecs of a folder's RayJobs and RayClusters."""
     jobs, services = objects(folder, "RayJob"), objects(folder, "RayCluster")
     return [item["spec"]["rayClusterSpec"] for item in jobs] + [item["spec"] for item in services]
 
 
 def templates(folder: str) -> Iterator[tuple[str, Object]]:
-    """Its pod templates: head, worker and submitter, by role."""
+    """A folder's pod templates with their roles: head, worker and submitter."""
     for job in objects(folder, "RayJob"):
         yield "submitter", job["spec"]["submitterPodTemplate"]
     for spec in clusters(folder):
@@ -64,7 +64,7 @@ def templates(folder: str) -> Iterator[tuple[str, Object]]:
 
 
 def strict(schema: Any) -> Any:
-    """The schema with unknown fields forbidden, but where Kubernetes takes any."""
+    """The schema with unknown fields forbidden, except where Kubernetes accepts any field."""
     if isinstance(schema, list):
         return [strict(item) for item in schema]
     if not isinstance(schema, dict):
@@ -86,7 +86,7 @@ def _validators() -> dict[str, Draft202012Validator]:
 
 
 def validate(item: Object) -> None:
-    """Raises ValidationError where an object does not fit its schema."""
+    """Raise ValidationError if an object does not match its schema."""
     if item["kind"] in _validators():
         assert set(item["metadata"]) <= {"name", "namespace", "labels", "annotations"}
         _validators()[item["kind"]].validate(item)
@@ -95,11 +95,11 @@ def validate(item: Object) -> None:
 
 
 def pins() -> dict[str, str]:
-    """Versions of constraints.txt."""
+    """The versions in constraints.txt."""
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     return dict(line.split("==") for line in lines if "==" in line)
 
 
 def version() -> str:
-    """evoswarm's own."""
+    """evoswarm's version."""
     return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])

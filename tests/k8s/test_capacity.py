@@ -1,4 +1,4 @@
-"""`evoswarm validate --k8s`: whether the pods of a manifest can ever hold its run."""
+"""`evoswarm validate --k8s`: whether a manifest's pods have enough resources for its run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write(tmp_path: Path, items: list[Any]) -> str:
 
 
 def changed(tmp_path: Path, folder: str = GPU, **changes: Any) -> str:
-    """A rendered folder with the config of its run changed."""
+    """A rendered folder with changes to its run's config."""
     items = objects(folder)
     (config_map,) = [item for item in items if item["kind"] == "ConfigMap"]
     run = yaml.safe_load(config_map["data"]["run.yaml"])
@@ -52,7 +52,7 @@ def test_every_shipped_job_fits_its_own_pods(folder: str, tmp_path: Path) -> Non
     assert "RayJob evoswarm: ok" in line
 
 
-def test_more_gpus_than_the_worker_group_can_ever_give_are_refused(tmp_path: Path) -> None:
+def test_more_gpus_than_the_worker_group_offers_are_rejected(tmp_path: Path) -> None:
     text = refusal(changed(tmp_path, backend={"particle_gpus": 1}))
     assert "RayJob evoswarm: the run needs 21 GPUs (20 particles x 1 + 1 scorers x 1), the cluster has 16" in text
     assert "lower search.population" in text and "gpu: 2 x (32 CPUs, 8 GPUs)" in text
@@ -64,18 +64,18 @@ def test_sixteen_pinned_gpus_fit_and_seventeen_do_not(tmp_path: Path) -> None:
     assert "needs 17 GPUs" in refusal(changed(tmp_path, backend=backend, search={"population": 16}))
 
 
-def test_more_cpus_than_all_pods_have_are_refused(tmp_path: Path) -> None:
+def test_more_cpus_than_all_pods_offer_are_rejected(tmp_path: Path) -> None:
     assert "needs 9 CPUs" in refusal(changed(tmp_path, "base", backend={"scorers": 9}))
 
 
-def test_an_actor_larger_than_a_node_is_refused(tmp_path: Path) -> None:
+def test_an_actor_larger_than_any_node_is_rejected(tmp_path: Path) -> None:
     text = refusal(changed(tmp_path, "base", engine={"threads": 8}))
     assert "a scorer takes 8 CPUs, no node has more than 4; lower engine.threads" in text
     text = refusal(changed(tmp_path, backend={"scorer_gpus": 12, "scorers": 1}))
     assert "a scorer takes 12 GPUs, no node has more than 8; lower backend.scorer_gpus" in text
 
 
-def test_a_fraction_that_wastes_gpus_is_seen() -> None:
+def test_a_gpu_fraction_that_does_not_pack_is_rejected() -> None:
     groups = [Nodes("gpu", 2, 32, 8)]
     backend = RayBackend(particle_gpus=0.6, scorer_gpus=1, scorers=1)
     assert place(backend, groups, particles=16, threads=1).lacks(groups) is None
@@ -85,7 +85,7 @@ def test_a_fraction_that_wastes_gpus_is_seen() -> None:
     assert place(thirds, groups, particles=45, threads=1).lacks(groups) is None
 
 
-def test_only_an_autoscaler_goes_beyond_the_replicas() -> None:
+def test_only_an_autoscaler_can_exceed_the_replicas() -> None:
     (job,) = objects("overlays/autoscaling", "RayJob")
     spec = job["spec"]["rayClusterSpec"]
     assert [(n.name, n.count, n.cpus, n.gpus) for n in capacity(spec)] == [("head", 1, 0, 0), ("workers", 8, 4, 0)]
@@ -101,7 +101,7 @@ def test_only_an_autoscaler_goes_beyond_the_replicas() -> None:
     assert capacity(spec)[1].count == 8
 
 
-def test_what_ray_start_is_told_counts_before_the_limits() -> None:
+def test_ray_start_params_override_the_container_limits() -> None:
     (job,) = objects(GPU, "RayJob")
     spec = job["spec"]["rayClusterSpec"]
     group = spec["workerGroupSpecs"][0]
@@ -119,7 +119,7 @@ def offered(spec: Any) -> tuple[int, float, float]:
     return group.count, group.cpus, group.gpus
 
 
-def test_labels_of_a_group_decide_whether_a_run_fits_and_those_of_a_zone_do_not(tmp_path: Path) -> None:
+def test_a_run_needs_the_labels_of_a_worker_group(tmp_path: Path) -> None:
     wanted = {"zone": "b", "ray.io/market-type": "spot"}
     source = changed(tmp_path, backend={"scorer_labels": wanted})
     assert "no node has the labels zone=b; the nodes have ray.io/node-group: gpu, headgroup" in refusal(source)
@@ -129,12 +129,12 @@ def test_labels_of_a_group_decide_whether_a_run_fits_and_those_of_a_zone_do_not(
     assert check_manifest(write(tmp_path, items))
 
 
-def test_what_kubectl_get_prints_is_read_too(tmp_path: Path) -> None:
+def test_the_output_of_kubectl_get_is_accepted(tmp_path: Path) -> None:
     (line,) = check_manifest(write(tmp_path, [{"kind": "List", "items": objects("base")}]))
     assert "RayJob evoswarm: ok" in line
 
 
-def test_set_in_the_entrypoint_is_part_of_the_run() -> None:
+def test_overrides_in_the_entrypoint_apply_to_the_run() -> None:
     items = objects("base")
     (job,) = [item for item in items if item["kind"] == "RayJob"]
     job["spec"]["entrypoint"] += " --set search.population=7"
@@ -158,7 +158,7 @@ def test_set_in_the_entrypoint_is_part_of_the_run() -> None:
         (lambda items: [{"kind": "RayJob", "metadata": "c"}], "no Kubernetes object"),
     ],
 )
-def test_a_manifest_without_a_run_is_one_clear_line(tmp_path: Path, damage: Any, words: str) -> None:
+def test_a_manifest_without_a_run_gives_one_clear_error_line(tmp_path: Path, damage: Any, words: str) -> None:
     assert words in refusal(write(tmp_path, damage(objects("base"))))
 
 
@@ -170,13 +170,13 @@ def test_a_manifest_without_a_run_is_one_clear_line(tmp_path: Path, damage: Any,
         ("\x00", "is not YAML"),
     ],
 )
-def test_a_file_that_is_no_manifest_is_one_clear_line(tmp_path: Path, text: str, words: str) -> None:
+def test_an_invalid_manifest_file_gives_one_clear_error_line(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "m.yaml").write_text(text)
     assert words in refusal(str(tmp_path / "m.yaml"))
 
 
 @pytest.mark.parametrize("cpus", [".inf", "1e400", "-8", "many"])
-def test_a_quantity_that_is_no_number_of_cpus_is_refused(cpus: str) -> None:
+def test_an_invalid_number_of_cpus_is_rejected(cpus: str) -> None:
     (job,) = objects(GPU, "RayJob")
     spec = job["spec"]["rayClusterSpec"]
     spec["workerGroupSpecs"][0]["resources"] = {"CPU": cpus}
@@ -184,7 +184,7 @@ def test_a_quantity_that_is_no_number_of_cpus_is_refused(cpus: str) -> None:
         capacity(spec)
 
 
-def test_a_wrong_config_inside_is_named(tmp_path: Path) -> None:
+def test_an_invalid_embedded_config_is_named(tmp_path: Path) -> None:
     text = refusal(changed(tmp_path, search={"poplation": 3}))
     assert "RayJob evoswarm: /etc/evoswarm/run.yaml: unknown key search.poplation; did you mean population?" in text
     job = rendered("base").replace("backend: {type: ray, address: auto, wait_seconds: 900}", "backend: {type: local}")
@@ -197,7 +197,7 @@ def evoswarm(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str
     return subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True, env=env, timeout=120)
 
 
-def test_validate_takes_a_folder_a_pipe_and_another_config(tmp_path: Path) -> None:
+def test_validate_accepts_a_folder_standard_input_and_another_config(tmp_path: Path) -> None:
     done = evoswarm("validate", "--k8s", "k8s/overlays/gpu", "--json")
     assert done.returncode == 0 and '"valid": true' in done.stdout
     piped = yaml.safe_dump_all(objects("overlays/service"))

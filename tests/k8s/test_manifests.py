@@ -1,4 +1,4 @@
-"""What k8s/ renders: valid, safe, and one with the rest of the project."""
+"""The manifests in k8s/ are valid, safe and consistent with the rest of the project."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def test_every_object_fits_its_schema_and_has_no_unknown_field(folder: str) -> N
 
 
 @pytest.mark.parametrize("kind", sorted({item["kind"] for item in objects("base")}))
-def test_a_misspelt_field_is_found(kind: str) -> None:
+def test_a_misspelled_field_is_found(kind: str) -> None:
     item = copy.deepcopy(objects("base", kind)[0])
     item.get("spec", item)["activeDeadlineSecond"] = 5
     with pytest.raises(Exception, match="activeDeadlineSecond"):
         validate(item)
 
 
-def test_a_misspelt_field_deep_in_a_pod_is_found() -> None:
+def test_a_misspelled_field_deep_in_a_pod_is_found() -> None:
     job = copy.deepcopy(objects("base", "RayJob")[0])
     head = job["spec"]["rayClusterSpec"]["headGroupSpec"]
     head["template"]["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalations"] = False
@@ -45,7 +45,7 @@ def test_a_misspelt_field_deep_in_a_pod_is_found() -> None:
 
 
 @every_folder
-def test_pods_run_as_nobody_special(folder: str) -> None:
+def test_pods_run_without_privileges(folder: str) -> None:
     for role, template in templates(folder):
         pod = template["spec"]
         assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] == 1000
@@ -60,7 +60,7 @@ def test_pods_run_as_nobody_special(folder: str) -> None:
 
 
 @every_folder
-def test_pods_get_what_they_ask_for_and_the_object_store_fits_shared_memory(folder: str) -> None:
+def test_requests_equal_limits_and_the_object_store_fits_in_shared_memory(folder: str) -> None:
     for _, template in templates(folder):
         for container in template["spec"]["containers"]:
             assert container["resources"]["requests"] == container["resources"]["limits"]
@@ -75,7 +75,7 @@ def test_pods_get_what_they_ask_for_and_the_object_store_fits_shared_memory(fold
 
 
 @every_folder
-def test_ray_wants_a_token_and_the_head_takes_no_work(folder: str) -> None:
+def test_ray_requires_a_token_and_the_head_offers_no_cpus(folder: str) -> None:
     assert clusters(folder)
     for spec in clusters(folder):
         assert spec["authOptions"] == {"mode": "token"}
@@ -92,7 +92,7 @@ def test_image_tag_ray_version_and_pin_agree(folder: str) -> None:
 
 
 @every_folder
-def test_what_pods_name_is_there(folder: str) -> None:
+def test_pods_refer_only_to_objects_that_exist(folder: str) -> None:
     def names(kind: str) -> set[str]:
         return {item["metadata"]["name"] for item in objects(folder, kind)}
 
@@ -131,7 +131,7 @@ def test_the_smoke_run_finds_its_files_in_the_toy_world_of_the_image() -> None:
 
 
 @every_folder
-def test_a_job_that_failed_goes_on_and_ends_in_time(folder: str) -> None:
+def test_a_failed_job_resumes_and_has_deadlines(folder: str) -> None:
     for job in objects(folder, "RayJob"):
         spec = job["spec"]
         assert "--resume auto" in spec["entrypoint"] and spec["backoffLimit"] >= 1
@@ -164,7 +164,7 @@ def test_deletion_is_staged_as_kuberay_admits_it(folder: str) -> None:
         assert scaled == (0 not in {policy for stage in stages.values() for policy, _ in stage})
 
 
-def test_the_autoscaler_may_do_its_work_and_pods_are_never_restarted() -> None:
+def test_the_autoscaler_has_its_permissions_and_pods_never_restart() -> None:
     folder = "overlays/autoscaling"
     for spec in clusters(folder):
         assert spec["enableInTreeAutoscaling"] and spec["autoscalerOptions"]["version"] == "v2"
@@ -177,7 +177,7 @@ def test_the_autoscaler_may_do_its_work_and_pods_are_never_restarted() -> None:
 
 
 @every_folder
-def test_ray_pods_reach_each_other_and_dns_alone(folder: str) -> None:
+def test_ray_pods_reach_only_each_other_and_dns(folder: str) -> None:
     (policy,) = [item for item in objects(folder, "NetworkPolicy") if item["metadata"]["name"] == "evoswarm-ray"]
     spec = policy["spec"]
     assert spec["podSelector"] == {"matchLabels": {"ray.io/is-ray-node": "yes"}}

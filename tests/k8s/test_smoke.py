@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,15 +13,8 @@ from echo import result_bytes
 from k8s_helpers import PATH, ROOT, objects
 
 import evoswarm
+from benchmarks.nodes import namespaces_allowed
 from evoswarm.config.load import apply_overrides, parse_config
-
-
-def may_make_namespaces() -> bool:
-    if os.geteuid() or not shutil.which("ip"):
-        return False
-    name = f"evstry{os.getpid()}"
-    made = subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode == 0
-    return made and subprocess.run(["ip", "netns", "delete", name], capture_output=True).returncode == 0
 
 
 def namespaces() -> list[str]:
@@ -36,8 +28,8 @@ def smoke(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(list(map(str, command)), cwd="/", env=env, capture_output=True, text=True, timeout=550)
 
 
-@pytest.mark.skipif(not may_make_namespaces(), reason="needs root and network namespaces")
-def test_the_smoke_job_runs_on_three_hosts_and_ends_in_the_bytes_of_one_process(tmp_path: Path) -> None:
+@pytest.mark.skipif(not namespaces_allowed(), reason="needs root and network namespaces")
+def test_the_smoke_job_on_three_hosts_gives_the_same_bytes_as_one_process(tmp_path: Path) -> None:
     before = namespaces()
     done = smoke("--keep", tmp_path)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
@@ -50,7 +42,7 @@ def test_the_smoke_job_runs_on_three_hosts_and_ends_in_the_bytes_of_one_process(
     assert result_bytes(tmp_path / "data/runs/smoke") == result_bytes(tmp_path / "alone/smoke")
 
 
-def test_what_is_no_job_is_one_line(tmp_path: Path) -> None:
+def test_a_manifest_without_a_job_gives_one_error_line(tmp_path: Path) -> None:
     (tmp_path / "service.yaml").write_text(yaml.safe_dump_all(objects("overlays/service")))
     done = smoke(tmp_path / "service.yaml")
-    assert done.returncode == 1 and done.stderr == f"error: {tmp_path}/service.yaml: holds no RayJob\n"
+    assert done.returncode == 1 and done.stderr == f"error: {tmp_path}/service.yaml: contains no RayJob\n"
