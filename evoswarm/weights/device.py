@@ -1,4 +1,4 @@
-"""Materialising on a GPU. The same operations in the same order, so the same bits as on the CPU."""
+"""Materializing on a GPU: the same operations in the same order as on the CPU, so the same bits."""
 
 from __future__ import annotations
 
@@ -8,27 +8,31 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from evoswarm.rows import BasisVector
+from evoswarm.rows import BasisVector, NoiseVector, SavedVector
 from evoswarm.weights.kernel import Combine
 from evoswarm.weights.materialise import Materialiser
 from evoswarm.weights.noise import CHUNK, noise_chunk
 from evoswarm.weights.pool import Pool
 from evoswarm.weights.tensorfile import TensorSpec
 
-BLOCK = 1 << 24
-"""Scalars per step: 64 MB in fp32 for each of source, product and one total per row."""
+BLOCK = 1 << 22
+"""Scalars per step: source, product and total of one row stay in a GPU's L2 cache. A multiple of the noise's CHUNK."""
+SPARE = 0.1
+"""Share of the GPU's memory that the resident basis leaves free."""
 
 
 class DeviceMaterialiser(Materialiser):
-    """Sums on `device`; products and sums are separate kernels, each correctly rounded in fp32.
+    """Sums on `device`; each product and each sum is its own kernel, correctly rounded in fp32.
 
-    Results come back as host arrays, because they leave the actor through the object store. Noise is drawn on the CPU,
-    whose stream defines it.
+    Experts and saved vectors stay on the device once they were used, as long as it has room; a move then copies only
+    the result. Results are host arrays in pinned memory, because they leave the actor through the object store. Noise
+    is drawn on the CPU, whose random stream defines it.
     """
 
     def __init__(self, pool: Pool, *, root: Path | None = None, device: str = "cuda") -> None:
         super().__init__(pool, root=root)
         self._device = torch.device(device)
+        self._resident: dict[tuple[str, str], torch.Tensor] = {}
 
     @torch.inference_mode()
     def _sum(
@@ -40,41 +44,68 @@ class DeviceMaterialiser(Materialiser):
         combine: Combine,
         flats: list[np.ndarray],
     ) -> None:
-        dtype = to_torch(np.empty(0, spec.numpy_dtype)).dtype
-        sources = [self._source(vector, spec.name) for vector in basis]
+        sources = [self._on_device(vector, spec) for vector in basis]
+        results = [to_torch(flat) for flat in flats]
         for start in range(0, spec.numel, BLOCK):
             stop = min(start + BLOCK, spec.numel)
-            totals = torch.zeros((len(coefficients), stop - start), device=self._device)
-            started = [False] * len(coefficients)
-            for vector, source, column in zip(basis, sources, coefficients.T.tolist(), strict=True):
-                part = self._part(vector, source, spec.name, start, stop)
-                for r, value in enumerate(column):
-                    if value != 0:
-                        product = torch.mul(part, value)
-                        totals[r] = totals[r].add_(product) if started[r] else product
-                        started[r] = True
-            rounded = totals.to(dtype).cpu()
-            for line, result in zip(flats, rounded, strict=True):
-                line[start:stop] = _to_numpy(result, spec)
+            parts = [self._part(v, s, spec.name, start, stop) for v, s in zip(basis, sources, strict=True)]
+            for result, row in zip(results, coefficients.tolist(), strict=True):
+                result[start:stop].copy_(self._total(parts, row, stop - start), non_blocking=True)
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
 
-    def _part(self, vector: BasisVector, source: np.ndarray | None, tensor: str, start: int, stop: int) -> torch.Tensor:
+    def _total(self, parts: list[torch.Tensor], row: list[float], size: int) -> torch.Tensor:
+        """The sum [size] of one row in fp32. The first product starts it: adding it to 0 would turn -0.0 into 0.0."""
+        products = (torch.mul(part, value) for part, value in zip(parts, row, strict=True) if value != 0)
+        total = next(products, None)
+        if total is None:
+            return torch.zeros(size, device=self._device)
+        for product in products:
+            total.add_(product)
+        return total
+
+    def _on_device(self, vector: BasisVector, spec: TensorSpec) -> torch.Tensor | None:
+        """A whole tensor of a basis vector, resident if there is room, else lazily on the host; None for noise."""
+        if isinstance(vector, NoiseVector):
+            return None
+        key = vector.path if isinstance(vector, SavedVector) else f"expert {vector.name}", spec.name
+        if key in self._resident:
+            return self._resident[key]
+        source = self._source(vector, spec.name)
+        assert source is not None
+        tensor = to_torch(source)
+        if self._has_room(tensor.nbytes):
+            tensor = self._resident[key] = tensor.to(self._device)
+        return tensor
+
+    def _has_room(self, size: int) -> bool:
+        if self._device.type != "cuda":
+            return True
+        free, total = torch.cuda.mem_get_info(self._device)
+        return free - size > SPARE * total
+
+    def _part(
+        self, vector: BasisVector, source: torch.Tensor | None, tensor: str, start: int, stop: int
+    ) -> torch.Tensor:
+        """Scalars [stop - start] of a basis vector in fp32, on the device."""
         if source is not None:
-            return to_torch(source[start:stop]).to(self._device).float()
+            return source[start:stop].to(self._device).float()
+        assert isinstance(vector, NoiseVector)
         chunks = range(start // CHUNK, -(-stop // CHUNK))
-        parts = [noise_chunk(vector, tensor, c, min((c + 1) * CHUNK, stop) - c * CHUNK) for c in chunks]  # type: ignore[arg-type]
+        parts = [noise_chunk(vector, tensor, c, min((c + 1) * CHUNK, stop) - c * CHUNK) for c in chunks]
         return torch.from_numpy(np.concatenate(parts)).to(self._device)
+
+    def _empty(self, spec: TensorSpec) -> np.ndarray:
+        if self._device.type != "cuda":
+            return super()._empty(spec)
+        memory = torch.empty(max(1, spec.nbytes), dtype=torch.uint8, pin_memory=True).numpy()
+        return memory[: spec.nbytes].view(spec.numpy_dtype).reshape(spec.shape)
 
 
 def to_torch(array: np.ndarray) -> torch.Tensor:
-    """A tensor that shares the array's memory where it can; numpy's bfloat16 becomes torch's."""
+    """A tensor that shares the array's memory if that is writeable; numpy's bfloat16 becomes torch's."""
     if not array.flags.writeable:
         array = array.copy()
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
-
-
-def _to_numpy(tensor: torch.Tensor, spec: TensorSpec) -> np.ndarray:
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(spec.numpy_dtype)
-    return tensor.numpy()

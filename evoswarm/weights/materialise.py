@@ -87,7 +87,7 @@ class Materialiser:
         known: list[np.ndarray | None],
     ) -> list[np.ndarray]:
         """One tensor of every row, in the arrays of `known` where there are any."""
-        out = [array if _fits(array, spec) else np.empty(spec.shape, spec.numpy_dtype) for array in known]
+        out = [array if _fits(array, spec) else self._empty(spec) for array in known]
         flats = [array.reshape(-1) for array in out]
         if spec.is_float:
             here = [j for j, vector in enumerate(basis) if _reaches(vector, spec.name)]
@@ -97,6 +97,10 @@ class Materialiser:
             for flat in flats:
                 flat[:] = self.pool.experts[0].flat(spec.name)
         return out
+
+    def _empty(self, spec: TensorSpec) -> np.ndarray:
+        """Memory for one tensor of a result."""
+        return np.empty(spec.shape, spec.numpy_dtype)
 
     def _sum(
         self,
