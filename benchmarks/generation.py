@@ -29,7 +29,6 @@ def main() -> None:
                     f"search.population={particles}",
                     f"search.max_generations={GENERATIONS}",
                     # Examples that need not be scored would make the figures depend on the search.
-                    "bounded_evaluation=false",
                     f"backend={{type: ray, scorers: {scorers}}}",
                     f"output={folder}",
                     f"name={target}-{particles}",

@@ -1,4 +1,4 @@
-"""Work that a run need not do: early stops, equal rows scored once, answers verified in one pass. Same trajectory.
+"""Work that a run avoids: equal rows are scored once, and answers are verified in one pass. Same trajectory.
 
 Toy targets with the searches in turn, 8 particles x 6 generations. `passes` are examples times forward passes through
 the model, those with over those without: each token that is generated is a pass, and without shared prompts so is each
@@ -26,7 +26,7 @@ from evoswarm.toy.targets import TARGETS
 from evoswarm.utility.types import OptionScore, Prompt
 
 SEARCHES = ("model_swarms", "genome")
-WAYS = {"with": [], "without": ["bounded_evaluation=false", "engine.verify=false"]}
+WAYS = {"with": [], "without": ["engine.verify=false"]}
 Scores = tuple[OptionScore, ...]
 SETTINGS = ["search.population=8", "search.max_generations=6", "search.patience=null", "backend={type: local}"]
 
@@ -45,7 +45,7 @@ def main() -> None:
     """Run every target with and without, and compare."""
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), max_tasks_per_child=1) as processes:
         lines = list(processes.map(measure, TARGETS, itertools.cycle(SEARCHES)))
-    show("shares of the examples that were spared, and passes through the model against those without", lines)
+    show("share of the examples that equal rows saved, and passes through the model against those without", lines)
     ratio = sum(line["passes"] for line in lines) / len(lines)
     close("saved_work", ratio=round(ratio, 3), goal="at most 0.5 of the passes, same trajectory", lines=lines)
 
@@ -71,24 +71,22 @@ def measure(target: str, search: str) -> dict[str, Any]:
             names = [f"output={folder}", f"name={way}", "engine.batch_size=20"]
             config = parse_config(apply_overrides(base, [*SETTINGS, *overrides, *names]), root=Path(folder))
             passes.count, seen = 0, []
-            spared = evoswarm.run(config, on_generation=lambda e, s=seen: s.append((passes.count, e)))
+            summary = evoswarm.run(config, on_generation=lambda e, s=seen: s.append((passes.count, e)))
             rows = [path.read_bytes() for path in sorted(config.run_dir.glob("outcomes/*.rows.safetensors"))]
             finals = read_lines(config.run_dir / "outcomes/final.jsonl")
-            # The end of a run wants every prediction, and spares nothing.
+            # The finalists need every prediction, so nothing is saved there.
             count, scored = seen[-1][0], sum(event["examples"] for _, event in seen)
             seconds = sum(event["seconds"]["scoring"] for _, event in seen)
-            found[way] = count, scored, seconds, spared["examples_spared"], (rows, finals)
-    (short, few, quick, spared, one), (long, plain, slow, _, other) = found["with"], found["without"]
+            found[way] = count, scored, seconds, summary["examples_reused"], (rows, finals)
+    (short, scored, quick, reused, one), (long, _, slow, _, other) = found["with"], found["without"]
     assert one == other, "the trajectories differ"
-    every = few + sum(spared.values())
-    # Equal rows are scored once in both, so what that spares is counted in.
-    full = every / plain
+    every = scored + reused
+    full = every / scored  # equal rows are scored once in both: add what that saves
     return {
         "target": target,
         "search": search,
         "examples": every,
-        "stopped early": spared["bounded"] / every,
-        "equal rows": spared["equal_rows"] / every,
+        "equal rows": reused / every,
         "passes": short / (long * full),
         "seconds": quick / (slow * full),
     }

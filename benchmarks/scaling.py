@@ -35,8 +35,6 @@ SECONDS = {1: 0.01, 4: 0.03, 16: 0.06, 64: 0.15, 256: 0.15}
 class Flat:
     """As much of a utility as a round needs."""
 
-    score_range = None
-
     def size(self, split: str) -> int:
         """One example per slice."""
         return SLICES

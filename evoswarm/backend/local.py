@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from evoswarm.backend.base import Evaluation, Job, More, Seconds
+from evoswarm.backend.base import Evaluation, Job, Seconds
 from evoswarm.backend.round import Call, Round
 from evoswarm.backend.worker import Piece, Worker
 from evoswarm.config import RunConfig
@@ -43,7 +43,7 @@ class LocalBackend:
         if self._worker.notice:
             message(self._worker.notice)
 
-    def evaluate(self, jobs: Sequence[Job], *, more: More | None = None) -> Iterator[Evaluation]:
+    def evaluate(self, jobs: Sequence[Job]) -> Iterator[Evaluation]:
         """See `Backend.evaluate`."""
         worker, clock = self._worker, time.perf_counter
         round = Round(
@@ -67,9 +67,7 @@ class LocalBackend:
                     continue
                 self.seconds.moving += done.moving
                 self.seconds.scoring += done.scoring
-                for evaluation in round.done(call, done.results, now=clock()):
-                    yield evaluation
-                    round.add(more(evaluation) if more else [])
+                yield from round.done(call, done.results, now=clock())
         worker.rest()
 
     def save_expert(self, row: Row, folder: Path) -> None:

@@ -60,7 +60,7 @@ class WorkQueue:
         self.left += 1
 
     def drop(self, job: int) -> None:
-        """Forget what is left of a job that has failed, or of which enough is known."""
+        """Forget what is left of a job that has failed."""
         self.left -= len(self._left.pop(job, ()))
         self._fresh.pop(job, None)
 

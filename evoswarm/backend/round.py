@@ -55,21 +55,16 @@ class Round:
             retries: how often a slice may be lost with its worker.
             home: the worker that is nearest to a job, which begins it if it can.
         """
-        self.jobs: list[Job] = []
-        self._utility, self._cut, self._together, self._retries = utility, cut, together, retries
-        self._workers, self._home = range(workers), home
+        self.jobs = list(jobs)
+        self._together, self._retries = together, retries
+        self._workers = range(workers)
         self._queue, self._pace = WorkQueue([]), Pace(workers, ahead=ahead)
         self._open: dict[int, Assembly] = {}
         self._losses: Counter[Work] = Counter()
-        self.add(jobs)
-
-    def add(self, jobs: Sequence[Job]) -> None:
-        """More jobs."""
-        for job in jobs:
-            slices = self._cut(job.split)
-            self._open[len(self.jobs)] = Assembly(job, slices, self._utility)
-            self._queue.add(len(slices), home=self._home(job))
-            self.jobs.append(job)
+        for index, job in enumerate(jobs):
+            slices = cut(job.split)
+            self._open[index] = Assembly(job, slices, utility)
+            self._queue.add(len(slices), home=home(job))
 
     def join(self, workers: int) -> None:
         """There are so many workers now: some may have come in the meantime."""

@@ -200,10 +200,6 @@ class RunConfig(Section):
     """What runs the model."""
     backend: BackendConfig = RayBackend()
     """Where it runs."""
-    bounded_evaluation: bool = True
-    """Stop an evaluation once no score of its remaining examples can change what the search does. The run goes the same
-    way; the utility on record of a stopped evaluation is the middle of what was still possible. A search that uses
-    utilities for more than comparing them (roulette in genome and genome_plus) needs all of them, and stops none."""
     seed: int = Field(0, ge=0, lt=2**63)
     """One seed determines everything."""
     loggers: list[LoggerConfig] = []

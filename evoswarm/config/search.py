@@ -54,9 +54,6 @@ class ModelSwarms(Evolution):
     weight_randomness: bool = True
     """Each pull is multiplied by a fresh U(0, 1) per particle and term (MS, eq. 1). Without it: 23.5 % worse (MS
     ablation)."""
-    steady_state: bool = False
-    """No barrier: a particle moves as soon as its own utility is known, with the bests of that moment. For clusters of
-    mixed speed. The order of arrival is kept, and a resumed run repeats it."""
     drop_generations: Rate = 0.0
     """dropout-K: chance that a whole generation moves without being evaluated (MS, section 5)."""
     drop_particles: Rate = 0.0
@@ -68,12 +65,6 @@ class ModelSwarms(Evolution):
         """Said here and not left to the default, so that a config that was dumped can be read again."""
         without = isinstance(data, dict) and data.get("patience", 1) is None
         return {"restart_patience": None} | data if without else data
-
-    @model_validator(mode="after")
-    def _steady_state_measures(self) -> ModelSwarms:
-        if self.steady_state and 1.0 in (self.drop_generations, self.drop_particles):
-            raise ValueError("steady_state waits for utilities; set drop_generations and drop_particles below 1")
-        return self
 
     @model_validator(mode="after")
     def _restart_needs_patience(self) -> ModelSwarms:
@@ -109,9 +100,6 @@ class Genome(Genetic):
     """Crossover, mutation and tournament selection (GENOME)."""
 
     type: Literal["genome"] = "genome"
-    steady_state: bool = False
-    """No barrier: each offspring joins, and another one leaves, as soon as its utility is known. For clusters of mixed
-    speed. The order of arrival is kept, and a resumed run repeats it."""
     tournament: int = Field(3, ge=1)
     """Size of a selection tournament (GENOME code: 3)."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, FiniteFloat, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from evoswarm.config.base import NonNegative, Section
 
@@ -116,15 +116,6 @@ class Custom(Generated):
     """`module:function`, importable where the run executes (the folder of the config file is on the path)."""
     aggregate: Literal["mean"] = "mean"
     """How the scores of the examples become the utility."""
-    score_range: tuple[FiniteFloat, FiniteFloat] | None = None
-    """The lowest and the highest score that the function returns, for example [0, 1]. With it, evaluations that can
-    decide nothing any more are stopped early; null: every example is scored."""
-
-    @model_validator(mode="after")
-    def _range_is_one(self) -> Custom:
-        if self.score_range is not None and not self.score_range[0] < self.score_range[1]:
-            raise ValueError("score_range must be [lowest, highest], the first below the second")
-        return self
 
 
 SingleTask = Annotated[MultipleChoice | ExactMatch | Custom, Field(discriminator="type")]

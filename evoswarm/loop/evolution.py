@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from evoswarm.backend import Backend, Evaluation, Job
-from evoswarm.backend.base import Bounds, Key
+from evoswarm.backend.base import Key
 from evoswarm.config import RunConfig
 from evoswarm.errors import UserError
 from evoswarm.loop.checkpoint import restore_newest, save_checkpoint
@@ -19,10 +18,9 @@ from evoswarm.loop.finish import finish
 from evoswarm.loop.inputs import Inputs
 from evoswarm.loop.known import Known, digests
 from evoswarm.loop.outcomes import on_record, save_rows
-from evoswarm.loop.steady import run_steady
 from evoswarm.loop.window import Window
 from evoswarm.rows import Row
-from evoswarm.search import Search, SteadySearch, make_search
+from evoswarm.search import Search, make_search
 from evoswarm.search.base import Ask
 
 Event = dict[str, Any]
@@ -61,7 +59,7 @@ class Evolution:
     hooks: Hooks = field(default_factory=Hooks)
     evaluations: int = field(default=0, init=False)
     examples: int = field(default=0, init=False)
-    spared: Counter[str] = field(default_factory=lambda: Counter(bounded=0, equal_rows=0), init=False)
+    reused: int = field(default=0, init=False)
     known: Known = field(init=False)
 
     def __post_init__(self) -> None:
@@ -78,10 +76,7 @@ class Evolution:
         search = make_search(self.config.search, experts=pool.names, seed=self.config.seed, layers=pool.layers)
         self._restore(search)
         while search.stop_reason is None:
-            if isinstance(search, SteadySearch) and search.generation >= 0:
-                run_steady(self, search)
-            else:
-                self.generation(search)
+            self.generation(search)
         return finish(self.config, self.inputs, self.directory, self.backend, self.hooks, search)
 
     def _restore(self, search: Search) -> None:
@@ -96,7 +91,7 @@ class Evolution:
         self.known.restore(last=search.generation)
         for record in read_lines(self.directory.generations)[-1:]:
             self.evaluations, self.examples = record["evaluations"], record["examples_scored"]
-            self.spared = Counter(record["examples_spared"])
+            self.reused = record["examples_reused"]
 
     def _last_on_record(self) -> int:
         """The generation up to which every line and every outcome is there; -1 if there is none."""
@@ -109,7 +104,7 @@ class Evolution:
 
     def generation(self, search: Search) -> None:
         """Ask, measure and tell one generation, and write it down."""
-        window = self.open(search)
+        window = Window(self.directory, search.generation + 1, self.backend, self.examples)
         while True:
             with window.searching():
                 ask = search.ask()
@@ -120,48 +115,42 @@ class Evolution:
                 search.tell([evaluation.utility for evaluation in evaluations])
             if search.finished_generation:
                 break
-        self.close(search, window)
+        self._close(search, window)
 
-    def open(self, search: Search) -> Window:
-        """Begin the generation after the last finished one."""
-        return Window(self.directory, search.generation + 1, self.backend, self.examples)
-
-    def close(self, search: Search, window: Window) -> bool:
-        """Write down a generation that the search has finished; returns whether the basis was replaced."""
+    def _close(self, search: Search, window: Window) -> None:
+        """Write down a generation that the search has finished."""
         window.journal.close()
         self.known.add(window.new)
         save_rows(self.directory, search.generation, search.basis, window.rows)
-        rebased = self._rebase(search)
+        self._rebase(search)
         record = self._record(search, window.measured)
         append_line(self.directory.generations, to_line(record))
         timing = window.timing(self.examples)
         append_line(self.directory.timings, to_line(timing))
         save_checkpoint(self.directory, search)
         self.hooks.notify({"kind": "generation", **record, **{key: timing[key] for key in ("examples", "seconds")}})
-        return rebased
 
     def _measure(self, search: Search, ask: Ask, window: Window) -> list[Evaluation]:
         """The evaluations of an ask, in its order; what succeeds is added to `window.new`."""
         journal, new = window.journal, window.new
         names = digests(search.basis, ask.rows)
-        enough = self._enough(ask, names)
         jobs = [
-            Job(ask.generation, ask.phase, particle, Row.of(search.basis, row), enough=enough.get(name))
-            for particle, row, name in zip(ask.particles, ask.rows, names, strict=True)
+            Job(ask.generation, ask.phase, particle, Row.of(search.basis, row))
+            for particle, row in zip(ask.particles, ask.rows, strict=True)
         ]
         journal.ask(jobs)
         first = dict(zip(reversed(names), reversed(jobs), strict=True))
-        equal = {name: self.equal(name, job, new) for name, job in first.items()}
+        equal = {name: new.get(name) or self.known.find(name, job) for name, job in first.items()}
         fresh = [job for name, job in zip(names, jobs, strict=True) if job is first[name] and equal[name] is None]
         found: dict[Key, Evaluation] = {}
         for evaluation in journal.evaluate(self.backend, fresh, stop=self.hooks.stop):
-            self.count(evaluation)
+            self.examples += evaluation.examples
             found[evaluation.job.key] = evaluation
             self.hooks.progress(ask.generation, ask.phase, evaluation, done=len(found), of=len(fresh))
         for name, job in zip(names, jobs, strict=True):
             if job.key not in found:
                 found[job.key] = replace(equal[name] or found[first[name].key], job=job)
-                self.count(found[job.key], equal=True)
+                self.reused += found[job.key].examples
                 journal.copy(found[job.key])
             if found[job.key].error is None:
                 new[name] = found[job.key]
@@ -174,38 +163,14 @@ class Evolution:
             )
         return [found[job.key] for job in jobs]
 
-    def _enough(self, ask: Ask, names: list[bytes]) -> dict[bytes, Bounds]:
-        """What is enough to know of each row: of equal rows the same, which serves all of them."""
-        if ask.enough is None or not self.config.bounded_evaluation:
-            return {}
-        found: dict[bytes, Bounds] = {}
-        for name, (low, high) in zip(names, ask.enough.tolist(), strict=True):
-            before = found.get(name, (low, high))
-            found[name] = max(low, before[0]), min(high, before[1])
-        return found
-
-    def equal(self, name: bytes, job: Job, new: dict[bytes, Evaluation]) -> Evaluation | None:
-        """What an equal row came to in this generation or before, where that is exact enough."""
-        found = new.get(name)
-        return found if found is not None and found.serves(job) else self.known.find(name, job)
-
-    def count(self, evaluation: Evaluation, *, equal: bool = False) -> None:
-        """Add to the examples that were scored, or spared (all of them where an equal row was scored before)."""
-        if equal:
-            self.spared["equal_rows"] += len(evaluation.scores)
-            return
-        self.examples += evaluation.examples
-        self.spared["bounded"] += len(evaluation.scores) - evaluation.examples
-
-    def _rebase(self, search: Search) -> bool:
+    def _rebase(self, search: Search) -> None:
         plan = search.rebase_plan()
         if plan is None:
-            return False
+            return
         paths = [f"basis/gen_{search.generation:04}/{i:03}.safetensors" for i in range(len(plan))]
         for path, row in zip(paths, plan, strict=True):
             self.backend.save_vector(Row.of(search.basis, row), self.directory.path / path)
         search.rebase(paths)
-        return len(plan) > 0
 
     def _record(self, search: Search, measured: list[Evaluation]) -> dict[str, Any]:
         self.evaluations += len(measured)
@@ -223,7 +188,7 @@ class Evolution:
             "failed": _by_phase([e for e in measured if e.error], lambda evaluation: evaluation.error),
             "evaluations": self.evaluations,
             "examples_scored": self.examples,
-            "examples_spared": dict(self.spared),
+            "examples_reused": self.reused,
             "step_length": search.step_length,
             "basis_size": len(search.basis),
         }

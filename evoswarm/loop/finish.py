@@ -139,7 +139,7 @@ def _summary(
         "generations": search.generation,
         "evaluations": last["evaluations"],
         "examples_scored": last["examples_scored"],
-        "examples_spared": last["examples_spared"],
+        "examples_reused": last["examples_reused"],
         "seconds": _seconds(directory),
         "initial": {
             "best_expert": expert,

@@ -50,13 +50,12 @@ class Known:
         self._places |= {name: evaluation.job.key for name, evaluation in measured.items()}
 
     def find(self, name: bytes, job: Job) -> Evaluation | None:
-        """What an equal row came to, as the evaluation of `job`; None where that is not exact enough."""
+        """What an equal row came to, as the evaluation of `job`; None where there is none."""
         key = self._places.get(name)
         if key is None:
             return None
         records = read_lines(self._path(key[0]))
-        found = next(evaluation_of(job, record) for record in records if key_of(record) == key)
-        return found if found.serves(job) else None
+        return next(evaluation_of(job, record) for record in records if key_of(record) == key)
 
     def _path(self, generation: int) -> Path:
         return outcome_path(self._directory, f"gen_{generation:04}")

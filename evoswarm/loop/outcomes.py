@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -81,30 +81,13 @@ class Journal:
             for evaluation in backend.evaluate(missing):
                 job = evaluation.job
                 more = {"who": who[job.key], "row": _terms(job)} if who is not None else {}
-                self._write(partial, _record(evaluation) | more)
+                record = _record(evaluation) | more
+                line = self._lines[job.key] = to_line(record)
+                partial.write(line)
+                partial.flush()
                 yield evaluation
                 if stop():
                     raise Stopped
-
-    def append(self, evaluation: Evaluation, **more: Any) -> None:
-        """Put on record, at the end, what nobody asked for before."""
-        self.ask([evaluation.job])
-        if self._lines.get(evaluation.job.key) != to_line(_record(evaluation) | more):
-            with self._partial.open("a", encoding="utf-8") as partial:
-                self._write(partial, _record(evaluation) | more)
-
-    def in_order(self) -> list[Record]:
-        """What is on record from before, failures too, in the order in which it was appended."""
-        return read_lines(self.path) or read_lines(self._partial)
-
-    def discard(self) -> None:
-        """Forget what is not finished: it is to be tried again."""
-        self._partial.unlink(missing_ok=True)
-
-    def _write(self, partial: IO[str], record: Record) -> None:
-        line = self._lines[key_of(record)] = to_line(record)
-        partial.write(line)
-        partial.flush()
 
     def copy(self, evaluation: Evaluation) -> None:
         """Put on record what was not measured, because an equal row was."""
@@ -173,10 +156,9 @@ def _record(evaluation: Evaluation) -> Record:
         "error": evaluation.error,
         "scores": evaluation.scores,
         "predictions": evaluation.predictions,
-    } | ({"bounds": list(evaluation.bounds)} if evaluation.bounds else {})
+    }
 
 
 def evaluation_of(job: Job, record: Record) -> Evaluation:
     """What a record says, as the evaluation of a job."""
-    bounds = tuple(record["bounds"]) if "bounds" in record else None
-    return Evaluation(job, record["utility"], record["scores"], record["predictions"], record["error"], bounds)
+    return Evaluation(job, record["utility"], record["scores"], record["predictions"], record["error"])

@@ -165,7 +165,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     """Pairs of what and how much."""
     seconds = [record["seconds"] for record in run.timings]
     total, scoring, moving = (sum(line.get(key, 0.0) for line in seconds) for key in ("total", "scoring", "moving"))
-    last = run.generations[-1] if run.generations else {"evaluations": 0, "examples_scored": 0, "examples_spared": {}}
+    last = run.generations[-1] if run.generations else {"evaluations": 0, "examples_scored": 0, "examples_reused": 0}
     facts = [
         ("Generations", f"{max(0, len(run.generations) - 1)} of at most {run.config.search.max_generations}"),
         ("Population", f"{run.config.search.population} particles from {len(run.experts)} experts"),
@@ -182,10 +182,10 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 
 
 def _examples(record: Record) -> str:
-    """How many were scored, and how many need not be."""
-    spared = sum(record["examples_spared"].values())
-    share = f" ({spared / (spared + record['examples_scored']):.0%} spared)" if spared else ""
-    return f"{record['examples_scored']:,}{share}"
+    """How many were scored, and which share was reused from equal rows."""
+    scored, reused = record["examples_scored"], record["examples_reused"]
+    share = f" ({reused / (reused + scored):.0%} reused)" if reused else ""
+    return f"{scored:,}{share}"
 
 
 def _findings(run: Run) -> list[str]:

@@ -110,7 +110,7 @@ class Run:
     @property
     def persistent(self) -> bool:
         """Whether a particle number means the same particle in every generation."""
-        return self.config.search.type == "model_swarms" and not self.config.search.steady_state
+        return self.config.search.type == "model_swarms"
 
 
 def load_run(run_dir: Path) -> Run:

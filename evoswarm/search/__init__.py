@@ -13,7 +13,6 @@ from evoswarm.search.lorahub import LoraHubSearch
 from evoswarm.search.model_swarms import ModelSwarmsSearch
 from evoswarm.search.random_search import RandomMixSearch
 from evoswarm.search.state import Best
-from evoswarm.search.steady import SteadyGenome, SteadyModelSwarms, SteadySearch
 
 ALGORITHMS: dict[str, type[Search]] = {
     "model_swarms": ModelSwarmsSearch,
@@ -25,8 +24,6 @@ ALGORITHMS: dict[str, type[Search]] = {
     "lorahub": LoraHubSearch,
 }
 """Algorithm by the `type` of its configuration. A new one is one file and one line here."""
-STEADY: dict[str, type[SteadySearch]] = {"model_swarms": SteadyModelSwarms, "genome": SteadyGenome}
-"""Those that `steady_state` turns into one without barrier."""
 
 
 def make_search(config: SearchConfig, *, experts: Sequence[str], seed: int, layers: int | None = None) -> Search:
@@ -35,8 +32,7 @@ def make_search(config: SearchConfig, *, experts: Sequence[str], seed: int, laye
     Raises:
         UserError: fewer than two experts, two of the same name, or a search that does not suit them.
     """
-    kinds = STEADY if getattr(config, "steady_state", False) else ALGORITHMS
-    return kinds[config.type](config, experts=experts, seed=seed, layers=layers)
+    return ALGORITHMS[config.type](config, experts=experts, seed=seed, layers=layers)
 
 
-__all__ = ["ALGORITHMS", "Ask", "Best", "Member", "Search", "SteadySearch", "make_search"]
+__all__ = ["ALGORITHMS", "Ask", "Best", "Member", "Search", "make_search"]

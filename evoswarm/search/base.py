@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,23 +26,20 @@ class Ask:
         particles: ids [M], unique within (generation, phase).
         rows: coefficients [M, J], float64, over the search's basis as it is between this ask and its tell (later the
             basis may grow). M may be 0: then tell an empty list.
-        enough: [M, 2]; a utility that is surely not below the first and not above the second of a row's numbers
-            changes no decision of the search, and any such value may be told. None: every utility is needed exactly.
     """
 
     generation: int
     phase: str
     particles: tuple[int, ...]
     rows: np.ndarray
-    enough: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Member:
     """A present member of the population; rows are [J].
 
-    `utility` is None after a failed evaluation, and only what was told where less than the exact value was enough. A
-    member that never succeeded has `best_utility` None, its own row as `best_row` and `best_generation` -1.
+    `utility` is None after a failed evaluation. A member that never succeeded has `best_utility` None, its own row as
+    `best_row` and `best_generation` -1.
     """
 
     particle: int
@@ -182,12 +179,8 @@ class Search(ABC):
         except StopIteration:
             self.generation = ask.generation
 
-    def _ask(self, t: int, phase: str, particles: Any, rows: np.ndarray, *, no_better: np.ndarray | None = None) -> Ask:
-        """An ask; with `no_better` [M], utilities that are not above it matter only below the global worst."""
-        enough = None
-        if no_better is not None:
-            enough = np.stack([np.full(len(rows), self.state.worst.utilities[0]), no_better], axis=1)
-        return Ask(t, phase, tuple(int(i) for i in particles), rows, enough)
+    def _ask(self, t: int, phase: str, particles: Iterable[int], rows: np.ndarray) -> Ask:
+        return Ask(t, phase, tuple(int(i) for i in particles), rows)
 
     def _start(self) -> Steps:
         n = len(self.experts)

@@ -53,8 +53,6 @@ class ModelSwarmsSearch(Search):
     Dropout: a dropped particle moves, is not evaluated, and keeps its last utility. Draws: "drop_generation"(t, 0):
     random() < drop_generations; "drop_particle"(t, i): random() < drop_particles. A dropped generation counts.
 
-    Utilities are only compared: one that beats no personal best and is no new worst need not be known exactly.
-
     A failed particle moves on; its utility is None for that generation. One that never succeeded has no personal best:
     its cognitive term is 0 and not in C, and it does not restart.
 
@@ -100,7 +98,7 @@ class ModelSwarmsSearch(Search):
         self._move(t)
         particles, bests = self.state.particles, self.state.bests
         kept = np.flatnonzero(~self._dropped(t))
-        fresh = yield self._ask(t, "move", kept, particles.rows[kept], no_better=bests.utilities[kept])
+        fresh = yield self._ask(t, "move", kept, particles.rows[kept])
         particles.put(kept, fresh)
         self.state.clocks[improve(bests, kept, fresh)] = t
 

@@ -25,7 +25,7 @@ class RandomMixSearch(SamplingSearch):
 
     def _advance(self, t: int) -> Steps:
         rows = np.array([self._sample(t, i, self._good) for i in range(self.config.population)])
-        self._keep((yield self._ask(t, "sample", range(len(rows)), rows, no_better=self._lowest_kept(len(rows)))))
+        self._keep((yield self._ask_samples(t, rows)))
 
     def _sample(self, t: int, i: int, good: np.ndarray) -> np.ndarray:
         u = np.zeros(len(good))

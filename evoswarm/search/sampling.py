@@ -47,16 +47,7 @@ class SamplingSearch(Search):
         state = self.state
         state.samples = fresh
         known = state.archive.join(fresh) if len(state.archive) else fresh
-        state.archive = distinct_top(known, self._size)
-
-    @property
-    def _size(self) -> int:
-        return max(self.config.ensemble_size, self.config.population)
-
-    def _lowest_kept(self, rows: int) -> np.ndarray | None:
-        """What a sample has to beat to be kept; among equals the earlier one is."""
-        full = len(self.state.archive) == self._size
-        return np.full(rows, self.state.archive.utilities.min()) if full else None
+        state.archive = distinct_top(known, max(self.config.ensemble_size, self.config.population))
 
     def _members(self) -> tuple[Measured, Measured]:
         return self.state.samples, self.state.samples

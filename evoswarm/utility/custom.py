@@ -21,9 +21,8 @@ from evoswarm.utility.types import Outcome, Response, Split
 class CustomUtility(TaskUtility[Custom]):
     """The mean of `f(example, response)`.
 
-    An example for which the function raises, or returns anything but a finite number (within `score_range`, where that
-    is given), has failed: it gets no score, and the outcome says why. Answers are not voted on. Only few-shot prompts
-    need the field `answer`.
+    An example fails if the function raises or returns anything but a finite number: it gets no score, and the outcome
+    says why. Answers are not voted on. Only few-shot prompts need the field `answer`.
 
     Raises:
         UserError: the function cannot be imported.
@@ -33,7 +32,6 @@ class CustomUtility(TaskUtility[Custom]):
 
     def __init__(self, config: Custom, *, root: Path) -> None:
         self._function = import_function(config.function, root=root)
-        self.score_range = config.score_range
         super().__init__(config, root=root)
 
     def outcome(self, split: Split, index: int, response: Response) -> Outcome:
@@ -48,9 +46,6 @@ class CustomUtility(TaskUtility[Custom]):
             return Outcome(None, None, f"{name} returned {type(value).__name__}, not a number")
         if not math.isfinite(value):
             return Outcome(None, None, f"{name} returned {value}, not a finite number")
-        low, high = self.score_range or (-math.inf, math.inf)
-        if not low <= float(value) <= high:
-            return Outcome(None, None, f"{name} returned {value}, outside of score_range {low:g} to {high:g}")
         return Outcome(float(value), None)
 
     def score(self, split: Split, index: int, prediction: str) -> float:

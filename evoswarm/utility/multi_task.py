@@ -32,9 +32,6 @@ class MultiTaskUtility:
         self.config = config
         self.tasks = dict(tasks)
         self.votes = all(task.votes for task in tasks.values())
-        self.score_range = _widest([task.score_range for task in tasks.values()])
-        if config.combine == "harmonic_mean" and self.score_range is not None and self.score_range[0] < 0:
-            self.score_range = None
         untested = [name for name, task in tasks.items() if not task.size("test")]
         if 0 < len(untested) < len(tasks):
             raise UserError(
@@ -111,14 +108,6 @@ class MultiTaskUtility:
         """Hash of the tasks' names and hashes, in order."""
         lines = "".join(f"{name} {task.sha256}\n" for name, task in self.tasks.items())
         return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def _widest(ranges: Sequence[tuple[float, float] | None]) -> tuple[float, float] | None:
-    """The range that holds all of these; None where one is not known."""
-    known = [pair for pair in ranges if pair is not None]
-    if len(known) < len(ranges):
-        return None
-    return min(low for low, _ in known), max(high for _, high in known)
 
 
 def harmonic_mean(utilities: Mapping[str, float]) -> float:

@@ -26,7 +26,6 @@ class TaskUtility(ABC, Generic[C]):
     """
 
     votes = True
-    score_range: tuple[float, float] | None = (0.0, 1.0)
 
     def __init__(self, config: C, *, root: Path) -> None:
         self.config = config

@@ -86,9 +86,6 @@ class Utility(Protocol):
 
     votes: bool
     """The predictions of several experts can be put to a majority vote."""
-    score_range: tuple[float, float] | None
-    """The lowest and the highest score that an example can have; None where they are not known. With them, `aggregate`
-    never falls when a score rises."""
 
     def size(self, split: Split) -> int:
         """Number of examples; 0 for a test split that the configuration leaves out."""

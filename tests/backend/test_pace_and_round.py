@@ -116,11 +116,10 @@ def test_lost_slices_go_out_again_and_a_slice_that_is_lost_too_often_ends_the_ro
         round.lost(first, "engine died: why", now=0.0)
 
 
-def test_a_lost_slice_that_nobody_needs_any_more_does_not_count(utility: Utility) -> None:
-    jobs = [Job(1, "p", 0, None, enough=(0.0, 0.9))]
-    round = Round(jobs, utility=utility, cut=lambda split: CUT, workers=2, ahead=1, retries=0)
+def test_a_lost_slice_of_a_failed_job_does_not_count(utility: Utility) -> None:
+    round = round_of(utility, 1, workers=2, ahead=1, retries=0)
     first, second = round.assign(now=0.0)
-    assert round.done(first, [[Outcome(0.0, "y")] * len(CUT[0])], now=1.0)[0].bounds
+    assert round.done(first, ["RuntimeError: why"], now=1.0)[0].error
     round.lost(second, "engine died", now=2.0)
     assert round.finished and not round.assign(now=3.0)
 
@@ -153,25 +152,6 @@ def test_a_failed_job_gives_its_other_slices_up(utility: Utility) -> None:
     assert evaluation.error == "RuntimeError: why" and evaluation.utility is None
     assert round.done(other, right(other), now=2.0) == []
     assert {work[0] for call in round.assign(now=2.0) for work in call.work} == {1}
-
-
-def test_jobs_can_be_added_while_the_round_goes_on(utility: Utility) -> None:
-    round = round_of(utility, 1, workers=1)
-    play(round, [1.0])
-    round.add([Job(1, "p", 0, None)])
-    assert not round.finished
-    assert play(round, [1.0])[1] == [10]
-
-
-def test_an_evaluation_of_which_enough_is_known_takes_no_more_slices(utility: Utility) -> None:
-    jobs = [Job(1, "p", 0, None, enough=(0.0, 0.7))]
-    round = Round(jobs, utility=utility, cut=lambda split: CUT, workers=1, ahead=1)
-    count = 0
-    while not round.finished:
-        (call,) = round.assign(now=0.0)
-        count += 1
-        whole = round.done(call, [[Outcome(0.0, "y")]], now=0.0)
-    assert count == 3 and whole[0].bounds == (0.0, 0.7)
 
 
 def test_an_engine_that_dies_is_started_again_and_its_slice_done_again(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]

@@ -42,7 +42,7 @@ def judge(example, response):
 def with_trap(folder: Path, trouble: str, *, times: int, name: str, more: str = "") -> RunConfig:
     """A run whose engines, in the scorers, fall into a trap so many times in all."""
     config = ["search.population=4", "search.max_generations=2", f"backend={{type: ray, scorers: 2{more}}}"]
-    custom = f"utility={{type: custom, function: '{name}:judge', score_range: [0, 1], data: echo.json}}"
+    custom = f"utility={{type: custom, function: '{name}:judge', data: echo.json}}"
     (folder / f"{name}.py").write_text(TRAP.format(times=times, trouble=trouble))
     return echo_config(folder, *config, custom, f"name={name}")
 
@@ -79,16 +79,3 @@ def test_an_engine_that_always_dies_ends_the_run_with_the_reason(tmp_path: Path,
     hangs = with_trap(tmp_path, "time.sleep(1000)", times=10**6, name="stuck", more=settings)
     with pytest.raises(ClusterError, match=r"lost 2 times with its worker \(no answer within 1 s per slice\)"):
         evoswarm.run(hangs)
-
-
-@pytest.mark.parametrize("kind", ["model_swarms", "genome"])
-def test_a_run_without_barrier_is_repeated_from_its_record_elsewhere(tmp_path: Path, cluster: None, kind: str) -> None:
-    search = f"search={{type: {kind}, steady_state: true, population: 5, max_generations: 4}}"
-    config = echo_config(tmp_path, search, "backend={type: ray, scorers: 2}", "engine.delay=0.02")
-    summary = evoswarm.run(config)
-    assert summary["generations"] == 4
-    before = result_bytes(config.run_dir)
-    for path in [*(config.run_dir / "checkpoints").glob("gen_000[1-4].*"), config.run_dir / "summary.json"]:
-        path.unlink()
-    evoswarm.run(echo_config(tmp_path, search, "backend={type: local}", "engine.delay=0.02"))
-    assert result_bytes(config.run_dir) == before

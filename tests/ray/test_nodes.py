@@ -56,7 +56,7 @@ def gated(folder: Path, name: str, backend: str) -> RunConfig:
     """A run whose scorers answer nothing while there is a file `closed` in the folder."""
     echo_config(folder)
     (folder / "gate.py").write_text(GATE)
-    utility = "utility={type: custom, function: 'gate:judge', score_range: [0, 1], data: {path: echo.json, limit: 60}}"
+    utility = "utility={type: custom, function: 'gate:judge', data: {path: echo.json, limit: 60}}"
     search = "search={type: model_swarms, population: 3, max_generations: 3}"
     return echo_config(folder, search, utility, f"name={name}", f"backend={backend}")
 

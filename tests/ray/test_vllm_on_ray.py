@@ -20,7 +20,6 @@ def run(folder: Path, name: str, **sections: Any) -> list[dict[str, Any]]:
     data = target_config("office", algorithm="model_swarms") | {"name": name, "output": str(folder)} | sections
     data["utility"]["data"] = {"path": data["utility"]["data"], "limit": 60, "test": None}
     data["search"] |= {"population": 4, "max_generations": 2}
-    data["bounded_evaluation"] = False  # slices differ, and with them where evaluations stop
     config = parse_config(data, root=world())
     evoswarm.run(config)
     return read_lines(RunDirectory(config.run_dir).generations)

@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from evoswarm.backend.base import Evaluation, Job, More, Seconds, Traffic
+from evoswarm.backend.base import Evaluation, Job, Seconds, Traffic
 from evoswarm.backend.pace import AHEAD
 from evoswarm.backend.ray.calls import Calls
 from evoswarm.backend.ray.crew import Crew
@@ -43,7 +43,7 @@ class RayBackend:
         self._sizes: dict[Split, list[tuple[int, ...]]] = {}
         self._crew = Crew(config, message=message, stop=stop)
 
-    def evaluate(self, jobs: Sequence[Job], *, more: More | None = None) -> Iterator[Evaluation]:
+    def evaluate(self, jobs: Sequence[Job]) -> Iterator[Evaluation]:
         """See `Backend.evaluate`."""
         placement = self._crew.placement
         round = Round(
@@ -58,9 +58,7 @@ class RayBackend:
         calls = Calls(self._crew, round, self.seconds, self.traffic, self._settings.slice_timeout, self._message)
         while not round.finished:
             calls.hand_out()
-            for evaluation in calls.collect():
-                yield evaluation
-                round.add(more(evaluation) if more else [])
+            yield from calls.collect()
         if getattr(self._config.engine, "sleep", False):
             self._rest()
 
