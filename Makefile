@@ -6,13 +6,17 @@ STAMP := $(VENV)/.installed
 S3_SERVER := $(VENV)/s3/bin/moto_server
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint audit format bench clean vllm-cpu
+.PHONY: demo test test-slow lint audit format bench clean vllm-cpu
 
 demo: $(STAMP)
 	@$(BIN)/evoswarm demo
 
 test: lint $(S3_SERVER)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+# Chaos, random kills, the autoscaler, whole research questions, and what else takes long.
+test-slow: $(STAMP) $(S3_SERVER)
+	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

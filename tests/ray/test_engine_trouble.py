@@ -39,9 +39,10 @@ def judge(example, response):
 """
 
 
-def with_trap(folder: Path, trouble: str, *, times: int, name: str, more: str = "") -> RunConfig:
+def with_trap(folder: Path, trouble: str, *, times: int, name: str, more: str = "", ray: bool = True) -> RunConfig:
     """A run whose engines, in the scorers, fall into a trap so many times in all."""
-    config = ["search.population=4", "search.max_generations=2", f"backend={{type: ray, scorers: 2{more}}}"]
+    backend = f"backend={{type: ray, scorers: 2{more}}}" if ray else "backend={type: local}"
+    config = ["search.population=4", "search.max_generations=2", backend]
     custom = f"utility={{type: custom, function: '{name}:judge', data: echo.json}}"
     (folder / f"{name}.py").write_text(TRAP.format(times=times, trouble=trouble))
     return echo_config(folder, *config, custom, f"name={name}")
@@ -51,14 +52,19 @@ def with_trap(folder: Path, trouble: str, *, times: int, name: str, more: str = 
     ("trouble", "more", "said"),
     [
         ("raise EngineDied('engine fake died: why')", "", None),
-        ("time.sleep(1000)", ", slice_timeout: 1.5", "has not answered within 1.5 s per slice, starting it again"),
+        pytest.param(
+            "time.sleep(1000)",
+            ", slice_timeout: 1.5",
+            "has not answered within 1.5 s per slice, starting it again",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_its_slices_go_to_others_and_the_run_ends_as_if_nothing_had_been(
     tmp_path: Path, cluster: None, trouble: str, more: str, said: str | None
 ) -> None:
     echo_config(tmp_path)
-    calm = with_trap(tmp_path, "pass", times=0, name="calm")
+    calm = with_trap(tmp_path, "pass", times=0, name="calm", ray=False)
     evoswarm.run(calm)
     config, messages = with_trap(tmp_path, trouble, times=2, name="trap", more=more), []
     evoswarm.run(config, hooks=Hooks(notify=lambda e: messages.append(e.get("text", ""))))
@@ -68,6 +74,7 @@ def test_its_slices_go_to_others_and_the_run_ends_as_if_nothing_had_been(
     assert {name for name in before if before[name] != after.get(name)} <= {"inputs.json", "recipe.json"}
 
 
+@pytest.mark.slow
 def test_an_engine_that_always_dies_ends_the_run_with_the_reason(tmp_path: Path, cluster: None) -> None:
     echo_config(tmp_path)
     config = with_trap(

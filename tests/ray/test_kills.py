@@ -111,6 +111,7 @@ def test_killed_particle_scorer_and_coordinator_change_nothing(
     assert result_bytes(run.config.run_dir) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_killed_driver_leaves_a_run_that_resumes(start: Callable[[str], Run], undisturbed: dict[str, bytes]) -> None:
     run = start("driver")
     run.until_generation(1)
@@ -121,6 +122,7 @@ def test_a_killed_driver_leaves_a_run_that_resumes(start: Callable[[str], Run], 
     assert result_bytes(run.config.run_dir) == undisturbed
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_everything_and_says_how_to_go_on(
     start: Callable[[str], Run], undisturbed: dict[str, bytes]
 ) -> None:
@@ -137,6 +139,7 @@ def test_ctrl_c_keeps_everything_and_says_how_to_go_on(
     assert result_bytes(run.config.run_dir) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_second_run_on_the_same_directory_is_refused(
     start: Callable[[str], Run], undisturbed: dict[str, bytes]
 ) -> None:

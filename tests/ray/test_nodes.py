@@ -131,6 +131,7 @@ def same(found: dict[str, bytes], wanted: dict[str, bytes]) -> bool:
     return {name for name in wanted if wanted[name] != found.get(name)} <= {"inputs.json", "recipe.json"}
 
 
+@pytest.mark.slow
 def test_an_autoscaler_adds_what_the_run_waits_for_and_a_node_that_leaves_is_done_without(
     start: Callable[..., Run], tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
@@ -161,6 +162,7 @@ def test_particles_lie_beside_their_scorers_and_scorers_on_nodes_of_their_own(
     assert {group["state"] for group in nodes.global_state.placement_group_table().values()} == {"REMOVED"}
 
 
+@pytest.mark.slow
 def test_a_node_that_joins_brings_another_scorer_and_one_that_cannot_start_there_again_is_left_out(
     nodes: Cluster, start: Callable[..., Run], tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:

@@ -25,7 +25,7 @@ def alive() -> list[str]:
     "search",
     [
         "search={type: genome_plus, population: 4, max_population: 5, max_generations: 3, sigma: 0.2}",
-        "search={type: evolmerge, population: 4, max_generations: 3}",
+        pytest.param("search={type: evolmerge, population: 4, max_generations: 3}", marks=pytest.mark.slow),
     ],
 )
 def test_both_backends_give_identical_utilities_and_weights(tmp_path: Path, cluster: None, search: str) -> None:
@@ -40,12 +40,12 @@ def test_both_backends_give_identical_utilities_and_weights(tmp_path: Path, clus
 def test_no_actor_is_left_after_success_failure_and_stop(tmp_path: Path, cluster: None) -> None:
     seen: list[list[str]] = []
     hooks = Hooks(notify=lambda e: seen.append(alive()) if e["kind"] == "generation" else None)
-    evoswarm.run(echo_config(tmp_path, *RAY, "name=success", "engine.delay=0.2"), hooks=hooks)
+    evoswarm.run(echo_config(tmp_path, *RAY, "name=success", "engine.delay=0.05"), hooks=hooks)
     assert seen[0].count("Particle") == 4 and seen[0].count("Scorer") == 2 and seen[0].count("Coordinator") == 1
     ended: list[Event] = []
     stop = Hooks(notify=lambda e: ended.append(e) if e["kind"] == "generation" else None, stop=lambda: bool(ended))
     with pytest.raises(Stopped):
-        evoswarm.run(echo_config(tmp_path, *RAY, "name=stop", "engine.delay=0.2"), hooks=stop)
+        evoswarm.run(echo_config(tmp_path, *RAY, "name=stop", "engine.delay=0.05"), hooks=stop)
     (tmp_path / "judge_nothing.py").write_text("def judge(example, response):\n    raise RuntimeError('no')\n")
     failing = "utility={type: custom, function: 'judge_nothing:judge', data: echo.json}"
     with pytest.raises(UserError, match="every evaluation of generation 0 failed"):

@@ -181,6 +181,7 @@ def kill_worker() -> None:
     raise AssertionError("no trial is under way")
 
 
+@pytest.mark.slow
 def test_a_killed_worker_and_a_killed_driver_lose_nothing(tmp_path: Path, cluster: None) -> None:
     make_world(tmp_path, validation=60, test=30)
     data = yaml.safe_load((tmp_path / "it.yaml").read_text())
