@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m benchmarks.NAME` prints a table and, as its last line, one JSON object."""
+"""Benchmarks: `python -m benchmarks.NAME` prints a table and a final line with one JSON object."""

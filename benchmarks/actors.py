@@ -1,4 +1,4 @@
-"""Starting 40 particle actors on a local Ray cluster: seconds until all are alive, memory of each."""
+"""Start 40 particle actors on a local Ray cluster: seconds until all are alive, and memory per actor."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ACTORS, SECONDS, MEGABYTES = 40, 80.0, 300.0
 
 @ray.remote(num_cpus=0)
 class Measured(Particle):
-    """A particle that also tells its process."""
+    """A particle that also reports its process id."""
 
     def process(self) -> int:
         import os
@@ -29,7 +29,7 @@ class Measured(Particle):
 
 
 def main() -> None:
-    """Start them all and read what the system says of their memory."""
+    """Start all actors and measure their memory."""
     with tempfile.TemporaryDirectory() as folder, connected(RayBackend(address="local")):
         make_lora_pool(Path(folder) / "experts", experts=4, parameters=100_000)
         utility = {"type": "exact_match", "data": "none.json"}
@@ -40,12 +40,11 @@ def main() -> None:
         seconds = time.perf_counter() - start
         memory = [process.memory_full_info().uss / 1e6 for process in processes]
         resident = [process.memory_info().rss / 1e6 for process in processes]
-    figures = {"seconds": seconds, "MB resident": max(resident), "MB of its own": max(memory)}
-    show(f"{ACTORS} particle actors", [figures])
+    measured = {"seconds": seconds, "MB resident": max(resident), "MB unique": max(memory)}
+    show(f"{ACTORS} particle actors", [measured])
     ratio = round(max(seconds / SECONDS, max(resident) / MEGABYTES), 3)
-    close(
-        "actors", ratio=ratio, goal=f"at most 1: {SECONDS:g} s for all, {MEGABYTES:g} MB resident for each", **figures
-    )
+    goal = f"at most 1: {SECONDS:g} s for all actors, {MEGABYTES:g} MB resident per actor"
+    close("actors", ratio=ratio, goal=goal, **measured)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Where merging one particle after another begins to pay: vLLM's two ways on few to many examples per particle.
+"""How many examples per particle make vLLM's merged mode faster than its multi-LoRA mode.
 
-Each way runs in a process of its own with one CPU thread, 8 particles of the toy world, answers of up to 1 and up to
-8 tokens.
+Each mode runs in its own process with one CPU thread, on 8 particles of the toy world and answers of up to 1 and 8
+tokens.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ MODES: dict[str, dict[str, Any]] = {"merged": {}, "multi_lora": {"adapter_mode":
 
 
 def main() -> None:
-    """Measure both ways and find where they cross."""
+    """Measure both modes and find the crossover."""
     found = {mode: alone(seconds, settings) for mode, settings in MODES.items()}
     lines = []
     for key in found["merged"]:
-        merged, beside = (found[mode][key] for mode in MODES)
+        merged, multi_lora = (found[mode][key] for mode in MODES)
         examples, tokens = key
-        speeds = {"merged, examples/s": PARTICLES * examples / merged, "multi_lora": PARTICLES * examples / beside}
-        lines.append({"examples": examples, "tokens": tokens, **speeds, "merged over multi_lora": beside / merged})
+        speeds = {"merged, examples/s": PARTICLES * examples / merged, "multi_lora": PARTICLES * examples / multi_lora}
+        lines.append({"examples": examples, "tokens": tokens, **speeds, "merged over multi_lora": multi_lora / merged})
     show(f"{PARTICLES} particles, best of {ROUNDS}", lines)
     slower = [line["examples"] * line["tokens"] for line in lines if line["merged over multi_lora"] < 1]
-    close("adapter_mode", ratio=None, goal="none: where the ways cross", crossing=max(slower, default=0), lines=lines)
+    close("adapter_mode", ratio=None, goal="none: finds the crossover", crossing=max(slower, default=0), lines=lines)
 
 
 def seconds(settings: dict[str, Any]) -> dict[tuple[int, int], float]:

@@ -1,10 +1,11 @@
-"""One run and many kill -9, of what, where and when a seed decides: it must end in the bytes of an undisturbed run.
+"""Kill processes of one run with kill -9 at random: it must end in the same bytes as an undisturbed run.
 
     python -m benchmarks.chaos --kills 30 --seed 0
 
-The cluster is a head and two workers (see `benchmarks.nodes`), the engine the fake one. A worker node that was killed,
-or whose raylet was, is started again, as a cluster's keeper would; a driver that was killed, or that gave up, is
-started again with the same command; a head that was killed takes its cluster along, and the run goes on on a new one.
+The seed decides what is killed, where and when. The cluster has a head and two workers (see `benchmarks.nodes`); the
+engine is the fake one. A worker node is restarted after it or its raylet is killed, as a cluster manager would do. A
+driver that is killed or gives up is restarted with the same command. If the head is killed, the whole cluster goes with
+it and the run resumes on a new one.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ from evoswarm.config.run import LocalBackend
 from evoswarm.errors import UserError
 
 VICTIMS = {"particle": 6, "scorer": 6, "coordinator": 5, "driver": 4, "raylet": 4, "node": 4, "head": 1}
-"""What may be killed, and how often beside the others."""
+"""What can be killed, with relative frequencies."""
 WORKERS = ("left", "right")
 RESTARTS = 20
 MORE_GENERATIONS = 3
-"""What a run has before it when the last kill is done."""
+"""The number of generations to run after the last kill."""
 
 
 class Chaos:
-    """The run, the cluster it is on, and what has happened to them."""
+    """The run, its cluster, and the kills so far."""
 
     def __init__(self, nodes: Nodes, config: RunConfig, seed: int) -> None:
         self._nodes, self._random = nodes, Random(seed)  # nosec
@@ -47,9 +48,9 @@ class Chaos:
         self.driver = Driver(nodes, config)
 
     def run(self, victims: Sequence[str]) -> RunConfig:
-        """Kill one after the other, then let the run come to its end; returns its config."""
+        """Kill one victim after the other, let the run finish, and return its config."""
         for victim in victims:
-            if self._random.random() < 2 / 3:  # else while it still gets over the last one
+            if self._random.random() < 2 / 3:  # otherwise kill during the recovery
                 before = self.driver.generations
                 self._until(lambda before=before: self.driver.generations > before)  # type: ignore[misc]
             time.sleep(self._random.uniform(0, 1))
@@ -59,7 +60,7 @@ class Chaos:
         return self._end()
 
     def _until(self, condition: Callable[[], bool]) -> None:
-        """Wait for something, and start the command again where it has ended."""
+        """Wait for a condition; restart the command if it ends."""
         while not condition():
             if self.driver.process.poll() is not None:
                 self._start_driver()
@@ -68,11 +69,11 @@ class Chaos:
     def _start_driver(self) -> None:
         self.restarts += 1
         if self.restarts > RESTARTS:
-            raise UserError(f"the run does not get on: {self.driver.said[-2000:]}")
+            raise UserError(f"the run makes no progress: {self.driver.said[-2000:]}")
         self.driver.start(self._nodes.head)
 
     def _kill(self, victim: str) -> None:
-        """Kill, and bring back what nobody else would."""
+        """Kill the victim, and restart nodes that nothing else restarts."""
         nodes, worker = self._nodes, self._random.choice(WORKERS)
         if victim == "driver":
             self.driver.process.kill()
@@ -104,15 +105,15 @@ class Chaos:
 
 
 def draw(kills: int, *, seed: int) -> list[str]:
-    """So many victims, in order."""
+    """A random sequence of `kills` victims."""
     return Random(seed).choices(list(VICTIMS), list(VICTIMS.values()), k=kills)  # nosec
 
 
 def chaos(nodes: Nodes, folder: Path, victims: Sequence[str], *, seed: int) -> dict[str, Any]:
-    """Make a world in `folder` and a run in it on a cluster with `WORKERS`, kill, and compare.
+    """Run on a cluster with `WORKERS`, kill the victims, and compare the result with an undisturbed run.
 
     Returns:
-        What was killed, how often the command was started again, seconds, and whether the bytes are the same.
+        Kills per victim, restarts of the command, generations, seconds, and whether the bytes are the same.
     """
     start = time.monotonic()
     disturbed = Chaos(nodes, make_config(folder), seed)
@@ -131,7 +132,7 @@ def chaos(nodes: Nodes, folder: Path, victims: Sequence[str], *, seed: int) -> d
 
 
 def make_config(folder: Path) -> RunConfig:
-    """A world for the fake engine, and a run that has no end of its own."""
+    """Write a pool and data for the fake engine; the run's number of generations is practically unlimited."""
     make_lora_pool(folder / "pool", experts=6, parameters=50_000, shift=0.5)
     splits = {"dev": range(100), "test": range(1000, 1050)}
     records = {
@@ -154,14 +155,14 @@ def make_config(folder: Path) -> RunConfig:
 
 
 def result_bytes(run_dir: Path) -> dict[str, bytes]:
-    """What a run has come to: all that does not depend on the clock and on where it ran."""
+    """The result files of a run that do not depend on time or machine."""
     kept = ("checkpoints/", "outcomes/", "best/adapter_model", "generations.jsonl", "recipe.json")
     paths = {str(path.relative_to(run_dir)): path for path in run_dir.rglob("*") if path.is_file()}
     return {name: path.read_bytes() for name, path in paths.items() if name.startswith(kept)}
 
 
 def main() -> None:
-    """Run it and print what came of it."""
+    """Run the benchmark and print the result."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
@@ -170,7 +171,9 @@ def main() -> None:
         nodes.start_all("head", WORKERS, cpus=2)
         found = chaos(nodes, Path(folder), draw(arguments.kills, seed=arguments.seed), seed=arguments.seed)
     show(f"kills on {nodes.kind}", [{"victim": name, "killed": n} for name, n in found["killed"].items()])
-    close("chaos", ratio=float(not found["same"]), goal="0: the bytes of an undisturbed run", nodes=nodes.kind, **found)
+    close(
+        "chaos", ratio=float(not found["same"]), goal="0: same bytes as an undisturbed run", nodes=nodes.kind, **found
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every benchmark prints, and pools to measure on."""
+"""Output and test pools for all benchmarks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from evoswarm.weights.tensorfile import TensorSpec, write_safetensors
 
 
 def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A table of the figures."""
+    """Print a table of the results."""
     table = Table(title=title, title_justify="left")
     for name in rows[0]:
         table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
@@ -27,7 +27,7 @@ def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def close(name: str, *, ratio: float | None, goal: str, **figures: Any) -> None:
-    """The last line: one JSON object."""
+    """Print the last line: one JSON object."""
     machine = f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
     print(json.dumps({"name": name, "ratio": ratio, "goal": goal, "machine": machine, **figures}))
 
@@ -35,7 +35,7 @@ def close(name: str, *, ratio: float | None, goal: str, **figures: Any) -> None:
 def make_lora_pool(
     folder: Path, *, experts: int, parameters: int, rank: int = 8, modules: int = 20, shift: float = 0.0
 ) -> None:
-    """Random LoRA adapters of about this many parameters each; `shift` sets their means apart."""
+    """Write random LoRA adapters with about `parameters` parameters each; `shift` separates their means."""
     width = parameters // (modules * 2 * rank)
     specs = [
         TensorSpec(f"base_model.model.model.layers.{i}.self_attn.q_proj.lora_{part}.weight", shape, "F32")

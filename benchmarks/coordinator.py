@@ -1,4 +1,4 @@
-"""The coordinator's own work per generation: search, outcomes, checkpoint. Scoring costs nothing here."""
+"""The coordinator's overhead per generation: search, outcomes and checkpoint. Scoring takes no time here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CASES = {(40, 10): 0.050, (1000, 1000): 1.0}
 
 
 class InstantBackend:
-    """Scores at once: a smooth function of the row."""
+    """Scores instantly with a smooth function of the row."""
 
     def __init__(self) -> None:
         self.seconds = Seconds()
@@ -40,14 +40,14 @@ class InstantBackend:
 
 
 def main() -> None:
-    """Run some generations of both sizes."""
+    """Run a few generations at both sizes."""
     lines = [_case(particles, experts) for particles, experts in CASES]
     show("coordinator", lines)
     close(
         "coordinator",
         ratio=round(max(line["seconds"] / goal for line, goal in zip(lines, CASES.values(), strict=True)), 3),
-        goal="at most 1: seconds per generation over 0.05 (N 40, J 10) and over 1 (N 1000, J 1000); "
-        "checkpoint of the first below 64 kB",
+        goal="at most 1: seconds per generation / 0.05 (N 40, J 10) and / 1 (N 1000, J 1000); "
+        "the first case's checkpoint below 64 kB",
         cases=lines,
     )
 

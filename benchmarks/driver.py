@@ -1,4 +1,4 @@
-"""`evoswarm run` in a process of its own on a node, watched from outside."""
+"""Starts `evoswarm run` in its own process on a node and watches it from outside."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ PATIENCE_SECONDS = 180.0
 
 
 class Driver:
-    """One run and the process that drives it now."""
+    """One run and its current driver process."""
 
     def __init__(self, nodes: Nodes, config: RunConfig, *, host: str = "") -> None:
-        """Write the config and start the run from a host."""
+        """Write the config and start the run on a host."""
         self._nodes = nodes
         self.file = config.root / f"{config.name}.yaml"
         self.log = config.root / f"{config.name}.log"
         self.prolong(config, host=host)
 
     def prolong(self, config: RunConfig, *, host: str = "") -> None:
-        """Write the config anew and start the command."""
+        """Rewrite the config and start the command."""
         self.config = config
         self.file.write_text(dump_config(config))
         self.start(host or self._nodes.head)
 
     def start(self, host: str) -> None:
-        """Start the command, the first time or again."""
+        """Start or restart the command."""
         self.host = host
         with self.log.open("ab") as log:
             command = [sys.executable, "-m", "evoswarm", "run", str(self.file)]
@@ -42,44 +42,44 @@ class Driver:
 
     @property
     def generations(self) -> int:
-        """How many generations are on record."""
+        """The number of recorded generations."""
         return len(read_lines(self.config.run_dir / "generations.jsonl"))
 
     def until_generation(self, number: int) -> None:
-        """Wait until a generation is on record."""
-        self.until(lambda: self.generations > number, f"generation {number} is on record")
+        """Wait until a generation is recorded."""
+        self.until(lambda: self.generations > number, f"generation {number} was recorded")
 
     def until(self, condition: Callable[[], bool], what: str, *, seconds: float = PATIENCE_SECONDS) -> None:
-        """Wait for something to come true while the run goes on.
+        """Wait for a condition while the run is active.
 
         Raises:
-            UserError: the run ended, or it took too long.
+            UserError: the run ended, or the wait timed out.
         """
         deadline = time.monotonic() + seconds
         while not condition():
             if self.process.poll() is not None:
                 raise UserError(f"the run ended before {what}: {self.said[-2000:]}")
             if time.monotonic() > deadline:
-                raise UserError(f"waited {seconds:g} s in vain until {what}: {self.said[-2000:]}")
+                raise UserError(f"timed out after {seconds:g} s before {what}: {self.said[-2000:]}")
             time.sleep(0.05)
 
     @property
     def said(self) -> str:
-        """Everything for the user so far, of all its processes."""
+        """All terminal output so far, of all driver processes."""
         return self.log.read_text(errors="replace")
 
     def actors(self, title: str, *, host: str | None = None) -> list[psutil.Process]:
-        """The run's actors of a kind, everywhere or on one host."""
+        """The run's actors of one class, on all hosts or on one."""
         hosts = [host] if host else self._nodes.names
         return [process for name in hosts for process in self._nodes.processes(name, f"ray::{title}")]
 
     def home(self, title: str) -> str:
-        """The host of the actor of a kind, which is waited for."""
-        self.until(lambda: bool(self.actors(title)), f"there is a {title}")
+        """Wait for an actor of one class and return its host."""
+        self.until(lambda: bool(self.actors(title)), f"a {title} started")
         return next(name for name in self._nodes.names if self.actors(title, host=name))
 
     def end(self, *, seconds: float = PATIENCE_SECONDS) -> None:
-        """Wait for the end.
+        """Wait until the run ends.
 
         Raises:
             UserError: the run failed.

@@ -1,4 +1,4 @@
-"""Whole generations on Ray, warm: 10 and 40 particles x 200 examples of toy targets, real model, all CPUs."""
+"""Whole generations on Ray after warm-up: 10 and 40 particles x 200 examples of toy targets, real model, all CPUs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GENERATIONS, EXAMPLES, LIMIT, SHARE = 5, 200, 3.0, 0.1
 
 
 def main() -> None:
-    """Run some generations of each; the first one warms up and does not count."""
+    """Run a few generations of each case; the first one is warm-up and does not count."""
     scorers = os.cpu_count() or 1
     lines = []
     with tempfile.TemporaryDirectory() as folder:

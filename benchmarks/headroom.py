@@ -1,4 +1,4 @@
-"""What there is to gain on the toy targets: the base, the best expert, and soups that need no search."""
+"""The possible gain on the toy targets: the base, the best expert, and soups that need no search."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from evoswarm.weights.pool import open_pool
 
 
 def main() -> None:
-    """Measure every target on its test split; the best expert is chosen on validation."""
+    """Measure every target on its test split; validation selects the best expert."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     show("test utility", [headroom(target) for target in TARGETS])
 
 
 def headroom(target: str) -> dict[str, Any]:
-    """One line of the table. The last soup is told by the target's definition which experts it asks for."""
+    """One row of the table. The last soup mixes the experts for the target's skills."""
     config = parse_config(target_config(target, algorithm="model_swarms"), root=world())
     pool = open_pool(config.pool, model=config.model)
     backend = LocalBackend(config, pool=pool, utility=make_utility(config.utility, root=config.root))

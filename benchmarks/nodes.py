@@ -1,8 +1,8 @@
-"""A Ray cluster of several nodes on this machine, real processes, that can be killed and cut off.
+"""A multi-node Ray cluster of real processes on this machine; its nodes can be killed and disconnected.
 
-Every node is a host with an address of its own: a network namespace, where this machine allows it (root and iproute2).
-Elsewhere the nodes share the machine's address, as those of `ray.cluster_utils` do, and cannot be cut off. A name is
-one host: a node that was killed may be started again under its name.
+If this machine allows it (root and iproute2), every node is a network namespace with its own address. Otherwise the
+nodes share the machine's address, as in `ray.cluster_utils`, and cannot be disconnected. Each name is one host: a
+killed node can be restarted under its name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from k8s.smoke import Hosts
 
 PATIENCE_SECONDS = 120
 STARTED, ATTEMPTS = "Ray runtime started", 6
-"""Ray gives up a node that is not up within 30 s, which a busy machine needs at times."""
+"""Start attempts per node: Ray gives up on a node after 30 s, which is sometimes too short on a busy machine."""
 MARK = "EVOSWARM_BENCHMARK_NODE"
 """Environment variable that every process of a node inherits."""
 HEALTH = {
@@ -38,14 +38,14 @@ HEALTH = {
     "RAY_health_check_failure_threshold": "4",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
 }
-"""Ray takes about a minute to believe that a silent node, or its head, is dead; here it takes about 15 s."""
+"""Ray needs about a minute to declare a silent node or head dead; these settings reduce it to about 15 s."""
 
 
 class Nodes:
-    """A context: at its end every process that it started is gone, and so are the namespaces."""
+    """A context manager. On exit, it stops every process that it started and removes the namespaces."""
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="evn", dir="/tmp"))  # short: Ray's sockets lie in it  # nosec
+        self._folder = Path(tempfile.mkdtemp(prefix="evn", dir="/tmp"))  # short path: Ray creates sockets in it  # nosec
         self._hosts = Hosts() if namespaces_allowed() else None
         self._addresses: dict[str, str] = {}
         self._commands: dict[str, tuple[list[str], Path]] = {}
@@ -62,21 +62,21 @@ class Nodes:
 
     @property
     def names(self) -> list[str]:
-        """Every host so far."""
+        """All hosts so far."""
         return list(self._addresses)
 
     @property
     def kind(self) -> str:
-        """What the nodes are."""
+        """The kind of node, for reports."""
         return "network namespaces" if self._hosts else "nodes of one host"
 
     @property
     def address(self) -> str:
-        """Of the head that was started last."""
+        """The address of the most recently started head."""
         return f"{self._addresses[self.head]}:{self._port}"
 
     def __enter__(self) -> Nodes:
-        self._before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("ended"))  # and so cleans up
+        self._before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("terminated"))  # runs the cleanup
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -90,7 +90,7 @@ class Nodes:
         signal.signal(signal.SIGTERM, self._before)
 
     def start_all(self, head: str, workers: Sequence[str], *, cpus: int) -> None:
-        """Start a new cluster and wait until it is up."""
+        """Start a new cluster and wait until all nodes are up."""
         self.start(head, head=True)
         self.wait(head)
         for name in workers:  # one after the other: see ATTEMPTS
@@ -98,7 +98,7 @@ class Nodes:
             self.wait(name)
 
     def start(self, name: str, *, cpus: int = 0, head: bool = False) -> None:
-        """Start a node, as a new cluster's head or as a worker of the present one; see `wait`."""
+        """Start a node as the head of a new cluster or as a worker of the current one; see `wait`."""
         if name not in self._addresses:
             self._addresses[name] = self._hosts.add(name) if self._hosts else "127.0.0.1"
         if head:
@@ -131,7 +131,7 @@ class Nodes:
         """Wait until a node is up.
 
         Raises:
-            UserError: it does not start.
+            UserError: the node does not start.
         """
         log = self._commands[name][1]
         for attempt in range(ATTEMPTS):
@@ -145,14 +145,14 @@ class Nodes:
         raise UserError(f"{name} did not start: {log.read_text()[-2000:]}")
 
     def revive(self, name: str) -> None:
-        """Start a node again that has ended, as it was started, and wait until it is up."""
+        """Restart a node that has ended, with its original command, and wait until it is up."""
         if self._raylets[name].poll() is not None or not self.processes(name, "raylet"):
             self.kill(name)
             self._launch(name)
         self.wait(name)
 
     def run(self, name: str, *command: str, **options: Any) -> subprocess.Popen[Any]:
-        """Start a process on a node's host, in a session of its own. RAY_ADDRESS is the cluster's."""
+        """Start a process on a node's host, in its own session, with RAY_ADDRESS set to the cluster."""
         words = self._hosts.command(name, *command) if self._hosts else list(command)
         environment = self.environment | {MARK: self._mark(name), "RAY_ADDRESS": self.address}
         process = subprocess.Popen(words, env=environment, start_new_session=True, **options)
@@ -160,7 +160,7 @@ class Nodes:
         return process
 
     def processes(self, name: str, title: str = "") -> list[psutil.Process]:
-        """The processes of a node whose command line begins so, or whose program is called so."""
+        """The processes of a node whose command line starts with `title` or whose program has that name."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
@@ -193,7 +193,7 @@ class Nodes:
 
 
 def namespaces_allowed() -> bool:
-    """Whether this machine lets us make hosts."""
+    """Whether this machine allows network namespaces."""
     if os.geteuid() or not shutil.which("ip"):
         return False
     name = f"evotry{os.getpid()}"
@@ -202,20 +202,20 @@ def namespaces_allowed() -> bool:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """A currently unused port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def wait_until(condition: Callable[[], bool], *, what: str, seconds: float = PATIENCE_SECONDS) -> None:
-    """Wait for something to come true.
+    """Wait for a condition.
 
     Raises:
-        UserError: it did not.
+        UserError: the wait timed out.
     """
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise UserError(f"waited {seconds:g} s in vain until {what}")
+            raise UserError(f"timed out after {seconds:g} s waiting until {what}")
         time.sleep(0.1)

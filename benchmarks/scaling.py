@@ -1,9 +1,9 @@
-"""How well many scorers are used, with engines that sleep: the real queue and pace, workers that are threads.
+"""Utilization of many scorers: the real queue with threads as workers and engines that sleep.
 
-Workers have speeds from 1x to 3x, and a slice's time varies as slices of the toy world were just measured to. The ideal
-is the shortest end that slices of the mean length can have on these workers, none divided: the smallest T with the sum
-over workers of floor(T / seconds per slice) >= slices. Against it: the queue, measured; a static split of the particles
-and the queue's slices with a barrier after each wave of particles, both calculated.
+Worker speeds range from 1x to 3x, and slice times vary like those of the toy world, which are measured first. The ideal
+is the shortest possible time for slices of mean length on these workers: the smallest T with the sum over workers of
+floor(T / seconds per slice) >= slices. Compared with it: the measured queue, and two calculated alternatives, a static
+split of the particles and a barrier after each wave of particles.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from evoswarm.weights.pool import open_pool
 CASES = [(40, 1), (40, 4), (40, 16), (40, 64), (1000, 256)]
 SLICES, SPEEDS, SEED = 25, 3.0, 0
 SECONDS = {1: 0.01, 4: 0.03, 16: 0.06, 64: 0.15, 256: 0.15}
-"""Mean seconds of a slice on the fastest worker: longer where more threads share this machine's cores."""
+"""Mean seconds per slice on the fastest worker: longer for more threads, because they share this machine's cores."""
 
 
 class Flat:
-    """As much of a utility as a round needs."""
+    """The part of a utility that a round needs."""
 
     def size(self, split: str) -> int:
         """One example per slice."""
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def measured() -> list[float]:
-    """Seconds of slices of eight examples of the toy world, over their mean."""
+    """Seconds of slices of eight toy examples, divided by their mean."""
     data = target_config("office", algorithm="model_swarms") | {"engine": {"type": "transformers", "batch_size": 8}}
     config = parse_config(data, root=world())
     worker = Worker(config, pool=open_pool(config.pool, model=config.model))
@@ -92,7 +92,7 @@ def shortest(seconds: np.ndarray, slices: int) -> float:
 
 
 def run(particles: int, seconds: np.ndarray, noise: np.ndarray) -> float:
-    """Measured seconds of a generation with the real round, which does not know its workers' speeds before."""
+    """Measured seconds of a generation with the real round, which does not know the workers' speeds in advance."""
     cut = [(i,) for i in range(SLICES)]
     back: queue.Queue[tuple[Call, list[Any]]] = queue.Queue()
     inboxes: list[queue.Queue[Call | None]] = [queue.Queue() for _ in seconds]
@@ -127,13 +127,13 @@ def work(number: int, seconds: float, noise: np.ndarray, inbox: Any, back: Any) 
 
 
 def static(seconds: np.ndarray, noise: np.ndarray) -> float:
-    """Seconds where each worker gets an equal share of the particles."""
+    """Seconds if each worker gets an equal share of the particles."""
     shares = np.array_split(np.arange(len(noise)), len(seconds))
     return max(float(s * noise[share].sum()) for s, share in zip(seconds, shares, strict=True))
 
 
 def waves(seconds: np.ndarray, noise: np.ndarray) -> float:
-    """Seconds where as many particles as there are workers are scored, then the next, each waiting for the last."""
+    """Seconds if particles are scored in waves of one per worker, with a barrier after each wave."""
     size = len(seconds)
     parts = (noise[start : start + size].sum(axis=1) for start in range(0, len(noise), size))
     return float(sum((seconds[: len(part)] * part).max() for part in parts))

@@ -1,11 +1,11 @@
-"""Scoring particles on 200 examples of a toy target, against the same engine running the base model alone.
+"""Speed of scoring particles on 200 examples of a toy target, relative to the same engine with only the base model.
 
-Each way runs in a process of its own with one CPU thread: the transformers engine, vLLM with particles merged, vLLM
-with particles beside each other, and, for 10 particles, base and adapter loaded anew for each, then `generate`, as
-published code does. Particles are the toy experts, over and over.
+Each setup runs in its own process with one CPU thread: the transformers engine, vLLM in merged mode, vLLM in multi-LoRA
+mode, and, for 10 particles, reloading base and adapter for each particle before `generate`, as published code does. The
+particles are the toy experts, repeated.
 
-Base and particles take turns, and what is reported is the median of what each turn says. A particle's time holds its
-installation; the base's does not, though it is installed anew for its turn, so that neither finds anything in a cache.
+Base and particles alternate; the result is the median over turns. A particle's time includes its installation. The
+base's time does not, but the base is also reinstalled each turn, so that neither benefits from a cache.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ENGINES: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    """Run the ways one after the other."""
+    """Run one setup after the other."""
     lines: list[dict[str, Any]] = []
     scores = {}
     for way, engine in ENGINES.items():
@@ -44,19 +44,19 @@ def main() -> None:
         lines += [{"way": way} | line for line in found]
     seconds, scores["reload"] = alone(reload_way)
     lines.append({"way": "reload", "particles": 10, "examples/s": 10 * EXAMPLES / seconds, "of the base": None})
-    show(f"{TARGET}: examples per second of one thread, median; `of the base` is the same engine's base", lines)
-    assert len(set(map(tuple, scores.values()))) == 1, f"the ways disagree: {scores}"
+    show(f"{TARGET}: median examples per second on one thread; `of the base`: relative to the engine's base", lines)
+    assert len(set(map(tuple, scores.values()))) == 1, f"the setups disagree: {scores}"
     merged = [line["of the base"] for line in lines if line["way"] in ("transformers", "vllm merged")]
     close(
         "scoring",
         ratio=round(min(merged), 3),
-        goal="at least 0.9 of the base's speed with particles merged, in each engine and for each number",
+        goal="at least 0.9 of the base's speed in merged mode, for each engine and number of particles",
         lines=lines,
     )
 
 
 def engine_way(engine: dict[str, Any]) -> tuple[list[dict[str, Any]], list[float]]:
-    """Speeds for each number of particles, and what each expert scores."""
+    """Speeds for each number of particles, and each expert's score."""
     config = parse_config(target_config(TARGET, algorithm="model_swarms") | {"engine": engine}, root=world())
     pool = open_pool(config.pool, model=config.model)
     worker = Worker(config, pool=pool)
@@ -65,7 +65,7 @@ def engine_way(engine: dict[str, Any]) -> tuple[list[dict[str, Any]], list[float
     turn = itertools.count()
 
     def score(particles: Mapping[Hashable, Weights | None]) -> tuple[Done, float, list[float]]:
-        """What was done, seconds, and the number of right answers of each."""
+        """The worker's result, seconds, and the number of correct answers per particle."""
         start = time.perf_counter()
         done = worker.work([Piece(key, w, "validation", n) for key, w in particles.items() for n in slices])
         seconds = time.perf_counter() - start
@@ -91,7 +91,7 @@ def engine_way(engine: dict[str, Any]) -> tuple[list[dict[str, Any]], list[float
 
 
 def reload_way() -> tuple[float, list[float]]:
-    """A fresh base and `PeftModel` for every expert, batches of 50: seconds, and what each expert scores."""
+    """Reload base and `PeftModel` for every expert, with batches of 50: seconds, and each expert's score."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -107,7 +107,7 @@ def reload_way() -> tuple[float, list[float]]:
     ]
     seconds = []
     for _ in range(3):
-        begin, right = time.perf_counter(), []
+        began, right = time.perf_counter(), []
         for folder in sorted((world() / "experts").iterdir()):
             tokenizer = AutoTokenizer.from_pretrained(config.model, padding_side="left")
             base = AutoModelForCausalLM.from_pretrained(config.model, dtype=torch.float32)
@@ -126,12 +126,12 @@ def reload_way() -> tuple[float, list[float]]:
                 texts = tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
                 scores += [utility.outcome("validation", start + i, text).score for i, text in enumerate(texts)]
             right.append(sum(score or 0 for score in scores))
-        seconds.append(time.perf_counter() - begin)
+        seconds.append(time.perf_counter() - began)
     return min(seconds), right
 
 
 def alone(way: Callable[..., Any], *arguments: Any) -> Any:
-    """What `way` returns, from a process of its own."""
+    """Call `way` in its own process and return its result."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         return process.submit(way, *arguments).result()
 

@@ -1,9 +1,9 @@
-"""A long run of the toy world with actors killed on the way: does memory stay flat, does anything pile up?
+"""A long run of the toy world with regular kills of actors: does memory stay flat, and do files accumulate?
 
     python -m benchmarks.soak --plot docs/results/images/soak.png
 
-One node with two CPUs, the real model, ten generations between two kills. The coordinator is killed once, at a third
-of the run, so that what follows is one process's doing.
+One node with two CPUs, the real model, ten generations between kills. The coordinator is killed once, after a third of
+the run, so that the rest is measured on a single process.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Sample = dict[str, float]
 
 
 class Soak:
-    """The run and what has been seen of it."""
+    """The run and its samples."""
 
     def __init__(self, nodes: Nodes, driver: Driver, generations: int) -> None:
         self._nodes, self._driver, self._generations = nodes, driver, generations
@@ -42,7 +42,7 @@ class Soak:
         self.killed: list[str] = []
 
     def run(self) -> None:
-        """Sample and kill until the run has ended."""
+        """Sample and kill until the run ends."""
         third, turns = self._generations // 3, ("Particle", "Scorer")
         for number, generation in enumerate(range(BETWEEN_KILLS, self._generations, BETWEEN_KILLS)):
             self._until(lambda generation=generation: self._driver.generations > generation)  # type: ignore[misc]
@@ -55,7 +55,7 @@ class Soak:
         while not condition() and self._driver.process.poll() is None:
             if time.monotonic() > self._next:
                 self._next = time.monotonic() + SAMPLE_SECONDS
-                with contextlib.suppress(psutil.Error):  # a process has ended while it was looked at
+                with contextlib.suppress(psutil.Error):  # a process ended during the sample
                     self.samples.append(self._sample())
             time.sleep(0.1)
 
@@ -65,7 +65,7 @@ class Soak:
             self.killed.append(title.lower())
 
     def _sample(self) -> Sample:
-        """Megabytes that are a process's own (the largest of its kind), and counts."""
+        """Unique memory in MB per kind of process (the largest one), and counts."""
         found: dict[str, list[psutil.Process]] = {name: [] for name in WATCHED}
         processes = self._nodes.processes("head")
         for process in processes:
@@ -85,7 +85,7 @@ class Soak:
 
 
 def growth(samples: list[Sample], name: str) -> tuple[float, float]:
-    """Medians of a series over the middle and over the last sixth of the run."""
+    """Medians of a series over the middle and the end of the run."""
     last = samples[-1]["generation"]
     parts = [
         [s[name] for s in samples if low * last <= s["generation"] <= high * last and s[name]]
@@ -95,7 +95,7 @@ def growth(samples: list[Sample], name: str) -> tuple[float, float]:
 
 
 def plot(samples: list[Sample], path: Path) -> None:
-    """Memory over generations."""
+    """Plot memory over generations."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -103,13 +103,13 @@ def plot(samples: list[Sample], path: Path) -> None:
     for name in (*WATCHED, "object store"):
         there = [s for s in samples if s[name]]
         axes.plot([s["generation"] for s in there], [s[name] for s in there], label=name, linewidth=1.2)
-    axes.set(xlabel="generation", ylabel="own memory, MB", ylim=(0, None))
+    axes.set(xlabel="generation", ylabel="unique memory, MB", ylim=(0, None))
     axes.legend(frameon=False, ncols=2, fontsize=8)
     figure.savefig(path, dpi=120)
 
 
 def soak(folder: Path, *, generations: int) -> tuple[Soak, dict[str, Any]]:
-    """Run it in a folder; returns what was seen, and figures of the end."""
+    """Run in a folder and return the samples and the final figures."""
     overrides = [
         f"output={folder}/runs",
         f"search={{type: model_swarms, population: 6, max_generations: {generations}, patience: null}}",
@@ -126,14 +126,14 @@ def soak(folder: Path, *, generations: int) -> tuple[Soak, dict[str, Any]]:
         seen = Soak(nodes, Driver(nodes, config), generations)
         seen.run()
         seconds = time.monotonic() - start
-        time.sleep(10)  # Ray keeps a worker that is out of work for a second
+        time.sleep(10)  # Ray keeps an idle worker for a second
         left = [p.cmdline()[0] for p in nodes.processes("head", "ray::") if "IDLE" not in p.cmdline()[0]]
         after = len(nodes.processes("head"))
     return seen, {"seconds": round(seconds), "left": left, "processes_before": before, "processes_after": after}
 
 
 def main() -> None:
-    """Run it and print what came of it."""
+    """Run the benchmark and print the result."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--generations", type=int, default=GENERATIONS)
     parser.add_argument("--plot", type=Path, help="write a PNG")

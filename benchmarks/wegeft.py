@@ -1,8 +1,7 @@
-"""WeGeFT against LoRA on toy skills, at equal parameters and equal steps; then pools of WeGeFT in both of their spaces.
+"""WeGeFT versus LoRA on toy skills with equal parameters and steps; then WeGeFT pools evolved in both spaces.
 
-Both adapt the same modules with `evoswarm experts train`'s own trainer. Each method takes the learning rate of a common
-grid that is best for it on questions that are used for nothing else. Everything is kept in a folder, so that an
-interrupted benchmark goes on where it was.
+Both adapt the same modules with the trainer of `evoswarm experts train`. Each method uses its best learning rate from a
+common grid, chosen on separate questions. All results are kept in a folder, so that an interrupted benchmark resumes.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "lora": {"type": "lora", "r": 8, "lora_alpha": 16, "target_modules": TARGETS},
     "wegeft": {"type": "wegeft", "r": 24, "wegeft_alpha": 48, "target_modules": TARGETS},
 }
-"""52,224 parameters each: 3 layers share what is 3 times as wide."""
+"""52,224 parameters each: WeGeFT's rank is 3 times as large, but 3 layers share one pair."""
 RATES = (4e-3, 16e-3, 64e-3)
 BATCH, QUESTIONS = 64, 400
 BASE = world() / "base"
@@ -46,9 +45,9 @@ def main() -> None:
     parser.add_argument("--skills", default="rev,sort,next,rot")
     parser.add_argument("--target", default="letters")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--pools", type=int, default=2, help="seeds of the comparison of spaces")
+    parser.add_argument("--pools", type=int, default=2, help="number of seeds for the comparison of spaces")
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--memory", help="only train this method once and print the peak of memory in MB")
+    parser.add_argument("--memory", help="only train this method once, and print CPU seconds and peak memory in MB")
     arguments = parser.parse_args()
     skills = arguments.skills.split(",")
     if arguments.memory:
@@ -60,11 +59,11 @@ def main() -> None:
     show(f"accuracy on {QUESTIONS} held-out questions per skill, mean of {arguments.seeds} seeds", lines)
     spaces = [line for seed in range(arguments.pools) for line in _evolve(arguments, rates["wegeft"], seed)]
     show(f"test utility on {arguments.target} of a pool of {len(skills)} WeGeFT experts", spaces)
-    close("wegeft", ratio=None, goal="none: which is better is what is asked", lines=lines, spaces=spaces)
+    close("wegeft", ratio=None, goal="none: compares the methods", lines=lines, spaces=spaces)
 
 
 def _train(folder: Path, method: str, skill: str, rate: float, seed: int, steps: int) -> tuple[Path, dict[str, Any]]:
-    """One expert, and its record."""
+    """Train one expert; return its folder and record."""
     name = f"{method}-{rate:g}-{seed}"
     data = folder / "data" / f"{skill}-{seed}.jsonl"
     if not data.exists():
@@ -87,7 +86,7 @@ def _train(folder: Path, method: str, skill: str, rate: float, seed: int, steps:
 
 
 def _accuracy(expert: Path, skill: str, *, purpose: str) -> float:
-    import evoswarm.experts.wegeft  # noqa: F401  peft is to know it
+    import evoswarm.experts.wegeft  # noqa: F401  registers WeGeFT with peft
 
     model, tokenizer = load(BASE, expert)
     questions = draw(SKILLS[skill], random.Random(f"{purpose} {skill}"), QUESTIONS, evaluation=True)
@@ -129,21 +128,21 @@ def _line(folder: Path, method: str, skills: list[str], rate: float, seeds: int,
 
 
 def _peak(folder: Path, method: str, skill: str, steps: int) -> None:
-    """The seconds of CPU of one training in a process of its own, and the peak of its memory in MB."""
+    """Print the CPU seconds of one training and this process's peak memory in MB."""
     import resource
     import shutil
     import time
 
     place = folder / "memory"
     shutil.rmtree(place, ignore_errors=True)
-    _train(place, method, skill, RATES[0], 1000, 2)  # what is loaded and compiled once
+    _train(place, method, skill, RATES[0], 1000, 2)  # warm-up: one-time loading and compilation
     start = time.process_time()
     _train(place, method, skill, RATES[0], 0, steps)
     print(time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 
 def _evolve(arguments: argparse.Namespace, rate: float, seed: int) -> list[dict[str, Any]]:
-    """The same pool, evolved as phi and psi and as the LoRA that they generate."""
+    """Evolve the same pool as phi and psi and as the equivalent LoRA."""
     native = arguments.folder / f"wegeft-{rate:g}-{seed}"
     lora = arguments.folder / f"lora-of-wegeft-{rate:g}-{seed}"
     if not lora.exists():

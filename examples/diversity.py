@@ -1,4 +1,4 @@
-"""Do diverse experts matter? Pools of ten: one expert ten times, two five times, five twice, ten different ones.
+"""Do diverse experts help? Pools of ten: one expert ten times, two five times, five twice, or ten different ones.
 
 Source: Model Swarms, section 5 (diversity of the starting experts).
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import random
 import shutil
-from pathlib import Path
+from functools import partial
 
-from examples.common import EXPERTS, Question, ask, dots, expert_folders, winners
+from examples.common import EXPERTS, Question, ask, dots, expert_folders
 
 
-def pool(question: Question, *, distinct: int, seed: int) -> list[str]:
-    """Folders of a pool of ten: the first experts of an order that the seed draws, each as often as it takes."""
+def pool(seed: int, *, question: Question, distinct: int) -> list[str]:
+    """Folders of a pool of ten: `distinct` experts drawn with the seed, each copied equally often."""
     order = random.Random(f"diversity {seed}").sample(expert_folders(), EXPERTS)
     folders = []
     for expert in order[:distinct]:
@@ -26,26 +26,13 @@ def pool(question: Question, *, distinct: int, seed: int) -> list[str]:
 
 
 def main() -> None:
-    """Ask it."""
+    """Run the experiment."""
     question = ask("diversity", __doc__)
-    runs: dict[str, dict[str, list[Path]]] = {}
+    runs = {}
     for distinct in (1, 2, 5, 10):
         name = f"{distinct}x{EXPERTS // distinct}"
-        runs[name] = {
-            target: [
-                question.run(
-                    f"{target}-{name}",
-                    question.config(target) | {"pool": pool(question, distinct=distinct, seed=seed)},
-                    seed=seed,
-                )
-                for seed in range(question.seeds)
-            ]
-            for target in question.targets
-        }
-    found = question.intervals({name: {t: winners(dirs) for t, dirs in by.items()} for name, by in runs.items()})
-    before = question.intervals(
-        {name: {t: winners(dirs, "best_expert") for t, dirs in by.items()} for name, by in runs.items()}
-    )
+        runs[name] = question.runs(name, pool=partial(pool, question=question, distinct=distinct))
+    found, before = question.utilities(runs), question.utilities(runs, "best_expert")
     lines = [
         {"distinct x copies": name, "best expert": before[name][0], "evolved": utility, "over 1x10": gain}
         for name, (utility, gain) in found.items()

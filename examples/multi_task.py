@@ -1,6 +1,7 @@
-"""Can one expert serve two targets? Evolved on both (harmonic mean) against evolved on either alone.
+"""Can one expert serve two targets? Evolved on both (harmonic mean) versus evolved on each one.
 
-Source: Model Swarms, section 3.2 (multi-task domains). As many evaluations each; one of both tasks scores both.
+Source: Model Swarms, section 3.2 (multi-task domains). All runs have the same number of evaluations; an evaluation on
+both tasks scores the examples of both.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from examples.common import By, Question, ask, dots
 
 
 def expert(question: Question, targets: list[str], seed: int) -> Path:
-    """What was evolved on one target, or on several at once."""
+    """The expert evolved on one target, or on several targets jointly."""
     data = question.config(targets[0])
     if len(targets) > 1:
         data["utility"] = {"type": "multi_task", "tasks": {name: question.config(name)["utility"] for name in targets}}
@@ -26,7 +27,7 @@ def harmonic(utilities: list[float]) -> float:
 
 
 def main() -> None:
-    """Ask it."""
+    """Run the experiment."""
     question = ask("multi_task", __doc__)
     seeds, found = range(question.seeds), dict[str, By]()
     found["base"] = {target: question.test(target, None)[None] for target in question.targets}

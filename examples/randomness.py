@@ -1,4 +1,4 @@
-"""Which random factor of Model Swarms pays? Each is taken away alone, then all of them.
+"""Which random factors of Model Swarms help? Ablates each one, then all of them.
 
 Source: Model Swarms, section 5: 23.5 % worse without randomness.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from examples.common import EXPERTS, ask, dots, winners
+from examples.common import EXPERTS, ask, dots
 
 CONDITIONS: dict[str, dict[str, Any]] = {
     "as published": {},
@@ -21,27 +21,13 @@ CONDITIONS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    """Ask it."""
+    """Run the experiment."""
     question = ask("randomness", __doc__)
-    found = question.intervals(
-        {
-            name: {
-                target: winners(
-                    [
-                        question.run(
-                            f"{target}-{name.replace(' ', '-')}",
-                            question.config(target),
-                            seed=seed,
-                            **({"population": 2 * EXPERTS} | search),
-                        )
-                        for seed in range(question.seeds)
-                    ]
-                )
-                for target in question.targets
-            }
-            for name, search in CONDITIONS.items()
-        }
-    )
+    runs = {
+        name: question.runs(name.replace(" ", "-"), **({"population": 2 * EXPERTS} | search))
+        for name, search in CONDITIONS.items()
+    }
+    found = question.utilities(runs)
     lines = [
         {"random factors": name, "test utility": utility, "over published": gain}
         for name, (utility, gain) in found.items()

@@ -1,6 +1,6 @@
-"""Does what was evolved on one target serve others? Each winner is tested on the targets that its search never saw.
+"""Do evolved experts transfer to other targets? Tests each winner on the targets that its search never saw.
 
-Source: GENOME, section 4 (zero-shot transfer to unseen tasks). Targets share skills, but no question.
+Source: GENOME, section 4 (zero-shot transfer to unseen tasks). Targets share skills but no questions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from examples.common import By, Question, ask, dots
 
 
 def tested(question: Question, source: str, seed: int) -> dict[str, By]:
-    """Test scores on every other target of the base, of the source's best expert, and of what was evolved on it."""
+    """Test scores on every other target: the base, the source's best expert, and the expert evolved on the source."""
     run_dir = question.run(source, question.config(source), seed=seed)
     expert = world() / "experts" / read_json(run_dir / "summary.json")["initial"]["best_expert"]
     folders = {"base": None, "best expert": expert, "evolved": run_dir / "best"}
@@ -22,7 +22,7 @@ def tested(question: Question, source: str, seed: int) -> dict[str, By]:
 
 
 def main() -> None:
-    """Ask it."""
+    """Run the experiment."""
     question = ask("zero_shot", __doc__, targets=("office", "letters", "trio"))
     lines, gains = [], {}
     for source in question.targets:
