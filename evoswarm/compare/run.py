@@ -1,10 +1,8 @@
-"""A whole comparison: its units, one after another or side by side on the cluster, and what they come to."""
+"""A whole comparison: runs its units in this process or in parallel on a cluster, and writes the result."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from evoswarm.compare.methods import chosen_methods
@@ -22,18 +20,18 @@ from evoswarm.weights.pool import open_pool
 
 
 def compare(config: CompareConfig, *, hooks: Hooks | None = None) -> dict[str, Any]:
-    """Run what is missing, then write `compare.json`, `.md`, `.html` and plots into the comparison's folder.
+    """Run the units without a result, then write `compare.json`, `.md`, `.html` and plots into the comparison's folder.
 
     Args:
         config: the comparison; see `load_compare`.
-        hooks: who is told, and who may stop it.
+        hooks: receive events, and may stop the comparison.
 
     Returns:
-        What is in `compare.json`.
+        The content of `compare.json`.
 
     Raises:
-        UserError: something that the user has to put right, or every unit failed.
-        Stopped: the hooks asked to stop; what was measured is kept.
+        UserError: the user made a mistake, or every unit failed.
+        Stopped: the hooks asked to stop; results so far are kept.
     """
     hooks, comparison = hooks or Hooks(), config.comparison
     first = next(iter(config.targets.values()))
@@ -71,6 +69,7 @@ def compare(config: CompareConfig, *, hooks: Hooks | None = None) -> dict[str, A
 
 
 Outcome = list[Result] | str
+"""The results of a unit, or why it failed."""
 
 
 def _outcomes(config: CompareConfig, work: list[Unit], hooks: Hooks) -> Iterator[tuple[Unit, Outcome]]:
@@ -92,39 +91,29 @@ def _outcomes(config: CompareConfig, work: list[Unit], hooks: Hooks) -> Iterator
 def _on_ray(
     config: CompareConfig, work: list[Unit], hooks: Hooks, backend: RayBackend
 ) -> Iterator[tuple[Unit, Outcome]]:
-    """Every unit is a Ray task with an engine of its own: as many side by side as the cluster has room for."""
+    """Run every unit as a Ray task with its own engine, as many in parallel as the cluster can hold."""
     import ray
-    from ray.exceptions import RayError, RayTaskError
 
-    from evoswarm.backend.ray.crew import nodes
+    from evoswarm.backend.ray.missing import missing
+    from evoswarm.backend.ray.options import process_options
     from evoswarm.backend.ray.placement import place_engine
+    from evoswarm.backend.ray.wait import Resources, TaskFailed, nodes, results
     from evoswarm.launch.connect import connected
 
     with connected(backend, hooks.message):
         placement = place_engine(next(iter(config.targets.values())), backend, nodes())
-        task = ray.remote(_task).options(**placement.task, max_retries=backend.max_retries)
-        refs = {task.remote(config.targets[unit.target], config.comparison, unit): unit for unit in work}
-        roomy, said = time.monotonic(), ""
-        with _cancelled(refs):
-            while refs:
-                done, _ = ray.wait(list(refs), timeout=1)
-                if hooks.stop():
-                    raise Stopped
-                if done or (lack := placement.lacks(nodes())) is None:
-                    roomy = time.monotonic()
-                elif time.monotonic() - roomy > backend.wait_seconds:
-                    raise UserError(f"{lack} (waited {backend.wait_seconds:g} s)")
-                elif lack != said:
-                    hooks.message(f"waiting up to {backend.wait_seconds:g} s: {lack}")
-                    said = lack
-                for ref in done:
-                    unit = refs.pop(ref)
-                    try:
-                        yield unit, ray.get(ref)
-                    except RayTaskError as error:
-                        raise error.cause from None
-                    except RayError as error:
-                        raise ClusterError(f"{unit} was lost ({type(error).__name__}); run the same again") from None
+        resources = Resources(
+            lambda: missing(placement, nodes()), wait_seconds=backend.wait_seconds, message=hooks.message
+        )
+        task = ray.remote(_task).options(**process_options(**placement.task, max_retries=backend.max_retries))
+        tasks = {task.remote(config.targets[unit.target], config.comparison, unit): unit for unit in work}
+        for unit, outcome in results(tasks, stop=hooks.stop, resources=resources):
+            if not isinstance(outcome, TaskFailed):
+                yield unit, outcome
+            elif outcome.lost:
+                raise ClusterError(f"{unit} was lost ({type(outcome.error).__name__}); rerun the command to resume")
+            else:
+                raise outcome.error
 
 
 def _task(config: RunConfig, comparison: Any, unit: Unit) -> Outcome:
@@ -132,15 +121,3 @@ def _task(config: RunConfig, comparison: Any, unit: Unit) -> Outcome:
         return run_unit(config, comparison, unit)
     except UserError as error:
         return str(error)
-
-
-@contextmanager
-def _cancelled(refs: dict[Any, Unit]) -> Iterator[None]:
-    """Whatever is still under way at the end is stopped; it goes on from its checkpoints the next time."""
-    import ray
-
-    try:
-        yield
-    finally:
-        for ref in refs:
-            ray.cancel(ref, force=True)

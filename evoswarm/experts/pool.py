@@ -1,4 +1,4 @@
-"""Making a pool: every data set is checked before anything is trained, then the experts are trained in parallel."""
+"""Training a pool: checks every data set first, then trains the experts, in parallel on a cluster."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evoswarm.config.run import RayBackend
 from evoswarm.config.training import TrainingConfig, TrainingLocal, TrainingRay
@@ -14,6 +14,9 @@ from evoswarm.errors import UserError
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.evolution import Hooks
 from evoswarm.weights.expert import read_json
+
+if TYPE_CHECKING:
+    from evoswarm.backend.ray.wait import TaskFailed
 
 POLL_SECONDS = 0.5
 Work = Callable[[TrainingConfig, str], dict[str, Any]]
@@ -23,18 +26,19 @@ Each = Callable[[Work, str], Iterator[tuple[str, Any]]]
 def train_pool(config: TrainingConfig, *, hooks: Hooks | None = None) -> dict[str, dict[str, Any]]:
     """Train every expert of the config: the same as `evoswarm experts train`.
 
-    Experts that are finished are left as they are, and those that were begun go on from their newest checkpoint.
+    Finished experts stay as they are; unfinished ones resume from their newest checkpoint.
 
     Args:
         config: see `evoswarm.config.load.load_training`.
-        hooks: who is told.
+        hooks: receive events, and may stop the training.
 
     Returns:
         Each expert's record (training.json), by name.
 
     Raises:
-        UserError: something in the config or the data (nothing is trained), or experts whose training failed (the
-            others are there).
+        UserError: a mistake in the config or the data (nothing was trained), or the training of some experts failed
+            (the others are finished).
+        Stopped: the hooks asked to stop; checkpoints are kept.
     """
     hooks = hooks or Hooks()
     check_method(config, hooks)
@@ -49,21 +53,21 @@ def train_pool(config: TrainingConfig, *, hooks: Hooks | None = None) -> dict[st
 
 
 def check_method(config: TrainingConfig, hooks: Hooks) -> None:
-    """The method is known, and the experts that it makes can be evolved.
+    """Check that the method is known and that its experts can be evolved.
 
     Raises:
-        UserError: otherwise.
+        UserError: one of the two is not true.
     """
     from evoswarm.experts.method import choose
 
     chosen = choose(config.method)
     if chosen.route == "none" and config.save == "lora":
         raise UserError(
-            f"method {chosen.name}: its experts could not be evolved, because {chosen.reason}; choose another method, "
-            "or set save: native to train them all the same"
+            f"method {chosen.name}: its experts cannot be evolved, because {chosen.reason}; choose another method, or "
+            "set save: native to train them anyway"
         )
     if config.save == "native" and chosen.route != "plain" and chosen.name != "wegeft":
-        hooks.warning(f"save: native: {chosen.name} experts cannot be evolved, for they are no plain LoRA")
+        hooks.warning(f"save: native: {chosen.name} experts are not plain LoRA and cannot be evolved")
 
 
 def _prepare(config: TrainingConfig, each: Each, hooks: Hooks) -> None:
@@ -89,7 +93,7 @@ def _train(config: TrainingConfig, each: Each, hooks: Hooks) -> dict[str, dict[s
     for name, record in each(train_expert, "train"):
         if "error" in record:
             failed[name] = record["error"]
-            hooks.warning(f"{name} has failed: {record['error']}")
+            hooks.warning(f"{name} failed: {record['error']}")
         else:
             records[name] = record
             hooks.message(
@@ -104,7 +108,7 @@ def _train(config: TrainingConfig, each: Each, hooks: Hooks) -> dict[str, dict[s
 
 
 def _as_value(work: Work) -> Work:
-    """With the user's mistakes as values, so that those of all experts are told at once."""
+    """`work` with UserErrors as values, so that the mistakes of all experts are reported together."""
 
     def attempt(config: TrainingConfig, name: str) -> dict[str, Any]:
         try:
@@ -117,7 +121,7 @@ def _as_value(work: Work) -> Work:
 
 @contextlib.contextmanager
 def _each(config: TrainingConfig, hooks: Hooks) -> Iterator[Each]:
-    """What does one thing for every expert, and yields the results as they come."""
+    """A function that does some work for every expert and yields the results as they arrive."""
     if isinstance(config.backend, TrainingLocal):
         yield _here(config, hooks)
         return
@@ -139,12 +143,12 @@ def _here(config: TrainingConfig, hooks: Hooks) -> Each:
 
 @contextlib.contextmanager
 def _watched(config: TrainingConfig, name: str, hooks: Hooks) -> Iterator[None]:
-    """Tells how far an expert is while this thread trains it."""
-    done, told = threading.Event(), dict[str, int]()
+    """Report the progress of an expert while this thread trains it."""
+    done, reported = threading.Event(), dict[str, int]()
 
     def watch() -> None:
         while not done.wait(POLL_SECONDS):
-            _tell(config, [name], told, hooks)
+            _report(config, [name], reported, hooks)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -158,68 +162,69 @@ def _watched(config: TrainingConfig, name: str, hooks: Hooks) -> Iterator[None]:
 def _on_ray(config: TrainingConfig, backend: TrainingRay, hooks: Hooks) -> Each:
     import ray
 
-    from evoswarm.engine.load import first_line
+    from evoswarm.backend.ray.options import process_options
+    from evoswarm.backend.ray.wait import TaskFailed, results
 
     def each(work: Work, what: str) -> Iterator[tuple[str, Any]]:
         gpus = 0.0 if what == "prepare" else _gpus(config, backend, hooks)
-        options: dict[str, Any] = {"num_cpus": config.threads, "num_gpus": gpus, "max_retries": backend.max_retries}
-        if not gpus and ray.cluster_resources().get("GPU"):  # Ray shows all GPUs to what asks for none
-            options["runtime_env"] = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
+        options = process_options(cpus=config.threads, gpus=gpus, max_retries=backend.max_retries)
         task = ray.remote(work)
-        refs = {task.options(name=f"{what}-{name}", **options).remote(config, name): name for name in config.experts}
-        told: dict[str, int] = {}
-        while refs:
-            done, _ = ray.wait(list(refs), timeout=POLL_SECONDS)
-            for ref in done:
-                name = refs.pop(ref)
-                try:
-                    result = ray.get(ref)
-                except ray.exceptions.RayTaskError as error:
-                    result = {"error": f"{type(error.cause).__name__}: {first_line(error.cause)}"}
-                except ray.exceptions.RayError as error:
-                    lost = f"its worker was lost more than {backend.max_retries} times"
-                    result = {"error": f"{lost} ({type(error).__name__})"}
-                yield name, result
+        tasks = {task.options(name=f"{what}-{name}", **options).remote(config, name): name for name in config.experts}
+        reported: dict[str, int] = {}
+
+        def poll() -> None:
             if what == "train":
-                _tell(config, list(refs.values()), told, hooks)
+                _report(config, list(tasks.values()), reported, hooks)
+
+        for name, result in results(tasks, stop=hooks.stop, poll=poll, seconds=POLL_SECONDS):
+            yield name, {"error": _reason(result, backend)} if isinstance(result, TaskFailed) else result
 
     return each
 
 
+def _reason(failure: TaskFailed, backend: TrainingRay) -> str:
+    if failure.lost:
+        return f"its worker was lost more than {backend.max_retries} times ({type(failure.error).__name__})"
+    from evoswarm.backend.worker import describe
+
+    return describe(failure.error)
+
+
 def _gpus(config: TrainingConfig, backend: TrainingRay, hooks: Hooks) -> float:
-    """GPUs of each expert; waits until the cluster can hold one.
+    """GPUs of each expert; waits until the cluster can hold one expert.
 
     Raises:
-        UserError: it does not in time.
+        UserError: it cannot within `wait_seconds`.
     """
-    import ray
+    from evoswarm.backend.ray.nodes import total
+    from evoswarm.backend.ray.wait import Resources, nodes
 
-    deadline, said = time.monotonic() + backend.wait_seconds, False
-    while True:
-        have = ray.cluster_resources()
-        gpus = float(have.get("GPU", 0) > 0) if backend.gpus is None else backend.gpus
-        if gpus <= have.get("GPU", 0) and config.threads <= have.get("CPU", 0):
-            return gpus
-        lack = (
-            f"an expert needs {gpus:g} GPUs and {config.threads} CPUs, the cluster has {have.get('GPU', 0):g} and "
-            f"{have.get('CPU', 0):g}"
+    def gpus() -> float:
+        return float(total(nodes())[1] > 0) if backend.gpus is None else backend.gpus
+
+    def missing() -> str | None:
+        cpus_there, gpus_there = total(nodes())
+        if gpus() <= gpus_there and config.threads <= cpus_there:
+            return None
+        return (
+            f"an expert needs {gpus():g} GPUs and {config.threads} CPUs, the cluster has {gpus_there:g} and "
+            f"{cpus_there:g}; add nodes, or lower backend.gpus or threads"
         )
-        if time.monotonic() > deadline:
-            raise UserError(f"{lack}; add nodes, or lower backend.gpus or threads (waited {backend.wait_seconds:g} s)")
-        if not said:
-            hooks.message(f"waiting up to {backend.wait_seconds:g} s: {lack}")
-            said = True
+
+    resources = Resources(missing, wait_seconds=backend.wait_seconds, message=hooks.message)
+    while not resources.present():
         time.sleep(min(1.0, backend.wait_seconds))
+    return gpus()
 
 
-def _tell(config: TrainingConfig, names: list[str], told: dict[str, int], hooks: Hooks) -> None:
-    """How far each expert is, a tenth at a time."""
+def _report(config: TrainingConfig, names: list[str], reported: dict[str, int], hooks: Hooks) -> None:
+    """Send a message for each tenth of the steps that an expert has finished."""
     from evoswarm.experts.train import work_folder
 
     for name in names:
-        with contextlib.suppress(UserError):  # not begun yet
+        with contextlib.suppress(UserError):  # it has not started
             status = read_json(work_folder(config, name) / "progress.json")
             tenth = 10 * status["step"] // max(1, status["of"])
-            if tenth > told.get(name, 0) and status["loss"] is not None:
-                told[name] = tenth
+            if tenth > reported.get(name, 0) and status["loss"] is not None:
+                reported[name] = tenth
                 hooks.message(f"{name}: step {status['step']} of {status['of']}, loss {status['loss']:.4f}")

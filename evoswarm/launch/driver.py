@@ -1,4 +1,4 @@
-"""The driver: connects to Ray, starts the coordinator, passes its events on."""
+"""The driver: connects to Ray, starts the coordinator and forwards its events."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from evoswarm.backend.ray.options import process_options
+from evoswarm.backend.ray.wait import finished
 from evoswarm.config import RunConfig
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import ClusterError
@@ -26,7 +28,7 @@ POLL_SECONDS = 0.2
 def run_on_ray(config: RunConfig, *, resume: str, hooks: Hooks) -> dict[str, Any]:
     """See `evoswarm.run`."""
     assert isinstance(config.backend, RayBackend)
-    # On the user's own machine a mistake shows before a cluster is started; elsewhere the files may not be here.
+    # Find mistakes before a local cluster starts. The files of a remote cluster may not be on this machine.
     local = config.backend.address is None or (config.run_url is None and config.run_dir.parent.exists())
     if local:
         read_inputs(config)
@@ -37,17 +39,15 @@ def run_on_ray(config: RunConfig, *, resume: str, hooks: Hooks) -> dict[str, Any
 @contextlib.contextmanager
 def _coordinator(config: RunConfig, *, resume: str, check: bool) -> Iterator[Any]:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    options: dict[str, Any] = {
-        "scheduling_strategy": here,  # where other nodes may leave without it
-        "name": f"coordinator:{config.name}:{os.getpid()}-{time.time_ns()}",
-        "num_cpus": 0,
-        "num_gpus": 0,
-        "max_restarts": -1,
-        "max_task_retries": -1,
-        "max_concurrency": 4,
-    }
-    if ray.cluster_resources().get("GPU"):
-        options["runtime_env"] = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
+    options = process_options(
+        cpus=0,
+        gpus=0,
+        scheduling_strategy=here,  # other nodes may leave without ending the run
+        name=f"coordinator:{config.name}:{os.getpid()}-{time.time_ns()}",
+        max_restarts=-1,
+        max_task_retries=-1,
+        max_concurrency=4,
+    )
     actor = ray.remote(Coordinator).options(**options).remote(config, resume=resume, check=check, driver=os.getpid())
     try:
         yield actor
@@ -56,11 +56,11 @@ def _coordinator(config: RunConfig, *, resume: str, check: bool) -> Iterator[Any
 
 
 def _follow(coordinator: Any, hooks: Hooks) -> dict[str, Any]:
-    """Pass events on until the run has ended."""
+    """Forward events until the run ends."""
     result = coordinator.run.remote()
     events = _Events(coordinator)
     while True:
-        done, _ = ray.wait([result], timeout=POLL_SECONDS)
+        done = finished([result], seconds=POLL_SECONDS)
         for event in events.new():
             hooks.notify(event)
         if done:
@@ -70,21 +70,19 @@ def _follow(coordinator: Any, hooks: Hooks) -> dict[str, Any]:
 
 
 class _Events:
-    """The coordinator's events, each once; after a restart of the coordinator its list begins anew."""
+    """The coordinator's events, each once. A restarted coordinator starts a new list."""
 
     def __init__(self, coordinator: Any) -> None:
         self._coordinator, self._process, self._seen = coordinator, 0, 0
         self._asked: Any = None
 
     def new(self) -> list[dict[str, Any]]:
-        """What has come since the last call; does not wait for a coordinator that is being started again."""
+        """Events since the last call; does not wait for a coordinator that is restarting."""
         if not self._asked:
-            events = self._coordinator.events.options(
-                enable_task_events=False
-            )  # Ray keeps a record of every other call
+            # Ray would keep a record of every call otherwise.
+            events = self._coordinator.events.options(enable_task_events=False)
             self._asked = events.remote(self._seen, self._process)
-        done, _ = ray.wait([self._asked], timeout=POLL_SECONDS)
-        if not done:
+        if not finished([self._asked], seconds=POLL_SECONDS):
             return []
         asked, self._asked = self._asked, None
         try:
@@ -107,5 +105,5 @@ def _result(ref: Any) -> dict[str, Any]:
     except RayTaskError as error:
         raise error.cause from None
     except RayError as error:
-        raise ClusterError(f"the coordinator was lost ({type(error).__name__}); resume with --resume auto") from None
+        raise ClusterError(f"the coordinator was lost ({type(error).__name__}); rerun the command to resume") from None
     return summary

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from evoswarm.backend.ray.missing import missing
 from evoswarm.backend.ray.nodes import Nodes
 from evoswarm.backend.ray.placement import place_run
 from evoswarm.config import RunConfig
@@ -99,9 +100,9 @@ def _check(item: Object, objects: list[Object], config: RunConfig | None, source
     if not isinstance(config.backend, RayBackend):
         raise UserError(f"{where}: backend.type is {config.backend.type}, which uses one pod alone; set it to ray")
     placement = place_run(_only_known_labels(config, groups), groups)
-    if lack := placement.lacks(groups):
+    if text := missing(placement, groups):
         most = ", ".join(map(str, groups))
-        raise UserError(f"{where}: {lack}. With every replica that the manifest allows there is {most}")
+        raise UserError(f"{where}: {text}. With all replicas the manifest allows there are {most}")
     return (
         f"{where}: ok; {config.name}: {placement.particles} particles x {placement.particle_gpus:g} GPUs, "
         f"{placement.scorers} scorers x {placement.scorer_gpus:g} GPUs and {placement.cpus} CPUs"

@@ -1,7 +1,7 @@
-"""What Ray's dashboard and Prometheus show of a run. Lives in the coordinator.
+"""Metrics of a run for Ray's dashboard and Prometheus. Part of the coordinator.
 
-The loop's events and the backend's counts are taken down as plain numbers; a thread hands them to Ray every five
-seconds, because Ray forgets a gauge that is not set again.
+The loop's events and the backend's counts are stored as plain numbers. A thread publishes them to Ray every five
+seconds, because Ray drops a gauge that is not set again.
 """
 
 from __future__ import annotations
@@ -11,50 +11,50 @@ import threading
 from typing import Any
 
 import ray
-from ray._private.state import state as cluster_state  # the public list of actors needs the dashboard
 from ray.util.metrics import Counter, Gauge
 
 from evoswarm.backend.base import Seconds, Traffic
+from evoswarm.backend.ray.private import actors_of_job
 from evoswarm.loop.evolution import Event
 
 PERIOD_SECONDS = 5.0
 PREFIX = "evoswarm_"
 GAUGES = {
-    "generation": ("The last generation that is on record.", ()),
-    "generations": ("The number of the last generation there may be.", ()),
-    "best_utility": ("The global best on validation.", ()),
-    "median_utility": ("The median of the population on validation.", ()),
+    "generation": ("The last finished generation.", ()),
+    "generations": ("The highest possible generation (search.max_generations).", ()),
+    "best_utility": ("Utility of the global best on validation.", ()),
+    "median_utility": ("Median utility of the population on validation.", ()),
     "particle_utility": ("Utility of each particle at its last evaluation.", ("particle",)),
     "actors_alive": ("Actors that are up.", ("kind",)),
-    "actor_restarts": ("How often each actor was started again.", ("actor",)),
-    "queue_depth": ("Slices that wait for a scorer.", ()),
+    "actor_restarts": ("How often each actor was restarted.", ("actor",)),
+    "queue_depth": ("Slices waiting for a scorer.", ()),
 }
 COUNTERS = {
     "evaluations": ("Evaluations: ok, failed, or known from an equal row.", ("outcome",)),
-    "examples": ("Examples that an engine answered.", ()),
-    "tokens": ("Tokens that engines have read and written.", ("kind",)),
+    "examples": ("Examples answered by an engine.", ()),
+    "tokens": ("Tokens read and written by engines.", ("kind",)),
     "phase_seconds": ("Seconds by phase; scoring and moving are summed over workers.", ("phase",)),
-    "moved_bytes": ("Bytes of weights that went from particles to scorers.", ()),
+    "moved_bytes": ("Bytes of weights moved from particles to scorers.", ()),
 }
 Series = tuple[str, tuple[str, ...]]
-"""A metric and the values of its own labels."""
+"""A metric and the values of its labels, without `run` and `job`."""
 
 
 class Metrics:
-    """The numbers of one run, labelled `run` and `job`."""
+    """The metrics of one run, with the labels `run` and `job`."""
 
     def __init__(self, run: str, *, generations: int) -> None:
         """
         Args:
             run: the run's name.
-            generations: number of the last generation there may be.
+            generations: the highest possible generation.
         """
         self._job = ray.get_runtime_context().get_job_id()
         self._run = run
         self._tags = {"run": run, "job": self._job}
         self._now: dict[Series, float] = {("generations", ()): generations}
         self._total: dict[Series, float] = {}
-        self._told: dict[Series, float] = {}
+        self._published: dict[Series, float] = {}
         self._fresh = 0
         self._seconds, self._traffic = Seconds(), Traffic()
         self._gauges = {name: Gauge(PREFIX + name, *_description(GAUGES[name])) for name in GAUGES}
@@ -63,11 +63,11 @@ class Metrics:
         threading.Thread(target=self._repeat, name="evoswarm-metrics", daemon=True).start()
 
     def watch(self, seconds: Seconds, traffic: Traffic) -> None:
-        """Read these counts of a backend from now on."""
+        """Publish these counts of a backend from now on."""
         self._seconds, self._traffic = seconds, traffic
 
     def observe(self, event: Event) -> None:
-        """Take down what an event of the loop says."""
+        """Update the numbers from an event of the loop."""
         with self._lock:
             if event["kind"] == "progress":
                 self._evaluation(event)
@@ -75,7 +75,7 @@ class Metrics:
                 self._generation(event)
 
     def close(self) -> None:
-        """Hand over the last numbers and end the thread."""
+        """Publish the last numbers and end the thread."""
         self._end.set()
         self._publish()
 
@@ -105,7 +105,7 @@ class Metrics:
             try:
                 self._publish()
             except Exception:  # metrics must never end a run
-                logging.getLogger(__name__).warning("metrics are not up to date", exc_info=True)
+                logging.getLogger(__name__).warning("publishing metrics failed", exc_info=True)
             self._end.wait(PERIOD_SECONDS)
 
     def _publish(self) -> None:
@@ -122,19 +122,18 @@ class Metrics:
                 self._gauges[name].set(value, self._labels(GAUGES[name][1], labels))
             for series, total in self._total.items():
                 name, labels = series
-                if (new := total - self._told.get(series, 0.0)) > 0:
+                if (new := total - self._published.get(series, 0.0)) > 0:
                     self._counters[name].inc(new, self._labels(COUNTERS[name][1], labels))
-                    self._told[series] = total
+                    self._published[series] = total
 
     def _labels(self, keys: tuple[str, ...], values: tuple[str, ...]) -> dict[str, str]:
         return self._tags | dict(zip(keys, values, strict=True))
 
     def _actors(self) -> dict[Series, float]:
-        """How many actors of each kind are up, and how often each was started again, as the cluster sees it."""
-        table = cluster_state.actor_table(None, ray.JobID(bytes.fromhex(self._job)))
+        """How many actors of each kind are up and how often each was restarted, according to the cluster."""
         alive: dict[Series, float] = {("actors_alive", (kind,)): 0 for kind in ("particle", "scorer", "coordinator")}
         restarts: dict[Series, float] = {}
-        for entry in table.values():
+        for entry in actors_of_job(self._job):
             name, _, rest = entry["Name"].partition(":")
             kind = name.partition("-")[0]
             if (

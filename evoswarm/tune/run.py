@@ -14,8 +14,10 @@ from ray import tune as ray_tune
 from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
-from evoswarm.backend.ray.crew import nodes
+from evoswarm.backend.ray.missing import missing
+from evoswarm.backend.ray.options import process_options
 from evoswarm.backend.ray.placement import Placement, place_engine
+from evoswarm.backend.ray.wait import nodes
 from evoswarm.config.run import RayBackend
 from evoswarm.config.tune import TuneConfig
 from evoswarm.errors import ClusterError, UserError
@@ -66,8 +68,8 @@ def tune(config: TuneConfig, *, hooks: Hooks | None = None) -> dict[str, Any]:
         backend = config.run.backend if isinstance(config.run.backend, RayBackend) else RayBackend(address="local")
         with connected(backend, hooks.message):
             placement = place_engine(config.run, backend, nodes())
-            if lack := placement.lacks(nodes()):
-                hooks.message(f"waiting for room: {lack}")
+            if text := missing(placement, nodes()):
+                hooks.message(f"waiting for resources: {text}")
             with _environment(), _told(hooks, trials):
                 _fit(_tuner(config, trials, directory, backend, placement))
             lines = [trial_line(trial) for trial in trials]
@@ -156,7 +158,9 @@ def _test(best: Trial, placement: Placement) -> float | None:
     """The one reading of the test split, in a task of its own."""
     if not make_utility(best.wanted.utility, root=best.wanted.root).size("test"):
         return None
-    return ray.get(ray.remote(utility_on_test).options(**placement.task).remote(best.wanted, best.run))
+    return ray.get(
+        ray.remote(utility_on_test).options(**process_options(**placement.task)).remote(best.wanted, best.run)
+    )
 
 
 class Progress(ray_tune.Callback):

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from k8s_helpers import FOLDERS, PATH, ROOT, objects, rendered
 
+from evoswarm.backend.ray.missing import missing
 from evoswarm.backend.ray.nodes import Nodes
 from evoswarm.backend.ray.placement import place
 from evoswarm.config.run import RayBackend
@@ -78,11 +79,11 @@ def test_an_actor_larger_than_any_node_is_rejected(tmp_path: Path) -> None:
 def test_a_gpu_fraction_that_does_not_pack_is_rejected() -> None:
     groups = [Nodes("gpu", 2, 32, 8)]
     backend = RayBackend(particle_gpus=0.6, scorer_gpus=1, scorers=1)
-    assert place(backend, groups, particles=16, threads=1).lacks(groups) is None
-    text = place(backend, groups, particles=20, threads=1).lacks(groups)
+    assert missing(place(backend, groups, particles=16, threads=1), groups) is None
+    text = missing(place(backend, groups, particles=20, threads=1), groups)
     assert text is not None and "20 particles x 0.6 GPUs need 20 GPUs" in text
     thirds = RayBackend(particle_gpus=1 / 3, scorer_gpus=1, scorers=1)
-    assert place(thirds, groups, particles=45, threads=1).lacks(groups) is None
+    assert missing(place(thirds, groups, particles=45, threads=1), groups) is None
 
 
 def test_only_an_autoscaler_can_exceed_the_replicas() -> None:

@@ -176,7 +176,7 @@ def test_a_node_that_joins_brings_another_scorer_and_one_that_cannot_start_there
     (scorer,) = [p for p in raylet.children(recursive=True) if "corer" in p.cmdline()[0]]
     scorer.kill()
     run.until_said("2 of 3 scorers are up")
-    run.until_said("scorer 2 did not start: ")
+    run.until_said("scorer 2 could not start (")
     assert "something is missing on this node" in run.said
     assert same(run.end(), undisturbed)
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from evoswarm.backend.queue import WorkQueue
+from evoswarm.backend.ray.missing import missing
 from evoswarm.backend.ray.nodes import Nodes
 from evoswarm.backend.ray.placement import for_actors, place
 from evoswarm.config.run import RayBackend, TransformersEngine, VllmEngine
@@ -30,13 +31,13 @@ def zones(**gpus: int) -> list[Nodes]:
 def test_without_gpus_a_scorer_takes_the_threads_of_its_engine() -> None:
     placement = place(RayBackend(), one(8.0), particles=10, threads=2)
     assert (placement.scorers, placement.particle_gpus, placement.scorer_gpus) == (4, 0, 0)
-    assert placement.lacks(one(8.0)) is None
+    assert missing(placement, one(8.0)) is None
 
 
 def test_with_gpus_every_particle_pins_one_and_scorers_take_the_rest() -> None:
     placement = place(RayBackend(), one(64.0, 16.0), particles=10, threads=1)
     assert (placement.particle_gpus, placement.scorer_gpus, placement.scorers) == (1, 1, 6)
-    assert placement.lacks(one(64.0, 16.0)) is None
+    assert missing(placement, one(64.0, 16.0)) is None
 
 
 def test_particles_without_gpus_leave_them_all_to_the_scorers() -> None:
@@ -46,21 +47,21 @@ def test_particles_without_gpus_leave_them_all_to_the_scorers() -> None:
 
 def test_fractions_let_particles_share_a_gpu() -> None:
     placement = place(RayBackend(particle_gpus=0.1), one(64.0, 8.0), particles=40, threads=1)
-    assert placement.scorers == 4 and placement.lacks(one(64.0, 8.0)) is None
+    assert placement.scorers == 4 and missing(placement, one(64.0, 8.0)) is None
 
 
 def test_what_is_missing_is_said_with_what_to_lower() -> None:
-    lack = place(RayBackend(), one(64.0, 8.0), particles=20, threads=1).lacks(one(64.0, 8.0))
+    lack = missing(place(RayBackend(), one(64.0, 8.0), particles=20, threads=1), one(64.0, 8.0))
     assert lack is not None and "needs 21 GPUs (20 particles x 1 + 1 scorers x 1), the cluster has 8" in lack
     assert "backend.particle_gpus" in lack
-    lack = place(RayBackend(scorers=5), one(4.0), particles=2, threads=1).lacks(one(4.0))
+    lack = missing(place(RayBackend(scorers=5), one(4.0), particles=2, threads=1), one(4.0))
     assert lack is not None and "needs 5 CPUs" in lack
 
 
 def test_vllm_on_a_part_of_a_gpu_leaves_the_rest_to_the_particles() -> None:
     resources = one(64.0, 1.0)
     shared = place(RayBackend(particle_gpus=0.05, scorer_gpus=0.5, scorers=1), resources, particles=10, threads=1)
-    assert shared.shares_gpus and shared.lacks(resources) is None
+    assert shared.shares_gpus and missing(shared, resources) is None
     assert for_actors(VllmEngine(), shared).args == {"gpu_memory_utilization": 0.45}  # type: ignore[union-attr]
     own = VllmEngine(args={"gpu_memory_utilization": 0.3})
     assert for_actors(own, shared).args == {"gpu_memory_utilization": 0.3}  # type: ignore[union-attr]
@@ -78,14 +79,14 @@ def test_an_engine_that_is_split_has_a_bundle_for_each_of_its_ranks() -> None:
     assert engine.args == {"tensor_parallel_size": 4, "distributed_executor_backend": "ray"}  # type: ignore[union-attr]
     alone = place(RayBackend(), one(8.0), particles=10, threads=2, ranks=2)
     assert alone.scorers == 2 and alone.ranks_of_scorer is None
-    lack = place(RayBackend(scorers=3), one(8.0), particles=2, threads=2, ranks=2).lacks(one(8.0))
+    lack = missing(place(RayBackend(scorers=3), one(8.0), particles=2, threads=2, ranks=2), one(8.0))
     assert lack is not None and "needs 12 CPUs (3 scorers x 4)" in lack
 
 
 def test_labels_say_which_nodes_count() -> None:
     config = RayBackend(particle_gpus=0.1, scorer_labels={"zone": "in(b, c)"}, particle_labels={"zone": "!c"})
     placement = place(config, zones(a=8, b=2, c=4), particles=20, threads=1)
-    assert placement.scorers == 6 and placement.lacks(zones(a=8, b=2, c=4)) is None
+    assert placement.scorers == 6 and missing(placement, zones(a=8, b=2, c=4)) is None
     shared = place(
         RayBackend(particle_gpus=0.1, scorer_labels={"zone": "b"}, particle_labels={"zone": "b"}),
         zones(a=8, b=4),
@@ -97,11 +98,11 @@ def test_labels_say_which_nodes_count() -> None:
 
 def test_labels_that_no_node_has_are_said_with_those_there_are() -> None:
     placement = place(RayBackend(scorer_labels={"zone": "d", "disk": "!ssd"}), zones(a=0, b=0), particles=2, threads=1)
-    assert placement.lacks(zones(a=0, b=0)) == (
+    assert missing(placement, zones(a=0, b=0)) == (
         "no node has the labels zone=d, disk=!ssd; the nodes have zone: a, b; give nodes these labels (`ray start "
         "--labels`), or correct backend.scorer_labels"
     )
-    lack = placement.lacks(one(8))
+    lack = missing(placement, one(8))
     assert lack is not None and "the nodes have none" in lack
 
 
@@ -109,13 +110,13 @@ def test_actors_that_have_nodes_of_their_own_must_fit_these() -> None:
     config = RayBackend(
         particle_gpus=1, scorers=2, scorer_gpus=1, particle_labels={"zone": "a"}, scorer_labels={"zone": "b"}
     )
-    lack = place(config, zones(a=2, b=9), particles=4, threads=1).lacks(zones(a=2, b=9))
+    lack = missing(place(config, zones(a=2, b=9), particles=4, threads=1), zones(a=2, b=9))
     assert (
         lack
         == "4 particles x 1 GPUs need 4 GPUs, the nodes with zone=a have 2; add nodes, or lower backend.particle_gpus"
     )
-    lack = place(config, zones(a=9, b=2), particles=4, threads=5).lacks(zones(a=9, b=2))
-    assert lack == "2 scorers x 5 CPUs need 10 CPUs, the nodes with zone=b have 8; add nodes, or ask for fewer"
+    lack = missing(place(config, zones(a=9, b=2), particles=4, threads=5), zones(a=9, b=2))
+    assert lack == "2 scorers x 5 CPUs need 10 CPUs, the nodes with zone=b have 8; add nodes, or lower backend.scorers"
 
 
 def test_particles_share_the_bundle_of_their_scorer() -> None:
@@ -129,7 +130,7 @@ def test_particles_share_the_bundle_of_their_scorer() -> None:
     ]
     assert all(bundle.labels == {"zone": "a"} for bundle in placement.bundles)
     assert [placement.home(p) for p in (0, 4, 5, 7)] == [0, 1, 2, 0]
-    assert placement.lacks(zones(a=3)) is None
+    assert missing(placement, zones(a=3)) is None
 
 
 def test_a_bundle_of_more_than_one_gpu_has_room_for_every_share_on_one() -> None:
@@ -147,7 +148,7 @@ def test_a_bundle_of_more_than_one_gpu_has_room_for_every_share_on_one() -> None
 def test_a_bundle_that_fits_no_node_is_said_with_what_is_in_it() -> None:
     config = RayBackend(colocate=True, scorers=2, particle_gpus=1, scorer_gpus=1)
     nodes = [Nodes("small", 4, 8, 2)]
-    lack = place(config, nodes, particles=5, threads=1).lacks(nodes)
+    lack = missing(place(config, nodes, particles=5, threads=1), nodes)
     assert lack == (
         "a scorer with 3 particles takes 4 GPUs, no node has more than 2; lower backend.particle_gpus or "
         "backend.scorer_gpus"

@@ -8,8 +8,9 @@ from typing import Any
 
 import ray
 
+from evoswarm.backend.ray.actor_group import ActorGroup
 from evoswarm.backend.ray.backend import RayBackend
-from evoswarm.backend.ray.team import Team
+from evoswarm.backend.ray.start import Start
 
 
 @ray.remote(num_cpus=0, max_restarts=-1)
@@ -19,8 +20,9 @@ class Sleeper:
     def __init__(self, way: str) -> None:
         self.way = way
 
-    def ready(self) -> None:
+    def ready(self) -> Start:
         """Answers once it is up."""
+        return Start()
 
     def rest(self) -> None:
         """Well, not at all, or with an error."""
@@ -32,19 +34,19 @@ class Sleeper:
 
 def test_a_scorer_that_does_not_come_to_rest_is_started_again(cluster: None) -> None:
     said: list[str] = []
-    team = Team("scorer", said.append)
+    group = ActorGroup("scorer", said.append)
     for way in ("rests", "raises", "hangs"):
-        team.add(Sleeper.remote(way))
-    while team.absent:
-        team.take_in(ray.wait(team.asked(), timeout=1)[0], starting=True)
+        group.add(Sleeper.remote(way))
+    while group.absent:
+        group.take_in(ray.wait(group.asked(), timeout=1)[0], starting=True)
     backend: Any = object.__new__(RayBackend)
-    backend._crew = SimpleNamespace(scorers=team, watch=lambda refs: ray.wait(refs, timeout=0.2)[0])
+    backend._actors = SimpleNamespace(scorers=group, watch=lambda refs: ray.wait(refs, timeout=0.2)[0])
     backend._settings, backend._message = SimpleNamespace(slice_timeout=0.5), said.append
     backend._config = SimpleNamespace(engine=SimpleNamespace(together=1))
     backend._rest()
-    assert team.up == [0] and set(team.absent) == {1, 2}
+    assert group.up == [0] and set(group.absent) == {1, 2}
     assert [line.partition(" (")[0] for line in said if "rest" in line] == [
         f"scorer {number} does not come to rest, starting it again" for number in (1, 2)
     ]
-    for actor in team.actors:
+    for actor in group.actors:
         ray.kill(actor)

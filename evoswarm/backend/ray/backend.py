@@ -12,9 +12,9 @@ from ray.exceptions import RayActorError, RayError
 
 from evoswarm.backend.base import Evaluation, Job, Seconds, Traffic
 from evoswarm.backend.pace import AHEAD
+from evoswarm.backend.ray.actor_group import result_of
+from evoswarm.backend.ray.actors import Actors
 from evoswarm.backend.ray.calls import Calls
-from evoswarm.backend.ray.crew import Crew
-from evoswarm.backend.ray.team import raising
 from evoswarm.backend.round import Round
 from evoswarm.backend.worker import describe
 from evoswarm.config import RunConfig
@@ -35,27 +35,27 @@ class RayBackend:
         message: Callable[[str], None] = lambda text: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Start the actors and wait until they are up; see `Crew`."""
+        """Start the actors and wait until they are up; see `Actors`."""
         assert isinstance(config.backend, RayConfig)
         self.seconds, self.traffic = Seconds(), Traffic()
         self._utility, self._config, self._message = utility, config, message
         self._settings = config.backend
         self._sizes: dict[Split, list[tuple[int, ...]]] = {}
-        self._crew = Crew(config, message=message, stop=stop)
+        self._actors = Actors(config, message=message, stop=stop)
 
     def evaluate(self, jobs: Sequence[Job]) -> Iterator[Evaluation]:
         """See `Backend.evaluate`."""
-        placement = self._crew.placement
+        placement = self._actors.placement
         round = Round(
             jobs,
             utility=self._utility,
             cut=self.cut,
-            workers=len(self._crew.scorers.actors),
+            workers=len(self._actors.scorers.actors),
             together=self._config.engine.together,
             retries=self._settings.max_retries,
             home=lambda job: None if job.row is None else placement.home(job.particle),
         )
-        calls = Calls(self._crew, round, self.seconds, self.traffic, self._settings.slice_timeout, self._message)
+        calls = Calls(self._actors, round, self.seconds, self.traffic, self._settings.slice_timeout, self._message)
         while not round.finished:
             calls.hand_out()
             yield from calls.collect()
@@ -78,16 +78,16 @@ class RayBackend:
 
     def close(self) -> None:
         """See `Backend.close`."""
-        self._crew.close()
+        self._actors.close()
 
     def _rest(self) -> None:
         """Engines give back what they do not need until the next slice."""
-        scorers, limit, began = self._crew.scorers, self._settings.slice_timeout, time.monotonic()
+        scorers, limit, began = self._actors.scorers, self._settings.slice_timeout, time.monotonic()
         asked = {scorers.actors[number].rest.remote(): number for number in scorers.up}
         while asked:
             # A slice that nobody waits for any more may still be under way.
             late = limit is not None and time.monotonic() - began > AHEAD * self._config.engine.together * limit
-            for ref in list(asked) if late else self._crew.watch(list(asked)):
+            for ref in list(asked) if late else self._actors.watch(list(asked)):
                 number = asked.pop(ref)
                 try:
                     ray.get(ref, timeout=0)
@@ -99,14 +99,14 @@ class RayBackend:
 
     def _by_a_particle(self, call: Callable[[Any], Any]) -> None:
         """Let any particle that is up do it: a row is the same weights everywhere."""
-        particles, losses = self._crew.particles, 0
+        particles, losses = self._actors.particles, 0
         while True:
             number = particles.nearest(0)
             if number in particles.absent:
-                self._crew.watch([])
+                self._actors.watch([])
                 continue
             try:
-                raising(call(particles.actors[number]))
+                result_of(call(particles.actors[number]))
                 return
             except ClusterError:
                 particles.lost(number)

@@ -12,7 +12,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from evoswarm.backend.base import Evaluation, Seconds, Traffic
 from evoswarm.backend.pace import AHEAD
-from evoswarm.backend.ray.crew import Crew
+from evoswarm.backend.ray.actors import Actors
 from evoswarm.backend.round import Call, Round
 from evoswarm.backend.worker import Done, describe
 from evoswarm.engine.errors import EngineDied
@@ -31,7 +31,7 @@ class Calls:
         message: is told what the user should know.
     """
 
-    crew: Crew
+    actors: Actors
     round: Round
     seconds: Seconds
     traffic: Traffic
@@ -43,9 +43,9 @@ class Calls:
 
     def hand_out(self) -> None:
         """Give work to the scorers."""
-        self.round.join(len(self.crew.scorers.actors))
-        if self.crew.particles.up:
-            for call in self.round.assign(now=time.monotonic(), absent=self.crew.scorers.absent):
+        self.round.join(len(self.actors.scorers.actors))
+        if self.actors.particles.up:
+            for call in self.round.assign(now=time.monotonic(), absent=self.actors.scorers.absent):
                 self._pending[self._send(call)] = call, time.monotonic()
         self.traffic.queued = self.round.left
 
@@ -53,17 +53,17 @@ class Calls:
         jobs = [self.round.jobs[index] for index, _ in call.work]
         for job, (index, _) in zip(jobs, call.work, strict=True):
             if index not in self._moved and job.row is not None:
-                mover = self.crew.particles.nearest(job.particle)
+                mover = self.actors.particles.nearest(job.particle)
                 self._movers[index] = mover
-                self._moved[index] = self.crew.particles.actors[mover].move.remote(job.row)
+                self._moved[index] = self.actors.particles.actors[mover].move.remote(job.row)
         moved = [self._moved.get(index) for index, _ in call.work]
         pieces = [(job.key, job.split, piece, job.texts) for job, (_, piece) in zip(jobs, call.work, strict=True)]
-        return self.crew.scorers.actors[call.worker].score.remote(pieces, *moved)
+        return self.actors.scorers.actors[call.worker].score.remote(pieces, *moved)
 
     def collect(self) -> list[Evaluation]:
         """Take in what has been scored; returns the evaluations that are whole."""
         whole = []
-        for ref in self.crew.watch(list(self._pending)):
+        for ref in self.actors.watch(list(self._pending)):
             if ref in self._pending:
                 whole += self._take_in(ref, self._pending.pop(ref)[0])
         self._moved = {index: ref for index, ref in self._moved.items() if self.round.is_open(index)}
@@ -96,12 +96,12 @@ class Calls:
     def _lose_particles(self, call: Call, reason: str) -> None:
         """The weights of a call did not come: whoever had to make them may be gone."""
         for index in {index for index, _ in call.work} & self._movers.keys():
-            self.crew.particles.lost(self._movers[index])
+            self.actors.particles.lost(self._movers[index])
         self._lose(call, reason)
 
     def _lose_scorer(self, call: Call, reason: str) -> None:
         """A scorer is gone with the call that it was at; what waited behind it goes elsewhere too."""
-        self.crew.scorers.lost(call.worker)
+        self.actors.scorers.lost(call.worker)
         self._lose(call, reason)
         for ref, (other, _) in list(self._pending.items()):
             if other.worker == call.worker:
@@ -115,7 +115,7 @@ class Calls:
 
     def _start_again(self, call: Call, reason: str) -> None:
         """End a scorer's process; Ray starts another one, which gets nothing until it is up."""
-        ray.kill(self.crew.scorers.actors[call.worker], no_restart=False)
+        ray.kill(self.actors.scorers.actors[call.worker], no_restart=False)
         self._lose_scorer(call, reason)
 
     def _end_hung(self) -> None:

@@ -1,4 +1,4 @@
-"""What the nodes of a cluster offer, and which of them a label selector means. Pure: knows no Ray."""
+"""Resources of the nodes of a cluster, and which nodes a label selector matches. Pure: does not know Ray."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 NODE_ID = "ray.io/node-id"
-"""The label by which Ray names a node; of no use to a person."""
+"""A label that Ray sets; it does not help a person."""
+CLOSE = 1e-9
+"""Tolerance when resources are compared."""
 
 
 @dataclass(frozen=True)
 class Nodes:
-    """Nodes of one kind: how many, and what each of them offers."""
+    """Nodes of one kind: their number, and the resources of each."""
 
     name: str
     count: int
@@ -23,24 +25,24 @@ class Nodes:
         return f"{self.name}: {self.count} x ({self.cpus:g} CPUs, {self.gpus:g} GPUs)"
 
     def has(self, selector: Mapping[str, str]) -> bool:
-        """Whether these nodes' labels are as Ray's label selector asks: `v`, `!v`, `in(v, w)` or `!in(v, w)`."""
-        return all(_is(self.labels.get(key), condition) for key, condition in selector.items())
+        """Whether these nodes match a label selector of Ray: `v`, `!v`, `in(v, w)` or `!in(v, w)`."""
+        return all(_matches(self.labels.get(key), condition) for key, condition in selector.items())
 
 
-def _is(value: str | None, condition: str) -> bool:
+def _matches(value: str | None, condition: str) -> bool:
     wanted = condition.removeprefix("!")
     values = [wanted] if not wanted.startswith("in(") else [v.strip() for v in wanted[3:-1].split(",")]
     return (value in values) != condition.startswith("!")
 
 
 def total(nodes: Iterable[Nodes]) -> tuple[float, float]:
-    """CPUs and GPUs of all of these together."""
+    """CPUs and GPUs of these nodes in total."""
     nodes = list(nodes)
     return sum(n.count * n.cpus for n in nodes), sum(n.count * n.gpus for n in nodes)
 
 
 def no_node_has(selector: Mapping[str, str], nodes: Sequence[Nodes]) -> str | None:
-    """That none of these nodes has such labels, with the labels there are, in a sentence; None if one has."""
+    """A sentence that says that no node matches, with the labels that exist; None if one matches."""
     present = [n for n in nodes if n.count]
     if any(n.has(selector) for n in present):
         return None
@@ -54,5 +56,5 @@ def no_node_has(selector: Mapping[str, str], nodes: Sequence[Nodes]) -> str | No
 
 
 def written(selector: Mapping[str, str]) -> str:
-    """A label selector as a person writes it."""
+    """A label selector as a user writes it."""
     return ", ".join(f"{key}={condition}" for key, condition in selector.items())

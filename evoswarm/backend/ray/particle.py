@@ -1,10 +1,11 @@
-"""The particle actor. Imports neither torch nor transformers on CPU: starting 40 of them must be cheap."""
+"""The particle actor. On CPU it imports neither torch nor transformers, so that 40 particles start cheaply."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
 
+from evoswarm.backend.ray.start import Start, attempt, built
 from evoswarm.config import RunConfig
 from evoswarm.rows import Row, SavedVector
 from evoswarm.weights.materialise import Materialiser, Weights
@@ -12,53 +13,52 @@ from evoswarm.weights.pool import open_pool
 from evoswarm.weights.save import save_expert, save_vector
 
 Moved = tuple[Weights, float]
-"""A particle's weights and the seconds it took to make them."""
+"""A particle's weights, and the seconds it took to compute them."""
 
 
 class Particle:
-    """One particle: its row and its resident weights, on the device it was given.
+    """One particle: its row and its resident weights, on its device.
 
-    Every method is idempotent: a particle that was started again makes the same weights from the same row.
+    Every method is idempotent: a restarted particle computes the same weights from the same row.
     """
 
     def __init__(self, config: RunConfig, number: int, *, gpu: bool = False) -> None:
         """
         Args:
-            config: the run; its pool was checked before.
+            config: the run; its pool has been checked.
             number: the particle's number.
-            gpu: materialise on the GPU that Ray gave to this actor.
+            gpu: materialise on the GPU that Ray assigned to this actor.
         """
         self.number, self._base = number, config.model
-        pool = open_pool(config.pool, model=config.model, check=False)
         self._config, self._fetched = config, set[str]()
-        self._materialiser = _materialiser(pool, config.run_dir, gpu)
+        self._materialiser, self._start = attempt(lambda: _materialiser(config, gpu))
         self._row: Row | None = None
         self._weights: Weights = {}
 
     def move(self, row: Row) -> Moved:
-        """Move to `row` and hand out the weights; a particle that is already there only hands them out."""
+        """Move to `row` and return the weights; a particle that is already there only returns them."""
         start = time.perf_counter()
         if row != self._row:
             self._row, self._weights = None, {}
             self._fetch(row)
-            self._weights = self._materialiser.one(row)
+            self._weights = built(self._materialiser).one(row)
             self._row = row
         return self._weights, time.perf_counter() - start
 
     def save_expert(self, row: Row, folder: Path) -> None:
         """Write the weights of a row as an expert folder."""
         self._fetch(row)
-        save_expert(self._materialiser, row, folder, base=self._base)
+        save_expert(built(self._materialiser), row, folder, base=self._base)
         self._publish(folder)
 
     def save_vector(self, row: Row, path: Path) -> None:
         """Write the weights of a row as one fp32 basis vector."""
         self._fetch(row)
-        save_vector(self._materialiser, row, path)
+        save_vector(built(self._materialiser), row, path)
         self._publish(path)
 
     def _fetch(self, row: Row) -> None:
-        """Saved vectors of a run at a URL may have been written on another node."""
+        """Download saved vectors of a run at a URL: another node may have written them."""
         url, paths = self._config.run_url, {v.path for v, _ in row.terms if isinstance(v, SavedVector)} - self._fetched
         if url is None or not paths:
             return
@@ -79,16 +79,18 @@ class Particle:
 
             publish(written, config.run_dir, config.run_url, patience=config.storage_seconds)
 
-    def ready(self) -> None:
-        """Answers once the actor is up."""
+    def ready(self) -> Start:
+        """Answers once the actor has started, or has failed to."""
+        return self._start
 
     def __repr__(self) -> str:
         return f"Particle({self.number})"
 
 
-def _materialiser(pool, run_dir: Path, gpu: bool) -> Materialiser:  # type: ignore[no-untyped-def]
+def _materialiser(config: RunConfig, gpu: bool) -> Materialiser:
+    pool = open_pool(config.pool, model=config.model, check=False)
     if gpu:
         from evoswarm.weights.device import DeviceMaterialiser
 
-        return DeviceMaterialiser(pool, root=run_dir, device="cuda")
-    return Materialiser(pool, root=run_dir)
+        return DeviceMaterialiser(pool, root=config.run_dir, device="cuda")
+    return Materialiser(pool, root=config.run_dir)

@@ -1,24 +1,22 @@
-"""How many actors of which size a run needs, what lies together, and what the cluster lacks. Pure: knows no Ray."""
+"""How many actors of which size a run needs, and which of them share a bundle. Pure: does not know Ray."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from evoswarm.backend.ray.nodes import Nodes, no_node_has, total, written
+from evoswarm.backend.ray.nodes import CLOSE, Nodes, total
 from evoswarm.config import RunConfig
 from evoswarm.config.run import EngineConfig, RayBackend, VllmEngine
 
 VLLM_SHARE = 0.9
-"""Part of its share of a GPU that vLLM fills (its own default for a whole GPU); what is left is for CUDA itself."""
-_CLOSE = 1e-9
+"""The part of its share of a GPU that vLLM fills (its own default for a whole GPU); the rest is for CUDA itself."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What has to lie on one node: `count` times so many CPUs and GPUs, on nodes with such labels.
+    """Something that must fit on one node: `count` times these CPUs and GPUs, on nodes with these labels.
 
     `lower` names the settings that make it smaller.
     """
@@ -32,14 +30,14 @@ class Unit:
 
     @property
     def names(self) -> str:
-        """The name with the number."""
+        """The name with its count."""
         first, _, rest = self.name.partition(" ")
         return f"{self.count} {first}s {rest}".strip()
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A place in the run's placement group, and the numbers of the actors that lie in it."""
+    """A bundle of the run's placement group, and the numbers of the actors in it."""
 
     cpus: float
     gpus: float
@@ -49,17 +47,17 @@ class Bundle:
 
     @property
     def resources(self) -> dict[str, float]:
-        """As Ray has it."""
+        """In Ray's format."""
         return {name: amount for name, amount in (("CPU", self.cpus), ("GPU", self.gpus)) if amount}
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Actors of a run.
+    """The actors of a run.
 
-    GPUs are per actor; `cpus` is per scorer (particles and the coordinator take none). `scorers` are those that the run
-    starts with. `ranks`: processes that one engine is split over, each with an equal share of the scorer's GPUs and
-    `cpus` CPUs. `colocate`: a particle lies in the bundle of the scorer that has its number modulo `scorers`.
+    GPUs are per actor; `cpus` is per scorer (particles and the coordinator take none). `scorers` is the number at the
+    start. `ranks`: processes that one engine is split over, each with an equal share of the scorer's GPUs and with
+    `cpus` CPUs. `colocate`: particle i is in the bundle of scorer i modulo `scorers`.
     """
 
     particles: int
@@ -74,28 +72,28 @@ class Placement:
 
     @property
     def gpus(self) -> float:
-        """GPUs of all actors together."""
+        """GPUs of all actors in total."""
         return self.particles * self.particle_gpus + self.scorers * self.scorer_gpus
 
     @property
     def shares_gpus(self) -> bool:
-        """Whether an engine has only a part of a GPU."""
+        """Whether an engine has only a fraction of a GPU."""
         return 0 < self.scorer_gpus < 1
 
     def home(self, particle: int) -> int | None:
-        """The scorer in whose bundle a particle lies."""
+        """The scorer whose bundle holds a particle; None without colocation."""
         return particle % self.particles % self.scorers if self.colocate else None
 
     @property
     def ranks_of_scorer(self) -> list[dict[str, float]] | None:
-        """One bundle for each rank of an engine that is split over GPUs; None for one that is a single actor."""
+        """One bundle per rank of an engine that is split over GPUs; None for an engine in a single actor."""
         if self.ranks == 1 or not self.scorer_gpus:
             return None
         return [{"CPU": float(self.cpus), "GPU": self.scorer_gpus / self.ranks} for _ in range(self.ranks)]
 
     @property
     def bundles(self) -> list[Bundle]:
-        """The places of all actors that take something, for one placement group."""
+        """The bundles of all actors that take resources, for one placement group."""
         if self.colocate:
             labels = {**self.particle_labels, **self.scorer_labels}
             homes = [tuple(range(number, self.particles, self.scorers)) for number in range(self.scorers)]
@@ -106,28 +104,28 @@ class Placement:
         return alone
 
     def _with(self, particles: int) -> float:
-        """GPUs of a scorer with so many particles: a part of one, or whole ones, where each fraction lies on one."""
+        """GPUs of a scorer with its particles: a fraction of one, or whole GPUs that hold each fraction on one."""
         shares = [self.scorer_gpus, *[self.particle_gpus] * particles]
-        if sum(shares) <= 1 + _CLOSE:
-            return round(sum(shares), 4)  # Ray counts in ten-thousandths
+        if sum(shares) <= 1 + CLOSE:
+            return round(sum(shares), 4)  # Ray counts in units of 1/10000
         taken: list[float] = []
         for share in (share for share in shares if 0 < share < 1):
-            place = next((i for i, there in enumerate(taken) if there + share <= 1 + _CLOSE), None)
-            if place is None:
+            gpu = next((i for i, used in enumerate(taken) if used + share <= 1 + CLOSE), None)
+            if gpu is None:
                 taken.append(share)
             else:
-                taken[place] += share
+                taken[gpu] += share
         return sum(share for share in shares if share >= 1) + len(taken)
 
     @property
     def task(self) -> dict[str, Any]:
-        """Options of a Ray task that holds one engine."""
+        """Arguments of `process_options` for a Ray task that runs one engine."""
         labels = {"label_selector": dict(self.scorer_labels)} if self.scorer_labels else {}
-        return {"num_cpus": self.cpus * self.ranks, "num_gpus": self.scorer_gpus} | labels
+        return {"cpus": self.cpus * self.ranks, "gpus": self.scorer_gpus} | labels
 
     @property
     def units(self) -> list[Unit]:
-        """What has to find a node, of each kind."""
+        """What must fit on a node, one entry per kind."""
         if self.colocate:
             most = -(-self.particles // self.scorers)
             name, lower = f"scorer with {most} particles", "backend.particle_gpus or backend.scorer_gpus"
@@ -141,67 +139,13 @@ class Placement:
             Unit(name, self.scorers * number, each, share, self.scorer_labels, "backend.scorer_gpus"),
         ]
 
-    def lacks(self, nodes: Sequence[Nodes]) -> str | None:
-        """What is missing in a cluster of these nodes, in a sentence; None if nothing is known to be.
-
-        Each kind of actor is checked alone, so what passes may still not fit.
-        """
-        for labels, key in ((self.particle_labels, "particle_labels"), (self.scorer_labels, "scorer_labels")):
-            if labels and (lack := no_node_has(labels, nodes)):
-                return f"{lack}; give nodes these labels (`ray start --labels`), or correct backend.{key}"
-        units = self.units
-        usable = [n for n in nodes if any(n.has(unit.labels) for unit in units)]
-        return self._lacks_in_all(usable) or next(filter(None, (_lacks(unit, nodes) for unit in units)), None)
-
-    def _lacks_in_all(self, nodes: Sequence[Nodes]) -> str | None:
-        cpus, gpus = total(nodes)
-        where = "the cluster has" if not (self.particle_labels or self.scorer_labels) else "the nodes for it have"
-        if self.gpus > gpus + _CLOSE:
-            return (
-                f"the run needs {self.gpus:g} GPUs ({self.particles} particles x {self.particle_gpus:g} + "
-                f"{self.scorers} scorers x {self.scorer_gpus:g}), {where} {gpus:g}; add nodes, or lower "
-                "search.population, backend.particle_gpus (a fraction or 0) or backend.scorers"
-            )
-        each = self.ranks * self.cpus
-        if self.scorers * each > cpus + _CLOSE:
-            return (
-                f"the run needs {self.scorers * each} CPUs ({self.scorers} scorers x {each}), "
-                f"{where} {cpus:g}; add nodes, or lower backend.scorers or engine.threads"
-            )
-        return None
-
-
-def _lacks(unit: Unit, nodes: Sequence[Nodes]) -> str | None:
-    own = [n for n in nodes if n.count and n.has(unit.labels)]
-    if not own:
-        return no_node_has(unit.labels, nodes)
-    beside = f" with {written(unit.labels)}" if unit.labels else ""
-    gpus, cpus = max(n.gpus for n in own), max(n.cpus for n in own)
-    if unit.gpus > gpus + _CLOSE:
-        return f"a {unit.name} takes {unit.gpus:g} GPUs, no node{beside} has more than {gpus:g}; lower {unit.lower}"
-    if unit.cpus > cpus + _CLOSE:
-        return f"a {unit.name} takes {unit.cpus:g} CPUs, no node{beside} has more than {cpus:g}; lower engine.threads"
-    cpus, gpus = total(own)
-    there = f"the nodes{beside} have" if beside else "the cluster has"
-    on_one = math.floor(1 / unit.gpus + _CLOSE) if 0 < unit.gpus <= 1 else 0
-    whole = math.ceil(unit.count / on_one) if on_one else unit.count * unit.gpus
-    if whole > gpus + _CLOSE:
-        reason, hint = "", f"add nodes, or lower {unit.lower}"
-        if unit.gpus < 1:
-            reason, hint = ", as a fraction lies on one GPU", f"choose {unit.lower} so that more fit on one"
-        return f"{unit.names} x {unit.gpus:g} GPUs need {whole:g} GPUs{reason}, {there} {gpus:g}; {hint}"
-    if unit.count * unit.cpus > cpus + _CLOSE:
-        need = unit.count * unit.cpus
-        return f"{unit.names} x {unit.cpus:g} CPUs need {need:g} CPUs, {there} {cpus:g}; add nodes, or ask for fewer"
-    return None
-
 
 def place(config: RayBackend, nodes: Sequence[Nodes], *, particles: int, threads: int, ranks: int = 1) -> Placement:
-    """The actors of a run on a cluster of these nodes.
+    """The actors of a run on these nodes.
 
     Args:
-        config: the user's wishes; what is null is derived.
-        nodes: what the cluster has.
+        config: the user's settings; null values are derived.
+        nodes: the nodes of the cluster.
         particles: number of particle actors.
         threads: CPU threads of one engine, or of each of its ranks.
         ranks: processes that one engine is split over.
@@ -218,7 +162,7 @@ def place(config: RayBackend, nodes: Sequence[Nodes], *, particles: int, threads
     if scorers is None:
         elsewhere = total(n for n in for_particles if n not in for_scorers)[1]
         free = gpus - max(0.0, particles * particle_gpus - elsewhere)
-        scorers = max(1, int((free + _CLOSE) / scorer_gpus) if scorer_gpus else int(cpus // (threads * ranks)))
+        scorers = max(1, int((free + CLOSE) / scorer_gpus) if scorer_gpus else int(cpus // (threads * ranks)))
         scorers = min(scorers, config.max_scorers or scorers)
     return Placement(
         particles,
@@ -246,7 +190,7 @@ def place_run(config: RunConfig, nodes: Sequence[Nodes]) -> Placement:
 
 
 def place_engine(config: RunConfig, backend: RayBackend, nodes: Sequence[Nodes]) -> Placement:
-    """`place` for a task that holds one engine and, in the same process, the particles."""
+    """`place` for a task that runs one engine and the particles in one process."""
     return place(
         backend.model_copy(update={"scorers": 1}),
         nodes,
@@ -257,11 +201,11 @@ def place_engine(config: RunConfig, backend: RayBackend, nodes: Sequence[Nodes])
 
 
 def for_actors(engine: EngineConfig, placement: Placement) -> EngineConfig:
-    """The engine's settings as a scorer needs them where it has its place; what the user has set stays.
+    """The engine's settings for this placement. What the user has set stays.
 
-    vLLM takes 0.9 of the whole GPU otherwise, and would leave nothing to the particles on it. The ranks of a split
-    engine are Ray's where there are GPUs (vLLM then takes the bundles of the scorer's placement group), else processes
-    of the scorer.
+    By default vLLM takes 0.9 of the whole GPU and leaves nothing to the particles on it. On GPUs, Ray runs the ranks of
+    a split engine (vLLM then uses the bundles of the scorer's placement group); on CPUs they are processes of the
+    scorer.
     """
     if not isinstance(engine, VllmEngine):
         return engine

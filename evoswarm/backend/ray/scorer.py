@@ -1,10 +1,12 @@
-"""The scorer actor: one engine, the base model loaded once for the whole run."""
+"""The scorer actor: one engine, with the base model loaded once for the whole run."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import replace
 
 from evoswarm.backend.ray.particle import Moved
+from evoswarm.backend.ray.start import Start, attempt, built
 from evoswarm.backend.worker import Done, Piece, Worker
 from evoswarm.config import RunConfig
 from evoswarm.utility import Split
@@ -12,38 +14,40 @@ from evoswarm.weights.pool import open_pool
 
 
 class Scorer:
-    """Takes (particle, slice) work; see `backend.worker`."""
+    """Scores slices of particles; see `backend.worker`."""
 
     def __init__(self, config: RunConfig, number: int) -> None:
         self.number = number
-        self._worker = Worker(config, pool=open_pool(config.pool, model=config.model, check=False))
+        self._worker, self._start = attempt(
+            lambda: Worker(config, pool=open_pool(config.pool, model=config.model, check=False))
+        )
         self._moved: set[Hashable] = set()
 
     def score(self, work: list[tuple[Hashable, Split, int, bool]], *moved: Moved | None) -> Done:
         """Score slices of particles.
 
         Args:
-            work: for each its key, split, number and whether every prediction is wanted; see `backend.worker.Piece`.
-            moved: for each the particle's weights, from the object store; None is the base model.
+            work: key, split, slice number and whether every prediction is needed; see `backend.worker.Piece`.
+            moved: the weights for each entry of `work`, from the object store; None is the base model.
         """
         pieces = [
             Piece(key, None if made is None else made[0], split, number, texts)
             for (key, split, number, texts), made in zip(work, moved, strict=True)
         ]
-        done = self._worker.work(pieces)
+        done = built(self._worker).work(pieces)
         new = {piece.key: made for piece, made in zip(pieces, moved, strict=True) if piece.key not in self._moved}
         done.moved_bytes = sum(a.nbytes for made in new.values() if made is not None for a in made[0].values())
         done.moving += sum(made[1] for made in new.values() if made is not None)
         self._moved = {piece.key for piece in pieces}
         return done
 
-    def ready(self) -> str | None:
-        """Answers once the engine is loaded: with what the user should know of it, or None."""
-        return self._worker.notice
+    def ready(self) -> Start:
+        """Answers once the engine is loaded, or has failed to load."""
+        return self._start if self._worker is None else replace(self._start, notice=self._worker.notice)
 
     def rest(self) -> None:
-        """Give back what the engine does not need until the next slice."""
-        self._worker.rest()
+        """Release what the engine does not need until the next slice."""
+        built(self._worker).rest()
 
     def __repr__(self) -> str:
         return f"Scorer({self.number})"

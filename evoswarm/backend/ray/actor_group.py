@@ -1,0 +1,149 @@
+"""Actors of one kind: which of them are up, and what is known about the others."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Collection
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from evoswarm.backend.ray.private import is_dead
+from evoswarm.backend.ray.start import Start
+from evoswarm.backend.worker import describe
+from evoswarm.errors import ClusterError, UserError
+
+RETRY_SECONDS = 1.0
+"""How long to wait before an actor that did not answer is asked again."""
+
+
+class ActorGroup:
+    """Numbered actors. Those that are not up are asked `ready`; they answer once they have resources and have started.
+
+    Ray restarts a lost actor wherever there are resources; calls to it fail until it has started.
+
+    Attributes:
+        actors: all actors, by number.
+        absent: actors that cannot be given work now, and the time since when.
+        why_absent: why the last actor that could not start did not.
+    """
+
+    def __init__(self, kind: str, message: Callable[[str], None]) -> None:
+        """
+        Args:
+            kind: "particle" or "scorer".
+            message: receives lines for the user.
+        """
+        self.kind, self._message = kind, message
+        self.actors: list[ActorHandle] = []
+        self.absent: dict[int, float] = {}
+        self.why_absent = ""
+        self._pending: dict[Any, int] = {}
+        self._ask_at: dict[int, float] = {}
+        self._notices: set[str] = set()
+        self._reported_up = 0
+
+    @property
+    def up(self) -> list[int]:
+        """The actors that can be given work."""
+        return [number for number in range(len(self.actors)) if number not in self.absent]
+
+    def nearest(self, number: int) -> int:
+        """The actor with this number (modulo their count), or else the next one that is up."""
+        size = len(self.actors)
+        order = [(number + step) % size for step in range(size)]
+        return next((n for n in order if n not in self.absent), order[0])
+
+    def idle_since(self) -> float | None:
+        """When the last actor was lost: None while one is up, minus infinity if none will come up."""
+        if len(self.absent) < len(self.actors):
+            return None
+        return max(self.absent.values()) if self._ask_at else -math.inf
+
+    def add(self, actor: ActorHandle) -> None:
+        """Add an actor that is starting."""
+        number = len(self.actors)
+        self.actors.append(actor)
+        self.absent[number], self._ask_at[number] = time.monotonic(), 0.0
+
+    def lost(self, number: int) -> None:
+        """Record that an actor did not answer."""
+        if number not in self.absent:
+            now = time.monotonic()
+            self.absent[number], self._ask_at[number] = now, now + RETRY_SECONDS
+
+    def asked(self) -> list[Any]:
+        """Pending answers of `ready`; asks absent actors that are due."""
+        now, waiting = time.monotonic(), set(self._pending.values())
+        for number, when in self._ask_at.items():
+            if number not in waiting and when <= now:
+                self._pending[self.actors[number].ready.remote()] = number
+        return list(self._pending)
+
+    def take_in(self, refs: Collection[Any], *, starting: bool = False) -> None:
+        """Process answers of `ready`.
+
+        Args:
+            refs: results of any kind that have arrived.
+            starting: whether an actor that cannot start ends the run; otherwise the run goes on without it.
+
+        Raises:
+            UserError, ClusterError: an actor cannot start.
+        """
+        for ref in refs:
+            number = self._pending.pop(ref, None)
+            if number is not None:
+                self._answered(number, ref, starting)
+        up = len(self.up)
+        if up != self._reported_up and not starting:
+            self._message(f"{up} of {len(self.actors)} {self.kind}s are up")
+        self._reported_up = up
+
+    def _answered(self, number: int, ref: Any, starting: bool) -> None:
+        try:
+            start: Start = ray.get(ref)
+        except RayError as error:
+            if not is_dead(self.actors[number]):
+                self._ask_at[number] = time.monotonic() + RETRY_SECONDS
+                return
+            start = Start(describe(error))
+        if start.error is not None:
+            self._failed(number, start, starting)
+            return
+        del self.absent[number], self._ask_at[number]
+        if start.notice and start.notice not in self._notices:
+            self._notices.add(start.notice)
+            self._message(start.notice)
+
+    def _failed(self, number: int, start: Start, starting: bool) -> None:
+        """End the run, or go on without an actor that cannot start."""
+        if starting and start.by_user:
+            raise UserError(start.error)
+        text = f"{self.kind} {number} could not start ({start.error})"
+        if starting:
+            raise ClusterError(f"{text}; rerun the command to resume")
+        del self._ask_at[number]
+        ray.kill(self.actors[number])  # frees its resources
+        self.why_absent = text
+        self._message(f"{text}; continuing without it")
+
+
+def result_of(ref: Any) -> Any:
+    """The result of a call to an actor.
+
+    Raises:
+        ClusterError: the actor was lost.
+        Exception: what the actor raised.
+    """
+    try:
+        return ray.get(ref)
+    except RayTaskError as error:
+        if not isinstance(error.cause, RayActorError):
+            raise error.cause from None
+        lost: BaseException = error.cause
+    except RayError as error:
+        lost = error
+    raise ClusterError(f"an actor was lost ({describe(lost)}); rerun the command to resume")

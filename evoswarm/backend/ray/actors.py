@@ -1,0 +1,180 @@
+"""All particle and scorer actors of a run on a Ray cluster: starts them, waits for them, adds more later."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+
+from evoswarm.backend.ray.actor_group import ActorGroup
+from evoswarm.backend.ray.missing import missing
+from evoswarm.backend.ray.options import process_options
+from evoswarm.backend.ray.particle import Particle
+from evoswarm.backend.ray.placement import for_actors, place_run
+from evoswarm.backend.ray.private import free_resources
+from evoswarm.backend.ray.scheduling import Scheduling
+from evoswarm.backend.ray.scorer import Scorer
+from evoswarm.backend.ray.wait import Resources, finished, nodes, on_change
+from evoswarm.config import RunConfig
+from evoswarm.config.run import RayBackend as RayConfig
+from evoswarm.errors import ClusterError, Stopped, UserError
+
+JOIN_SECONDS = 5.0
+"""How often to look for nodes that have joined. Resources that are free at the second look belong to nobody."""
+
+
+class Actors:
+    """All actors of a run.
+
+    They are requested together, whether or not the cluster has resources for them: pending actors and placement groups
+    are demand that an autoscaler sees, and this demand ends with the run. (`ray.autoscaler.sdk.request_resources` holds
+    one value for the whole cluster; the next run would overwrite it, and nobody would remove it.)
+    """
+
+    def __init__(
+        self, config: RunConfig, *, message: Callable[[str], None], stop: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Start the actors, and wait until those that the run needs are up.
+
+        Raises:
+            UserError: the cluster does not have the resources within `wait_seconds`, or an actor cannot start.
+            ClusterError: an actor cannot start, for a reason that is not the user's.
+            Stopped: `stop` said so.
+        """
+        assert isinstance(config.backend, RayConfig)
+        self._config, self._settings, self._message, self._stop = config, config.backend, message, stop
+        self.start_seconds = max(config.backend.wait_seconds, 60)
+        # Not the coordinator's id: a coordinator that is restarted elsewhere keeps it while old actors still live.
+        self._token = secrets.token_hex(4)
+        seen = nodes()
+        self.placement = place_run(config, seen)
+        self._scheduling = Scheduling(config.backend, self.placement)
+        self._for_scorers = config.model_copy(update={"engine": for_actors(config.engine, self.placement)})
+        self._seen, self._joined, self._looked = {node.name for node in seen}, set[str](), time.monotonic()
+        self.particles, self.scorers = ActorGroup("particle", message), ActorGroup("scorer", message)
+        message(f"starting {self.placement.particles} particles and {self.placement.scorers} scorers")
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End all actors and release their resources."""
+        for actor in [*self.scorers.actors, *self.particles.actors]:
+            ray.kill(actor)
+        self._scheduling.close()
+
+    # Starting
+
+    def _start(self) -> None:
+        self._scheduling.reserve()
+        for _ in range(self.placement.scorers):
+            self._add_scorer()
+        if self.placement.shares_gpus:  # vLLM measures the free memory when it starts
+            self._wait_until_up()
+        for _ in range(self.placement.particles):
+            self._add_particle()
+        self._wait_until_up()
+        for _ in range((self._settings.max_scorers or 0) - len(self.scorers.actors)):
+            self._add_scorer()
+
+    def _add_scorer(self) -> None:
+        number, placement = len(self.scorers.actors), self.placement
+        where = {"num_cpus": placement.cpus * placement.ranks} | self._scheduling.of_scorer(number)
+        options = self._options(self.scorers, placement.scorer_gpus) | where
+        self.scorers.add(ray.remote(Scorer).options(**options).remote(self._for_scorers, number))
+
+    def _add_particle(self) -> None:
+        number, gpus = len(self.particles.actors), self.placement.particle_gpus
+        options = self._options(self.particles, gpus) | self._scheduling.of_particle(number)
+        actor: ActorHandle = ray.remote(Particle).options(**options).remote(self._config, number, gpu=gpus > 0)
+        self.particles.add(actor)
+
+    def _options(self, group: ActorGroup, gpus: float) -> dict[str, Any]:
+        return process_options(
+            cpus=0,
+            gpus=gpus,
+            run_gpus=self.placement.gpus,
+            name=f"{group.kind}-{len(group.actors)}:{self._config.name}:{self._token}",
+            max_restarts=-1,
+            max_task_retries=0,  # another actor takes over the work of a lost one before Ray has restarted it
+        )
+
+    def _wait_until_up(self) -> None:
+        """Wait for the actors added so far, as long as the cluster has the resources for them."""
+        resources = Resources(
+            lambda: missing(self.placement, nodes()), wait_seconds=self._settings.wait_seconds, message=self._message
+        )
+        say, since = on_change(self._message), time.monotonic()
+        while True:
+            self._take_in(finished(self._asked()), starting=True)
+            if self._stop():
+                raise Stopped
+            absent = len(self.scorers.absent) + len(self.particles.absent)
+            total = len(self.scorers.actors) + len(self.particles.actors)
+            if not absent:
+                return
+            if not resources.present():
+                since = time.monotonic()
+            elif time.monotonic() - since > self.start_seconds:
+                raise UserError(
+                    f"{absent} of {total} actors did not start within {self.start_seconds:g} s; free resources of the "
+                    "cluster (`ray status` shows who uses them), or raise backend.wait_seconds"
+                )
+            else:
+                say(f"{total - absent} of {total} actors are up")
+
+    # Watching
+
+    def _asked(self) -> list[Any]:
+        return [*self.scorers.asked(), *self.particles.asked()]
+
+    def _take_in(self, refs: list[Any], *, starting: bool = False) -> None:
+        self.scorers.take_in(refs, starting=starting)
+        self.particles.take_in(refs, starting=starting)
+
+    def watch(self, pending: list[Any]) -> list[Any]:
+        """Wait up to a second for results of calls or for actors to come up; returns the refs of finished calls.
+
+        Raises:
+            ClusterError: no particle or no scorer was up for as long as actors may take to start.
+            Stopped: the run must stop.
+        """
+        done = finished([*pending, *self._asked()])
+        if self._stop():
+            raise Stopped
+        self._take_in(done)
+        self._add_on_joined_nodes()
+        for group in (self.scorers, self.particles):
+            since = group.idle_since()
+            if since is not None and time.monotonic() - since > self.start_seconds:
+                reason = group.why_absent or missing(self.placement, nodes()) or "see `ray status` for its resources"
+                raise ClusterError(f"no {group.kind} is up ({reason}); rerun the command to resume")
+        waiting = set(pending)
+        return [ref for ref in done if ref in waiting]
+
+    def _add_on_joined_nodes(self) -> None:
+        """Add scorers on nodes that have joined, unless the config limits the number of scorers."""
+        now = time.monotonic()
+        if self._settings.scorers or self._settings.max_scorers or now - self._looked < JOIN_SECONDS:
+            return
+        self._looked = now
+        present = {n.name: n for n in nodes() if n.has(self._settings.scorer_labels)}
+        free = free_resources() if self._joined else {}
+        count = sum(self._scorers_on(free.get(name, {})) for name in self._joined & present.keys())
+        self._joined = present.keys() - self._seen
+        self._seen |= present.keys()
+        for _ in range(count):
+            self._add_scorer()
+
+    def _scorers_on(self, free: dict[str, float]) -> int:
+        """How many more scorers these free resources hold."""
+        cpus = free.get("CPU", 0.0) // (self.placement.cpus * self.placement.ranks)
+        if not self.placement.scorer_gpus:
+            return int(cpus)
+        return int(min(cpus, free.get("GPU", 0.0) // self.placement.scorer_gpus))

@@ -1,0 +1,48 @@
+"""Every use of Ray's private API. The public calls for these facts need the dashboard."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray._private.state import available_resources_per_node, state
+from ray.actor import ActorHandle
+
+
+def is_dead(actor: ActorHandle) -> bool:
+    """Whether Ray has given up on an actor and will not restart it."""
+    entry = state.actor_table(actor._actor_id.hex())
+    return not entry or entry["State"] == "DEAD"
+
+
+def actors_of_job(job: str) -> list[dict[str, Any]]:
+    """Ray's entries on the actors of a Ray job, with Name, State and NumRestarts."""
+    return list(state.actor_table(None, ray.JobID(bytes.fromhex(job))).values())
+
+
+def free_resources() -> dict[str, dict[str, float]]:
+    """Free resources of each node, by node id."""
+    free: dict[str, dict[str, float]] = available_resources_per_node()
+    return free
+
+
+def silence_authentication() -> None:
+    """Do not announce that token authentication is on: the user asked for it."""
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+
+
+def submission_id() -> str | None:
+    """The id under which this driver was submitted as a job; None if it was not."""
+    config = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+    found: str | None = (config.get("metadata") or {}).get("job_submission_id")
+    return found
+
+
+def log_folder() -> Path | None:
+    """The folder of this node's logs, which the dashboard serves; None if this process is not on a node."""
+    node = ray._private.worker._global_node
+    return Path(node.get_logs_dir_path()) if node is not None else None

@@ -1,0 +1,67 @@
+"""Where Ray may put the actors of a run: placement groups, labels and strategies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from evoswarm.backend.ray.placement import Placement
+from evoswarm.config.run import RayBackend
+
+
+class Scheduling:
+    """Options of Ray that place each actor."""
+
+    def __init__(self, settings: RayBackend, placement: Placement) -> None:
+        self._settings, self._placement = settings, placement
+        self._groups: list[PlacementGroup] = []
+        self._bundles: dict[tuple[str, int], int] = {}
+
+    def reserve(self) -> None:
+        """Request one placement group for all actors, if the config asks for colocation or gang scheduling."""
+        if not (self._settings.colocate or self._settings.gang):
+            return
+        bundles = self._placement.bundles
+        group = placement_group(
+            [bundle.resources for bundle in bundles],
+            strategy="SPREAD" if self._settings.spread else "PACK",
+            bundle_label_selector=[dict(bundle.labels) for bundle in bundles],
+        )
+        self._groups.append(group)
+        for index, bundle in enumerate(bundles):
+            self._bundles |= {("particle", number): index for number in bundle.particles}
+            if bundle.scorer is not None:
+                self._bundles["scorer", bundle.scorer] = index
+
+    def of_particle(self, number: int) -> dict[str, Any]:
+        """Options that place a particle."""
+        return self._in_bundle("particle", number) or self._anywhere(dict(self._settings.particle_labels))
+
+    def of_scorer(self, number: int) -> dict[str, Any]:
+        """Options that place a scorer; one that is split over GPUs gets a placement group of its own."""
+        labels = dict(self._settings.scorer_labels)
+        if bundle := self._in_bundle("scorer", number):
+            return bundle
+        if ranks := self._placement.ranks_of_scorer:
+            group = placement_group(ranks, strategy="PACK", bundle_label_selector=[labels] * len(ranks))
+            self._groups.append(group)
+            inside = PlacementGroupSchedulingStrategy(group, 0, placement_group_capture_child_tasks=True)
+            return {"num_cpus": 0, "num_gpus": 0, "scheduling_strategy": inside}  # the ranks take the resources
+        return self._anywhere(labels)
+
+    def close(self) -> None:
+        """Remove the placement groups."""
+        for group in self._groups:
+            remove_placement_group(group)
+
+    def _in_bundle(self, kind: str, number: int) -> dict[str, Any]:
+        index = self._bundles.get((kind, number))
+        if index is None:
+            return {}
+        return {"scheduling_strategy": PlacementGroupSchedulingStrategy(self._groups[0], index)}
+
+    def _anywhere(self, labels: dict[str, str]) -> dict[str, Any]:
+        strategy = "SPREAD" if self._settings.spread else "DEFAULT"
+        return {"scheduling_strategy": strategy} | ({"label_selector": labels} if labels else {})
