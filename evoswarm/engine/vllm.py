@@ -23,7 +23,6 @@ from evoswarm.engine.vllm_internals import (
     metrics_to_ray,
     on_ray,
     set_environment,
-    spare_llvmlite,
 )
 from evoswarm.engine.vllm_settings import arguments, explain
 from evoswarm.errors import UserError
@@ -52,7 +51,6 @@ class VllmEngine:
         check_version()
         # The variable is too late where torch is loaded already, and vLLM lets nobody change it afterwards.
         torch.set_num_threads(config.threads)
-        spare_llvmlite()
         from vllm import LLM
 
         self._adapter = dict(adapter) if adapter is not None else None

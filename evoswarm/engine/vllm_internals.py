@@ -46,13 +46,6 @@ def set_environment(*, threads: int) -> None:
         os.environ.setdefault(name, value)
 
 
-def spare_llvmlite() -> None:
-    """Where numba is loaded, let vLLM start: it takes the `__dict__` of every value of every module, and llvmlite's
-    library makes up a C function for any attribute that it is asked for."""
-    if (ffi := sys.modules.get("llvmlite.binding.ffi")) is not None:
-        ffi.lib._fntab.setdefault("__dict__", {})
-
-
 def on_ray() -> bool:
     """Whether this process is a worker of a Ray cluster, where vLLM's metrics have somewhere to go."""
     ray = sys.modules.get("ray")

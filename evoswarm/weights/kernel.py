@@ -1,12 +1,13 @@
-"""The inner product of materialising: out[r] = sum_j c[r, j] * parts[j], in fp32, in the order of j.
+"""The inner product of materializing: out[r] = sum_j c[r, j] * parts[j], in fp32, in the order of j.
 
-Every product and every sum is one correctly rounded IEEE operation, so numpy and the compiled loop give the same bits
-on every processor. (No fused multiply-add and no BLAS: their rounding depends on shapes and on the processor.)
+Every product and every sum is one correctly rounded IEEE operation, so numpy and compiled code give the same bits on
+every processor. A fused multiply-add or BLAS would not: their rounding depends on shapes and on the processor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Container, Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -14,25 +15,25 @@ import numpy as np
 
 Combine = Callable[[Sequence[np.ndarray], np.ndarray, Sequence[np.ndarray]], None]
 COMPILE_ABOVE = 300_000_000
-"""Multiply-adds from which loading the compiler (seconds, 65 MB) pays."""
-_TERMS = (10, 4, 2, 1)
-"""Terms that one pass over the memory adds up in a register; a sum takes the largest passes that fit."""
-_ROWS = 5
-"""Rows that one pass of most terms makes together: a part is loaded once for all of them."""
-_BLOCK = 8192
-"""Scalars per pass: what several passes touch stays in the core's own cache, and a page is written in one go."""
+"""Multiply-adds above which compiling (4 s and 65 MB per process) pays off."""
+_BLOCK = 4096
+"""Scalars per step: one block of every part and result fits in a core's cache."""
 
 
-def combine_for(multiply_adds: int) -> Combine:
-    """The faster of two equal implementations for a job of this size."""
-    return compiled() if multiply_adds > COMPILE_ABOVE else combine_numpy
+def combine_for(multiply_adds: int, *, loaded: Container[str] = sys.modules) -> Combine:
+    """The faster of two equal implementations for a job of this size.
+
+    A process that has loaded vLLM always uses numpy: vLLM's CPU build cannot start an engine after numba is loaded.
+    """
+    return compiled() if multiply_adds > COMPILE_ABOVE and "vllm" not in loaded else combine_numpy
 
 
 def combine_numpy(parts: Sequence[np.ndarray], coefficients: np.ndarray, out: Sequence[np.ndarray]) -> None:
-    """
+    """Write the weighted sums into `out`. Parts with coefficient zero are skipped.
+
     Args:
         parts: J basis chunks [n], fp32, contiguous.
-        coefficients: [R, J], fp32, contiguous.
+        coefficients: [R, J], fp32.
         out: R results [n], fp32, contiguous, overwritten.
     """
     if not len(out):
@@ -52,115 +53,89 @@ def combine_numpy(parts: Sequence[np.ndarray], coefficients: np.ndarray, out: Se
 
 @cache
 def compiled() -> Combine:
-    """The same as `combine_numpy`, as machine code; numba fuses no operations unless asked for fastmath."""
-    from numba import boolean, carray, float32, int64, njit, types, void
-    from numba.extending import intrinsic
+    """`combine_numpy` in machine code. numba does not fuse multiply and add unless `fastmath` is set."""
+    from numba import njit, types
+    from numba.typed import List
 
-    settings = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+    # Parts are read-only, because most of them are views of memory-mapped files.
+    part, result = types.Array(types.float32, 1, "C", readonly=True), types.Array(types.float32, 1, "C")
+    signature = types.void(types.ListType(part), types.float32[:, ::1], types.ListType(result))
+    add_five, add_one = (njit(nogil=True, error_model="numpy")(loop) for loop in (_add_five, _add_one))
 
-    @intrinsic
-    def pointer(context, address):  # type: ignore[no-untyped-def]
-        def cast(target, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            return builder.inttoptr(arguments[0], target.get_value_type(signature.return_type))
+    @njit(signature, nogil=True, error_model="numpy")
+    def dense(parts, coefficients, out):  # type: ignore[no-untyped-def]
+        """The sums of rows that use every part, block by block and two rows at a time."""
+        spare = np.empty(_BLOCK, np.float32)
+        for start in range(0, out[0].size, _BLOCK):
+            block = slice(start, start + _BLOCK)
+            for r in range(0, len(out), 2):
+                s = min(r + 1, len(out) - 1)  # an odd last row is paired with itself, into memory that nobody reads
+                x = out[r][block]
+                y = out[s][block] if s > r else spare[: x.size]
+                x[:] = y[:] = np.float32(-0.0)  # the neutral element: 0.0 would turn -0.0 into 0.0
+                j, v, w = 0, coefficients[r], coefficients[s]
+                while j + 5 <= len(parts):
+                    a, b, c = parts[j][block], parts[j + 1][block], parts[j + 2][block]
+                    add_five(x, y, a, b, c, parts[j + 3][block], parts[j + 4][block], v[j : j + 5], w[j : j + 5])
+                    j += 5
+                for last in range(j, len(parts)):
+                    add_one(x, y, parts[last][block], v[last], w[last])
 
-        return types.CPointer(float32)(int64), cast
-
-    @njit(**settings)
-    def array(address, start, size):  # type: ignore[no-untyped-def]
-        return carray(pointer(address + 4 * start), size)
-
-    most = _TERMS[0]
-    rows_pass = njit(_one_pass(_ROWS, most, array), **settings)
-    pass_a, pass_b, pass_c, pass_d = (njit(_one_pass(1, terms, array), **settings) for terms in _TERMS)
-    a, b, c, d = _TERMS
-
-    @njit(void(int64[::1], float32[::1], int64[::1], boolean[::1], int64[::1], int64, int64), **settings)
-    def all_blocks(parts, values, ends, alike, targets, nothing, size):  # type: ignore[no-untyped-def]
-        for start in range(0, size, _BLOCK):
-            width = min(_BLOCK, size - start)
-            first, ready = 0, 0
-            for r in range(targets.size):
-                count, target, k = ends[r] - first, targets[r] + 4 * start, 0
-                if r >= ready and alike[r]:
-                    rows_pass(targets, r, parts, values, first, count, nothing, start, width)
-                    ready = r + _ROWS
-                if r < ready:
-                    k = most
-                if count == 0:
-                    array(target, 0, width)[:] = 0
-                while k < count:
-                    left, before = count - k, target if k else nothing
-                    if left >= a:
-                        pass_a(targets, r, parts, values, first + k, a, before, start, width)
-                        k += a
-                    elif left >= b:
-                        pass_b(targets, r, parts, values, first + k, b, before, start, width)
-                        k += b
-                    elif left >= c:
-                        pass_c(targets, r, parts, values, first + k, c, before, start, width)
-                        k += c
-                    else:
-                        pass_d(targets, r, parts, values, first + k, d, before, start, width)
-                        k += d
-                first = ends[r]
-
-    # What a sum starts from: adding an expert's -0.0 to 0.0 would give 0.0.
-    minus_zero = np.full(_BLOCK, -0.0, np.float32)
+    def listed(arrays: Iterable[np.ndarray], kind: Any) -> Any:
+        items = List.empty_list(kind)
+        for array in arrays:
+            items.append(array)
+        return items
 
     def combine(parts: Sequence[np.ndarray], coefficients: np.ndarray, out: Sequence[np.ndarray]) -> None:
-        plain = all(array.dtype == np.float32 and array.flags.c_contiguous for array in (*parts, *out))
-        sizes = {array.size for array in (*parts, *out)}
-        if not plain or len(sizes) > 1 or not all(array.flags.writeable for array in out):
-            raise ValueError("parts and results must be contiguous fp32 arrays of one size, and results writeable")
-        if coefficients.shape != (len(out), len(parts)):
-            raise ValueError(f"coefficients are {coefficients.shape}, not {(len(out), len(parts))}")
-        if not len(out):
-            return
-        rows, terms = np.nonzero(coefficients)
-        ends = np.cumsum(np.bincount(rows, minlength=len(out)))
-        begin, targets, size = minus_zero.ctypes.data, _addresses(out), out[0].size
-        all_blocks(
-            _addresses(parts)[terms], coefficients[rows, terms], ends, _alike(coefficients), targets, begin, size
-        )
+        _check(parts, coefficients, out)
+        for terms, rows in _groups(coefficients):
+            if terms:
+                of_group = np.ascontiguousarray(coefficients[np.ix_(rows, terms)])
+                used = listed((_read_only(parts[j]) for j in terms), part)
+                dense(used, of_group, listed((out[r] for r in rows), result))
+            else:
+                for r in rows:
+                    out[r].fill(0)
 
     return combine
 
 
-def _addresses(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    return np.array([array.ctypes.data for array in arrays], np.int64)
+def _add_five(x, y, a, b, c, d, e, v, w):  # type: ignore[no-untyped-def]
+    """Add five parts to two rows in one pass over memory; each part is loaded once for both rows."""
+    v0, v1, v2, v3, v4 = v[0], v[1], v[2], v[3], v[4]
+    w0, w1, w2, w3, w4 = w[0], w[1], w[2], w[3], w[4]
+    for i in range(x.size):
+        p = x[i] + v0 * a[i] + v1 * b[i] + v2 * c[i] + v3 * d[i] + v4 * e[i]
+        q = y[i] + w0 * a[i] + w1 * b[i] + w2 * c[i] + w3 * d[i] + w4 * e[i]
+        x[i], y[i] = p, q
 
 
-def _alike(coefficients: np.ndarray) -> np.ndarray:
-    """[R], whether row r and those after it, `_ROWS` in all, are sums of the same parts, enough for a whole pass."""
+def _add_one(x, y, a, v, w):  # type: ignore[no-untyped-def]
+    for i in range(x.size):
+        x[i], y[i] = x[i] + v * a[i], y[i] + w * a[i]
+
+
+def _groups(coefficients: np.ndarray) -> list[tuple[list[int], list[int]]]:
+    """Rows by the parts that they use: (parts with a coefficient that is not zero, rows)."""
+    groups: dict[bytes, list[int]] = {}
     used = coefficients != 0
-    kind = np.append(0, np.cumsum((used[1:] != used[:-1]).any(axis=1)))
-    last = len(used) - _ROWS + 1
-    alike = np.zeros(len(used), np.bool_)
-    if last > 0:
-        alike[:last] = kind[:last] == kind[_ROWS - 1 :]
-    return alike & (used.sum(axis=1) >= _TERMS[0])
+    for r, mask in enumerate(used):
+        groups.setdefault(mask.tobytes(), []).append(r)
+    return [(np.flatnonzero(used[rows[0]]).tolist(), rows) for rows in groups.values()]
 
 
-def _one_pass(rows: int, terms: int, array: Any) -> Callable[..., None]:
-    """A loop over one block: for `rows` rows from r on, what is at `before` and the products of `terms` parts.
+def _read_only(array: np.ndarray) -> np.ndarray:
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
-    Written out, because a loop over the terms would not be unrolled and would write every partial sum to memory. Values
-    of the rows are `stride` apart, and their parts are the same ones.
-    """
-    lines = ["def one_pass(targets, r, parts, values, first, stride, before, start, size):"]
-    lines += ["    begin = array(before, 0, size)"]
-    lines += [f"    part{n} = array(parts[first + {n}], start, size)" for n in range(terms)]
-    for q in range(rows):
-        lines += [f"    total{q} = array(targets[r + {q}], start, size)"]
-        lines += [f"    value{q}_{n} = values[first + {q} * stride + {n}]" for n in range(terms)]
-    lines += ["    for i in range(size):"]
-    lines += [f"        scalar{n} = part{n}[i]" for n in range(terms)]
-    for q in range(rows):
-        lines += [f"        sum{q} = begin[i]"]
-        lines += [f"        sum{q} = sum{q} + value{q}_{n} * scalar{n}" for n in range(terms)]
-    # Written last: the compiler would have to load every part again behind a store that might have changed it.
-    lines += [f"        total{q}[i] = sum{q}" for q in range(rows)]
-    scope = {"array": array}
-    exec("\n".join(lines), scope)  # nosec
-    loop: Callable[..., None] = scope["one_pass"]
-    return loop
+
+def _check(parts: Sequence[np.ndarray], coefficients: np.ndarray, out: Sequence[np.ndarray]) -> None:
+    """Compiled code checks nothing."""
+    arrays = (*parts, *out)
+    plain = all(array.dtype == np.float32 and array.flags.c_contiguous and array.flags.aligned for array in arrays)
+    if not plain or len({array.size for array in arrays}) > 1 or not all(array.flags.writeable for array in out):
+        raise ValueError("parts and results must be contiguous fp32 arrays of one size, and results writeable")
+    if coefficients.shape != (len(out), len(parts)):
+        raise ValueError(f"coefficients are {coefficients.shape}, not {(len(out), len(parts))}")

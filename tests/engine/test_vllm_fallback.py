@@ -37,8 +37,6 @@ def predictions(folder: Path, engine: dict[str, object]) -> tuple[list[str | Non
 
 
 def test_modules_that_vllm_has_no_slot_for_fall_back_to_merging_with_a_message(tmp_path: Path) -> None:
-    import llvmlite.binding  # noqa: F401  (loaded where materialising is compiled; vLLM has to start beside it)
-
     save_llama(tmp_path / "base", head_dim=32)
     for seed, name in enumerate("ab"):
         save_adapter(tmp_path / "base", tmp_path / "experts" / name, seed=seed, modules_to_save=["lm_head"])

@@ -1,11 +1,11 @@
-"""The two implementations of the sum are one function, bit for bit."""
+"""Both implementations of the sum give the same bits."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from evoswarm.weights.kernel import combine_numpy, compiled
+from evoswarm.weights.kernel import COMPILE_ABOVE, combine_for, combine_numpy, compiled
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +21,9 @@ def nasty() -> np.ndarray:
     return parts
 
 
-@pytest.mark.parametrize("size", [0, 1, 7, 8191, 8192, 8193, 9001])
+@pytest.mark.parametrize("size", [0, 1, 7, 4095, 4096, 4097, 9001])
 def test_numpy_and_machine_code_give_the_same_bits(nasty: np.ndarray, size: int) -> None:
-    # Row r has r terms, so that sums of every number of passes occur.
+    # Row r has r terms, so sums of every length occur.
     rng = np.random.default_rng(size)
     coefficients = np.zeros((29, 28), np.float32)
     for r, row in enumerate(coefficients):
@@ -41,7 +41,7 @@ def test_rows_of_the_same_parts_give_the_same_bits_together_and_alone(nasty: np.
     rng = np.random.default_rng(terms)
     coefficients = rng.standard_normal((17, 28)).astype(np.float32)
     coefficients[:, terms:] = 0
-    coefficients[6, 0] = coefficients[7, 1] = 0  # These go alone, although they have as many terms as each other.
+    coefficients[6, 0] = coefficients[7, 1] = 0  # as many terms as each other, but not the same ones
     left, right, alone = (np.empty((17, 9001), np.float32) for _ in range(3))
     combine_numpy(nasty, coefficients, left)
     compiled()(nasty, coefficients, right)
@@ -66,3 +66,19 @@ def test_products_are_rounded_before_they_are_added() -> None:
         out = np.empty((1, 1), np.float32)
         combine(parts, coefficients, out)
         assert out[0, 0] == 2 * e
+
+
+def test_only_large_jobs_are_compiled_and_none_in_a_process_that_runs_vllm() -> None:
+    assert combine_for(COMPILE_ABOVE) is combine_numpy
+    assert combine_for(COMPILE_ABOVE + 1, loaded=()) is compiled()
+    assert combine_for(COMPILE_ABOVE + 1, loaded=("vllm",)) is combine_numpy
+
+
+def test_compiled_code_refuses_what_it_cannot_read() -> None:
+    parts, out = np.ones((2, 4), np.float32), np.ones((1, 4), np.float32)
+    with pytest.raises(ValueError, match="contiguous fp32"):
+        compiled()(parts.astype(np.float64), np.ones((1, 2), np.float32), out)
+    with pytest.raises(ValueError, match="one size"):
+        compiled()(parts, np.ones((1, 2), np.float32), out[:, :3])
+    with pytest.raises(ValueError, match="coefficients are"):
+        compiled()(parts, np.ones((2, 2), np.float32), out)
