@@ -1,4 +1,4 @@
-"""Training one expert, from its data to its folder in the pool. Runs in any process."""
+"""Trains one expert, from its data to its folder in the pool. Runs in any process."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ from evoswarm.experts.trainer import ExpertTrainer, LossNotFinite, Progress, arg
 from evoswarm.weights.expert import ADAPTER_CONFIG, read_json
 
 RECORD = "training.json"
-"""What an expert was made of, in its folder."""
+"""Record of an expert's data, settings and results, in its folder."""
 FAILED = "failed.txt"
-"""Why a training ended without an expert, in its work folder."""
+"""Reason for a failed training, in its work folder."""
 
 
 def work_folder(config: TrainingConfig, name: str) -> Path:
-    """Where an expert is kept while it is made; no pool sees it."""
+    """The folder of an expert during training; pools ignore it."""
     return config.pool / ".training" / name
 
 
 def prepare_data(config: TrainingConfig, name: str) -> dict[str, Any]:
-    """Encode the data of an expert into its work folder, once.
+    """Encode an expert's data into its work folder, unless this is already done.
 
     Returns:
-        What the expert is made of and the figures of its data.
+        Statistics of the data.
 
     Raises:
-        UserError: the data cannot be used, or the folder holds an expert that was made of something else.
+        UserError: the data is unusable, or the folder holds an expert with different data or settings.
     """
     settings, data, folder = config.optimisation(name), config.experts[name].data, config.pool / name
     check(settings)
     if folder.exists() and not (folder / RECORD).exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: is there already and no expert of `evoswarm experts train`; move it away")
+        raise UserError(f"{folder}: already exists and was not created by `evoswarm experts train`; move it away")
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     skeleton = load_skeleton(config)
     check_targets(choose(config.method), skeleton)
@@ -69,7 +69,7 @@ def prepare_data(config: TrainingConfig, name: str) -> dict[str, Any]:
     }
     work = work_folder(config, name)
     if (work / FAILED).exists() and read_json(work / RECORD)["made_of"] != made_of:
-        shutil.rmtree(work)  # whoever changes the config after a failure means to begin anew
+        shutil.rmtree(work)  # a changed config after a failure means a fresh start
     for path in (config.pool / name / RECORD, work / RECORD):
         if path.exists():
             _same(read_json(path).get("made_of", {}), made_of, path.parent)
@@ -86,8 +86,8 @@ def _same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     changed = [key for key in now if before.get(key) != now[key]]
     if changed:
         raise UserError(
-            f"{folder}: was made with another {changed[0]} (it had {_short(before.get(changed[0]))}, the config has "
-            f"{_short(now[changed[0]])}); name another pool, or remove that folder"
+            f"{folder}: was trained with a different {changed[0]} (it has {_short(before.get(changed[0]))}, the config "
+            f"has {_short(now[changed[0]])}); choose another pool, or remove this folder"
         )
 
 
@@ -97,10 +97,10 @@ def _short(value: Any) -> str:
 
 
 def train_expert(config: TrainingConfig, name: str) -> dict[str, Any]:
-    """Train one expert whose data is prepared, or go on with it; a finished one is left as it is.
+    """Train one expert with prepared data. Resumes an interrupted training and keeps a finished expert.
 
     Returns:
-        Its record (training.json), or `{"error": why}` where its training failed.
+        The record (training.json), or `{"error": reason}` if the training failed.
     """
     folder, work = config.pool / name, work_folder(config, name)
     if (folder / RECORD).exists():
@@ -111,11 +111,11 @@ def train_expert(config: TrainingConfig, name: str) -> dict[str, Any]:
         return _train(config, name, folder, work)
     except (UserError, LossNotFinite) as error:
         reason = str(error)
-    except Exception as error:  # one expert's failure is its own
+    except Exception as error:  # a failed expert must not stop the others
         reason = f"{type(error).__name__}: {first_line(error)}"
     finally:
         torch.set_num_threads(threads)
-    with contextlib.suppress(OSError):  # a full disk may be the very reason
+    with contextlib.suppress(OSError):  # the failure may be a full disk
         (work / FAILED).write_text(reason + "\n", encoding="utf-8")
     return {"error": reason}
 
@@ -151,7 +151,7 @@ def _train(config: TrainingConfig, name: str, folder: Path, work: Path) -> dict[
 
 
 def load_skeleton(config: TrainingConfig) -> Any:
-    """The base model without its weights.
+    """The base model without weights.
 
     Raises:
         UserError: its config cannot be loaded.
@@ -161,18 +161,18 @@ def load_skeleton(config: TrainingConfig) -> Any:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(settings, trust_remote_code=config.trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise UserError(f"{config.model}: the base model cannot be loaded ({first_line(error)})") from None
+        raise UserError(f"{config.model}: cannot load the base model ({first_line(error)})") from None
 
 
 def adapted(config: TrainingConfig, chosen: Chosen, data: Any, collate: Any) -> PeftModel:
-    """The base model with a fresh adapter, the same for every expert of one seed.
+    """The base model with a new adapter, identical for all experts with the same seed.
 
     Raises:
-        UserError: the base cannot be loaded, or the method does not fit it.
+        UserError: the base cannot be loaded, or the method does not support it.
     """
     model = load_model(config.model, TransformersEngine(dtype=config.dtype, trust_remote_code=config.trust_remote_code))
     check_targets(chosen, model)
-    model.config.use_cache = False  # with a cache, transformers would not tell packed examples apart
+    model.config.use_cache = False  # with a cache, transformers does not separate packed examples
     if torch.cuda.is_available():
         model.to("cuda")
     try:
@@ -185,13 +185,13 @@ def adapted(config: TrainingConfig, chosen: Chosen, data: Any, collate: Any) -> 
 
 
 def save(model: PeftModel, folder: Path, chosen: Chosen, *, native: bool, start: Factors | None = None) -> None:
-    """Write a trained adapter, as plain LoRA where it converts and `native` is not asked for.
+    """Write a trained adapter: as plain LoRA if it can be converted, unless `native` is set.
 
     Raises:
-        LossNotFinite: it holds NaN or infinite values.
+        LossNotFinite: the adapter contains NaN or infinite values.
     """
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.requires_grad):
-        raise LossNotFinite("the trained adapter holds NaN; lower training.learning_rate")
+        raise LossNotFinite("the trained adapter contains NaN or infinite values; lower training.learning_rate")
     if chosen.route == "converted" and not native:
         settings = {"fan_in_fan_out": bool(getattr(model.peft_config["default"], "fan_in_fan_out", False))}
         save_lora(
@@ -199,7 +199,7 @@ def save(model: PeftModel, folder: Path, chosen: Chosen, *, native: bool, start:
         )
         return
     model.save_pretrained(folder, save_embedding_layers=False)
-    # peft writes the names of modules in the order of a set, which differs from process to process.
+    # peft writes module names in set order, which differs between processes.
     config = read_json(folder / ADAPTER_CONFIG)
     if isinstance(config.get("target_modules"), list):
         config["target_modules"] = sorted(config["target_modules"])
@@ -207,7 +207,7 @@ def save(model: PeftModel, folder: Path, chosen: Chosen, *, native: bool, start:
 
 
 def _checkpoint(steps: Path) -> str | None:
-    """The newest whole checkpoint; one that a kill left half written is removed."""
+    """The newest complete checkpoint; removes incomplete ones."""
     while steps.is_dir() and (last := get_last_checkpoint(str(steps))):
         if (Path(last) / "trainer_state.json").exists():
             return str(last)
@@ -238,7 +238,7 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the progress bars and tables of the libraries; evoswarm shows its own."""
+    """Turn off the libraries' progress bars and tables; evoswarm shows its own."""
     from transformers.utils import logging as hf_logging
 
     hf_logging.set_verbosity_error()

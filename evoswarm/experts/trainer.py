@@ -1,4 +1,4 @@
-"""transformers' Trainer with what training a pool needs: exact packing, progress, and an end at a loss of NaN."""
+"""transformers' Trainer with exact packing, a progress file, and an error if the loss becomes NaN."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from evoswarm.engine.load import first_line
 from evoswarm.errors import UserError
 from evoswarm.weights.expert import read_json
 
-_TAKEN = (
+_RESERVED = (
     "output_dir",
     "num_train_epochs",
     "max_steps",
@@ -57,7 +57,7 @@ _TAKEN = (
     "disable_tqdm",
     "remove_unused_columns",
 )
-"""Arguments that come from other keys of the config, or that the rest rests on."""
+"""Arguments that other config keys set, or that must not change."""
 
 
 class LossNotFinite(Exception):
@@ -65,30 +65,30 @@ class LossNotFinite(Exception):
 
 
 class ExpertTrainer(Trainer):
-    """Stops at the first loss that is no number, before it reaches a checkpoint."""
+    """Stops at the first loss that is not finite, before it is saved in a checkpoint."""
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
         if not math.isfinite(float(loss)):
             raise LossNotFinite(
                 f"the loss is {float(loss)} at step {self.state.global_step + 1}; lower training.learning_rate, or "
-                "look at the data"
+                "check the data"
             )
         return loss
 
 
 class Progress(TrainerCallback):
-    """Keeps how far a training is in a file that whoever waits for it can read."""
+    """Writes the training progress to a file that other processes can read."""
 
     def __init__(self, path: Path) -> None:
-        """Take up the seconds of earlier attempts, which are in the file."""
-        self._path, self._begun = path, time.perf_counter()
+        """Read the seconds of earlier attempts from the file."""
+        self._path, self._began = path, time.perf_counter()
         self._before = float(read_json(path)["seconds"]) if path.exists() else 0.0
 
     @property
     def seconds(self) -> float:
-        """Of training, with what was before a kill up to its last step."""
-        return self._before + time.perf_counter() - self._begun
+        """Training time, including earlier attempts up to their last step."""
+        return self._before + time.perf_counter() - self._began
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
@@ -105,28 +105,28 @@ class Progress(TrainerCallback):
 
 
 def check(settings: Optimisation) -> None:
-    """The schedule and the further arguments are known.
+    """Check the schedule and the extra arguments.
 
     Raises:
-        UserError: one is not.
+        UserError: a name is unknown or reserved.
     """
     schedules = [kind.value for kind in SchedulerType]
     if settings.schedule not in schedules:
-        raise UserError(f"training.schedule {settings.schedule!r} is not known; choose one of {', '.join(schedules)}")
+        raise UserError(f"training.schedule {settings.schedule!r} is unknown; choose one of {', '.join(schedules)}")
     for name in settings.args:
-        if name in _TAKEN:
-            raise UserError(f"training.args.{name} is set by evoswarm; use the key of `training` for it")
+        if name in _RESERVED:
+            raise UserError(f"training.args.{name} is set by evoswarm; use the keys of `training` instead")
         if name not in TrainingArguments.__dataclass_fields__:
             near = difflib.get_close_matches(name, TrainingArguments.__dataclass_fields__, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(f"training.args.{name} is no argument of transformers' TrainingArguments{hint}")
+            raise UserError(f"training.args.{name} is not an argument of transformers' TrainingArguments{hint}")
 
 
 def arguments(settings: Optimisation, work: Path, *, seed: int) -> TrainingArguments:
-    """The config as transformers has it.
+    """The config as TrainingArguments.
 
     Raises:
-        UserError: a value that transformers refuses.
+        UserError: transformers rejects a value.
     """
     gpu = torch.cuda.is_available()
     micro = settings.micro_batch_size or settings.batch_size
@@ -160,14 +160,14 @@ def arguments(settings: Optimisation, work: Path, *, seed: int) -> TrainingArgum
     except (TypeError, ValueError, ImportError) as error:
         raise UserError(f"training: {first_line(error)}") from None
     if made.n_gpu > 1:
-        made._n_gpu = 1  # one expert is on one GPU; transformers would split the batch over all that it sees
+        made._n_gpu = 1  # one GPU per expert; transformers would split the batch over all visible GPUs
     return made
 
 
 def collator(tokenizer: PreTrainedTokenizerBase, settings: Optimisation) -> Any:
-    """How examples become a batch: padded on the right, or one behind the other in one row with positions of their own.
+    """Makes batches: right-padded, or packed into one row in which positions restart at each example.
 
-    Without attention mask, transformers sees from the positions where an example begins, and lets none see another.
+    If there is no attention mask, transformers detects the examples by their positions and keeps them separate.
     """
     if settings.packing:
         return DataCollatorWithFlattening(return_flash_attn_kwargs=False)

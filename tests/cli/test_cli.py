@@ -1,4 +1,4 @@
-"""The command line, in processes of its own."""
+"""The command line, in separate processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def evoswarm(*arguments: object, folder: Path) -> subprocess.CompletedProcess[st
 
 
 def refused(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line of an error: exit status 2, no traceback."""
+    """The single error line; checks for exit status 2 and no traceback."""
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -42,7 +42,7 @@ def test_run_prints_its_summary_as_one_json_object(finished: Path) -> None:
     assert (finished / "runs/echo/report.html").exists()
 
 
-def test_run_shows_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
+def test_run_prints_plain_lines_without_a_terminal(tmp_path: Path) -> None:
     make_world(tmp_path)
     done = evoswarm("run", "it.yaml", folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -52,7 +52,7 @@ def test_run_shows_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> Non
     assert "best expert" in done.stdout and "report.html" in done.stdout
 
 
-def test_validate_says_ok_or_what_is_wrong(finished: Path) -> None:
+def test_validate_prints_ok_or_the_error(finished: Path) -> None:
     done = evoswarm("validate", "it.yaml", folder=finished)
     assert done.returncode == 0 and "6 experts (adapter), 100 validation and 60 test examples" in done.stdout
     line = refused(evoswarm("validate", "it.yaml", "--set", "search.poplation=3", folder=finished))
@@ -74,7 +74,7 @@ def test_inspect_shows_sizes_and_cosines(finished: Path) -> None:
     assert all(words in shown for words in ("pairwise cosine", "orthogonal", "(base model)", "disagreement"))
 
 
-def test_evaluate_measures_recipe_adapter_and_base_as_the_run_did(finished: Path) -> None:
+def test_evaluate_agrees_with_the_run_for_recipe_adapter_and_base(finished: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text())
     best = finished / "runs/echo"
     measured = {
@@ -102,7 +102,7 @@ def test_export_and_materialize_write_the_best_expert(finished: Path) -> None:
     )
 
 
-def test_report_is_written_again_on_request(finished: Path) -> None:
+def test_report_rewrites_the_same_page(finished: Path) -> None:
     page = finished / "runs/echo/report.html"
     before = page.read_bytes()
     page.unlink()
@@ -127,7 +127,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_clear_line(tmp_path: Path, case: str) -> None:
+def test_bad_input_gives_one_clear_error_line(tmp_path: Path, case: str) -> None:
     config = make_world(tmp_path)
     (tmp_path / "empty").mkdir()
     changes, words = BAD[case]
@@ -135,7 +135,7 @@ def test_bad_input_is_one_clear_line(tmp_path: Path, case: str) -> None:
     assert words in refused(evoswarm("run", "bad.yaml", folder=tmp_path))
 
 
-def test_a_full_disk_stops_the_run_resumably(tmp_path: Path) -> None:
+def test_a_run_that_stopped_at_a_full_disk_can_be_resumed(tmp_path: Path) -> None:
     config = make_world(tmp_path)
     limit = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "

@@ -1,4 +1,4 @@
-"""`evoswarm compare` as a user meets it."""
+"""`evoswarm compare` on the command line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def world(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_subset_of_methods_as_json_and_again_from_what_is_there(world: Path) -> None:
+def test_a_subset_of_methods_gives_the_same_json_again(world: Path) -> None:
     arguments = ("compare.yaml", "--methods", "best_expert, cma_es", "--json")
     first, second = evoswarm(*arguments, folder=world), evoswarm(*arguments, folder=world)
     assert first.returncode == 0, first.stderr
@@ -40,7 +40,7 @@ def test_a_subset_of_methods_as_json_and_again_from_what_is_there(world: Path) -
     assert second.stdout == first.stdout
 
 
-def test_the_table_names_its_files_and_what_was_left_out(world: Path) -> None:
+def test_the_output_names_the_files_and_the_methods_left_out(world: Path) -> None:
     done = evoswarm("compare.yaml", "--set", "compare.budget=45", "--set", "compare.seeds=[0]", folder=world)
     assert done.returncode == 0, done.stderr
     assert "greedy_soup" in done.stdout and "compare.html" in done.stdout
@@ -59,7 +59,7 @@ def test_the_table_names_its_files_and_what_was_left_out(world: Path) -> None:
         (("compare.yaml", "--set", "compare.budget=7"), "too small for"),
     ],
 )
-def test_mistakes_are_one_line_and_status_2(
+def test_mistakes_give_one_error_line_and_status_2(
     world: Path,
     arguments: tuple[str, ...],
     words: str,
@@ -75,7 +75,7 @@ def test_mistakes_are_one_line_and_status_2(
     assert error.startswith("error: ") and words in error
 
 
-def test_what_was_measured_survives_a_kill(world: Path) -> None:
+def test_measurements_survive_a_kill(world: Path) -> None:
     options = ["--set", "engine.delay=0.02", "--json", "--methods", "greedy_soup,random_search"]
     command = [sys.executable, "-m", "evoswarm", "compare", "compare.yaml", *options]
     process = subprocess.Popen(command, cwd=world, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

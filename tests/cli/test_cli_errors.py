@@ -1,4 +1,4 @@
-"""Wrong arguments and odd places are one line, never a traceback; standard output is for results alone."""
+"""User errors print one line and never a traceback; standard output is for results only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from evoswarm.cli.tables import result_table
 
 @pytest.fixture
 def evoswarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    """Runs the command line in this process, in a folder with a world: exit status, output, errors."""
+    """Runs the command line in this process, in a folder with a world; returns exit status, output and errors."""
     make_world(tmp_path)
     monkeypatch.chdir(tmp_path)
 
@@ -31,7 +31,7 @@ def evoswarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     return call
 
 
-def test_resume_of_a_renamed_run_goes_on_there_and_not_in_the_run_of_its_old_name(evoswarm, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_renamed_run_resumes_in_its_new_folder(evoswarm, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     evoswarm("run", "it.yaml")
     shutil.copytree("runs/echo", "runs/2026")
     status, out, _ = evoswarm("resume", "runs/2026", "--set", "search.max_generations=5", "--json")
@@ -46,7 +46,7 @@ def test_resume_of_a_renamed_run_goes_on_there_and_not_in_the_run_of_its_old_nam
 
 @pytest.mark.parametrize("command", ["export", "materialize"])
 @pytest.mark.parametrize("output", ["it.yaml", "it.yaml/below", "/proc/none"])
-def test_an_output_that_cannot_be_written_is_one_line(evoswarm, command: str, output: str) -> None:  # type: ignore[no-untyped-def]
+def test_an_unwritable_output_gives_one_error_line(evoswarm, command: str, output: str) -> None:  # type: ignore[no-untyped-def]
     evoswarm("run", "it.yaml", "--set", "search.max_generations=0")
     status, out, err = evoswarm(command, "runs/echo", "-o", output)
     assert status == 2 and not out
@@ -64,7 +64,7 @@ def test_an_output_that_cannot_be_written_is_one_line(evoswarm, command: str, ou
         {"terms": [], "pool": 5},
     ],
 )
-def test_a_damaged_recipe_is_one_line(evoswarm, tmp_path: Path, change: dict[str, object]) -> None:  # type: ignore[no-untyped-def]
+def test_a_damaged_recipe_gives_one_error_line(evoswarm, tmp_path: Path, change: dict[str, object]) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "r.json").write_text(json.dumps(change))
     assert evoswarm("evaluate", "it.yaml", "--recipe", "r.json") == (
         2,
@@ -74,7 +74,7 @@ def test_a_damaged_recipe_is_one_line(evoswarm, tmp_path: Path, change: dict[str
 
 
 @pytest.mark.parametrize("command", [("evaluate", "it.yaml", "--base"), ("validate", "it.yaml"), ("run", "it.yaml")])
-def test_what_a_utility_prints_does_not_spoil_the_json(evoswarm, tmp_path: Path, command: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
+def test_prints_of_a_utility_do_not_break_the_json(evoswarm, tmp_path: Path, command: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
     module = f"noisy_{command[0]}"
     (tmp_path / f"{module}.py").write_text("print('hello')\ndef judge(e, r):\n    print('judging')\n    return 1.0\n")
     utility = f"utility={{type: custom, function: '{module}:judge', data: echo.json}}"
@@ -82,7 +82,7 @@ def test_what_a_utility_prints_does_not_spoil_the_json(evoswarm, tmp_path: Path,
     assert json.loads(out) and "hello" in err
 
 
-def test_text_of_files_is_never_markup(evoswarm, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_text_from_files_is_never_markup(evoswarm, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     data = tmp_path / "a[/b]"
     data.mkdir(parents=True)
     records = [{"id": 1, "question": f"say {word}", "answer": word} for word in ("w1", "w2")]
@@ -91,7 +91,7 @@ def test_text_of_files_is_never_markup(evoswarm, tmp_path: Path) -> None:  # typ
     assert status == 0 and "a[/b]/d.json: dev: 1 of 2 ids repeat" in err
 
 
-def test_no_figure_of_the_result_is_cut_in_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_number_of_the_result_is_truncated_in_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
     line = {"test": 0.123, "validation": 0.456, "recipe": {"e": 1.0}}
     summary = {key: line for key in ("base", "initial", "best", "ensemble")} | {"seconds": {"total": 99999.0}}
     result_table({"random_search": summary | {"run_dir": "runs/x"}})

@@ -1,4 +1,4 @@
-"""`evoswarm tune` as a user meets its mistakes."""
+"""Errors of `evoswarm tune` on the command line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def error_of(arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys
         (("tune.yaml", "--set", "pool=nowhere"), "nowhere"),
     ],
 )
-def test_mistakes_are_one_line_and_status_2_and_leave_nothing(
+def test_mistakes_give_one_error_line_and_status_2_and_write_nothing(
     world: Path,
     arguments: tuple[str, ...],
     words: str,
@@ -51,7 +51,7 @@ def test_mistakes_are_one_line_and_status_2_and_leave_nothing(
     assert not (world / "runs").exists()
 
 
-def test_without_ray_tune_it_says_what_to_install(
+def test_without_ray_tune_the_error_says_what_to_install(
     world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "evoswarm.tune.run", None)

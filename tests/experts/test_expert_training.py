@@ -1,4 +1,4 @@
-"""Training a pool: what comes out, what is kept after a kill, and what one expert's failure does."""
+"""Training a pool: results, resume after a kill, and failures of single experts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def losses(config: object, name: str) -> list[float]:
     return list(record["loss"]["by_step"])
 
 
-def test_a_pool_is_made_that_run_takes(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_run_accepts_a_trained_pool(tiny_llama: Path, tmp_path: Path) -> None:
     said: list[str] = []
     config = training_config(
         tmp_path, tiny_llama, "a", "b", training={"batch_size": 8, "learning_rate": 0.02, "epochs": 6}
@@ -57,7 +57,7 @@ def test_a_pool_is_made_that_run_takes(tiny_llama: Path, tmp_path: Path) -> None
     assert set(summary["best"]["recipe"]) <= {"a", "b"}
 
 
-def test_experts_start_from_the_same_adapter_and_the_seed_decides(tiny_llama: Path, tmp_path: Path) -> None:
+def test_the_seed_determines_the_trained_pool(tiny_llama: Path, tmp_path: Path) -> None:
     pools = {}
     for name, seed in [("first", 0), ("second", 0), ("third", 1)]:
         config = training_config(tmp_path, tiny_llama, "a", pool=name, seed=seed)
@@ -66,11 +66,11 @@ def test_experts_start_from_the_same_adapter_and_the_seed_decides(tiny_llama: Pa
     assert pools["first"] == pools["second"] != pools["third"]
 
 
-def test_a_packed_batch_has_the_loss_of_a_padded_one(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_packed_batch_has_the_same_loss_as_a_padded_one(tiny_llama: Path, tmp_path: Path) -> None:
     encoded = encode(TrainingData(path=write_data(tmp_path / "a.jsonl")), make_tokenizer(), max_length=64)
     rows = [{"input_ids": i.tolist(), "labels": x.tolist()} for i, x in zip(encoded.ids, encoded.labels, strict=True)]
     model, found = load(tiny_llama), []
-    model.config.use_cache = False  # as in training: with a cache, transformers does not look for packed rows
+    model.config.use_cache = False  # as in training: with a cache, transformers does not detect packed rows
     for packing in (False, True):
         batch = collator(make_tokenizer(), Optimisation(packing=packing))(rows[:6])
         assert len(batch["input_ids"]) == (1 if packing else 6)
@@ -79,7 +79,9 @@ def test_a_packed_batch_has_the_loss_of_a_padded_one(tiny_llama: Path, tmp_path:
 
 
 @pytest.mark.parametrize("changes", [{"packing": True}, {"gradient_checkpointing": True}, {"micro_batch_size": 2}])
-def test_ways_of_saving_memory_learn_the_same(tiny_llama: Path, tmp_path: Path, changes: dict[str, object]) -> None:
+def test_memory_saving_options_give_the_same_losses(
+    tiny_llama: Path, tmp_path: Path, changes: dict[str, object]
+) -> None:
     training = {"batch_size": 8, "learning_rate": 0.01}
     usual = training_config(tmp_path, tiny_llama, "a", pool="usual", training=training)
     other = training_config(tmp_path, tiny_llama, "a", pool="other", training=training | changes)
@@ -88,7 +90,7 @@ def test_ways_of_saving_memory_learn_the_same(tiny_llama: Path, tmp_path: Path, 
     assert losses(other, "a") == pytest.approx(losses(usual, "a"), rel=1e-3)
 
 
-def test_bf16_computes_otherwise_and_keeps_float32_adapters(tiny_llama: Path, tmp_path: Path) -> None:
+def test_bf16_changes_the_losses_slightly_and_keeps_float32_adapters(tiny_llama: Path, tmp_path: Path) -> None:
     training = {"batch_size": 8, "learning_rate": 0.01}
     usual = training_config(tmp_path, tiny_llama, "a", pool="usual", training=training)
     half = training_config(tmp_path, tiny_llama, "a", pool="half", training=training | {"bf16": True})
@@ -101,7 +103,7 @@ def test_bf16_computes_otherwise_and_keeps_float32_adapters(tiny_llama: Path, tm
     assert {t.dtype for t in load_file(half.pool / "a/adapter_model.safetensors").values()} == {torch.float32}
 
 
-def test_a_finished_expert_is_left_alone_and_one_of_other_settings_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_finished_expert_is_kept_and_changed_settings_are_rejected(tiny_llama: Path, tmp_path: Path) -> None:
     config = training_config(tmp_path, tiny_llama, "a", "b")
     first = train_pool(config)
     shutil.rmtree(config.pool / "b")
@@ -109,11 +111,11 @@ def test_a_finished_expert_is_left_alone_and_one_of_other_settings_is_refused(ti
     assert train_pool(config)["a"] == first["a"]
     assert result_bytes(config.pool)["a"] == before["a"] and set(result_bytes(config.pool)) == {"a", "b"}
     other = training_config(tmp_path, tiny_llama, "a", "b", training={"batch_size": 4})
-    with pytest.raises(UserError, match="pool/a: was made with another training .*; name another pool, or remove"):
+    with pytest.raises(UserError, match="pool/a: was trained with a different training .*; choose another pool, or"):
         train_pool(other)
 
 
-def test_a_loss_of_nan_stops_that_expert_and_keeps_the_others(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_nan_loss_stops_only_that_expert(tiny_llama: Path, tmp_path: Path) -> None:
     plain = plain_config(tmp_path, tiny_llama, "good", "wild", "fine")
     plain["experts"]["wild"] = {"data": "wild.jsonl", "training": {"batch_size": 8, "learning_rate": 1e38}}
     config = training_config(tmp_path, tiny_llama, "good", "wild", "fine", experts=plain["experts"])
@@ -129,16 +131,16 @@ def test_a_loss_of_nan_stops_that_expert_and_keeps_the_others(tiny_llama: Path, 
     assert result_bytes(tamer.pool).items() > before.items() and (tamer.pool / "wild").is_dir()
 
 
-def test_a_folder_that_is_in_the_way_is_told_before_anything_is_trained(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_conflicting_folder_is_reported_before_the_training(tiny_llama: Path, tmp_path: Path) -> None:
     config = training_config(tmp_path, tiny_llama, "a")
     (config.pool / "a").mkdir(parents=True)
     (config.pool / "a" / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="pool/a: is there already"):
+    with pytest.raises(UserError, match="pool/a: already exists"):
         train_pool(config)
     assert not (config.pool / ".training" / "a").exists()
 
 
-def test_every_bad_data_set_is_named_before_anything_is_trained(tiny_llama: Path, tmp_path: Path) -> None:
+def test_every_bad_data_set_is_reported_before_the_training(tiny_llama: Path, tmp_path: Path) -> None:
     config = training_config(tmp_path, tiny_llama, "a", "b", "c")
     (tmp_path / "b.jsonl").write_text('{"prompt": "x", "completion": ""}\n')
     (tmp_path / "c.jsonl").write_text("{oops\n")
@@ -147,7 +149,7 @@ def test_every_bad_data_set_is_named_before_anything_is_trained(tiny_llama: Path
     assert result_bytes(config.pool) == {}
 
 
-def test_after_a_kill_the_same_command_ends_in_the_same_bytes(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_rerun_after_a_kill_ends_in_the_same_bytes(tiny_llama: Path, tmp_path: Path) -> None:
     plain = plain_config(tmp_path, tiny_llama, "a", training=LONG)
     (tmp_path / "it.yaml").write_text(yaml.safe_dump(plain))
     command = [sys.executable, "-m", "evoswarm", "experts", "train", "it.yaml", "--json"]
@@ -176,7 +178,7 @@ CLI_BAD = {
     "micro batches": ({"training": {"batch_size": 8, "micro_batch_size": 3}}, "no multiple of micro_batch_size 3"),
     "a schedule": (
         {"training": {"schedule": "cosinus"}},
-        "training.schedule 'cosinus' is not known; choose one of linear, cosine",
+        "training.schedule 'cosinus' is unknown; choose one of linear, cosine",
     ),
     "an argument": ({"training": {"args": {"adam_beta3": 1}}}, "did you mean adam_beta"),
     "an argument of its own": ({"training": {"args": {"seed": 1}}}, "training.args.seed is set by evoswarm"),
@@ -190,7 +192,7 @@ CLI_BAD = {
 
 
 @pytest.mark.parametrize("case", CLI_BAD)
-def test_a_wrong_config_is_one_clear_line(tiny_llama: Path, tmp_path: Path, case: str) -> None:
+def test_a_wrong_config_gives_one_clear_error_line(tiny_llama: Path, tmp_path: Path, case: str) -> None:
     changes, words = CLI_BAD[case]
     with pytest.raises(UserError) as caught:
         train_pool(parse_training(plain_config(tmp_path, tiny_llama, "a") | changes, root=tmp_path))

@@ -1,4 +1,4 @@
-"""Methods of peft: what they are called, and that their experts are saved as the plain LoRA that they are."""
+"""peft methods: their names, and the conversion of their experts to plain LoRA."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ EXACT: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", EXACT)
-def test_the_saved_lora_is_what_was_trained(
+def test_the_saved_lora_agrees_with_the_trained_model(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     trained: list[torch.Tensor] = []
@@ -72,7 +72,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_methods_that_are_no_lora_are_refused_with_the_reason(tiny_llama: Path, tmp_path: Path, name: str) -> None:
+def test_methods_without_a_conversion_to_lora_are_rejected_with_the_reason(
+    tiny_llama: Path, tmp_path: Path, name: str
+) -> None:
     settings = {"num_virtual_tokens": 4} if name == "prompt_tuning" else {}
     config = training_config(tmp_path, tiny_llama, "a", method={"type": name, **settings})
     with pytest.raises(UserError, match=f"{name}: its experts could not be evolved, {REFUSED[name]}.*save: native"):
@@ -80,7 +82,7 @@ def test_methods_that_are_no_lora_are_refused_with_the_reason(tiny_llama: Path, 
     assert not config.pool.exists()
 
 
-def test_save_native_trains_what_cannot_be_evolved(tiny_llama: Path, tmp_path: Path) -> None:
+def test_save_native_trains_methods_that_cannot_be_evolved(tiny_llama: Path, tmp_path: Path) -> None:
     config = training_config(tmp_path, tiny_llama, "a", "b", method={"type": "dora", "r": 2}, save="native")
     train_pool(config)
     assert PeftModel.from_pretrained(load(tiny_llama), config.pool / "a").peft_config["default"].use_dora
@@ -109,14 +111,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_method_is_one_clear_line(case: str) -> None:
+def test_a_wrong_method_gives_one_clear_error_line(case: str) -> None:
     settings, words = WRONG[case]
     with pytest.raises(UserError, match=words) as caught:
         choose(Method(**settings))
     assert "\n" not in str(caught.value)
 
 
-def test_a_target_module_that_does_not_exist_lists_those_that_do(tiny_llama: Path, tmp_path: Path) -> None:
+def test_an_unknown_target_module_lists_the_existing_ones(tiny_llama: Path, tmp_path: Path) -> None:
     config = training_config(tmp_path, tiny_llama, "a", method={"target_modules": ["q_proj", "x_proj"]})
     with pytest.raises(UserError) as caught:
         train_pool(config)

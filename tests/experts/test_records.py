@@ -1,4 +1,4 @@
-"""From data sets to token ids: formats, what counts in the loss, and what is refused."""
+"""From data sets to token ids: formats, the tokens in the loss, and bad data."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write(path: Path, records: list[Any]) -> TrainingData:
 
 
 def shown(data: TrainingData, *, max_length: int = 100, **tokenizer: Any) -> list[tuple[str, str]]:
-    """Each example as text, and the part of it that counts in the loss."""
+    """The text of each example, and its part in the loss."""
     made = make_tokenizer()
     if not tokenizer.get("chat", True):
         made.chat_template = None
@@ -61,7 +61,7 @@ def test_without_a_chat_template_the_completion_follows_the_prompt(tmp_path: Pat
     assert shown(data.model_copy(update={"chat_template": False})) == [("<s>2+2=4</s>", "4</s>")]
 
 
-def test_every_turn_of_the_assistant_counts_or_the_last_alone(tmp_path: Path) -> None:
+def test_all_assistant_turns_or_only_the_last_one_are_in_the_loss(tmp_path: Path) -> None:
     data = write(tmp_path / "data.jsonl", [{"messages": LONGER}])
     ((text, counted),) = shown(data)
     assert text == "<s>[user]hi[assistant]yo</s>[user]more[assistant]no</s>" and counted == "yo</s>no</s>"
@@ -69,12 +69,12 @@ def test_every_turn_of_the_assistant_counts_or_the_last_alone(tmp_path: Path) ->
     assert counted == "no</s>"
 
 
-def test_alpaca_input_stands_under_the_instruction(tmp_path: Path) -> None:
+def test_alpaca_input_follows_the_instruction(tmp_path: Path) -> None:
     data = write(tmp_path / "data.jsonl", [{"instruction": "Add.", "input": "1 2", "output": "3"}])
     assert shown(data, chat=False)[0][0] == "<s>Add.\n\n1 2</s>".replace("</s>", "") + "3</s>"
 
 
-def test_columns_limit_and_split_choose_what_is_read(tmp_path: Path) -> None:
+def test_columns_limit_and_split_select_the_records(tmp_path: Path) -> None:
     path = tmp_path / "data.json"
     records = [{"q": "a", "a": "b"}, {"q": "c", "a": "d"}]
     path.write_text(json.dumps({"train": records, "dev": []}))
@@ -82,13 +82,13 @@ def test_columns_limit_and_split_choose_what_is_read(tmp_path: Path) -> None:
     assert [(record.prompt, record.completion) for record in read_records(data)] == [("a", "b")]
 
 
-def test_columns_count_before_fields_that_happen_to_be_there(tmp_path: Path) -> None:
+def test_columns_take_precedence_over_known_fields(tmp_path: Path) -> None:
     path = write(tmp_path / "data.jsonl", [{"messages": CHAT, "q": "a", "a": 7}]).path
     data = TrainingData(path=path, columns={"prompt": "q", "completion": "a"})
     assert [(record.prompt, record.completion) for record in read_records(data)] == [("a", "7")]
 
 
-def test_a_long_example_is_cut_and_one_that_keeps_no_answer_is_left_out(tmp_path: Path) -> None:
+def test_a_long_example_is_truncated_and_dropped_if_no_answer_is_left(tmp_path: Path) -> None:
     records = [{"prompt": "ab", "completion": "cdef"}, {"prompt": "abcdefghij", "completion": "x"}]
     data = write(tmp_path / "data.jsonl", records).model_copy(update={"chat_template": False})
     encoded = encode(data, make_tokenizer(), max_length=6)
@@ -111,14 +111,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_cannot_be_learnt_is_one_clear_line(tmp_path: Path, case: str) -> None:
+def test_bad_records_give_one_clear_error_line(tmp_path: Path, case: str) -> None:
     records, words = BAD[case]
     with pytest.raises(UserError, match=words) as caught:
         shown(write(tmp_path / "data.jsonl", records))
     assert "\n" not in str(caught.value)
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused(tmp_path: Path) -> None:
+def test_a_template_that_rewrites_earlier_turns_is_rejected(tmp_path: Path) -> None:
     data = write(tmp_path / "data.jsonl", [{"messages": LONGER}])
     made = make_tokenizer()
     made.chat_template = (
@@ -131,6 +131,6 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(tmp_path: Path) -> No
     assert made.decode(encoded.labels[0][encoded.labels[0] != IGNORE]) == "no</s>"
 
 
-def test_messages_without_a_chat_template_are_refused(tmp_path: Path) -> None:
+def test_messages_without_a_chat_template_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="messages need a chat template"):
         shown(write(tmp_path / "data.jsonl", [{"messages": CHAT}]), chat=False)

@@ -1,4 +1,4 @@
-"""WeGeFT as a tuner of peft."""
+"""WeGeFT as a peft tuner."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_layer_computes_the_published_formula(tiny_llama: Path) -> None:
     assert torch.allclose(layer.get_delta_weight("default"), 2 * weight @ phi.T @ psi, atol=1e-5)
 
 
-def test_training_starts_at_the_base_model(tiny_llama: Path) -> None:
+def test_a_new_adapter_does_not_change_the_base_model(tiny_llama: Path) -> None:
     model = adapted(tiny_llama, init_weights=True)
     assert torch.equal(logits(model), logits(load(tiny_llama)))
     phi, psi = layer_of(model).phi_psi("default")
@@ -59,7 +59,7 @@ def test_the_number_of_parameters_is_two_r_times_the_inputs(tiny_llama: Path, sh
     assert trained == 2 * 4 * inputs * (1 if shared else 2)
 
 
-def test_layers_share_their_pair_by_the_type_of_module(tiny_llama: Path) -> None:
+def test_layers_share_one_pair_per_module_type(tiny_llama: Path) -> None:
     shared, own = adapted(tiny_llama), adapted(tiny_llama, shared=False)
     assert layer_of(shared, 0).phi_psi("default")[0] is layer_of(shared, 1).phi_psi("default")[0]
     assert layer_of(shared, 0).phi_psi("default")[0] is not layer_of(shared, 0, "v_proj").phi_psi("default")[0]
@@ -67,7 +67,7 @@ def test_layers_share_their_pair_by_the_type_of_module(tiny_llama: Path) -> None
 
 
 @SHARED
-def test_merged_is_unmerged_and_unmerging_gives_the_base_back_bit_for_bit(tiny_llama: Path, shared: bool) -> None:
+def test_merging_keeps_the_output_and_unmerging_restores_the_base_exactly(tiny_llama: Path, shared: bool) -> None:
     model, base = adapted(tiny_llama, shared=shared), logits(load(tiny_llama))
     expected = logits(model)
     assert (expected - base).abs().max() > 0.1
@@ -83,7 +83,7 @@ def test_merged_is_unmerged_and_unmerging_gives_the_base_back_bit_for_bit(tiny_l
     assert torch.allclose(logits(plain), expected, atol=1e-4)
 
 
-def test_two_adapters_are_both_made_of_the_original_weight(tiny_llama: Path) -> None:
+def test_two_merged_adapters_are_both_generated_from_the_original_weight(tiny_llama: Path) -> None:
     model = adapted(tiny_llama)
     weight = layer_of(model).base_layer.weight.detach().clone()
     model.add_adapter("other", model.peft_config["default"])
@@ -105,7 +105,7 @@ def test_disabling_while_merged_gives_the_base_model(tiny_llama: Path) -> None:
 
 @SHARED
 @pytest.mark.parametrize("low_cpu_mem_usage", [True, False])
-def test_what_is_saved_loads_to_the_same_logits(
+def test_a_saved_adapter_loads_with_the_same_logits(
     tiny_llama: Path, tmp_path: Path, shared: bool, low_cpu_mem_usage: bool
 ) -> None:
     model = adapted(tiny_llama, shared=shared)
@@ -115,7 +115,7 @@ def test_what_is_saved_loads_to_the_same_logits(
     assert tensors[f"base_model.wegeft_phi.{key}"].shape == (4, 64)
     assert len(tensors) == 2 * len(TARGETS) * (1 if shared else 2)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # peft warns of keys that are missing
+        warnings.simplefilter("error")  # peft warns about missing keys
         loaded = PeftModel.from_pretrained(
             load(tiny_llama), tmp_path / "expert", adapter_name="mine", low_cpu_mem_usage=low_cpu_mem_usage
         )
@@ -126,7 +126,7 @@ def test_what_is_saved_loads_to_the_same_logits(
     assert set(again) == set(tensors) and all(torch.equal(again[name], tensors[name]) for name in tensors)
 
 
-def test_only_the_active_adapter_is_trained_and_a_deleted_one_is_gone(tiny_llama: Path) -> None:
+def test_only_the_active_adapter_is_trained_and_adapters_can_be_deleted(tiny_llama: Path) -> None:
     model = adapted(tiny_llama)
 
     def trained() -> set[str]:
@@ -143,7 +143,7 @@ def test_only_the_active_adapter_is_trained_and_a_deleted_one_is_gone(tiny_llama
     assert trained() == {"other"}
 
 
-def test_dropout_falls_on_the_weight_and_only_in_training(tiny_llama: Path) -> None:
+def test_dropout_applies_to_the_weight_and_only_in_training(tiny_llama: Path) -> None:
     layer = layer_of(adapted(tiny_llama, wegeft_dropout=0.5))
     x = torch.randn(3, 64)
     assert torch.equal(layer(x), layer(x))
@@ -178,7 +178,7 @@ def test_the_exported_lora_has_the_same_logits(tiny_llama: Path, tmp_path: Path,
         assert (logits(exported) - expected).abs().max() < 1e-5
 
 
-def test_gpt2_whose_weights_are_the_other_way_round_works_too(tiny_gpt2: Path, tmp_path: Path) -> None:
+def test_gpt2_with_its_transposed_weights_is_supported(tiny_gpt2: Path, tmp_path: Path) -> None:
     model = adapted(tiny_gpt2, target_modules=["c_attn", "c_fc"])
     expected = logits(model)
     assert (expected - logits(load(tiny_gpt2))).abs().max() > 0.01
@@ -189,17 +189,17 @@ def test_gpt2_whose_weights_are_the_other_way_round_works_too(tiny_gpt2: Path, t
     assert torch.allclose(logits(model.merge_and_unload()), expected, atol=1e-4)
 
 
-def test_modules_of_one_name_and_different_widths_cannot_share(tiny_gpt2: Path) -> None:
-    with pytest.raises(ValueError, match=r"named c_proj have inputs of sizes 32 and 128; set shared=False"):
+def test_modules_with_the_same_name_and_different_widths_cannot_share(tiny_gpt2: Path) -> None:
+    with pytest.raises(ValueError, match=r"named c_proj have different input sizes, 32 and 128; set shared=False"):
         adapted(tiny_gpt2, target_modules=["c_proj"])
     assert adapted(tiny_gpt2, target_modules=["c_proj"], shared=False)
 
 
-def test_what_is_no_linear_layer_is_refused(tiny_llama: Path) -> None:
-    with pytest.raises(ValueError, match="adapts torch.nn.Linear and Conv1D, and model.embed_tokens is Embedding"):
+def test_modules_that_are_not_linear_are_rejected(tiny_llama: Path) -> None:
+    with pytest.raises(ValueError, match="supports torch.nn.Linear and Conv1D, but model.embed_tokens is Embedding"):
         adapted(tiny_llama, target_modules=["embed_tokens"])
 
 
-def test_an_export_of_something_else_is_refused(tiny_llama: Path, adapters: Path, tmp_path: Path) -> None:
+def test_only_wegeft_adapters_can_be_exported(tiny_llama: Path, adapters: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is LORA, and no WeGeFT adapter"):
         export_lora(adapters / "a", tmp_path / "out", model=str(tiny_llama))

@@ -1,4 +1,4 @@
-"""Pools of WeGeFT experts: as phi and psi, and as the LoRA that they generate."""
+"""Pools of WeGeFT experts: as phi and psi, and as the equivalent LoRA."""
 
 from __future__ import annotations
 
@@ -61,9 +61,7 @@ def test_the_same_coefficients_give_the_same_model_in_both_spaces(
     assert all(np.allclose(generated[name], mixed["lora"][name], atol=1e-5) for name in generated)
 
 
-def test_a_run_over_phi_and_psi_ends_in_an_adapter_that_peft_loads(
-    native: Path, tiny_llama: Path, tmp_path: Path
-) -> None:
+def test_peft_loads_the_best_adapter_of_a_run_over_phi_and_psi(native: Path, tiny_llama: Path, tmp_path: Path) -> None:
     search = {"type": "genome_plus", "population": 3, "max_population": 4, "max_generations": 2, "sigma": 0.1}
     summary = evoswarm.run(run_config(tmp_path, native, tiny_llama, search))
     best = Path(summary["run_dir"]) / "best"
@@ -75,7 +73,7 @@ def test_a_run_over_phi_and_psi_ends_in_an_adapter_that_peft_loads(
     assert "import evoswarm.experts.wegeft" in (best / "README.md").read_text()
 
 
-def test_both_spaces_find_the_same_without_mutation(native: Path, tiny_llama: Path, tmp_path: Path) -> None:
+def test_both_spaces_give_the_same_run_without_mutation(native: Path, tiny_llama: Path, tmp_path: Path) -> None:
     export_lora(native, tmp_path / "lora", model=str(tiny_llama))
     lines = []
     for pool in (native, tmp_path / "lora"):
@@ -85,7 +83,7 @@ def test_both_spaces_find_the_same_without_mutation(native: Path, tiny_llama: Pa
     assert lines[0] == lines[1]
 
 
-def test_pools_that_do_not_fit_are_refused(native: Path, tiny_llama: Path, tiny_gpt2: Path, tmp_path: Path) -> None:
+def test_incompatible_pools_are_rejected(native: Path, tiny_llama: Path, tiny_gpt2: Path, tmp_path: Path) -> None:
     adapted(tiny_llama, shared=False).save_pretrained(native / "d")
     with pytest.raises(UserError, match="d: shared False, a has True"):
         open_pool(Pool(experts=native), model=str(tiny_llama))

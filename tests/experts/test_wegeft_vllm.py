@@ -1,4 +1,4 @@
-"""WeGeFT served by the real vLLM: exported to LoRA, and as a particle of phi and psi."""
+"""WeGeFT on the real vLLM: exported to LoRA, and as a particle of phi and psi."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Logits = list[list[float]]
 
 @pytest.fixture(scope="module")
 def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A WeGeFT adapter of the toy base that changes what it says."""
+    """A WeGeFT adapter that changes the toy base's outputs."""
     torch.manual_seed(0)
     base = AutoModelForCausalLM.from_pretrained(BASE)
     model = get_peft_model(base, WeGeFTConfig(r=8, wegeft_alpha=16, init_weights=False, task_type="CAUSAL_LM"))
@@ -72,7 +72,7 @@ def said_by_peft(folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("mode", ["merged", "multi_lora"])
-def test_vllm_serves_the_export_as_peft_runs_the_original(native: Path, tmp_path: Path, mode: str) -> None:
+def test_vllm_with_the_export_agrees_with_peft_and_the_original(native: Path, tmp_path: Path, mode: str) -> None:
     export_lora(native, tmp_path / "lora", model=str(BASE))
     config = VllmConfig(adapter_mode=mode, args=ARGS)  # type: ignore[arg-type]
     engine = make_engine(config, model=str(BASE), adapter=open_expert(tmp_path / "lora").config)
@@ -84,7 +84,7 @@ def test_vllm_serves_the_export_as_peft_runs_the_original(native: Path, tmp_path
     assert np.abs(base - expected).max() > 0.5
 
 
-def test_a_particle_of_phi_and_psi_has_the_utility_of_its_lora(native: Path, tmp_path: Path) -> None:
+def test_a_particle_of_phi_and_psi_gives_the_predictions_of_its_lora(native: Path, tmp_path: Path) -> None:
     export_lora(native, tmp_path / "lora", model=str(BASE))
     found = {}
     for engine in ("transformers", "vllm"):

@@ -1,4 +1,4 @@
-"""What TensorBoard and W&B are told of a run, read back from their files."""
+"""What TensorBoard and W&B log about a run, read back from their files."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, dict[str,
 
 
 def resume(config: RunConfig, **more: Any) -> None:
-    """Go on in a later second: TensorBoard's files are named by it, and read in the order of their names."""
+    """Resume in a later second: TensorBoard's file names contain the second, and it reads the files in name order."""
     time.sleep(1.05 - time.time() % 1)
     evoswarm.run(config, **more)
 
 
 def stop_after(generation: int) -> Hooks:
-    """Hooks that ask the run to stop once a generation is on record."""
+    """Callbacks that stop the run after a generation is recorded."""
     seen: list[int] = []
 
     def notify(event: dict[str, Any]) -> None:
@@ -47,7 +47,7 @@ def stop_after(generation: int) -> Hooks:
     return Hooks(notify=notify, stop=lambda: bool(seen) and seen[-1] >= generation)
 
 
-def test_every_generation_is_one_step_of_each_series(done) -> None:
+def test_each_series_has_one_step_per_generation(done) -> None:
     config, _ = done
     records = read_lines(config.run_dir / "generations.jsonl")
     timings = [line for line in read_lines(config.run_dir / "timings.jsonl") if "phase" not in line]
@@ -66,7 +66,7 @@ def test_every_generation_is_one_step_of_each_series(done) -> None:
             assert series[f"utility/quantile_{quantile}"][2] == (2, expected)
 
 
-def test_the_end_has_the_test_utility_of_the_summary(done) -> None:
+def test_the_final_metrics_agree_with_the_summary(done) -> None:
     config, summary = done
     series = tensorboard_series(config.run_dir)
     expected = {
@@ -82,7 +82,7 @@ def test_the_end_has_the_test_utility_of_the_summary(done) -> None:
     assert {name: items[name] for name in expected} == pytest.approx(expected)
 
 
-def test_the_config_is_the_hyper_parameters(done) -> None:
+def test_the_config_is_logged_as_hyperparameters(done) -> None:
     config, _ = done
     found = tensorboard_settings(config.run_dir)
     assert (found["search.inertia"], found["search.population"], found["seed"]) == (0.2, 7, 5)
@@ -94,13 +94,13 @@ def test_the_config_is_the_hyper_parameters(done) -> None:
     assert (run.project, run.display_name) == ("swarms", "echo")
 
 
-def test_a_run_with_loggers_is_bit_for_bit_the_run_without(done, tmp_path: Path) -> None:
+def test_loggers_do_not_change_a_runs_bytes(done, tmp_path: Path) -> None:
     config = echo_config(tmp_path)
     evoswarm.run(config)
     assert result_bytes(config.run_dir) == result_bytes(done[0].run_dir)
 
 
-def test_a_resumed_run_goes_on_with_the_same_series_and_has_no_step_twice(done, tmp_path: Path) -> None:
+def test_a_resumed_run_continues_its_series_without_repeated_steps(done, tmp_path: Path) -> None:
     config = echo_config(tmp_path, BOTH)
     for generation in (1, 2):
         with pytest.raises(Stopped):
@@ -116,7 +116,7 @@ def test_a_resumed_run_goes_on_with_the_same_series_and_has_no_step_twice(done, 
         }
 
 
-def test_steps_that_were_logged_and_then_lost_are_replaced(tmp_path: Path) -> None:
+def test_logged_steps_that_were_lost_are_replaced(tmp_path: Path) -> None:
     config = echo_config(tmp_path, TENSORBOARD)
     with pytest.raises(Stopped):
         evoswarm.run(config, hooks=stop_after(3))
@@ -126,7 +126,7 @@ def test_steps_that_were_logged_and_then_lost_are_replaced(tmp_path: Path) -> No
     assert [step for step, _ in tensorboard_series(config.run_dir)["utility/best"]] == [0, 1, 2, 3, 4]
 
 
-def test_a_tensorboard_that_is_open_over_a_resume_shows_each_step_once(tmp_path: Path) -> None:
+def test_an_open_tensorboard_shows_each_step_once_after_a_resume(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     config = echo_config(tmp_path, TENSORBOARD)
@@ -140,7 +140,7 @@ def test_a_tensorboard_that_is_open_over_a_resume_shows_each_step_once(tmp_path:
     assert [e.step for e in events.Scalars("utility/best")] == [0, 1, 2, 3, 4]
 
 
-def test_a_logger_that_is_added_later_has_the_whole_run(tmp_path: Path) -> None:
+def test_a_logger_that_is_added_later_gets_the_whole_run(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         evoswarm.run(echo_config(tmp_path), hooks=stop_after(2))
     config = echo_config(tmp_path, TENSORBOARD)
@@ -149,7 +149,7 @@ def test_a_logger_that_is_added_later_has_the_whole_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", ["open", "log", "close"])
-def test_a_logger_that_fails_says_so_once_and_the_run_ends(
+def test_a_failing_logger_gives_one_warning_and_the_run_finishes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     class Broken:
@@ -176,7 +176,9 @@ def test_a_logger_that_fails_says_so_once_and_the_run_ends(
     assert warnings == ["logger tensorboard failed and is disabled for the rest of this session: no room left"]
 
 
-def test_wandb_without_a_key_is_a_warning_that_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_without_a_key_gives_a_warning_that_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     warnings: list[str] = []
@@ -187,7 +189,7 @@ def test_wandb_without_a_key_is_a_warning_that_says_what_to_do(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])
-def test_a_missing_package_is_one_line_with_the_command_before_anything_runs(
+def test_a_missing_package_gives_one_error_line_before_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     found = importlib.util.find_spec
@@ -209,6 +211,6 @@ def test_a_missing_package_is_one_line_with_the_command_before_anything_runs(
         ("[{type: wandb, api_key: 0123456789}]", "api_key holds a secret"),
     ],
 )
-def test_mistakes_in_the_loggers_are_one_line(tmp_path: Path, text: str, words: str) -> None:
+def test_mistakes_in_the_loggers_give_one_error_line(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         echo_config(tmp_path, f"loggers={text}")

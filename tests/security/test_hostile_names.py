@@ -1,4 +1,4 @@
-"""Names and paths that others chose reach no file outside the place they belong to."""
+"""Untrusted names and paths cannot reach files outside their folders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from evoswarm.rows import SavedVector
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "..", ".hidden", "/abs", "a\nb", "a\0b", "", "a\\b", "-rf", "x\n"])
-def test_a_run_is_named_by_one_plain_folder(tmp_path: Path, name: str) -> None:
+def test_a_run_name_is_one_plain_folder_name(tmp_path: Path, name: str) -> None:
     config = make_world(tmp_path)
     with pytest.raises(UserError, match="name: string should match"):
         parse_config(config | {"name": name}, root=tmp_path)
@@ -35,7 +35,7 @@ def test_a_recipe_reads_nothing_outside_its_run(tmp_path: Path, path: str) -> No
         measure(config, adapter=None, recipe=tmp_path / "recipe.json", split="test")
 
 
-def test_a_recipe_names_experts_and_no_paths(tmp_path: Path) -> None:
+def test_a_recipe_cannot_name_a_path_as_an_expert(tmp_path: Path) -> None:
     config = echo_config(tmp_path)
     make_expert(tmp_path / "outside", 9)
     terms = [{"kind": "expert", "name": "../outside", "coefficient": 1.0}]
@@ -44,7 +44,7 @@ def test_a_recipe_names_experts_and_no_paths(tmp_path: Path) -> None:
         measure(config, adapter=None, recipe=tmp_path / "recipe.json", split="test")
 
 
-def test_experts_with_hostile_names_write_only_into_the_run_directory(tmp_path: Path) -> None:
+def test_hostile_expert_names_write_only_into_the_run_directory(tmp_path: Path) -> None:
     world = tmp_path / "world"
     config = make_world(world, experts=2)
     for number, name in enumerate(["..dots", "-rf", "$(touch owned)", "{0.__class__}", "a;b|c", "%s%n", "\u202efdp"]):
@@ -58,7 +58,7 @@ def test_experts_with_hostile_names_write_only_into_the_run_directory(tmp_path: 
     assert all(path.is_relative_to(world / "runs") for path in new)
 
 
-def test_archives_are_no_data_and_no_experts(tmp_path: Path) -> None:
+def test_archives_are_rejected_as_data_and_as_experts(tmp_path: Path) -> None:
     config = make_world(tmp_path)
     with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
         archive.writestr("../../escaped.json", "[]")

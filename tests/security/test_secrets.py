@@ -1,4 +1,4 @@
-"""Secrets: refused in configs, and taken from the environment into no file and no output."""
+"""Secrets are rejected in configs, and secrets from the environment never reach files or output."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PLANTED = {
         ({"utility": {"type": "exact_match", "data": "d.json", "stop": [TOKEN]}}, "utility.stop.0"),
     ],
 )
-def test_a_config_with_a_secret_is_refused_by_its_place_and_never_shows_it(
+def test_a_secret_in_a_config_is_rejected_by_its_key_and_never_printed(
     tmp_path: Path, changes: dict[str, object], place: str
 ) -> None:
     (tmp_path / "it.yaml").write_text(yaml.safe_dump(GOOD | changes))
@@ -47,13 +47,13 @@ def test_a_config_with_a_secret_is_refused_by_its_place_and_never_shows_it(
     assert TOKEN not in text and "anything" not in text and "key:secret" not in text
 
 
-def test_a_secret_of_set_is_refused_too(tmp_path: Path) -> None:
+def test_a_secret_in_set_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "it.yaml").write_text(yaml.safe_dump(GOOD))
     with pytest.raises(UserError, match="model holds a secret"):
         load_config(tmp_path / "it.yaml", overrides=[f"model={TOKEN}"])
 
 
-def test_ordinary_configs_hold_no_secret() -> None:
+def test_ordinary_configs_contain_no_secrets() -> None:
     ordinary = {
         "model": "org/hf_model-7b",
         "utility": {"max_new_tokens": 32, "columns": {"question": "token", "answer": "secret"}},
@@ -63,14 +63,14 @@ def test_ordinary_configs_hold_no_secret() -> None:
     assert secrets_in(ordinary) == []
 
 
-def test_no_secret_of_the_environment_ends_in_outputs_or_logs(tmp_path: Path) -> None:
-    """A run on Ray whose utility fails for some particles, so that errors are written too."""
+def test_secrets_of_the_environment_never_reach_outputs_or_logs(tmp_path: Path) -> None:
+    """A run on Ray; its utility fails for some particles, so that errors are also written."""
     make_world(tmp_path)
     (tmp_path / "judge.py").write_text(
         "def judge(example, response):\n    return 1 / 0 if (example['id'], response) == ('7', '?') else 1.0\n",
         encoding="utf-8",
     )
-    logs = Path("/tmp") / f"evr{os.getpid()}"  # short: Ray makes sockets below it
+    logs = Path("/tmp") / f"evr{os.getpid()}"  # short path: Ray creates sockets in it
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     env = kept | PLANTED | {"RAY_TMPDIR": str(logs), "RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
     utility = "utility={type: custom, function: 'judge:judge', data: echo.json}"

@@ -1,4 +1,4 @@
-"""The skills by hand-made cases."""
+"""The skills on hand-made cases."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_transform_does_what_its_docstring_says(name: str, text: str, expected
 
 
 @given(words)
-def test_reversing_twice_and_a_full_turn_give_the_text_back(text: str) -> None:
+def test_reversing_twice_and_full_rotations_restore_the_text(text: str) -> None:
     assert skills.rev(skills.rev(text)) == text
     turned = shifted = text
     for _ in text:
@@ -48,7 +48,7 @@ def test_number_skills_answer_their_own_question(seed: int) -> None:
     assert example.answer == max(numbers)
 
 
-def test_the_longer_form_of_a_transform_asks_for_more_letters_than_any_expert_was_trained_on() -> None:
+def test_the_longer_transforms_use_more_letters_than_the_experts_training_data() -> None:
     for name in TRANSFORMS:
         trained = {len(SKILLS[name](random.Random(seed)).question.split()[1]) for seed in range(50)}
         example = LONGER[f"long {name}"](random.Random(0))
@@ -57,7 +57,7 @@ def test_the_longer_form_of_a_transform_asks_for_more_letters_than_any_expert_wa
         assert len(text) > max(trained)
 
 
-def test_a_fact_never_changes_and_each_relation_uses_all_its_answers() -> None:
+def test_facts_are_fixed_and_each_relation_uses_all_its_answers() -> None:
     assert len(set(PEOPLE)) == 400
     for relation, answers in FACTS.items():
         assert {skills.fact(relation, person) for person in PEOPLE} == set(answers)
@@ -65,7 +65,7 @@ def test_a_fact_never_changes_and_each_relation_uses_all_its_answers() -> None:
 
 
 @pytest.mark.parametrize("name", [*SKILLS, *LONGER])
-def test_the_same_seed_draws_the_same_questions_and_another_seed_others(name: str) -> None:
+def test_the_seed_determines_the_questions(name: str) -> None:
     skill = (SKILLS | LONGER)[name]
     drawn = [draw(skill, random.Random(seed), 20, evaluation=True) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]

@@ -1,4 +1,4 @@
-"""The targets: honest splits in the Model Swarms format."""
+"""The targets have disjoint splits in the Model Swarms format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from evoswarm.toy.skills import FACTS, fact
 from evoswarm.toy.targets import TARGETS, counts, make_target
 
 
-def test_shares_are_split_to_the_last_record() -> None:
+def test_counts_add_up_to_the_total() -> None:
     assert counts({"a": 1, "b": 1, "c": 1}, 200) == {"a": 67, "b": 67, "c": 66}
     assert counts({"a": 4, "b": 2, "c": 3, "d": 1}, 200) == {"a": 80, "b": 40, "c": 60, "d": 20}
 
@@ -26,7 +26,7 @@ def test_a_target_has_200_validation_and_1000_test_questions_without_overlap(nam
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_both_splits_mix_the_skills_in_the_same_shares(name: str) -> None:
+def test_both_splits_have_the_same_shares_of_skills(name: str) -> None:
     target = make_target(name, seed=0)
     for split in ("dev", "test"):
         found = Counter(record["domain"] for record in target[split])
@@ -35,7 +35,7 @@ def test_both_splits_mix_the_skills_in_the_same_shares(name: str) -> None:
         assert all(abs(found[domain] - wanted[domain]) <= 1 for domain in wanted)
 
 
-def test_a_multiple_choice_record_names_the_letter_of_the_fact_among_four_different_options() -> None:
+def test_a_multiple_choice_answer_is_the_letter_of_the_fact_among_four_options() -> None:
     for record in make_target("people", seed=0)["dev"]:
         relation, person = record["question"].split()
         assert list(record["choices"]) == ["A", "B", "C", "D"]
@@ -44,6 +44,6 @@ def test_a_multiple_choice_record_names_the_letter_of_the_fact_among_four_differ
         assert record["choices"][record["answer"]] == fact(relation, person)
 
 
-def test_the_seed_decides_the_target() -> None:
+def test_the_seed_determines_the_target() -> None:
     assert make_target("trio", seed=0) == make_target("trio", seed=0)
     assert make_target("trio", seed=0)["dev"] != make_target("trio", seed=1)["dev"]

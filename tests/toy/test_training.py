@@ -1,4 +1,4 @@
-"""How the toy models are trained, on hand-made cases."""
+"""Training of the toy models on hand-made cases."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from evoswarm.toy.tokenizer import make_tokenizer
 from evoswarm.toy.train import IGNORE, encode, learning_rate, parameter_groups
 
 
-def test_only_the_answer_and_its_end_count_in_the_loss() -> None:
+def test_only_the_answer_and_its_end_token_are_in_the_loss() -> None:
     tokenizer = make_tokenizer()
     ids, labels = encode(tokenizer, [Example("add 3 4", "7", "add"), Example("rev ab", "ba", "rev")])
     counted = [tokenizer.decode(row[row != IGNORE]) for row in labels]
@@ -24,14 +24,14 @@ def test_only_the_answer_and_its_end_count_in_the_loss() -> None:
     assert ids[0][labels[0] != IGNORE].tolist() == labels[0][labels[0] != IGNORE].tolist()
 
 
-def test_the_learning_rate_warms_up_and_falls_to_a_tenth() -> None:
+def test_the_learning_rate_warms_up_and_decays_to_a_tenth() -> None:
     rates = [learning_rate(step, 100, 1.0) for step in range(101)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[9] == rates[10] == 1.0
     assert rates[100] == pytest.approx(0.1)
 
 
-def test_a_parameter_takes_the_last_rate_whose_key_is_in_its_name() -> None:
+def test_a_parameter_uses_the_last_rate_whose_key_is_in_its_name() -> None:
     module = nn.ModuleDict({"lora_A": nn.Linear(2, 3, bias=False), "lora_B": nn.Linear(3, 2, bias=False)})
     groups = parameter_groups(module, {"": 1.0, "lora_A": 0.5})
     assert [(group["peak"], [tuple(p.shape) for p in group["params"]]) for group in groups] == [
@@ -40,7 +40,7 @@ def test_a_parameter_takes_the_last_rate_whose_key_is_in_its_name() -> None:
     ]
 
 
-def test_the_seed_decides_the_weights_and_leaves_the_caller_as_it_was(
+def test_the_seed_determines_the_weights_and_the_global_state_is_restored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(make, "BASE_STEPS", 2)

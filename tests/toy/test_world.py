@@ -1,4 +1,4 @@
-"""The toy world that comes with evoswarm, loaded as users load it."""
+"""The toy world that ships with evoswarm, loaded as users load it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.mark.parametrize("text", [" a  b ", "don't , stop .", "x\ny", string.printable[:95]])
-def test_text_comes_back_from_the_saved_tokenizer_one_token_per_character(
+def test_the_saved_tokenizer_round_trips_text_with_one_token_per_character(
     tokenizer: PreTrainedTokenizerFast, text: str
 ) -> None:
     ids = tokenizer(text).input_ids
@@ -38,7 +38,7 @@ def test_text_comes_back_from_the_saved_tokenizer_one_token_per_character(
     assert tokenizer.decode(ids) == text
 
 
-def test_the_chat_template_gives_the_prompt_the_models_were_trained_on(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_the_chat_template_agrees_with_the_training_prompt(tokenizer: PreTrainedTokenizerFast) -> None:
     messages = [{"role": "user", "content": "rev dbac"}]
     text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     assert text == prompt_text("rev dbac") == "<s><user>rev dbac<assistant>"
@@ -46,7 +46,7 @@ def test_the_chat_template_gives_the_prompt_the_models_were_trained_on(tokenizer
     assert tokenizer(text).input_ids == [*specials[:2], *tokenizer("rev dbac").input_ids, specials[2]]
 
 
-def test_there_is_one_expert_per_skill_and_their_adapters_fit_each_other() -> None:
+def test_there_is_one_expert_per_skill_and_all_are_compatible() -> None:
     folders = sorted((WORLD / "experts").iterdir())
     assert [folder.name for folder in folders] == sorted(SKILLS)
     assert {tuple(sorted(path.name for path in folder.iterdir())) for folder in folders} == {
@@ -60,7 +60,7 @@ def test_there_is_one_expert_per_skill_and_their_adapters_fit_each_other() -> No
     assert all(shape == shapes[0] for shape in shapes)
 
 
-def test_the_world_holds_no_path_of_the_machine_that_made_it() -> None:
+def test_the_world_contains_no_local_paths() -> None:
     for path in WORLD.rglob("*.json"):
         text = path.read_text(encoding="utf-8")
         assert not any(root in text for root in ("/home", "/root", "/tmp")), path
@@ -79,7 +79,7 @@ def test_an_expert_answers_a_question_of_its_skill(
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_the_committed_targets_are_what_the_code_makes(name: str) -> None:
+def test_the_committed_targets_agree_with_the_code(name: str) -> None:
     committed = json.loads((WORLD / "targets" / f"{name}.json").read_text(encoding="utf-8"))
     assert committed == make_target(name, seed=0)
 
@@ -88,7 +88,7 @@ def test_the_world_stays_small() -> None:
     assert sum(path.stat().st_size for path in WORLD.rglob("*") if path.is_file()) < 9_000_000
 
 
-def test_building_into_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+def test_building_into_a_folder_that_is_not_empty_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="is not empty"):
         toy.build(tmp_path)

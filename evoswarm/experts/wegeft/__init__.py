@@ -1,4 +1,4 @@
-"""WeGeFT (arXiv 2312.00700) as a tuner of peft. Importing this package makes peft know it.
+"""WeGeFT (arXiv 2312.00700) as a peft tuner. Importing this package registers it with peft.
 
 Example:
     from evoswarm.experts.wegeft import WeGeFTConfig
@@ -20,7 +20,7 @@ _NAME = "WEGEFT"
 
 
 def _register() -> None:
-    # peft's registry takes only members of its enumeration of methods, which has no way to be extended.
+    # peft's registry accepts only members of the PeftType enum, which cannot be extended in a regular way.
     member = str.__new__(PeftType, _NAME)
     member._name_ = member._value_ = _NAME
     type.__setattr__(PeftType, _NAME, member)

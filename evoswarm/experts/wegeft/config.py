@@ -1,4 +1,4 @@
-"""Settings of WeGeFT, as peft keeps them in adapter_config.json."""
+"""WeGeFT's settings, as stored in adapter_config.json."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from peft.config import PeftConfig
 from peft.utils import PeftType
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "up_proj", "down_proj")
-"""What the paper adapts in Llama."""
+"""The Llama modules that the paper adapts."""
 
 
 @dataclass
 class WeGeFTConfig(PeftConfig):
-    """Configuration of a [`WeGeFTModel`]; defaults are the paper's.
+    """Configuration of a [`WeGeFTModel`]. The defaults are the paper's.
 
     Args:
         r: Rank of phi and psi, [r, in] each.
         wegeft_alpha: The update is scaled by `wegeft_alpha / r`.
-        wegeft_dropout: Dropout on the frozen weight, before it meets phi.
-        shared: One pair (phi, psi) per module type over all layers; False: one pair per layer.
+        wegeft_dropout: Dropout on the frozen weight, before the product with phi.
+        shared: True: one pair (phi, psi) per module type, shared by all layers; False: one pair per layer.
         target_modules: Names of the modules to adapt, a regular expression, or "all-linear".
         exclude_modules: Names, or a regular expression, of modules to leave alone.
         layers_to_transform: Indices of the layers to adapt; None: all.
-        layers_pattern: Name of the list of layers, where it is not a usual one.
-        modules_to_save: Modules that are trained and saved whole.
-        fan_in_fan_out: The weights are stored as [in, out] (GPT-2); found out by itself.
-        init_weights: phi starts at zero, so that the model starts as it was. False: random phi, for tests.
+        layers_pattern: Name of the list of layers, if it is not a common one.
+        modules_to_save: Modules that are fully trained and saved.
+        fan_in_fan_out: The weights are stored as [in, out] (GPT-2). Detected automatically.
+        init_weights: True: phi starts at zero, so that the model starts unchanged; False: random phi, for tests.
     """
 
     r: int = field(default=64, metadata={"help": "rank of phi and psi"})
@@ -39,7 +39,9 @@ class WeGeFTConfig(PeftConfig):
     )
     layers_to_transform: list[int] | int | None = field(default=None, metadata={"help": "layers to adapt"})
     layers_pattern: list[str] | str | None = field(default=None, metadata={"help": "name of the list of layers"})
-    modules_to_save: list[str] | None = field(default=None, metadata={"help": "modules trained and saved whole"})
+    modules_to_save: list[str] | None = field(
+        default=None, metadata={"help": "modules that are fully trained and saved"}
+    )
     fan_in_fan_out: bool = field(default=False, metadata={"help": "weights are stored as [in, out]"})
     init_weights: bool = field(default=True, metadata={"help": "phi starts at zero"})
 

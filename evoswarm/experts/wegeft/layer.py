@@ -1,4 +1,4 @@
-"""A linear layer whose update is generated from its own frozen weight."""
+"""A linear layer with an update generated from its frozen weight."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Banks = tuple[nn.ModuleDict, nn.ModuleDict]
 class WeGeFTLinear(nn.Module, BaseTunerLayer):
     """y = W x + s (W phi^T) (psi x), with W [out, in] frozen, phi and psi [r, in] trained, s = alpha / r.
 
-    phi and psi belong to the model, because layers share them; a layer knows the key under which they are kept.
+    The model owns phi and psi, because layers share them. A layer stores the key of its pair.
 
     Source: WeGeFT (arXiv 2312.00700), dW = s W phi^T psi.
     """
 
-    # What torch's Module and peft's untyped class leave open.
+    # Attributes that torch's Module and peft's class leave untyped.
     base_layer: Any
     _banks: Any
     disable_adapters: Any
@@ -48,7 +48,7 @@ class WeGeFTLinear(nn.Module, BaseTunerLayer):
         self.wegeft_scaling: dict[str, float] = {}
         self.wegeft_key: dict[str, str] = {}
         self.fan_in_fan_out = not isinstance(base_layer, nn.Linear)
-        self._banks = banks  # in a tuple, so that they are no part of this module
+        self._banks = banks  # a tuple, so that torch does not register them as submodules
         self._original: torch.Tensor | None = None
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
@@ -56,39 +56,39 @@ class WeGeFTLinear(nn.Module, BaseTunerLayer):
         self.in_features, self.out_features = (rows, columns) if self.fan_in_fan_out else (columns, rows)
 
     def update_layer(self, adapter_name: str, key: str, config: WeGeFTConfig) -> None:
-        """Add an adapter, whose phi and psi are in the banks under `key`."""
+        """Add an adapter; its phi and psi are in the banks under `key`."""
         self.wegeft_key[adapter_name] = key
         self.wegeft_scaling[adapter_name] = config.wegeft_alpha / config.r
         self.wegeft_dropout[adapter_name] = nn.Dropout(config.wegeft_dropout)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
     def phi_psi(self, adapter_name: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """phi and psi [r, in] of an adapter, on the device of the weight."""
+        """phi and psi [r, in] of an adapter, on the weight's device."""
         phi, psi = (bank[adapter_name][self.wegeft_key[adapter_name]] for bank in self._banks)
         device = self.get_base_layer().weight.device
         return phi.to(device), psi.to(device)
 
     def lora_pair(self, adapter_name: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """The LoRA that does the same without further scaling: A = psi [r, in], B = s W phi^T [out, r]."""
+        """The equivalent LoRA pair with scaling 1: A = psi [r, in], B = s W phi^T [out, r]."""
         phi, psi = self.phi_psi(adapter_name)
         return psi, self.wegeft_scaling[adapter_name] * F.linear(self._weight().to(phi.dtype), phi)
 
     def get_delta_weight(self, adapter_name: str) -> torch.Tensor:
-        """s W phi^T psi, in the layout of the base weight."""
+        """s W phi^T psi in the layout of the base weight."""
         a, b = self.lora_pair(adapter_name)
         return transpose(b @ a, self.fan_in_fan_out)
 
     def _weight(self) -> torch.Tensor:
-        """W [out, in] as it was before anything was merged into it."""
+        """W [out, in] before any merge."""
         weight = self.get_base_layer().weight if self._original is None else self._original
         return transpose(weight, self.fan_in_fan_out)
 
     @torch.no_grad()
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Merge adapters into the base weight; the original is kept, for it is what further updates are made of.
+        """Merge adapters into the base weight. Keeps the original weight, because updates are generated from it.
 
         Raises:
-            ValueError: with `safe_merge`, where the merged weight would not be finite.
+            ValueError: with `safe_merge`, if the merged weight is not finite.
         """
         names = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.wegeft_key]
         if not names:
@@ -103,7 +103,7 @@ class WeGeFTLinear(nn.Module, BaseTunerLayer):
         self.merged_adapters.extend(names)
 
     def unmerge(self) -> None:
-        """Put the original weight back, bit for bit."""
+        """Restore the exact original weight."""
         if self._original is not None:
             self.get_base_layer().weight.data, self._original = self._original, None
         self.merged_adapters.clear()

@@ -1,4 +1,4 @@
-"""WeGeFT over a whole model: where phi and psi live, and how peft saves and loads them."""
+"""WeGeFT for a whole model: owns phi and psi and defines how peft saves and loads them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from evoswarm.experts.wegeft.layer import WeGeFTLinear
 
 BANKS = ("wegeft_phi", "wegeft_psi")
 _NO_DOT = "/"
-"""Stands for a dot in the name of a parameter, where torch allows none."""
+"""Replaces dots in parameter names, where torch does not allow them."""
 
 
 class WeGeFTModel(BaseTuner):
     """Fine-tuning with updates generated from the frozen weights: dW = s W phi^T psi.
 
-    phi starts at zero, psi as `nn.Linear` does (Kaiming uniform, a = sqrt 5). By default all layers share one pair
-    (phi, psi) for each type of module: q_proj of every layer has the same. In a saved adapter the tensors are
+    phi starts at zero, psi like the weight of `nn.Linear` (Kaiming uniform, a = sqrt 5). By default, all layers share
+    one pair (phi, psi) per module type, e.g. one for all q_proj. Tensor names in a saved adapter:
     `base_model.wegeft_phi.q_proj`, or with `shared=False` `base_model.wegeft_phi.model.layers.0.self_attn.q_proj`.
 
     Source: WeGeFT (arXiv 2312.00700).
@@ -58,8 +58,8 @@ class WeGeFTModel(BaseTuner):
         if not isinstance(target, WeGeFTLinear):
             if not isinstance(target, nn.Linear | Conv1D) or type(target).__module__.startswith("bitsandbytes"):
                 raise ValueError(
-                    f"WeGeFT adapts torch.nn.Linear and Conv1D, and {current_key} is {type(target).__name__}; "
-                    "take it out of target_modules"
+                    f"WeGeFT supports torch.nn.Linear and Conv1D, but {current_key} is {type(target).__name__}; "
+                    "remove it from target_modules"
                 )
             layer = WeGeFTLinear(target, (self.wegeft_phi, self.wegeft_psi))
         wegeft_config.fan_in_fan_out = layer.fan_in_fan_out
@@ -86,7 +86,7 @@ class WeGeFTModel(BaseTuner):
                     nn.init.kaiming_uniform_(known[key], a=math.sqrt(5))
             elif known[key].shape[1] != layer.in_features:
                 sizes = f"{known[key].shape[1]} and {layer.in_features}"
-                raise ValueError(f"modules named {key} have inputs of sizes {sizes}; set shared=False")
+                raise ValueError(f"modules named {key} have different input sizes, {sizes}; set shared=False")
 
     def _bank_parameters(self) -> list[nn.Parameter]:
         return [parameter for name in BANKS if hasattr(self, name) for parameter in getattr(self, name).parameters()]
@@ -96,7 +96,7 @@ class WeGeFTModel(BaseTuner):
         self._require_grad(self.active_adapters, not inference_mode)
 
     def _require_grad(self, active: Sequence[str], wanted: bool) -> None:
-        """Gradients for the active adapters, if wanted, and for no other."""
+        """Enable gradients only for the active adapters, and only if `wanted`."""
         for name in BANKS:
             for adapter, pairs in getattr(self, name).items():
                 pairs.requires_grad_(wanted and adapter in active)
