@@ -49,11 +49,12 @@ class Candidate:
 class Bench:
     """One engine, one pool, one utility; what was measured is kept in a folder and never measured again."""
 
-    def __init__(self, config: RunConfig, folder: Path) -> None:
+    def __init__(self, config: RunConfig, folder: Path, *, make_worker: Callable[..., Worker] = Worker) -> None:
         """
         Args:
             config: model, pool, utility and engine.
             folder: where outcomes are kept.
+            make_worker: starts the engine.
 
         Raises:
             UserError: pool or data cannot be used.
@@ -65,6 +66,7 @@ class Bench:
         identity = {"pool": self.pool.hashes, "data": self.utility.sha256}
         identity |= config.model_dump(mode="json", include={"model", "utility", "engine"})
         self._key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        self._make_worker = make_worker
         self._plain: Worker | None = None
         self._mixture: tuple[MixtureEngine, Worker] | None = None
 
@@ -132,7 +134,7 @@ class Bench:
 
     def _worker(self, candidate: Candidate) -> Worker:
         if candidate.mix is None:
-            self._plain = self._plain or Worker(self.config, pool=self.pool, utility=self.utility)
+            self._plain = self._plain or self._make_worker(self.config, pool=self.pool, utility=self.utility)
             return self._plain
         engine, worker = self.mixture()
         engine.weigh = candidate.mix

@@ -73,13 +73,13 @@ def base_mixture() -> dict[Skill, float]:
     return {(SKILLS | LONGER)[name]: share / total for name, share in BASE_SHARES.items()}
 
 
-def make_base(folder: Path, *, seed: int, log: Log) -> None:
+def make_base(folder: Path, *, seed: int, log: Log, steps: int = BASE_STEPS) -> None:
     """Train the base briefly on a mixture of all skills and save it with its tokenizer."""
     tokenizer = make_tokenizer()
     with reproducible(seed):
         model = LlamaForCausalLM(model_config(tokenizer))
         mixture, name = base_mixture(), f"base {seed}"
-        train(model, tokenizer, mixture, steps=BASE_STEPS, batch_size=128, rates={"": 3e-3}, seed=name, log=log)
+        train(model, tokenizer, mixture, steps=steps, batch_size=128, rates={"": 3e-3}, seed=name, log=log)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -101,7 +101,7 @@ def save_expert(expert: PeftModel, folder: Path) -> None:
     path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
-def make_expert(base: Path, folder: Path, *, skill: str, seed: int, log: Log) -> None:
+def make_expert(base: Path, folder: Path, *, skill: str, seed: int, log: Log, steps: int | None = None) -> None:
     """Train one LoRA adapter on one skill so that it can be mixed with the others.
 
     Large experts mix well by themselves; experts this small need four measures: all start from the same A matrices; A
@@ -120,7 +120,7 @@ def make_expert(base: Path, folder: Path, *, skill: str, seed: int, log: Log) ->
             expert,
             tokenizer,
             mixture,
-            steps=EXPERT_STEPS[skill],
+            steps=steps or EXPERT_STEPS[skill],
             batch_size=128,
             rates={"": RATE, "lora_A": RATE_OF_A},
             seed=f"{skill} {seed}",

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from echo import make_world
 
-from evoswarm.compare import bench, units
+from evoswarm.backend.worker import Worker
+from evoswarm.compare.bench import Bench
 from evoswarm.compare.methods import METHODS, chosen_methods, least
 from evoswarm.compare.run import compare
 from evoswarm.config.compare import CompareConfig, load_compare, parse_compare
@@ -128,12 +129,21 @@ def test_what_is_written_says_the_same(done) -> None:
     assert curve[0][0] == 6 and [u for _, u in curve] == sorted(u for _, u in curve)
 
 
-def test_the_same_again_measures_nothing(done, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_again_measures_nothing(done) -> None:
     config, summary = done
-    monkeypatch.setattr(units, "Bench", None)
+    before = measured(config)
     assert json.dumps(compare(config)) == json.dumps(summary)
+    assert measured(config) == before and len(before) > 50
 
 
+def measured(config: CompareConfig) -> dict[Path, int]:
+    """Every file of a measurement, and when it was written."""
+    folder = config.folder / "target"
+    files = [*folder.glob("measured/**/*.json"), *folder.glob("searches/*/*/outcomes/*")]
+    return {path: path.stat().st_mtime_ns for path in files}
+
+
+@pytest.mark.slow
 def test_a_comparison_that_was_stopped_ends_as_an_undisturbed_one(done, tmp_path: Path) -> None:
     config = config_of(tmp_path)
     for session in range(60):
@@ -266,16 +276,13 @@ def test_a_method_that_fails_leaves_the_others_their_lines(tmp_path: Path, monke
     assert set(lines_of(compare(config))) == {"base", "model_stock", "uniform_soup"}
 
 
-def test_a_search_that_survives_with_one_seed_is_not_paired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = units._search_results
-
-    def once(config: Any, comparison: Any, unit: units.Unit, *rest: Any) -> Any:
-        if unit.seeds == (8,):
-            raise UserError("lost")
-        return found(config, comparison, unit, *rest)
-
-    monkeypatch.setattr(units, "_search_results", once)
-    summary = compare(config_of(tmp_path, methods=["base", "random_search"]))
+def test_a_search_that_survives_with_one_seed_is_not_paired(tmp_path: Path) -> None:
+    config = config_of(tmp_path, methods=["base", "random_search"])
+    runs = config.folder / "target" / "searches" / "budget-60"
+    runs.mkdir(parents=True)
+    (runs / "random_search-8").write_text("in the way")
+    summary = compare(config)
+    assert "cannot be written" in summary["failed"]["target random_search seed 8"]
     line = lines_of(summary)["random_search"]
     assert line["seeds"] == 1 and line["utility"] is None and line["over_best_expert"] is None
     assert lines_of(summary)["base"]["utility"] is not None
@@ -289,16 +296,15 @@ def test_where_answers_cannot_be_voted_on_votes_are_left_out(tmp_path: Path) -> 
     assert all("majority vote" in missing[name] for name in ("prediction_merge", "genome_plus_ensemble"))
 
 
-def test_the_start_of_the_engine_is_no_part_of_a_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    start = bench.Worker.__init__
+def test_the_start_of_the_engine_is_no_part_of_a_method(tmp_path: Path) -> None:
+    def slow(*args: Any, **settings: Any) -> Worker:
+        time.sleep(2)
+        return Worker(*args, **settings)
 
-    def slow(self: Any, *args: Any, **settings: Any) -> None:
-        time.sleep(3)
-        start(self, *args, **settings)
-
-    monkeypatch.setattr(bench.Worker, "__init__", slow)
-    summary = compare(config_of(tmp_path, methods=["best_expert"]))
-    assert lines_of(summary)["best_expert"]["seconds"] < 3
+    (run,) = config_of(tmp_path).targets.values()
+    bench = Bench(run, tmp_path / "measured", make_worker=slow)
+    _, seconds = bench.measure(bench.row("e0", {"e0": 1.0}), "validation")
+    assert seconds < 2
 
 
 def test_without_names_what_cannot_run_is_left_out_with_its_reason(tmp_path: Path) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from evoswarm.config.run import TransformersEngine
-from evoswarm.engine import transformers as module
 from evoswarm.engine.transformers import HfEngine
 from evoswarm.weights.expert import open_expert
 
@@ -18,11 +18,16 @@ OPTIONS = [[" one", " two two"], [" 17", " 4", " x"], [" a", " bc"], [" 0", " 1"
 LETTERS = [["A", "B", "C"]] * 4
 
 
-def everything(engine: HfEngine, prompts: list[str]) -> tuple[list[object], list[float]]:
-    """What must be equal, and what must be close."""
-    texts = [engine.generate(prompts, max_new_tokens=8), engine.verify(prompts, DRAFTS, max_new_tokens=8)]
-    scores = [engine.loglikelihood(prompts, options) for options in (OPTIONS, LETTERS)]
-    return texts, [score.logprob for lists in scores for row in lists for score in row]
+def everything(engine: HfEngine, prompts: list[str], of: slice) -> tuple[list[list[Any]], list[list[float]]]:
+    """Texts, which must be equal, and scores, which must be close, for each prompt of a slice."""
+    asked = prompts[of]
+    texts = [engine.generate(asked, max_new_tokens=8), engine.verify(asked, DRAFTS[of], max_new_tokens=8)]
+    scores = [engine.loglikelihood(asked, options[of]) for options in (OPTIONS, LETTERS)]
+    return _by_prompt(texts), [[s.logprob for row in rows for s in row] for rows in _by_prompt(scores)]
+
+
+def _by_prompt(answers: list[Any]) -> list[list[Any]]:
+    return [list(row) for row in zip(*answers, strict=True)]
 
 
 def widths(engine: HfEngine) -> list[tuple[int, ...]]:
@@ -36,18 +41,16 @@ def widths(engine: HfEngine) -> list[tuple[int, ...]]:
 
 @pytest.mark.parametrize(("model", "skipped"), [("tiny_llama", 0), ("tiny_gpt2", len(SHOTS) // 2)])
 def test_answers_and_scores_are_those_of_whole_prompts(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, model: str, skipped: int
+    request: pytest.FixtureRequest, model: str, skipped: int
 ) -> None:
     engine = HfEngine(TransformersEngine(device="cpu"), model=str(request.getfixturevalue(model)), adapter=None)
     prompts = [prompt[skipped:] for prompt in PROMPTS]
-    monkeypatch.setattr(module, "SHARED_FROM", 10**6)
-    texts, scores = everything(engine, prompts)
-    assert len(set(map(str, texts[0]))) > 1  # type: ignore[call-overload]
-    monkeypatch.undo()
+    alone = [everything(engine, prompts, slice(i, i + 1)) for i in range(len(prompts))]  # one prompt shares nothing
+    assert len({str(texts) for texts, _ in alone}) > 1
     shapes = widths(engine)
-    again = everything(engine, prompts)
-    assert again[0] == texts
-    assert again[1] == pytest.approx(scores, abs=1e-4)
+    for i, (texts, scores) in enumerate(zip(*everything(engine, prompts, slice(None)), strict=True)):
+        assert [texts] == alone[i][0]
+        assert scores == pytest.approx(alone[i][1][0], abs=1e-4)
     beginning = len(engine._encoder.prompt((SHOTS + "Question: ")[skipped:]))
     assert max(width for rows, width in shapes if rows > 1) < beginning
 

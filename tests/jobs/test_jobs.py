@@ -42,6 +42,7 @@ def ended(head: Head, job: str) -> str:
     return str(head.json("status", job)["state"])
 
 
+@pytest.mark.slow
 def test_several_jobs_share_a_cluster_one_stops_and_the_others_end_as_at_home(
     head: Head, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
@@ -68,6 +69,7 @@ def test_several_jobs_share_a_cluster_one_stops_and_the_others_end_as_at_home(
     assert states == {jobs["left"]: "finished", jobs["right"]: "finished", jobs["slow"]: "stopped", again: "finished"}
 
 
+@pytest.mark.slow
 def test_a_job_whose_driver_is_killed_leaves_no_actor_and_goes_on_when_submitted_again(
     head: Head, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:

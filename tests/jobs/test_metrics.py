@@ -19,7 +19,7 @@ import psutil
 import pytest
 from head import REPOSITORY, Head, free_port
 
-from evoswarm.config import dump_config
+from evoswarm.config import RunConfig, dump_config
 from evoswarm.config.load import parse_config
 from evoswarm.loop.directory import read_lines
 from evoswarm.toy import world
@@ -27,6 +27,9 @@ from evoswarm.toy.config import target_config
 
 HAS_VLLM = importlib.util.find_spec("vllm") is not None
 EVICTED_SECONDS = 20
+needs_prometheus = pytest.mark.skipif(
+    shutil.which("prometheus") is None, reason="Prometheus is not installed (.ci/run installs it)"
+)
 DASHBOARD = REPOSITORY / "cluster/grafana/evoswarm.json"
 
 
@@ -84,8 +87,9 @@ def test_the_dashboard_names_every_metric_that_a_run_has() -> None:
     assert all(f"ray_evoswarm_{name}_total{{" in text for name in COUNTERS)
 
 
-@pytest.mark.skipif(shutil.which("prometheus") is None, reason="Prometheus is not installed (.ci/run installs it)")
-def test_prometheus_has_data_for_every_expression_of_the_dashboard(head: Head, tmp_path: Path) -> None:
+@pytest.fixture
+def watched(head: Head, tmp_path: Path) -> Iterator[tuple[Prometheus, RunConfig]]:
+    """A run of many generations that is on its way, and a Prometheus that scrapes it."""
     data = target_config("office", algorithm="model_swarms") | {"name": "seen", "output": str(tmp_path)}
     data["utility"]["data"] = {"path": data["utility"]["data"], "limit": 60, "test": None}
     data["search"] |= {"population": 4, "max_generations": 500, "patience": 500}
@@ -93,45 +97,59 @@ def test_prometheus_has_data_for_every_expression_of_the_dashboard(head: Head, t
     data |= {"engine": vllm if HAS_VLLM else {"type": "transformers"}, "backend": {"type": "ray", "scorers": 1}}
     config = parse_config(data, root=world())
     (tmp_path / "it.yaml").write_text(dump_config(config))
-    generations = config.run_dir / "generations.jsonl"
     with prometheus(head, tmp_path) as server:
         job = head.json("submit", tmp_path / "it.yaml")["job"]
-        head.until(lambda: len(read_lines(generations)) > 0, "the run is on its way")
-        actor(head, "particle-0:seen:").send_signal(signal.SIGKILL)
-        missing: list[str] = []
-
-        def all_there() -> bool:
-            missing[:] = [expression for expression in expressions() if not server.ask(expression)]
-            return not missing
-
-        head.until(all_there, f"every expression has data: {missing}")
-        restarts = {line["metric"]["actor"]: line for line in server.ask('ray_evoswarm_actor_restarts{run="seen"}')}
-        assert set(restarts) >= {"particle-0", "particle-1", "particle-2", "particle-3", "scorer-0"}
-        head.until(
-            lambda: (
-                [line["value"][1] for line in server.ask('ray_evoswarm_actor_restarts{actor="particle-0"}')] == ["1"]
-            ),
-            "the restart is seen",
-        )
-        particles = server.ask('ray_evoswarm_particle_utility{run="seen"}')
-        assert {line["metric"]["particle"] for line in particles} >= {"0", "1", "2", "3"}
-        alive = {
-            line["metric"]["kind"]: line["value"][1] for line in server.ask('ray_evoswarm_actors_alive{run="seen"}')
-        }
-        assert alive["scorer"] == "1" and alive["coordinator"] == "1"
-        # Nothing happens for longer than Ray keeps a gauge that nobody sets: it stays.
-        scorer = actor(head, "scorer-0:seen:")
-        scorer.suspend()
-        try:
-            before = len(read_lines(generations))
-            time.sleep(EVICTED_SECONDS + 12)
-            assert len(read_lines(generations)) <= before + 1
-            assert server.ask('ray_evoswarm_best_utility{run="seen"}')
-            with urllib.request.urlopen(f"http://127.0.0.1:{head.metrics}/metrics", timeout=20) as answer:
-                lines = answer.read().decode().splitlines()
-            assert any("best_utility" in line and 'run="seen"' in line for line in lines)
-        finally:
-            scorer.resume()
-        best = server.ask('ray_evoswarm_best_utility{run="seen"}')[0]["value"][1]
-        assert float(best) <= max(line["best"] for line in read_lines(generations))
+        head.until(lambda: generations(config) > 0, "the run is on its way")
+        yield server, config
         assert head.json("stop", job)["state"] == "stopped"
+
+
+def generations(config: RunConfig) -> int:
+    return len(read_lines(config.run_dir / "generations.jsonl"))
+
+
+@needs_prometheus
+def test_prometheus_has_data_for_every_expression_of_the_dashboard(
+    head: Head, watched: tuple[Prometheus, RunConfig]
+) -> None:
+    server, _ = watched
+    actor(head, "particle-0:seen:").send_signal(signal.SIGKILL)
+    missing: list[str] = []
+
+    def all_there() -> bool:
+        missing[:] = [expression for expression in expressions() if not server.ask(expression)]
+        return not missing
+
+    head.until(all_there, f"every expression has data: {missing}")
+    restarts = {line["metric"]["actor"]: line for line in server.ask('ray_evoswarm_actor_restarts{run="seen"}')}
+    assert set(restarts) >= {"particle-0", "particle-1", "particle-2", "particle-3", "scorer-0"}
+    of_particle = 'ray_evoswarm_actor_restarts{actor="particle-0"}'
+    head.until(lambda: [line["value"][1] for line in server.ask(of_particle)] == ["1"], "the restart is seen")
+    particles = server.ask('ray_evoswarm_particle_utility{run="seen"}')
+    assert {line["metric"]["particle"] for line in particles} >= {"0", "1", "2", "3"}
+    up = server.ask('ray_evoswarm_actors_alive{run="seen"}')
+    alive = {line["metric"]["kind"]: line["value"][1] for line in up}
+    assert alive["scorer"] == "1" and alive["coordinator"] == "1"
+
+
+@pytest.mark.slow
+@needs_prometheus
+def test_a_gauge_stays_while_nothing_happens_for_longer_than_ray_keeps_one(
+    head: Head, watched: tuple[Prometheus, RunConfig]
+) -> None:
+    server, config = watched
+    head.until(lambda: bool(server.ask('ray_evoswarm_best_utility{run="seen"}')), "the gauge is there")
+    scorer = actor(head, "scorer-0:seen:")
+    scorer.suspend()
+    try:
+        before = generations(config)
+        time.sleep(EVICTED_SECONDS + 12)
+        assert generations(config) <= before + 1
+        assert server.ask('ray_evoswarm_best_utility{run="seen"}')
+        with urllib.request.urlopen(f"http://127.0.0.1:{head.metrics}/metrics", timeout=20) as answer:
+            lines = answer.read().decode().splitlines()
+        assert any("best_utility" in line and 'run="seen"' in line for line in lines)
+    finally:
+        scorer.resume()
+    best = server.ask('ray_evoswarm_best_utility{run="seen"}')[0]["value"][1]
+    assert float(best) <= max(line["best"] for line in read_lines(config.run_dir / "generations.jsonl"))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -192,10 +192,7 @@ def test_wandb_without_a_key_gives_a_warning_that_says_what_to_do(
 def test_a_missing_package_gives_one_error_line_before_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    found = importlib.util.find_spec
-    monkeypatch.setattr(
-        "evoswarm.loggers.packages.find_spec", lambda package: None if package == name else found(package)
-    )
+    monkeypatch.setitem(sys.modules, name, None)
     config = echo_config(tmp_path, f"loggers=[{{type: {name}}}]")
     with pytest.raises(UserError, match=rf"{name} is not installed; pip install 'evoswarm\[{name}\]'"):
         evoswarm.run(config)

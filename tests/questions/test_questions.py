@@ -40,6 +40,7 @@ def test_diversity_uses_a_pool_of_ten_in_each_condition(tmp_path: Path, monkeypa
     }
 
 
+@pytest.mark.slow
 def test_dropout_saves_evaluations_in_the_same_generations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = ask_question(monkeypatch, tmp_path, "dropout", budget=40, targets="office")["lines"]
     assert lines[0]["dropout"] == "K 0, N 0" and lines[0]["evaluations"] == 40 and lines[0]["examples"] == 1
@@ -47,6 +48,7 @@ def test_dropout_saves_evaluations_in_the_same_generations(tmp_path: Path, monke
     assert len(lines) == 6
 
 
+@pytest.mark.slow
 def test_randomness_ablates_each_factor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = ask_question(monkeypatch, tmp_path, "randomness", budget=40, targets="office")["lines"]
     assert [line["random factors"] for line in lines][::5] == ["as published", "none of them"] and len(lines) == 6
@@ -54,6 +56,7 @@ def test_randomness_ablates_each_factor(tmp_path: Path, monkeypatch: pytest.Monk
     assert all(part in config for part in ("velocity: zero", "weight_randomness: false", "population: 10"))
 
 
+@pytest.mark.slow
 def test_larger_populations_cost_more_evaluations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = ask_question(monkeypatch, tmp_path, "population", budget=20, targets="office")["lines"]
     assert [(line["population"], line["evaluations"]) for line in lines] == [
@@ -65,6 +68,7 @@ def test_larger_populations_cost_more_evaluations(tmp_path: Path, monkeypatch: p
     assert lines[0]["validation by 20"] == lines[0]["validation"] and lines[3]["validation by 20"] is None
 
 
+@pytest.mark.slow
 def test_zero_shot_measures_transfer_to_unseen_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = ask_question(monkeypatch, tmp_path, "zero_shot", budget=20, targets="office letters")
     assert [line["evolved on > tested on"] for line in found["lines"]] == ["office > letters", "letters > office"]
@@ -77,6 +81,7 @@ def test_zero_shot_measures_transfer_to_unseen_targets(tmp_path: Path, monkeypat
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
+@pytest.mark.slow
 def test_multi_task_compares_joint_and_separate_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = ask_question(monkeypatch, tmp_path, "multi_task", budget=20, targets="office letters")
     names = [line["expert"] for line in found["lines"]]

@@ -26,7 +26,6 @@ from evoswarm.config.run import LocalBackend
 from evoswarm.config.tune import TuneConfig, load_tune, parse_tune
 from evoswarm.errors import UserError
 from evoswarm.loop.directory import read_lines
-from evoswarm.tune import run as tuning
 from evoswarm.tune.run import tune
 from evoswarm.tune.space import Trial, make_trials
 
@@ -114,18 +113,17 @@ def test_the_table_ranks_the_trials(done, capsys: pytest.CaptureFixture[str]) ->
     assert [float(line[4]) for line in lines] == sorted((float(line[4]) for line in lines), reverse=True)
 
 
-def test_a_finished_tuning_is_read_and_another_one_in_its_place_is_refused(
-    done, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_tuning_is_read_and_another_one_in_its_place_is_refused(done) -> None:
     config, summary = done
-    monkeypatch.setattr(tuning, "connected", None)
+    before = {path: path.stat().st_mtime_ns for path in config.run.run_dir.rglob("*")}
     assert tune(config) == summary
+    assert {path: path.stat().st_mtime_ns for path in config.run.run_dir.rglob("*")} == before
     folder = config.run.run_dir.parents[1]
     with pytest.raises(UserError, match="has other trials or another scheduler.*another `name`"):
         tune(config_of(folder, trials=2, space=SPACE))
 
 
-def test_where_ray_tune_has_lost_its_state_the_trials_are_still_there(done, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_ray_tune_has_lost_its_state_the_trials_are_still_there(done) -> None:
     config, summary = done
     (config.run.run_dir / "tune.json").unlink()
     for file in (config.run.run_dir / "state").glob("*.*"):

@@ -25,11 +25,20 @@ def run(folder: Path, name: str, **sections: Any) -> list[dict[str, Any]]:
     return read_lines(RunDirectory(config.run_dir).generations)
 
 
-def test_a_run_on_vllm_takes_the_same_way_as_on_transformers(tmp_path: Path, cluster: None) -> None:
-    reference = run(tmp_path, "hf", backend={"type": "local"})
-    vllm = {"type": "vllm", "batch_size": 20, "args": {"max_model_len": 64, "enforce_eager": True}}
-    beside = {"adapter_mode": "multi_lora", "max_loras": 4}
-    for name, settings in (("merged", {}), ("beside", beside)):
-        found = run(tmp_path, name, engine=vllm | settings, backend={"type": "ray", "scorers": 1})
-        assert found == reference
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The generations of the run with transformers."""
+    found = run(tmp_path_factory.mktemp("hf"), "hf", backend={"type": "local"})
     assert len({line["best"] for line in found}) > 1
+    return found
+
+
+@pytest.mark.parametrize(
+    "adapters",
+    [{"adapter_mode": "multi_lora", "max_loras": 4}, pytest.param({"adapter_mode": "merged"}, marks=pytest.mark.slow)],
+)
+def test_a_run_on_vllm_takes_the_same_way_as_on_transformers(
+    tmp_path: Path, cluster: None, reference: list[dict[str, Any]], adapters: dict[str, Any]
+) -> None:
+    engine = {"type": "vllm", "batch_size": 20, "args": {"max_model_len": 64, "enforce_eager": True}} | adapters
+    assert run(tmp_path, "vllm", engine=engine, backend={"type": "ray", "scorers": 1}) == reference

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,18 +41,13 @@ def test_a_parameter_uses_the_last_rate_whose_key_is_in_its_name() -> None:
     ]
 
 
-def test_the_seed_determines_the_weights_and_the_global_state_is_restored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(make, "BASE_STEPS", 2)
-    monkeypatch.setattr(make, "EXPERT_STEPS", {"rev": 2})
+def test_the_seed_determines_the_weights_and_the_global_state_is_restored(tmp_path: Path) -> None:
     threads, state = torch.get_num_threads(), torch.random.get_rng_state()
     tensors = []
     for name, seed in [("a", 1), ("b", 1), ("c", 2)]:
-        make.make_base(tmp_path / name / "base", seed=seed, log=lambda line: None)
-        make.make_expert(
-            tmp_path / name / "base", tmp_path / name / "rev", skill="rev", seed=seed, log=lambda line: None
-        )
+        settings: Any = {"seed": seed, "steps": 2, "log": lambda line: None}
+        make.make_base(tmp_path / name / "base", **settings)
+        make.make_expert(tmp_path / name / "base", tmp_path / name / "rev", skill="rev", **settings)
         tensors.append(load_file(tmp_path / name / "rev" / "adapter_model.safetensors"))
     first, second, third = tensors
     assert all(torch.equal(first[key], second[key]) for key in first)
