@@ -83,7 +83,9 @@ def differing(left: Sequence[Outcome], right: Sequence[Outcome]) -> int:
     return sum(a.score != b.score for a, b in zip(left, right, strict=True))
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    "target", [pytest.param(name, marks=[] if name == "letters" else [pytest.mark.slow]) for name in TARGETS]
+)
 def test_every_toy_expert_has_the_utility_that_transformers_gives(
     vllm: VllmEngine, reference: Engine, target: str
 ) -> None:
@@ -176,7 +178,7 @@ def test_a_prompt_that_is_too_long_is_refused_in_one_line(vllm: VllmEngine) -> N
         vllm.generate(["x" * 70], max_new_tokens=1)
 
 
-@pytest.mark.parametrize("target", ["letters", "people"])
+@pytest.mark.parametrize("target", ["letters", pytest.param("people", marks=pytest.mark.slow)])
 def test_particles_beside_each_other_answer_as_each_alone(beside: VllmEngine, reference: Engine, target: str) -> None:
     utility = utility_of(target)
     requests = utility.requests("validation")[:60]

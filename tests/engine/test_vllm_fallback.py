@@ -36,6 +36,7 @@ def predictions(folder: Path, engine: dict[str, object]) -> tuple[list[str | Non
     return found, worker
 
 
+@pytest.mark.slow
 def test_modules_that_vllm_has_no_slot_for_fall_back_to_merging_with_a_message(tmp_path: Path) -> None:
     save_llama(tmp_path / "base", head_dim=32)
     for seed, name in enumerate("ab"):

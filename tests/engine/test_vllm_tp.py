@@ -49,6 +49,7 @@ def answers(folder: Path, kind: str) -> list[list[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_every_rank_takes_its_share_of_a_particle_and_of_the_base(tmp_path: Path) -> None:
     save_llama(tmp_path / "base", head_dim=32)  # the CPU build has no attention for heads of 16
     save_adapter(tmp_path / "base", tmp_path / "a", seed=1)

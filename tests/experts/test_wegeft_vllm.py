@@ -71,7 +71,7 @@ def said_by_peft(folder: Path) -> Any:
     return rows
 
 
-@pytest.mark.parametrize("mode", ["merged", "multi_lora"])
+@pytest.mark.parametrize("mode", ["merged", pytest.param("multi_lora", marks=pytest.mark.slow)])
 def test_vllm_with_the_export_agrees_with_peft_and_the_original(native: Path, tmp_path: Path, mode: str) -> None:
     export_lora(native, tmp_path / "lora", model=str(BASE))
     config = VllmConfig(adapter_mode=mode, args=ARGS)  # type: ignore[arg-type]
@@ -84,6 +84,7 @@ def test_vllm_with_the_export_agrees_with_peft_and_the_original(native: Path, tm
     assert np.abs(base - expected).max() > 0.5
 
 
+@pytest.mark.slow
 def test_a_particle_of_phi_and_psi_gives_the_predictions_of_its_lora(native: Path, tmp_path: Path) -> None:
     export_lora(native, tmp_path / "lora", model=str(BASE))
     found = {}

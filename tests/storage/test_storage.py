@@ -111,7 +111,7 @@ def test_another_machine_goes_on_with_a_stopped_run(
     assert bytes_at(config) == at_home
 
 
-@pytest.mark.parametrize("puts", [1, 3, 6, 8, 9, 13])
+@pytest.mark.parametrize("puts", [6, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 8, 9, 13))])
 def test_a_crash_at_any_upload_leaves_what_another_machine_can_go_on_from(
     tmp_path: Path,
     bucket: str,
@@ -340,6 +340,7 @@ def test_commands_that_read_a_run_take_its_url(
     assert len(json.loads(command("inspect", f"{bucket}/pool", "--json"))["experts"]) == 6
 
 
+@pytest.mark.slow
 def test_on_ray_a_killed_coordinator_goes_on_with_its_url(
     tmp_path: Path, bucket: str, at_home: dict[str, bytes]
 ) -> None:
