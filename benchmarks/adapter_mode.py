@@ -13,7 +13,7 @@ from benchmarks.common import close, show
 from benchmarks.scoring import VLLM, alone
 from evoswarm.backend.worker import Piece, Worker
 from evoswarm.config.load import parse_config
-from evoswarm.engine import Engine, make_engine
+from evoswarm.engine import Engine
 from evoswarm.toy import world
 from evoswarm.toy.config import target_config
 from evoswarm.weights.pool import open_pool
@@ -48,7 +48,7 @@ def seconds(settings: dict[str, Any]) -> dict[tuple[int, int], float]:
             data["utility"]["data"] = {"path": path, "limit": examples}
             config = parse_config(data, root=world())
             pool = open_pool(config.pool, model=config.model)
-            engine = engine or make_engine(config.engine, model=config.model, adapter=pool.experts[0].config)
+            engine = engine or config.engine.start(model=config.model, adapter=pool.experts[0].config)
             worker = Worker(config, pool=pool, engine=engine)
             weights = [{n: e.flat(n).reshape(s.shape) for n, s in e.specs.items()} for e in pool.experts]
             times = []

@@ -13,12 +13,11 @@ import numpy as np
 from benchmarks.common import close, show
 from evoswarm.backend import Evaluation, Job
 from evoswarm.backend.base import Seconds
-from evoswarm.config import ModelSwarms
 from evoswarm.loop.checkpoint import checkpoint_path
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.evolution import Evolution
 from evoswarm.loop.inputs import Inputs
-from evoswarm.search import make_search
+from evoswarm.search import ModelSwarms, make_search
 
 EXAMPLES, GENERATIONS = 200, 5
 CASES = {(40, 10): 0.050, (1000, 1000): 1.0}

@@ -13,8 +13,8 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from benchmarks.common import close, make_lora_pool, show
-from evoswarm.config.run import Pool
 from evoswarm.rows import ExpertVector, Row
+from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.kernel import compiled
 from evoswarm.weights.materialise import Materialiser
 from evoswarm.weights.pool import open_pool
@@ -27,7 +27,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         make_lora_pool(place / "experts", experts=EXPERTS, parameters=PARAMETERS)
-        pool = open_pool(Pool(experts=place / "experts"), model="none")
+        pool = open_pool(PoolConfig(experts=place / "experts"), model="none")
         rows = np.random.default_rng(0).standard_normal((PARTICLES, EXPERTS))
         rows /= rows.sum(axis=1, keepdims=True)
         compiled()

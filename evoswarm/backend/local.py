@@ -38,7 +38,7 @@ class LocalBackend:
         self.seconds = Seconds()
         self._base = config.model
         self._resident: list[Weights] = []
-        self._materialiser = Materialiser(pool, root=config.run_dir, threads=getattr(config.engine, "threads", 1))
+        self._materialiser = Materialiser(pool, root=config.run_dir, threads=config.engine.cpus)
         self._worker = Worker(config, pool=pool, utility=utility)
         if self._worker.notice:
             message(self._worker.notice)

@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 
 from evoswarm.config import RunConfig
-from evoswarm.engine import Engine, EngineDied, NotBeside, Together, answer, make_engine
+from evoswarm.engine import Engine, EngineDied, NotBeside, Together, answer
 from evoswarm.engine.errors import first_line, out_of_memory
 from evoswarm.errors import UserError
 from evoswarm.utility import Beginning, Outcome, Request, Split, Utility, make_utility, slices
@@ -42,7 +42,7 @@ class Worker:
         self._generator = LoraGenerator(config.model, adapter) if adapter and is_wegeft(adapter) else None
         self._adapter = self._generator.lora_config() if self._generator else adapter
         self._given = engine
-        self.together = config.engine.together
+        self.together = config.engine.particles_per_batch
         self._config = config
         self._specs = pool.experts[0].specs
         self._cut: dict[Split, Slices] = {}
@@ -65,8 +65,7 @@ class Worker:
             self._started = self._open()
         except NotBeside as problem:
             self.notice = f"{problem}: particles are merged into the base instead (engine.adapter_mode: merged)"
-            merged = self._config.engine.model_copy(update={"adapter_mode": "merged"})
-            self._config = self._config.model_copy(update={"engine": merged})
+            self._config = self._config.with_(engine=self._config.engine.merged())
             self.together = 1
             self._started = self._open()
         self._died = None
@@ -81,8 +80,8 @@ class Worker:
     def _open(self) -> Engine:
         if self._given is not None:
             return self._given
-        engine = make_engine(self._config.engine, model=self._config.model, adapter=self._adapter)
-        if getattr(self._config.engine, "adapter_mode", None) == "multi_lora":
+        engine = self._config.engine.start(model=self._config.model, adapter=self._adapter)
+        if self._config.engine.multi_adapter:
             try:
                 zeros = {name: np.zeros(spec.shape, np.float32) for name, spec in self._specs.items()}
                 zeros = self._generator.tensors(zeros) if self._generator else zeros

@@ -28,10 +28,10 @@ def compare(
     json_: Json = False,
 ) -> None:
     """Compare methods on the same pool, utility, seeds and budget, with intervals. Rerun the command to resume."""
-    from evoswarm.compare.methods import METHODS
+    from evoswarm.compare.methods import all_methods
 
     if list_:
-        return _list({name: method.what for name, method in METHODS.items()}, json_=json_)
+        return _list({name: method.what for name, method in all_methods().items()}, json_=json_)
     from evoswarm.compare.run import compare as run_comparison
 
     if toy == (config is not None):

@@ -27,13 +27,13 @@ def inspect(
     json_: Json = False,
 ) -> None:
     """Show the experts in a pool: size, compatibility, diversity and, with --on, utility."""
-    from evoswarm.config.place import check_url, is_url
-    from evoswarm.config.run import Pool
+    from evoswarm.place import check_url, is_url
+    from evoswarm.weights.config import PoolConfig
     from evoswarm.weights.pool import open_pool
     from evoswarm.weights.similarity import cosines, effective_number
 
     place = check_url(pool) if is_url(pool) else Path(pool).resolve()
-    opened = open_pool(Pool(experts=place), model=model or f"{place}/none")
+    opened = open_pool(PoolConfig(experts=place), model=model or f"{place}/none")
     facts = [
         {
             "name": expert.name,
@@ -152,7 +152,7 @@ def evaluate(
 
 
 def _expert(place: str) -> Path:
-    from evoswarm.config.place import is_url
+    from evoswarm.place import is_url
     from evoswarm.storage.cache import cached_folder
 
     return cached_folder(place) if is_url(place) else Path(place)
@@ -160,7 +160,7 @@ def _expert(place: str) -> Path:
 
 def _recipe(place: str) -> Path:
     """The recipe file. For a URL, fetch its run directory too, because it holds the saved vectors."""
-    from evoswarm.config.place import is_url
+    from evoswarm.place import is_url
     from evoswarm.storage.cache import local_copy
 
     folder, _, name = place.rpartition("/")

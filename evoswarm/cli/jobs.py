@@ -14,9 +14,9 @@ import typer
 from evoswarm.cli.progress import print_json, print_warning
 from evoswarm.cli.run import ConfigFile, Json, Overrides, Resume, ResumeOption
 from evoswarm.config import RunConfig, load_config
-from evoswarm.config.place import is_url
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import UserError
+from evoswarm.place import is_url
 
 if TYPE_CHECKING:
     from evoswarm.launch.jobs import Jobs

@@ -15,8 +15,8 @@ from evoswarm.cli.progress import Reporter, print_json, print_warning
 from evoswarm.cli.streams import results_only
 from evoswarm.config import RunConfig, load_config
 from evoswarm.config.load import parse_config
-from evoswarm.config.place import is_url
 from evoswarm.errors import Stopped, UserError
+from evoswarm.place import is_url
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file that describes the run.", show_default=False)]
 Overrides = Annotated[

@@ -14,7 +14,7 @@ from evoswarm.backend import Evaluation, Job
 from evoswarm.backend.base import Assembly
 from evoswarm.backend.worker import Piece, Worker
 from evoswarm.config import RunConfig
-from evoswarm.config.run import TransformersEngine
+from evoswarm.engine import TransformersEngine
 from evoswarm.errors import UserError
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.rows import ExpertVector, Row
@@ -62,7 +62,7 @@ class Bench:
         self.config, self.directory = config, RunDirectory(folder)
         self.utility = make_utility(config.utility, root=config.root)
         self.pool = open_pool(config.pool, model=config.model)
-        self.materialiser = Materialiser(self.pool, threads=getattr(config.engine, "threads", 1))
+        self.materialiser = Materialiser(self.pool, threads=config.engine.cpus)
         identity = {"pool": self.pool.hashes, "data": self.utility.sha256}
         identity |= config.model_dump(mode="json", include={"model", "utility", "engine"})
         self._key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]

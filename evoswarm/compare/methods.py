@@ -1,11 +1,11 @@
-"""Every method of a comparison, by name: what it is, what it needs, and the least that it costs."""
+"""Every method of a comparison, by name: what it does, what it needs, and the least that it costs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal
+from typing import Any, Literal
 
 from evoswarm.compare import fixed
 from evoswarm.compare.routing import read_texts
@@ -13,7 +13,7 @@ from evoswarm.config import RunConfig
 from evoswarm.config.compare import Comparison
 from evoswarm.config.load import parse_config
 from evoswarm.errors import UserError
-from evoswarm.search import make_search
+from evoswarm.search import SEARCHES, Evolution, make_search
 from evoswarm.weights.pool import Pool
 
 Kind = Literal["fixed", "search", "ensemble"]
@@ -24,19 +24,19 @@ class Method:
     """One method.
 
     Attributes:
-        kind: fixed chooses with a few evaluations or none; search is a run; ensemble is the vote at the end of the
-            run of `search`.
+        kind: fixed: chooses with a few evaluations or none. search: a run. ensemble: the vote at the end of the run of
+            `search`.
         what: one line.
-        run: of a fixed method.
+        run: the function of a fixed method.
         search: the type of search.
         seeded: its result depends on the seed.
-        least: evaluations that it needs, of n experts; of a search it depends on its settings.
+        least: evaluations that it needs for n experts; for a search this depends on its settings.
         mixes: it needs an engine that mixes next-token distributions.
         trains: it needs `compare.training`.
         gradients: it trains an adapter.
-        adapters: it takes adapters alone.
+        adapters: it works on adapters only.
         votes: it takes a majority vote.
-        package: of Python, that it needs beside evoswarm's own.
+        package: Python package that it needs in addition to evoswarm's own dependencies.
     """
 
     kind: Kind
@@ -53,88 +53,89 @@ class Method:
     package: str = ""
 
 
-def _fixed(run: fixed.Function, **more: object) -> Method:
-    assert run.__doc__ is not None
-    return Method("fixed", run.__doc__.split("\n")[0], run=run, **more)  # type: ignore[arg-type]
+def fixed_method(run: fixed.Function, **needs: Any) -> Method:
+    """A method that is not a search; the first line of the function's docstring describes it."""
+    return Method("fixed", _first_line(run), run=run, **needs)
 
 
-def _search(name: str, what: str, **more: object) -> Method:
-    return Method("search", what, search=name, seeded=True, **more)  # type: ignore[arg-type]
+def _search_method(name: str, config: type[Evolution]) -> Method:
+    return Method(
+        "search",
+        _first_line(config),
+        search=name,
+        seeded=True,
+        adapters=config(type=name).needs_adapters is not None,
+        package=config.package,
+    )
 
 
-METHODS: dict[str, Method] = {
-    "base": _fixed(fixed.base),
-    "best_expert": _fixed(fixed.best_expert, least=lambda n: n),
-    "prediction_merge": _fixed(fixed.prediction_merge, least=lambda n: n, votes=True),
-    "uniform_soup": _fixed(fixed.uniform_soup),
-    "greedy_soup": _fixed(fixed.greedy_soup, least=lambda n: 2 * n - 1),
-    "slerp": _fixed(fixed.two_best, least=lambda n: n + len(fixed.SLERP_TS)),
-    "ties": _fixed(fixed.ties_grid, least=lambda n: len(fixed.DENSITIES) * len(fixed.SCALES)),
-    "dare_ties": _fixed(fixed.dare_ties_grid, least=lambda n: len(fixed.DENSITIES) * len(fixed.SCALES), seeded=True),
-    "task_arithmetic": _fixed(fixed.task_arithmetic, least=lambda n: len(fixed.LAMBDAS)),
-    "model_stock": _fixed(fixed.stock),
-    "pack_weights": _fixed(fixed.pack_weights, least=lambda n: n, mixes=True),
-    "pack_tokens": _fixed(fixed.pack_tokens, mixes=True),
-    "cbtm": _fixed(fixed.cbtm, mixes=True, trains=True, package="sklearn"),
-    "data_merge": _fixed(fixed.data_merge, seeded=True, trains=True, gradients=True, adapters=True),
-    "lora_same_examples": _fixed(fixed.lora_same_examples, seeded=True, gradients=True, adapters=True),
-    "evolmerge": _search("evolmerge", "CMA-ES over coefficients of every layer (arXiv 2403.13187).", package="cmaes"),
-    "lorahub": _search(
-        "lorahub",
-        "NGOpt over free coefficients with an L1 penalty (arXiv 2307.13269).",
-        adapters=True,
-        package="nevergrad",
-    ),
-    "cma_es": _search("cma_es", "CMA-ES over coefficients (arXiv 1604.00772).", package="cmaes"),
-    "random_search": _search("random_search", "Random mixes of the experts; nothing is learned."),
-    "model_swarms": _search("model_swarms", "Particle swarm over experts (arXiv 2410.11163)."),
-    "genome": _search("genome", "Crossover, mutation and tournaments (arXiv 2503.01155)."),
-    "genome_plus": _search("genome_plus", "GENOME with succession and a growing population (arXiv 2503.01155)."),
+def _first_line(described: object) -> str:
+    assert described.__doc__ is not None
+    return described.__doc__.split("\n")[0]
+
+
+GRID = len(fixed.DENSITIES) * len(fixed.SCALES)
+FIXED: dict[str, Method] = {
+    "base": fixed_method(fixed.base),
+    "best_expert": fixed_method(fixed.best_expert, least=lambda n: n),
+    "prediction_merge": fixed_method(fixed.prediction_merge, least=lambda n: n, votes=True),
+    "uniform_soup": fixed_method(fixed.uniform_soup),
+    "greedy_soup": fixed_method(fixed.greedy_soup, least=lambda n: 2 * n - 1),
+    "slerp": fixed_method(fixed.two_best, least=lambda n: n + len(fixed.SLERP_TS)),
+    "ties": fixed_method(fixed.ties_grid, least=lambda n: GRID),
+    "dare_ties": fixed_method(fixed.dare_ties_grid, least=lambda n: GRID, seeded=True),
+    "task_arithmetic": fixed_method(fixed.task_arithmetic, least=lambda n: len(fixed.LAMBDAS)),
+    "model_stock": fixed_method(fixed.stock),
+    "pack_weights": fixed_method(fixed.pack_weights, least=lambda n: n, mixes=True),
+    "pack_tokens": fixed_method(fixed.pack_tokens, mixes=True),
+    "cbtm": fixed_method(fixed.cbtm, mixes=True, trains=True, package="sklearn"),
+    "data_merge": fixed_method(fixed.data_merge, seeded=True, trains=True, gradients=True, adapters=True),
+    "lora_same_examples": fixed_method(fixed.lora_same_examples, seeded=True, gradients=True, adapters=True),
+}
+"""Methods that are not searches. To add one, write its function and add one line here."""
+ENSEMBLES: dict[str, Method] = {
     "genome_plus_ensemble": Method(
         "ensemble", "Majority vote of the best of genome_plus.", search="genome_plus", seeded=True, votes=True
     ),
 }
-"""All methods, in the order of the table."""
 
 
-OURS = {"type", "max_evaluations", "max_generations", "patience"}
-"""Settings of a search that make a comparison equal."""
+def all_methods() -> dict[str, Method]:
+    """All methods, in the order of the table: the fixed ones, every registered search, and ensembles."""
+    searches = {name: _search_method(name, search.config_class) for name, search in SEARCHES.items()}
+    return FIXED | searches | ENSEMBLES
+
+
+SET_BY_COMPARISON = {"type", "max_evaluations", "max_generations", "patience"}
+"""Settings of a search that the comparison sets, so that all methods cost the same."""
 
 
 def chosen_methods(
     comparison: Comparison, config: RunConfig, pool: Pool, *, mute: Sequence[str] = ()
 ) -> tuple[list[str], dict[str, str]]:
-    """Methods to run, and why others cannot be.
+    """Methods to run, and why the others cannot run.
 
     Args:
-        comparison: the section. What it names must run; with `methods: null` what cannot is left out with its reason.
+        comparison: the section. Methods that it names must run; with `methods: null`, those that cannot run are left
+            out with a reason.
         config: the run of any target.
         pool: the experts.
         mute: targets whose answers cannot be voted on.
 
     Raises:
-        UserError: a name that is unknown, a named method that cannot run or needs more than the budget, or training
-            data that cannot be read.
+        UserError: an unknown name, a named method that cannot run or needs more than the budget, or training data that
+            cannot be read.
     """
-    names = list(METHODS) if comparison.methods is None else comparison.methods
-    for name in names:
-        if name not in METHODS:
-            raise UserError(f"compare.methods: {name} is unknown; there are {', '.join(METHODS)}")
-    for name in comparison.searches:
-        if name not in METHODS or METHODS[name].kind != "search":
-            raise UserError(f"compare.searches: {name} is no search that is compared")
-        if ours := sorted(OURS & comparison.searches[name].keys()):
-            raise UserError(f"compare.searches.{name}.{ours[0]}: is set by the comparison, the same for all; drop it")
-    for name in comparison.trainings:
-        if name not in METHODS or not METHODS[name].gradients:
-            raise UserError(f"compare.trainings: {name} trains no adapter")
-    found = {name: _lacks(METHODS[name], comparison, config, pool, mute) for name in names}
+    methods = all_methods()
+    names = list(methods) if comparison.methods is None else comparison.methods
+    _check_names(names, comparison)
+    found = {name: _missing(methods[name], comparison, config, pool, mute) for name in names}
     missing = {name: reason for name, reason in found.items() if reason is not None}
     if missing and comparison.methods is not None:
         name, reason = next(iter(missing.items()))
         raise UserError(f"compare.methods: {name} {reason}")
-    kept = [name for name in METHODS if name in names and name not in missing]
-    if any(METHODS[name].trains for name in kept):
+    kept = [name for name in methods if name in names and name not in missing]
+    if any(methods[name].trains for name in kept):
         for path in comparison.training.values():
             read_texts(path)
     needs = {name: least(name, comparison, config, pool) for name in kept}
@@ -147,29 +148,47 @@ def chosen_methods(
     return kept, missing
 
 
-def _lacks(method: Method, comparison: Comparison, config: RunConfig, pool: Pool, mute: Sequence[str]) -> str | None:
+def _check_names(names: Sequence[str], comparison: Comparison) -> None:
+    methods = all_methods()
+    for name in names:
+        if name not in methods:
+            raise UserError(f"compare.methods: {name} is unknown; known methods: {', '.join(methods)}")
+    for name, settings in comparison.searches.items():
+        if name not in methods or methods[name].kind != "search":
+            raise UserError(f"compare.searches: {name} is not a search of this comparison")
+        if fixed_here := sorted(SET_BY_COMPARISON & settings.keys()):
+            raise UserError(
+                f"compare.searches.{name}.{fixed_here[0]}: the comparison sets it, the same for all; remove it"
+            )
+    for name in comparison.trainings:
+        if name not in methods or not methods[name].gradients:
+            raise UserError(f"compare.trainings: {name} trains no adapter")
+
+
+def _missing(method: Method, comparison: Comparison, config: RunConfig, pool: Pool, mute: Sequence[str]) -> str | None:
+    """What a method needs and does not have; None: it can run."""
     if method.package and find_spec(method.package) is None:
         return f"needs the package {method.package}: pip install 'evoswarm[compare]'"
     if method.votes and mute:
         return f"takes a majority vote, and the answers of {mute[0]} cannot be voted on"
     without = [name for name in pool.names if name not in comparison.training]
     if method.trains and without:
-        return f"needs the training data of every expert; compare.training has none of {without[0]}"
-    if method.mixes and config.engine.type != "transformers":
-        return f"mixes next-token distributions, which engine.type {config.engine.type} does not; use transformers"
-    if method.gradients and (config.engine.type == "fake" or find_spec("evoswarm.experts") is None):
+        return f"needs the training data of every expert; compare.training has none for {without[0]}"
+    if method.mixes and not config.engine.mixes:
+        return f"mixes next-token distributions, which engine.type {config.engine.type} cannot; use transformers"
+    if method.gradients and (not config.engine.has_model or find_spec("evoswarm.experts") is None):
         return "trains an adapter, which needs a real model and `evoswarm experts train`"
     kinds = {str(expert.config.get("peft_type", "LORA")) for expert in pool.experts}
     if (method.mixes or method.gradients) and pool.kind == "adapter" and kinds != {"LORA"}:
-        return f"needs plain LoRA adapters; the pool holds {', '.join(sorted(kinds))}"
+        return f"needs plain LoRA adapters; the pool contains {', '.join(sorted(kinds))}"
     if method.adapters and pool.kind != "adapter":
-        return "is for adapters; the pool holds full checkpoints"
+        return "works on adapters; the pool contains full checkpoints"
     return None
 
 
 def least(name: str, comparison: Comparison, config: RunConfig, pool: Pool) -> int:
-    """Evaluations that a method needs at least: a search generation 0 and one more."""
-    method, n = METHODS[name], len(pool.names)
+    """Evaluations that a method needs at least: for a search, generation 0 and one more."""
+    method, n = all_methods()[name], len(pool.names)
     if not method.search:
         return method.least(n)
     settings = search_run(config, comparison, method.search, seed=0, experts=n).search
@@ -180,19 +199,8 @@ def least(name: str, comparison: Comparison, config: RunConfig, pool: Pool) -> i
 
 
 def search_run(config: RunConfig, comparison: Comparison, name: str, *, seed: int, experts: int) -> RunConfig:
-    """The run of a search under the budget: published settings, but never stopped early by patience.
-
-    Model Swarms' restarts, a share of its patience, come at the age that they have by default.
-    """
-    budget, own = comparison.budget, comparison.searches.get(name, {})
-    settings: dict[str, object] = {"type": name, "max_evaluations": budget, "max_generations": budget, "patience": None}
-    if name == "model_swarms":
-        settings |= {"patience": budget, "restart_patience": min(1, 4.5 / budget)}
-    if name == "random_search":  # it learns nothing: small generations only fill the budget better
-        settings["population"] = 10
-    data = config.model_dump(mode="json") | {"search": settings | own, "seed": seed}
-    run = parse_config(data, root=config.root, source=f"compare.searches.{name}")
-    if name != "lorahub" or "max_generations" in own:
-        return run
-    generations = max(1, (budget - experts) // run.search.population)  # it plans ahead
-    return run.model_copy(update={"search": run.search.model_copy(update={"max_generations": generations})})
+    """The run of a search within the budget: published settings, but never stopped early."""
+    own = comparison.searches.get(name, {})
+    settings = SEARCHES[name].config_class.at_budget(comparison.budget, experts=experts, own=own)
+    data = config.model_dump(mode="json") | {"search": {"type": name} | settings | own, "seed": seed}
+    return parse_config(data, root=config.root, source=f"compare.searches.{name}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from evoswarm.compare.methods import METHODS
+from evoswarm.compare.methods import all_methods
 from evoswarm.compare.statistics import Bootstrap, Interval, interval
 from evoswarm.compare.units import Result
 from evoswarm.config.compare import CompareConfig
@@ -44,7 +44,7 @@ def summarise(
         "name": next(iter(config.targets.values())).name,
         "budget": config.comparison.budget,
         "seeds": config.comparison.seeds,
-        "methods": {name: METHODS[name].what for name in methods},
+        "methods": {name: all_methods()[name].what for name in methods},
         "left_out": missing,
         "failed": failed,
         "targets": targets,
@@ -73,7 +73,7 @@ def _means(of: dict[str, list[Result]], seeds: int, number: int) -> Means:
     return {
         name: (float(utilities[name].mean()), bootstrap.means(table))
         for name, table in tables.items()
-        if len(table) == (seeds if METHODS[name].seeded else 1)
+        if len(table) == (seeds if all_methods()[name].seeded else 1)
     }
 
 
@@ -86,7 +86,7 @@ def _line(name: str, found: list[Result], means: Means) -> Line:
         "validation": _mean([result["validation"] for result in found]),
         "evaluations": float(np.mean(evaluations)),
         "seconds": float(np.mean([result["seconds"] for result in found])),
-        "seeds": len(found) if METHODS[name].seeded else None,
+        "seeds": len(found) if all_methods()[name].seeded else None,
         "by_seed": [result[result["split"]] for result in found],
     }
 

@@ -60,7 +60,7 @@ def _train(bench: Bench, name: str, text: str, seed: int, settings: Record) -> N
         "experts": {name: str(data.path / f"{name}.jsonl")},
         "method": method,
         "training": settings,
-        "threads": getattr(bench.config.engine, "threads", 1),
+        "threads": bench.config.engine.cpus,
         "seed": seed % 2**32,
         "backend": {"type": "local"},
     }

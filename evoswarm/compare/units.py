@@ -11,7 +11,7 @@ from typing import Any
 from evoswarm.compare.bench import Bench, Tally
 from evoswarm.compare.fixed import Chosen
 from evoswarm.compare.merging import save_member
-from evoswarm.compare.methods import METHODS, search_run
+from evoswarm.compare.methods import all_methods, search_run
 from evoswarm.config import RunConfig
 from evoswarm.config.compare import Comparison
 from evoswarm.config.run import LocalBackend
@@ -42,9 +42,9 @@ class Unit:
 
 def units(methods: list[str], targets: list[str], seeds: list[int]) -> list[Unit]:
     """All work: first what is no search, since it is short."""
-    fixed = tuple(name for name in methods if not METHODS[name].search)
-    searches = dict.fromkeys(METHODS[name].search for name in methods if METHODS[name].search)
-    of = {search: tuple(name for name in methods if METHODS[name].search == search) for search in searches}
+    fixed = tuple(name for name in methods if not all_methods()[name].search)
+    searches = dict.fromkeys(all_methods()[name].search for name in methods if all_methods()[name].search)
+    of = {search: tuple(name for name in methods if all_methods()[name].search == search) for search in searches}
     found = [Unit(target, fixed, tuple(seeds)) for target in targets if fixed]
     return found + [Unit(t, of[search], (seed,), search) for seed in seeds for t in targets for search in searches]
 
@@ -64,7 +64,7 @@ def run_unit(config: RunConfig, comparison: Comparison, unit: Unit, hooks: Hooks
 
 
 def _any_search() -> Any:
-    from evoswarm.config import RandomSearch
+    from evoswarm.search.random_search import RandomSearch
 
     return RandomSearch()
 
@@ -75,7 +75,7 @@ def _fixed_results(
     results, bench = [], None
     data = {name: _digest(path) for name, path in comparison.training.items()}
     for name in unit.methods:
-        method = METHODS[name]
+        method = all_methods()[name]
         for seed in unit.seeds if method.seeded else (None,):
             about = {"method": name, "budget": comparison.budget, "seed": seed, "inputs": inputs.identity}
             about |= config.model_dump(mode="json", include={"model", "utility", "engine"})
@@ -103,7 +103,7 @@ def _digest(path: Path) -> str:
 
 
 def _one(bench: Bench, comparison: Comparison, target: str, name: str, seed: int | None) -> Result:
-    method, tally = METHODS[name], Tally(bench)
+    method, tally = all_methods()[name], Tally(bench)
     assert method.run is not None
     arguments: dict[str, Any] = {"seed": seed} if seed is not None else {}
     if method.trains:
@@ -178,7 +178,7 @@ def _final(utility: Utility, finals: dict[tuple[str, Split], dict[str, Any]], *,
         ]
         if not ranked:
             result |= {split: None}
-        elif METHODS[method].kind == "ensemble":
+        elif all_methods()[method].kind == "ensemble":
             result |= voted(utility, split, [line["predictions"] for line in ranked])
         else:
             result |= {split: ranked[0]["utility"], "scores": ranked[0]["scores"], "split": split}

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator
 
-from evoswarm.config.base import Section
 from evoswarm.config.load import _read_yaml, apply_overrides, explain, parse_config, resolved
 from evoswarm.config.run import RunConfig
 from evoswarm.config.training import Optimisation
 from evoswarm.errors import UserError
+from evoswarm.section import Section
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -91,12 +91,12 @@ def parse_compare(data: dict[str, Any], *, root: Path, source: str = "config") -
     try:
         comparison = Comparison.model_validate(section)
     except ValidationError as error:
-        raise UserError(f"{source}: compare: {explain(error, Comparison)}") from None
+        raise UserError(f"{source}: compare: {explain(error)}") from None
     for name, settings in comparison.trainings.items():
         try:
             Optimisation.model_validate(settings)
         except ValidationError as error:
-            raise UserError(f"{source}: compare.trainings.{name}: {explain(error, Optimisation)}") from None
+            raise UserError(f"{source}: compare.trainings.{name}: {explain(error)}") from None
     if comparison.targets and "utility" in data:
         raise UserError(f"{source}: both utility and compare.targets are given; move the utility into the targets")
     utilities = comparison.targets or {"target": data.pop("utility", None)}

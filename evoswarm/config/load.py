@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from evoswarm.config.place import check_url, is_url
 from evoswarm.config.run import RunConfig
 from evoswarm.config.secrets import secrets_in
 from evoswarm.config.training import TrainingConfig
 from evoswarm.errors import UserError
+from evoswarm.place import check_url, is_url
+from evoswarm.section import Section
 
-Config = TypeVar("Config", bound=BaseModel)
+Config = TypeVar("Config", bound=Section)
 
 
 def load_config(path: Path | str, *, overrides: Sequence[str] = ()) -> RunConfig:
@@ -63,10 +63,10 @@ def _parse(model: type[Config], data: dict[str, Any], *, root: Path, source: str
     try:
         return model.model_validate(_absolute(data, root, model))
     except ValidationError as error:
-        raise UserError(f"{source}: {explain(error, model)}") from None
+        raise UserError(f"{source}: {explain(error)}") from None
 
 
-def dump_config(config: BaseModel) -> str:
+def dump_config(config: Section) -> str:
     """The resolved configuration as YAML that `load_config` reads back to an equal one."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
@@ -118,7 +118,7 @@ def _read_yaml(path: Path, *, needs: str = "model, pool and utility") -> dict[st
     return data
 
 
-def _absolute(data: dict[str, Any], root: Path, model: type[BaseModel]) -> dict[str, Any]:
+def _absolute(data: dict[str, Any], root: Path, model: type[Section]) -> dict[str, Any]:
     """Paths of the config relative to `root` made absolute, so that any worker in any folder reads the same files."""
     start = data.get("root", ".")
     if not isinstance(start, str | Path):
@@ -164,93 +164,23 @@ def _walk_paths(node: Any, root: Path, key: str = "") -> Any:
     return node
 
 
-def explain(error: ValidationError, model: type[BaseModel] = RunConfig) -> str:
-    """Every problem of a validation error in one line each, joined by `; `, with the nearest right name for typos."""
-    return "; ".join(_explain_one(problem, model) for problem in error.errors())
+def explain(error: ValidationError) -> str:
+    """All problems of a validation error in one line, joined by `; `."""
+    return "; ".join(map(_explain_one, error.errors()))
 
 
-def _explain_one(problem: Any, root: type[BaseModel]) -> str:
-    location = [str(part) for part in problem["loc"]]
-    names = _field_names(location, root)
-    where = ".".join(_readable(location, root))
+def _explain_one(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"] if not _is_internal(part))
     message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(location[-1], names, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(sorted(names))}"
-        return f"unknown key {where}; {hint}"
+    if problem["type"] == "unknown_key":
+        return f"unknown key {where}; {message}"
     if problem["type"] == "missing":
         return f"{where} is missing"
-    if problem["type"] == "union_tag_not_found":
-        return f"{where}: needs a type ({problem['ctx']['discriminator']})"
     given = problem.get("input")
     shown = f", got {given!r}" if isinstance(given, str | int | float | bool | None) else ""
     return f"{where}: {message[:1].lower()}{message[1:]}{shown}" if where else message
 
 
-def _readable(location: list[str], root: type[BaseModel]) -> list[str]:
-    """The location without the names that pydantic adds for the member of a union."""
-    model: type[BaseModel] | None = root
-    path = []
-    for part in location:
-        models = _models_of(model, part) if model else []
-        tagged = [m for m in _siblings(model, root) if _tag(m) == part] if model else []
-        if tagged and part not in (model.model_fields if model else {}):
-            model = tagged[0]
-            continue
-        if not part.startswith(
-            ("lax-or-strict[", "list[", "function-")
-        ):  # pydantic's names for the members of other unions
-            path.append(part)
-        model = models[0] if models else model
-    return path
-
-
-def _field_names(location: list[str], root: type[BaseModel]) -> list[str]:
-    """Field names of the section that holds the last part of `location`."""
-    model = root
-    for part in location[:-1]:
-        tagged = [m for m in _siblings(model, root) if _tag(m) == part]
-        inner = _models_of(model, part)
-        model = tagged[0] if tagged else inner[0] if inner else model
-    return list(model.model_fields)
-
-
-def _tag(model: type[BaseModel]) -> str | None:
-    field = model.model_fields.get("type")
-    return field.default if field else None
-
-
-def _siblings(model: type[BaseModel] | None, root: type[BaseModel]) -> list[type[BaseModel]]:
-    """The models that share a union with `model`, itself included."""
-    if model is None or _tag(model) is None:
-        return []
-    return next((group for group in _unions(root) if model in group), [model])
-
-
-def _unions(root: type[BaseModel]) -> list[list[type[BaseModel]]]:
-    groups: list[list[type[BaseModel]]] = []
-    todo: list[type[BaseModel]] = [root]
-    seen: set[type[BaseModel]] = set()
-    while todo:
-        model = todo.pop()
-        if model in seen:
-            continue
-        seen.add(model)
-        for name in model.model_fields:
-            group = _models_of(model, name)
-            groups += [group] if len(group) > 1 else []
-            todo += group
-    return groups
-
-
-def _models_of(model: type[BaseModel], name: str) -> list[type[BaseModel]]:
-    field = model.model_fields.get(name)
-    return _models_in(field.annotation) if field else []
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if get_origin(annotation) is None:
-        return []
-    return [model for inner in get_args(annotation) for model in _models_in(inner)]
+def _is_internal(part: str | int) -> bool:
+    """Whether pydantic added this part of a location, for a member of a union."""
+    return isinstance(part, str) and part.startswith(("lax-or-strict[", "list[", "function-"))

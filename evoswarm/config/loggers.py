@@ -1,35 +1,35 @@
-"""Who else is told how a run goes."""
+"""Where else a run is logged."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from evoswarm.config.base import Section
+from evoswarm.section import Section
 
 
 class TensorBoard(Section):
-    """Event files in `tensorboard/` of the run directory: `tensorboard --logdir runs` shows all runs beside each
-    other."""
+    """Event files in `tensorboard/` of the run directory: `tensorboard --logdir runs` compares all runs."""
 
     type: Literal["tensorboard"] = "tensorboard"
 
 
 class Wandb(Section):
-    """Weights & Biases. Its key is no part of a config: `wandb login`, or WANDB_API_KEY where the run executes."""
+    """Weights & Biases. Its key is not in the config: use `wandb login`, or set WANDB_API_KEY."""
 
     type: Literal["wandb"] = "wandb"
     project: str = Field("evoswarm", min_length=1)
     """Name of the project."""
     entity: str | None = None
-    """User or team; null: the default of the key."""
+    """User or team; null: the key's default."""
     group: str | None = None
-    """Runs of one group are shown together; `evoswarm tune` takes its own name where this is null."""
+    """Runs of one group are shown together; null: `evoswarm tune` uses its own name."""
     tags: list[str] = []
-    """Labels of the run."""
+    """Tags of the run."""
     mode: Literal["online", "offline"] = "online"
-    """offline: into `wandb/` of the run directory, without a network; `wandb sync` sends it later."""
+    """offline: write to `wandb/` in the run directory; upload it later with `wandb sync`."""
 
 
-LoggerConfig = Annotated[TensorBoard | Wandb, Field(discriminator="type")]
+LoggerConfig = TensorBoard | Wandb
+LOGGERS: dict[str, type[TensorBoard | Wandb]] = {"tensorboard": TensorBoard, "wandb": Wandb}

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from evoswarm.config.base import NonNegative, Positive, Rate, Section
-from evoswarm.config.place import is_url
+from evoswarm.place import is_url
+from evoswarm.section import NonNegative, Positive, Rate, Section
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 

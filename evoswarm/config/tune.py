@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, ValidationError, field_validator, model_validator
 
-from evoswarm.config.base import Section
 from evoswarm.config.load import _read_yaml, apply_overrides, explain, parse_config
 from evoswarm.config.run import RunConfig
 from evoswarm.errors import UserError
+from evoswarm.search import Evolution
+from evoswarm.section import Section
 
 Values = Annotated[list[Any], Field(min_length=1)]
 
@@ -52,23 +53,11 @@ class Domain(Section):
         return list(self.choice or self.grid or self.uniform or self.loguniform or self.randint or ())
 
 
-def _choices(**values: list[float]) -> dict[str, Domain]:
-    return {f"search.{name}": Domain(choice=list(of)) for name, of in values.items()}
+def published(search: Evolution) -> dict[str, Domain]:
+    """The space that is published for this type of search; empty if there is none."""
+    return {f"search.{name}": Domain(choice=list(values)) for name, values in search.published.items()}
 
 
-_GENOME = _choices(mutation_rate=[0.15, 0.3], gene_rate=[0.01, 0.1], sigma=[0.001, 0.01, 0.05])
-PUBLISHED = {
-    "model_swarms": _choices(
-        inertia=[0.1, 0.2, 0.3],
-        cognitive=[0.1, 0.2, 0.3, 0.4, 0.5],
-        social=[0.2, 0.3, 0.4, 0.5, 0.6],
-        repel=[0.01, 0.05, 0.1],
-        step_length=[0.5, 0.6, 0.7, 0.8, 0.9, 1.0],
-    ),
-    "genome": _GENOME,
-    "genome_plus": _GENOME,
-}
-"""The space by type of search: Model Swarms' grid, and the values that GENOME's command line and scripts have."""
 FIXED = ("name", "output", "root", "backend", "loggers")
 """What a space cannot hold: it says where trials run and are kept."""
 
@@ -120,8 +109,8 @@ class TuneConfig(Section):
         Raises:
             UserError: none is given, and none is published.
         """
-        space = self.tuning.space or PUBLISHED.get(self.run.search.type)
-        if space is None:
+        space = self.tuning.space or published(self.run.search)
+        if not space:
             raise UserError(
                 f"{self.source}: tune.space is missing, and nothing is published for {self.run.search.type}; give "
                 "for example {search.population: {choice: [10, 20]}}"
@@ -162,7 +151,7 @@ def parse_tune(data: dict[str, Any], *, root: Path, source: str = "config") -> T
     try:
         tuning = Tuning.model_validate(section)
     except ValidationError as error:
-        raise UserError(f"{source}: tune: {explain(error, Tuning)}") from None
+        raise UserError(f"{source}: tune: {explain(error)}") from None
     run = parse_config(data, root=root, source=source)
     if run.run_url is not None:
         raise UserError(f"{source}: output {run.output}: a tuning needs a folder, which all nodes share")

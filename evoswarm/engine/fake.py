@@ -6,10 +6,28 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from evoswarm.engine.base import Engine
+from evoswarm.engine.config import EngineConfig
+from evoswarm.section import NonNegative
 from evoswarm.utility.types import Beginning, OptionScore, Prompt
+
+
+class FakeEngine(EngineConfig):
+    """Deterministic stand-in for a model that hashes prompt and weights; for tests and for measuring the loop."""
+
+    type: Literal["fake"] = "fake"
+    delay: NonNegative = 0
+    """Seconds per slice."""
+
+    has_model: ClassVar[bool] = False
+
+    def start(self, *, model: str, adapter: Mapping[str, Any] | None) -> Engine:
+        """It needs neither the model nor the adapter."""
+        return EchoEngine(delay=self.delay)
 
 
 class EchoEngine:

@@ -9,8 +9,8 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
-from evoswarm.config.run import TransformersEngine
 from evoswarm.engine.errors import first_line, out_of_memory
+from evoswarm.engine.transformers_config import TransformersEngine
 from evoswarm.errors import UserError
 from evoswarm.weights.expert import checkpoint_files, no_weights
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from transformers.modeling_outputs import CausalLMOutput
 
-from evoswarm.config.run import TransformersEngine
 from evoswarm.engine.transformers import HfEngine
+from evoswarm.engine.transformers_config import TransformersEngine
 from evoswarm.utility.types import Beginning, OptionScore, Prompt
 
 Weigh = Callable[["MixtureEngine", Sequence[Prompt]], torch.Tensor]

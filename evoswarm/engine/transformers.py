@@ -13,11 +13,11 @@ import torch
 from transformers import GenerationConfig
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from evoswarm.config.run import TransformersEngine
 from evoswarm.engine.encode import Encoder, Ids
 from evoswarm.engine.errors import first_line, out_of_memory
 from evoswarm.engine.install import Installer
 from evoswarm.engine.load import end_tokens, load_model, load_tokenizer
+from evoswarm.engine.transformers_config import TransformersEngine
 from evoswarm.errors import UserError
 from evoswarm.utility.types import Beginning, OptionScore, Prompt
 

@@ -12,11 +12,11 @@ import torch
 from safetensors.numpy import save
 from transformers import AutoConfig, GenerationConfig
 
-from evoswarm.config.run import VllmEngine as VllmConfig
 from evoswarm.engine.base import NotBeside
 from evoswarm.engine.encode import Encoder, Ids
 from evoswarm.engine.errors import dies_on_error
 from evoswarm.engine.load import end_tokens, load_tokenizer
+from evoswarm.engine.vllm_config import VllmEngine as VllmConfig
 from evoswarm.engine.vllm_internals import (
     EXTENSION,
     check_version,

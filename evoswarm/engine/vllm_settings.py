@@ -7,9 +7,9 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from evoswarm.config.run import VllmEngine
 from evoswarm.engine.base import NotBeside
 from evoswarm.engine.errors import first_line, out_of_memory
+from evoswarm.engine.vllm_config import VllmEngine
 from evoswarm.errors import UserError
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from evoswarm.config.run import Pool
 from evoswarm.errors import UserError
+from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.expert import ADAPTER_CONFIG, ADAPTER_FILE, Expert, is_expert_folder, open_expert
 from evoswarm.weights.generate import LoraGenerator
 from evoswarm.weights.pool import open_pool
@@ -32,7 +32,7 @@ def export_lora(source: Path, output: Path, *, model: str) -> list[Path]:
         raise UserError(f"{output} is not empty; name a new folder")
     if is_expert_folder(source):
         return [_export(open_expert(source), output, model)]
-    pool = open_pool(Pool(experts=source.resolve()), model=model, alone=True)
+    pool = open_pool(PoolConfig(experts=source.resolve()), model=model, alone=True)
     return [_export(expert, output / expert.name, model) for expert in pool.experts]
 
 

@@ -16,8 +16,8 @@ from peft import PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, PrinterCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from evoswarm.config.run import TransformersEngine
 from evoswarm.config.training import TrainingConfig
+from evoswarm.engine import TransformersEngine
 from evoswarm.engine.load import first_line, load_model, load_tokenizer
 from evoswarm.errors import UserError
 from evoswarm.experts.card import training_card

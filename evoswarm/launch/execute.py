@@ -12,7 +12,6 @@ from typing import Any
 
 from evoswarm.backend import Backend
 from evoswarm.config import RunConfig
-from evoswarm.engine.mode import settle
 from evoswarm.errors import UserError
 from evoswarm.loggers.follow import Loggers
 from evoswarm.loop.checkpoint import generations_saved
@@ -128,7 +127,8 @@ def _locked(
     if summary := _finished(config, directory):
         hooks.message("the run is finished already; this is its result")
         return summary
-    engine = settle(config.engine, pool=inputs.pool, utility=inputs.utility)
+    requests = inputs.utility.requests("validation")
+    engine = config.engine.settled(adapters=inputs.pool.kind == "adapter", requests=requests)
     backend = make_backend(config.model_copy(update={"engine": engine}), inputs)
     seconds = time.perf_counter() - start
     generation = max(generations_saved(directory), default=-1)

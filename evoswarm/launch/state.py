@@ -6,9 +6,9 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from evoswarm.config.place import is_url
 from evoswarm.loop.directory import RunDirectory, read_lines
 from evoswarm.loop.history import run_config
+from evoswarm.place import is_url
 from evoswarm.storage.cache import local_copy
 from evoswarm.storage.lease import is_held
 

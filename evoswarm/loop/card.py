@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from evoswarm.config import RunConfig
+from evoswarm.utility.config import Task
 
 
 def model_card(config: RunConfig, summary: dict[str, Any], recipe: dict[str, Any], *, wegeft: bool = False) -> str:
@@ -71,7 +72,7 @@ def _show(value: float | None) -> str:
 
 def _utility(config: RunConfig) -> str:
     utility = config.utility
-    return utility.type if utility.type == "multi_task" else f"{utility.type} on {utility.data.path.name}"
+    return f"{utility.type} on {utility.data.path.name}" if isinstance(utility, Task) else utility.type
 
 
 def _loading(config: RunConfig, recipe: dict[str, Any], *, wegeft: bool) -> str:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from evoswarm.backend import Evaluation, Job
 from evoswarm.config import RunConfig
-from evoswarm.config.run import Pool as PoolConfig
 from evoswarm.errors import UserError
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.rows import ExpertVector, LayersVector, Row
 from evoswarm.utility import Split, make_utility
+from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.expert import read_json
 from evoswarm.weights.pool import Pool, open_pool
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from evoswarm.config import RunConfig, SearchConfig, dump_config, load_config
+from evoswarm.config import RunConfig, dump_config, load_config
 from evoswarm.errors import UserError
 from evoswarm.loggers.packages import require
 from evoswarm.loop.directory import RunDirectory
@@ -50,17 +50,9 @@ def read_inputs(config: RunConfig, *, check: bool = True) -> Inputs:
     utility = make_utility(config.utility, root=config.root)
     pool = open_pool(config.pool, model=config.model, check=check)
     make_search(config.search, experts=pool.names, seed=config.seed, layers=pool.layers)
-    _check_sums(config.search, pool)
+    if pool.kind == "checkpoint" and config.search.needs_adapters:
+        raise UserError(f"{config.search.needs_adapters}; the pool holds full checkpoints")
     return Inputs(pool, utility, {"pool": pool.hashes, "data": utility.sha256})
-
-
-def _check_sums(search: SearchConfig, pool: Pool) -> None:
-    """Coefficients with any sum scale what they mix: fine for adapters, the end of a whole model."""
-    if pool.kind == "checkpoint":
-        if search.type == "lorahub":
-            raise UserError("search.type lorahub composes adapters, the pool holds full checkpoints: use cma_es")
-        if search.type in ("cma_es", "evolmerge") and not search.affine:
-            raise UserError("search.affine: false scales full checkpoints as a whole: leave it true for this pool")
 
 
 def claim(directory: RunDirectory, config: RunConfig, identity: dict[str, Any], *, resume: str) -> bool:

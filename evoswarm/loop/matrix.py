@@ -11,11 +11,11 @@ import numpy as np
 
 from evoswarm.backend import Job
 from evoswarm.config import RunConfig
-from evoswarm.config.run import Pool as PoolConfig
-from evoswarm.config.utility import MultiTask
 from evoswarm.errors import UserError
 from evoswarm.rows import Row
 from evoswarm.utility import make_utility
+from evoswarm.utility.multi_task import MultiTask
+from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.pool import open_pool
 
 BASE_MODEL = "(base model)"

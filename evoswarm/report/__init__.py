@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evoswarm.config.place import is_url
 from evoswarm.loop.directory import RunDirectory
+from evoswarm.place import is_url
 from evoswarm.report.page import render_page
 from evoswarm.report.plots import all_plots
 from evoswarm.report.read import load_run

@@ -44,15 +44,13 @@ def flip_examples(pair: tuple[Measurement, Measurement] | None, utility: Utility
 
 def task_table(run: Run, utility: Utility | None) -> list[dict[str, Any]]:
     """Utility of each task of a multi-task run for base, best expert and winner, on test if there is one."""
-    split_of = getattr(utility, "task_utilities", None)
     split: Any = "test" if ("ensemble:0", "test") in run.finals else "validation"
     expert, winner = run.finals.get(("best_expert", split)), run.finals.get(("ensemble:0", split))
     who = {"base": run.finals.get(("base", split)), "expert": expert, "winner": winner}
-    if split_of is None:
+    if utility is None:
         return []
-    known = {
-        key: split_of(split, m.scores.astype(float).tolist()) for key, m in who.items() if m and m.utility is not None
-    }
+    measured = {key: m.scores.astype(float).tolist() for key, m in who.items() if m and m.utility is not None}
+    known = {key: utility.task_utilities(split, scores) for key, scores in measured.items()}
     names: dict[str, float] = next(iter(known.values()), {})
     return [{"task": task, "split": split, **{key: known.get(key, {}).get(task) for key in who}} for task in names]
 

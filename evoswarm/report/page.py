@@ -9,7 +9,6 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from evoswarm.config import MultiTask
 from evoswarm.loop.card import describe_recipe
 from evoswarm.report.analysis import rank, sign_test
 from evoswarm.report.drawing import Plot
@@ -78,7 +77,7 @@ def _context(run: Run, plots: Mapping[str, Plot]) -> dict[str, Any]:
         "split": pair[1].split if pair else None,
         "examples": flip_examples(pair, utility),
         "problem": problem,
-        "tasks": task_table(run, utility) if isinstance(run.config.utility, MultiTask) else [],
+        "tasks": task_table(run, utility),
         "failures": _failures(run)[:MAX_REASONS],
         "more_failures": max(0, len(_failures(run)) - MAX_REASONS),
         "failed": sum(1 for line in run.measured for m in line if m.error),

@@ -18,7 +18,7 @@ from evoswarm.loop.directory import RunDirectory, read_lines
 from evoswarm.loop.finish import stop_rule
 from evoswarm.loop.outcomes import outcome_path, read_rows, rows_path
 from evoswarm.rows import Row
-from evoswarm.search import make_search
+from evoswarm.search import ModelSwarms, make_search
 
 Record = dict[str, Any]
 
@@ -110,7 +110,7 @@ class Run:
     @property
     def persistent(self) -> bool:
         """Whether a particle number means the same particle in every generation."""
-        return self.config.search.type == "model_swarms"
+        return isinstance(self.config.search, ModelSwarms)
 
 
 def load_run(run_dir: Path) -> Run:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evoswarm.config.search import SearchConfig
 from evoswarm.search.base import Ask, Member, Search
 from evoswarm.search.cma_es import CmaEsSearch, EvolMergeSearch
+from evoswarm.search.config import Evolution
 from evoswarm.search.genome import GenomeSearch
 from evoswarm.search.genome_plus import GenomePlusSearch
 from evoswarm.search.lorahub import LoraHubSearch
-from evoswarm.search.model_swarms import ModelSwarmsSearch
+from evoswarm.search.model_swarms import ModelSwarms, ModelSwarmsSearch
 from evoswarm.search.random_search import RandomMixSearch
 from evoswarm.search.state import Best
 
-ALGORITHMS: dict[str, type[Search]] = {
+SEARCHES: dict[str, type[Search]] = {
     "model_swarms": ModelSwarmsSearch,
     "genome": GenomeSearch,
     "genome_plus": GenomePlusSearch,
@@ -23,16 +23,16 @@ ALGORITHMS: dict[str, type[Search]] = {
     "evolmerge": EvolMergeSearch,
     "lorahub": LoraHubSearch,
 }
-"""Algorithm by the `type` of its configuration. A new one is one file and one line here."""
+"""Searches by the `type` of their config. To add one, write its file and add one line here."""
 
 
-def make_search(config: SearchConfig, *, experts: Sequence[str], seed: int, layers: int | None = None) -> Search:
+def make_search(config: Evolution, *, experts: Sequence[str], seed: int, layers: int | None = None) -> Search:
     """The search that a configuration describes, over the experts of these names and this number of layers.
 
     Raises:
         UserError: fewer than two experts, two of the same name, or a search that does not suit them.
     """
-    return ALGORITHMS[config.type](config, experts=experts, seed=seed, layers=layers)
+    return SEARCHES[config.type](config, experts=experts, seed=seed, layers=layers)
 
 
-__all__ = ["ALGORITHMS", "Ask", "Best", "Member", "Search", "make_search"]
+__all__ = ["SEARCHES", "Ask", "Best", "Evolution", "Member", "ModelSwarms", "Search", "make_search"]

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from evoswarm.config.search import Evolution
 from evoswarm.errors import UserError
 from evoswarm.rows import BasisVector, ExpertVector, basis_from_dict, basis_to_dict
+from evoswarm.search.config import Evolution
 from evoswarm.search.operators import distinct_top
 from evoswarm.search.state import FAILED, Best, Measured, State, flatten, to_optional, unflatten
 
@@ -72,12 +72,12 @@ class Search(ABC):
             search.tell([utility(row) for row in search.ask().rows])
 
     Attributes:
-        algorithm: the config's `type`.
+        config_class: the search's section of a config; its `type` names the search.
         basis: what the columns of rows mean; grows by mutation, shrinks by `rebase`.
         generation: the last finished generation; -1 before generation 0 is finished.
     """
 
-    algorithm: str
+    config_class: type[Evolution]
     config: Evolution
     state: State
     state_class: type[State] = State
@@ -298,7 +298,7 @@ class Search(ABC):
         self._steps = self._pending = None
 
     def _identity(self) -> dict[str, Any]:
-        return {"algorithm": self.algorithm, "seed": self.seed, "experts": self.experts}
+        return {"algorithm": self.config.type, "seed": self.seed, "experts": self.experts}
 
     def _require_boundary(self) -> None:
         if not self.finished_generation:

@@ -3,20 +3,67 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
-from evoswarm.config.search import CmaEs, EvolMerge
 from evoswarm.errors import UserError
 from evoswarm.rows import BasisVector, LayersVector
 from evoswarm.search.base import Steps
+from evoswarm.search.config import Evolution, Patience, Population
 from evoswarm.search.rng import stream
 from evoswarm.search.sampling import SamplingSearch, SamplingState
 from evoswarm.search.state import Measured
+from evoswarm.section import Positive
 
 if TYPE_CHECKING:
     from cmaes import CMA
+
+
+LayerSpans = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        description="Cut the layers into this many spans, each with its own coefficients; null: one span per layer.",
+    ),
+]
+
+
+class Covariance(Evolution):
+    """The settings that CMA-ES and EvolMerge share.
+
+    CMA-ES's own rule for the population, 4 + 3 ln n, gives 10 for ten experts.
+    """
+
+    population: Annotated[Population, Field(ge=4)] = 10
+    patience: Patience = None
+    sigma: Positive = 0.3
+    """First standard deviation of a coefficient around the uniform mix, where the search starts."""
+    affine: bool = True
+    """Shift each sample so that its coefficients sum to 1 (in every span of layers). false: any sum, which also scales
+    the experts; for adapters only."""
+
+    package: ClassVar[str] = "cmaes"
+
+    @property
+    def needs_adapters(self) -> str | None:
+        """Coefficients of any sum scale the whole model."""
+        return None if self.affine else "search.affine: false scales full checkpoints as a whole: leave it true"
+
+
+class CmaEs(Covariance):
+    """CMA-ES over coefficients (arXiv 1604.00772): it learns from the ranks of the samples which directions pay."""
+
+    type: Literal["cma_es"] = "cma_es"
+    layer_spans: LayerSpans = 1
+
+
+class EvolMerge(Covariance):
+    """CMA-ES over coefficients of each layer (evolutionary model merging, arXiv 2403.13187)."""
+
+    type: Literal["evolmerge"] = "evolmerge"
+    layer_spans: LayerSpans = None
 
 
 @dataclass
@@ -60,7 +107,7 @@ class CmaEsSearch(SamplingSearch):
     of arXiv 2403.13187, with coefficients in place of TIES-DARE densities.
     """
 
-    algorithm = "cma_es"
+    config_class: type[Covariance] = CmaEs
     config: CmaEs | EvolMerge
     state: CmaEsState
     state_class = CmaEsState
@@ -134,4 +181,4 @@ def _value(state: CmaEsState, name: str) -> Any:
 class EvolMergeSearch(CmaEsSearch):
     """CMA-ES over coefficients of every layer: `CmaEsSearch` under the name of the published baseline."""
 
-    algorithm = "evolmerge"
+    config_class = EvolMerge

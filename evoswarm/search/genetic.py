@@ -2,18 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
-from evoswarm.config.search import Genetic
 from evoswarm.rows import NoiseVector, SavedVector
 from evoswarm.search.base import Ask, Search
+from evoswarm.search.config import Evolution, Patience, Population
 from evoswarm.search.operators import cross, first_experts, mix, roulette, roulette_weights
 from evoswarm.search.rebase import alive, plan, replace
 from evoswarm.search.rng import stream
 from evoswarm.search.state import Measured, State, map_rows
+from evoswarm.section import NonNegative, Rate
+
+InitialPopulation = Annotated[
+    Literal["mixes", "experts"],
+    Field(
+        description="First population. mixes: random mixes of expert pairs. experts: the experts, filled up with mixes."
+    ),
+]
+MutationRate = Annotated[Rate, Field(description="Probability that a member adds one mutant.")]
+GeneRate = Annotated[Rate, Field(description="Share of scalars that a mutation changes.")]
+Sigma = Annotated[NonNegative, Field(description="Standard deviation of a mutation's noise.")]
+
+
+class Genetic(Evolution):
+    """The settings that GENOME and GENOME+ share. Defaults are those of GENOME's command line and code."""
+
+    population: Population = 10
+    patience: Patience = None
+    initial: InitialPopulation = "mixes"
+    cross_rate: Rate = 0.8
+    """Probability of each of the N/2 crossover trials."""
+    mutation_rate: MutationRate = 0.15
+    gene_rate: GeneRate = 0.01
+    sigma: Sigma = 0.01
+    elite_rate: Rate = 0.1
+    """Share of the population that selection always keeps; at least one particle unless 0."""
+    max_noise_vectors: int = Field(64, ge=1)
+    """With more noise vectors than this in use, they are summed up, saved, and become new basis vectors
+    (re-basing)."""
+
+    published: ClassVar[Mapping[str, Sequence[float]]] = {
+        "mutation_rate": [0.15, 0.3],
+        "gene_rate": [0.01, 0.1],
+        "sigma": [0.001, 0.01, 0.05],
+    }
 
 
 @dataclass

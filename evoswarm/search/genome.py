@@ -6,12 +6,23 @@ In the papers' words a particle is an "individual" of the population.
 
 from __future__ import annotations
 
-from evoswarm.config.search import Genome
+from typing import Literal
+
+from pydantic import Field
+
 from evoswarm.search.base import Steps
-from evoswarm.search.genetic import GeneticSearch
+from evoswarm.search.genetic import Genetic, GeneticSearch
 from evoswarm.search.operators import elite_count, select_by_tournament
 from evoswarm.search.rng import stream
 from evoswarm.search.state import Measured
+
+
+class Genome(Genetic):
+    """Crossover, mutation and tournament selection (GENOME, arXiv 2503.01155)."""
+
+    type: Literal["genome"] = "genome"
+    tournament: int = Field(3, ge=1)
+    """Size of a selection tournament (GENOME code: 3)."""
 
 
 class GenomeSearch(GeneticSearch):
@@ -27,7 +38,7 @@ class GenomeSearch(GeneticSearch):
     best is the only member. Utilities may be negative, zero or equal. Without mutation all rows keep the sum 1.
     """
 
-    algorithm = "genome"
+    config_class = Genome
     config: Genome
 
     def _begin(self, population: Measured) -> None:

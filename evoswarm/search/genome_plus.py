@@ -6,15 +6,56 @@ Yiqun Zhang and others, 2025, "Nature-Inspired Population-Based Evolution of Lar
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
+from pydantic import Field, model_validator
 
-from evoswarm.config.search import GenomePlus
 from evoswarm.search.base import Steps
-from evoswarm.search.genetic import GeneticSearch, GeneticState
+from evoswarm.search.config import Cognitive, MaxGenerations, Pulls, Repel, Social, StepLength
+from evoswarm.search.genetic import (
+    GeneRate,
+    Genetic,
+    GeneticSearch,
+    GeneticState,
+    InitialPopulation,
+    MutationRate,
+    Sigma,
+)
 from evoswarm.search.operators import elite_count, improve, pull, select_by_roulette, top
 from evoswarm.search.rng import stream
 from evoswarm.search.state import Measured, no_rows
+
+
+class GenomePlus(Pulls, Genetic):
+    """GENOME with succession, a growing population, roulette selection and an ensemble (arXiv 2503.01155).
+
+    Defaults are those of GENOME+'s command line. Succession moves members as Model Swarms does.
+    """
+
+    type: Literal["genome_plus"] = "genome_plus"
+    max_population: int = Field(20, ge=2, le=1000)
+    """The population may grow to this many."""
+    max_generations: MaxGenerations = 20
+    initial: InitialPopulation = "experts"
+    mutation_rate: MutationRate = 0.3
+    gene_rate: GeneRate = 0.1
+    sigma: Sigma = 0.05
+    cognitive: Cognitive = 0.2
+    social: Social = 0.2
+    repel: Repel = 0.1
+    step_length: StepLength = 0.5
+
+    @property
+    def most_particles(self) -> int:
+        """The population grows."""
+        return self.max_population
+
+    @model_validator(mode="after")
+    def _population_fits(self) -> GenomePlus:
+        if self.max_population < self.population:
+            raise ValueError(f"max_population ({self.max_population}) is below population ({self.population})")
+        return self
 
 
 @dataclass
@@ -47,7 +88,7 @@ class GenomePlusSearch(GeneticSearch):
     personal bests; where none is left, the global best is the only member. The ranking is made of personal bests.
     """
 
-    algorithm = "genome_plus"
+    config_class = GenomePlus
     config: GenomePlus
     state: GenomePlusState
     state_class = GenomePlusState

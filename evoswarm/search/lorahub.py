@@ -3,18 +3,50 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from evoswarm.config.search import LoraHub
 from evoswarm.errors import UserError
 from evoswarm.search.base import Steps
+from evoswarm.search.config import Evolution, MaxGenerations, Patience, Population
 from evoswarm.search.rng import stream
 from evoswarm.search.sampling import SamplingSearch, SamplingState
 from evoswarm.search.state import Measured
+from evoswarm.section import NonNegative, Positive
+
+
+class LoraHub(Evolution):
+    """Gradient-free composition of adapters with NGOpt and an L1 penalty (LoraHub, arXiv 2307.13269).
+
+    LoraHub asks for one sample at a time, 40 in all; here a generation is 10 samples, which a cluster can share. NGOpt
+    plans for population * max_generations samples; a run that is resumed with more generations keeps its plan.
+    """
+
+    type: Literal["lorahub"] = "lorahub"
+    population: Population = 10
+    max_generations: MaxGenerations = 4
+    patience: Patience = None
+    bound: Positive = 1.5
+    """Coefficients are in [-bound, bound] (LoraHub: 1.5)."""
+    l1: NonNegative = 0.05
+    """Penalty: this times the mean absolute coefficient is subtracted from the utility (LoraHub: 0.05)."""
+
+    package: ClassVar[str] = "nevergrad"
+
+    @property
+    def needs_adapters(self) -> str | None:
+        """Coefficients have any sum."""
+        return "search.type lorahub composes adapters: use cma_es"
+
+    @classmethod
+    def at_budget(cls, budget: int, *, experts: int, own: Mapping[str, Any]) -> dict[str, Any]:
+        """The optimizer plans for the whole budget."""
+        population = int(own.get("population", cls.model_fields["population"].default))
+        generations = max(1, (budget - experts) // population)
+        return super().at_budget(budget, experts=experts, own=own) | {"max_generations": generations}
 
 
 @dataclass
@@ -38,7 +70,7 @@ class LoraHubSearch(SamplingSearch):
     Source: LoraHub (arXiv 2307.13269), which asks for one sample at a time.
     """
 
-    algorithm = "lorahub"
+    config_class = LoraHub
     config: LoraHub
     state: LoraHubState
     state_class = LoraHubState

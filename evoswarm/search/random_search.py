@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, Literal
+
 import numpy as np
 
-from evoswarm.config.search import RandomSearch
 from evoswarm.search.base import Steps
+from evoswarm.search.config import Evolution, Patience
 from evoswarm.search.rng import stream
 from evoswarm.search.sampling import SamplingSearch
+from evoswarm.section import Positive
+
+
+class RandomSearch(Evolution):
+    """Random mixes of all experts, nothing learned: the control for every other search."""
+
+    type: Literal["random_search"] = "random_search"
+    patience: Patience = None
+    concentration: Positive = 1.0
+    """Rows are drawn from Dirichlet(concentration): 1 is uniform on the simplex, below 1 is closer to single
+    experts."""
+    spread: Positive = 1.0
+    """Rows are stretched away from the uniform mix by this factor: above 1 they leave the convex hull. They still sum
+    to 1."""
+
+    @classmethod
+    def at_budget(cls, budget: int, *, experts: int, own: Mapping[str, Any]) -> dict[str, Any]:
+        """It learns nothing, so small generations only fill the budget better."""
+        return super().at_budget(budget, experts=experts, own=own) | {"population": 10}
 
 
 class RandomMixSearch(SamplingSearch):
@@ -20,7 +42,7 @@ class RandomMixSearch(SamplingSearch):
     Assumption: utility is worth sampling on the simplex of the experts, or a little outside of it (spread > 1).
     """
 
-    algorithm = "random_search"
+    config_class = RandomSearch
     config: RandomSearch
 
     def _advance(self, t: int) -> Steps:

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from evoswarm.config.place import cache_folder, is_url
+from evoswarm.place import cache_folder, is_url
 from evoswarm.storage.remote import Remote, Stamp
 
 STAMPS = ".stamps.json"

@@ -14,7 +14,6 @@ from evoswarm.config import RunConfig
 from evoswarm.config.loggers import Wandb
 from evoswarm.config.run import LocalBackend
 from evoswarm.config.tune import FIXED, Domain, TuneConfig
-from evoswarm.config.utility import MultiTask, UtilityConfig
 from evoswarm.errors import UserError
 from evoswarm.loop.inputs import read_inputs
 from evoswarm.utility import make_utility
@@ -114,11 +113,4 @@ def _as_trial(wanted: RunConfig, of: RunConfig, number: int) -> RunConfig:
         for logger in wanted.loggers
     ]
     update = {"name": f"{number:04}", "output": of.run_dir / "trials", "backend": LocalBackend(), "loggers": loggers}
-    return wanted.model_copy(update=update | {"utility": _blind(wanted.utility)})
-
-
-def _blind(utility: UtilityConfig) -> UtilityConfig:
-    """The utility without its test split."""
-    if isinstance(utility, MultiTask):
-        return utility.model_copy(update={"tasks": {name: _blind(task) for name, task in utility.tasks.items()}})
-    return utility.model_copy(update={"data": utility.data.model_copy(update={"test": None})})
+    return wanted.model_copy(update=update | {"utility": wanted.utility.without_test()})

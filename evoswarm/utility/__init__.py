@@ -5,23 +5,18 @@ Importing this package imports neither torch, transformers and ray nor datasets 
 
 from __future__ import annotations
 
+from collections import ChainMap
 from pathlib import Path
 from typing import Any
 
-from evoswarm.config.utility import MultiTask, UtilityConfig
-from evoswarm.utility.custom import CustomUtility
-from evoswarm.utility.exact_match import ExactMatchUtility
+from evoswarm.utility.config import UtilityConfig
 from evoswarm.utility.multi_task import MultiTaskUtility
-from evoswarm.utility.multiple_choice import MultipleChoiceUtility
 from evoswarm.utility.slices import slices
+from evoswarm.utility.tasks import TASKS
 from evoswarm.utility.types import Beginning, Choose, Generate, OptionScore, Outcome, Request, Response, Split, Utility
 
-UTILITIES: dict[str, type[Any]] = {
-    "multiple_choice": MultipleChoiceUtility,
-    "exact_match": ExactMatchUtility,
-    "custom": CustomUtility,
-    "multi_task": MultiTaskUtility,
-}
+UTILITIES: ChainMap[str, type[Any]] = ChainMap(TASKS, {"multi_task": MultiTaskUtility})
+"""All utilities by the `type` of their config; new entries become tasks."""
 
 
 def make_utility(config: UtilityConfig, *, root: Path) -> Utility:
@@ -34,13 +29,13 @@ def make_utility(config: UtilityConfig, *, root: Path) -> Utility:
     Raises:
         UserError: anything in data, prompt or function that a user has to put right.
     """
-    if not isinstance(config, MultiTask):
-        return UTILITIES[config.type](config, root=root)
-    return MultiTaskUtility(config, tasks={name: make_utility(task, root=root) for name, task in config.tasks.items()})
+    utility: Utility = UTILITIES[config.type](config, root=root)
+    return utility
 
 
 __all__ = [
     "UTILITIES",
+    "UtilityConfig",
     "Beginning",
     "Choose",
     "Generate",

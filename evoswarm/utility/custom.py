@@ -9,13 +9,25 @@ import numbers
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from evoswarm.config.utility import Custom
+from pydantic import Field
+
 from evoswarm.errors import UserError
+from evoswarm.utility.config import Task
 from evoswarm.utility.readers import one_line
 from evoswarm.utility.task import TaskUtility
 from evoswarm.utility.types import Outcome, Response, Split
+
+
+class Custom(Task):
+    """A Python function `f(example: dict, response: str) -> float` that scores one generated answer."""
+
+    type: Literal["custom"] = "custom"
+    function: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    """`module:function`, importable where the run executes (the config file's folder is on the path)."""
+    aggregate: Literal["mean"] = "mean"
+    """How the scores of the examples become the utility."""
 
 
 class CustomUtility(TaskUtility[Custom]):
@@ -28,6 +40,7 @@ class CustomUtility(TaskUtility[Custom]):
         UserError: the function cannot be imported.
     """
 
+    config_class = Custom
     votes = False
 
     def __init__(self, config: Custom, *, root: Path) -> None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from evoswarm.config.utility import Data
 from evoswarm.errors import UserError
+from evoswarm.utility.config import Data
 from evoswarm.utility.readers import Source, read
 from evoswarm.utility.types import SPLITS, Split
 

@@ -6,15 +6,30 @@ import re
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from evoswarm.config.utility import ExactMatch
 from evoswarm.errors import UserError
+from evoswarm.utility.config import Task
 from evoswarm.utility.data import Example
 from evoswarm.utility.parsing import last_match, last_number, normalise
 from evoswarm.utility.prompts import delimiter
 from evoswarm.utility.task import TaskUtility, refuse
 from evoswarm.utility.types import Generate, Outcome, Prompt, Request, Response, Split
+
+
+class ExactMatch(Task):
+    """Share of answers that equal the reference as a whole, never as a substring."""
+
+    type: Literal["exact_match"] = "exact_match"
+    mode: Literal["text", "numeric"] = "text"
+    """text: equal after the normalization below. numeric: equal as numbers, so that 1,000 = 1000.0."""
+    extract: str | None = None
+    """Regular expression. Its last match (its first group, if it has one) is the answer. In numeric mode the default is
+    the last number."""
+    ignore_case: bool = False
+    """text: ignore case."""
+    ignore_punctuation: bool = False
+    """text: ignore punctuation and repeated white space."""
 
 
 class ExactMatchUtility(TaskUtility[ExactMatch]):
@@ -27,6 +42,8 @@ class ExactMatchUtility(TaskUtility[ExactMatch]):
     Raises:
         UserError: `extract` is no regular expression, or a reference is empty or holds no number.
     """
+
+    config_class = ExactMatch
 
     def __init__(self, config: ExactMatch, *, root: Path) -> None:
         try:

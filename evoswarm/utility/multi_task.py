@@ -5,11 +5,45 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from evoswarm.config.utility import MultiTask
+from pydantic import model_validator
+
 from evoswarm.errors import UserError
+from evoswarm.registry import by_type
+from evoswarm.section import NonNegative
+from evoswarm.utility.config import Task, UtilityConfig
+from evoswarm.utility.tasks import TASKS
 from evoswarm.utility.types import SPLITS, Outcome, Request, Response, Split, Utility
+
+
+class MultiTask(UtilityConfig):
+    """Several tasks as one utility (MS, section 3.2; GENOME, weighted sum)."""
+
+    type: Literal["multi_task"] = "multi_task"
+    tasks: dict[str, Annotated[Task, by_type(TASKS, lambda entry: entry.config_class)]]
+    """The tasks by name."""
+    combine: Literal["harmonic_mean", "weighted_sum"] = "harmonic_mean"
+    """harmonic_mean (MS) or weighted_sum (GENOME)."""
+    weights: dict[str, NonNegative] | None = None
+    """weighted_sum: the weight of each task, normalized to sum 1; equal by default."""
+
+    def without_test(self) -> Self:
+        """The same tasks without their test splits."""
+        return self.with_(tasks={name: task.without_test() for name, task in self.tasks.items()})
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> MultiTask:
+        if len(self.tasks) < 2:
+            raise ValueError("multi_task needs at least two tasks; use the one task directly")
+        if self.weights is not None and self.combine != "weighted_sum":
+            raise ValueError("weights need combine: weighted_sum")
+        if self.weights is not None and set(self.weights) != set(self.tasks):
+            raise ValueError(f"weights must name each task once: {', '.join(self.tasks)}")
+        if self.weights is not None and sum(self.weights.values()) == 0:
+            raise ValueError("weights are all zero; give at least one task a positive weight")
+        return self
 
 
 class MultiTaskUtility:
@@ -22,23 +56,26 @@ class MultiTaskUtility:
 
     Args:
         config: The configuration.
-        tasks: The utilities of its tasks, by name.
+        root: Folder that relative paths start from.
 
     Raises:
         UserError: only some of the tasks have a test split.
     """
 
-    def __init__(self, config: MultiTask, *, tasks: Mapping[str, Utility]) -> None:
+    config_class = MultiTask
+
+    def __init__(self, config: MultiTask, *, root: Path) -> None:
+        tasks = {name: TASKS[task.type](task, root=root) for name, task in config.tasks.items()}
         self.config = config
-        self.tasks = dict(tasks)
-        self.votes = all(task.votes for task in tasks.values())
-        untested = [name for name, task in tasks.items() if not task.size("test")]
-        if 0 < len(untested) < len(tasks):
+        self.tasks: dict[str, Utility] = {**tasks}
+        self.votes = all(task.votes for task in self.tasks.values())
+        untested = [name for name, task in self.tasks.items() if not task.size("test")]
+        if 0 < len(untested) < len(self.tasks):
             raise UserError(
                 f"utility.tasks: no test split for {', '.join(untested)}; set data.test there, or to null in every task"
             )
         self._places = {
-            split: [(name, i) for name, task in tasks.items() for i in range(task.size(split))] for split in SPLITS
+            split: [(name, i) for name, task in self.tasks.items() for i in range(task.size(split))] for split in SPLITS
         }
 
     def size(self, split: Split) -> int:

@@ -5,14 +5,31 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
-from evoswarm.config.utility import MultipleChoice
+from pydantic import Field
+
 from evoswarm.utility.choices import read_choices
+from evoswarm.utility.config import Task
 from evoswarm.utility.data import Example
 from evoswarm.utility.parsing import parse_choice
 from evoswarm.utility.prompts import delimiter, with_choices
 from evoswarm.utility.task import TaskUtility, refuse
 from evoswarm.utility.types import Choose, OptionScore, Outcome, Prompt, Request, Response, Split
+
+
+class MultipleChoice(Task):
+    """Accuracy on questions with lettered options."""
+
+    type: Literal["multiple_choice"] = "multiple_choice"
+    method: Literal["loglikelihood", "generate"] = "loglikelihood"
+    """Choose the most likely option, or parse the option from generated text."""
+    options: Literal["letters", "texts"] = "letters"
+    """loglikelihood: score the letters A, B, ... or the options' texts."""
+    normalise: Literal["none", "bytes", "tokens"] = "none"
+    """loglikelihood: divide by the option's length (lm-eval's acc_norm is `bytes`)."""
+    max_new_tokens: int = Field(16, ge=1)
+    """generate: maximum length of the answer."""
 
 
 class MultipleChoiceUtility(TaskUtility[MultipleChoice]):
@@ -24,6 +41,8 @@ class MultipleChoiceUtility(TaskUtility[MultipleChoice]):
     Options are letters unless `options: texts`; then they are shown in the prompt (see `with_choices`). The field
     `choices` and the field `answer` may have any of the shapes that `read_choices` and `Choices.letter_of` understand.
     """
+
+    config_class = MultipleChoice
 
     def template(self) -> str:
         """The user's template, with the options shown where the model answers with a letter."""

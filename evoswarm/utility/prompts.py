@@ -11,9 +11,9 @@ from __future__ import annotations
 import string
 from collections.abc import Sequence
 
-from evoswarm.config import utility as config
 from evoswarm.errors import UserError
 from evoswarm.utility.choices import read_choices
+from evoswarm.utility.config import PromptConfig
 from evoswarm.utility.data import Example
 from evoswarm.utility.types import Message, Prompt
 
@@ -80,7 +80,7 @@ def delimiter(prompt: Prompt) -> str:
 
 
 def compose(
-    settings: config.Prompt, question: str, *, shots: Sequence[tuple[str, str]] = (), shot_text: str | None = None
+    settings: PromptConfig, question: str, *, shots: Sequence[tuple[str, str]] = (), shot_text: str | None = None
 ) -> Prompt:
     """The whole prompt of one question.
 
@@ -100,7 +100,7 @@ def compose(
 
 
 def _chat(
-    settings: config.Prompt, question: str, shots: Sequence[tuple[str, str]], shot_text: str | None
+    settings: PromptConfig, question: str, shots: Sequence[tuple[str, str]], shot_text: str | None
 ) -> tuple[Message, ...]:
     messages: list[Message] = [] if settings.system is None else [("system", settings.system)]
     for text, answer in shots:

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from evoswarm.config.utility import Generated
 from evoswarm.errors import UserError
+from evoswarm.utility.config import Task
 from evoswarm.utility.data import Example, load_examples, overlap_warnings, resolve
 from evoswarm.utility.prompts import compose, render, template_fields
 from evoswarm.utility.types import SPLITS, Generate, Outcome, Prompt, Request, Response, Split
 
-C = TypeVar("C", bound=Generated)
+C = TypeVar("C", bound=Task)
 
 
 class TaskUtility(ABC, Generic[C]):
@@ -25,6 +25,7 @@ class TaskUtility(ABC, Generic[C]):
         UserError: anything in data or prompt that a user has to put right.
     """
 
+    config_class: type[C]
     votes = True
 
     def __init__(self, config: C, *, root: Path) -> None:
@@ -100,6 +101,10 @@ class TaskUtility(ABC, Generic[C]):
         if len(scores) != self.size(split) or not scores:
             raise ValueError(f"{self.size(split)} examples in {split}, {len(scores)} scores")
         return math.fsum(scores) / len(scores)
+
+    def task_utilities(self, split: Split, scores: Sequence[float]) -> dict[str, float]:
+        """None: there is one task."""
+        return {}
 
     def vote(self, split: Split, index: int, predictions: Sequence[str | None]) -> Outcome:
         """Judge the majority; among tied predictions that of the earliest voter wins, None does not vote.

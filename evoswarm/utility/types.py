@@ -108,6 +108,9 @@ class Utility(Protocol):
         None does not vote. Among tied predictions that of the earliest voter wins.
         """
 
+    def task_utilities(self, split: Split, scores: Sequence[float]) -> dict[str, float]:
+        """The utility of each task by name; empty if the utility is a single task."""
+
     def example(self, split: Split, index: int) -> dict[str, Any]:
         """The example's fields, at least `id` and `question`, for reports."""
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from evoswarm.config.place import Place
-from evoswarm.config.run import Pool as PoolConfig
 from evoswarm.errors import UserError
+from evoswarm.place import Place
 from evoswarm.weights.basecheck import base_mismatches
 from evoswarm.weights.check import base_name, mismatches
+from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.expert import Expert, Kind, is_expert_folder, open_expert
 from evoswarm.weights.tensorfile import TensorSpec
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from echo import echo_config
 
 from evoswarm.backend.base import Assembly, Job
-from evoswarm.config.utility import MultiTask
 from evoswarm.utility import Outcome, make_utility
+from evoswarm.utility.multi_task import MultiTask
 
 
 def test_scores_without_a_finite_mean_are_a_failed_evaluation_and_not_a_crash(tmp_path: Path) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import pytest
 
 from evoswarm.backend.worker import Piece, Worker
 from evoswarm.config.load import parse_config
-from evoswarm.engine import EngineDied, NotBeside
+from evoswarm.engine import ENGINES, EngineDied, NotBeside, VllmEngine
 from evoswarm.toy import world
 from evoswarm.toy.config import target_config
 from evoswarm.utility import Outcome
@@ -79,13 +79,19 @@ class NoSlot(Engine):
         raise NotBeside("vLLM has no place for lm_head beside the base")
 
 
-@pytest.mark.parametrize("together", [1, 8])
-def test_experts_without_a_place_beside_the_base_are_merged(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    def make(config: Any, **settings: object) -> NoSlot:
-        return NoSlot(config.adapter_mode != "multi_lora")
+class NoSlotEngine(VllmEngine):
+    """Starts engines that cannot serve the experts as adapters."""
 
-    monkeypatch.setattr("evoswarm.backend.worker.make_engine", make)
-    worker = toy_worker(None, type="vllm", adapter_mode="multi_lora", max_loras=together)
+    type: Literal["no_slot"] = "no_slot"  # type: ignore[assignment]
+
+    def start(self, *, model: str, adapter: Mapping[str, Any] | None) -> Any:
+        return NoSlot(merged=not self.multi_adapter)
+
+
+@pytest.mark.parametrize("max_loras", [1, 8])
+def test_adapters_that_cannot_be_served_are_merged(max_loras: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENGINES, "no_slot", NoSlotEngine)
+    worker = toy_worker(None, type="no_slot", adapter_mode="multi_lora", max_loras=max_loras)
     assert worker.notice is not None and "merged into the base instead" in worker.notice
     assert not isinstance(worker.work([Piece("k", {}, "validation", 0)]).results[0], str)
 

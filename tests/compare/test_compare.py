@@ -13,7 +13,7 @@ from echo import make_world
 
 from evoswarm.backend.worker import Worker
 from evoswarm.compare.bench import Bench
-from evoswarm.compare.methods import METHODS, chosen_methods, least
+from evoswarm.compare.methods import FIXED, all_methods, chosen_methods, least
 from evoswarm.compare.run import compare
 from evoswarm.config.compare import CompareConfig, load_compare, parse_compare
 from evoswarm.config.load import apply_overrides
@@ -24,7 +24,7 @@ from evoswarm.toy.comparison import comparison
 from evoswarm.toy.targets import TARGETS
 from evoswarm.weights.pool import open_pool
 
-WITHOUT_MODEL = [name for name, method in METHODS.items() if not (method.mixes or method.gradients)]
+WITHOUT_MODEL = [name for name, method in all_methods().items() if not (method.mixes or method.gradients)]
 
 
 def config_of(folder: Path, *overrides: str, **section: Any) -> CompareConfig:
@@ -75,7 +75,7 @@ def test_each_search_is_an_ordinary_run_with_the_seed_and_never_stopped_by_patie
     config, _ = done
     runs = config.folder / "target" / "searches" / "budget-60"
     assert {path.name for path in runs.iterdir()} == {
-        f"{m.search}-{s}" for m in METHODS.values() if m.search for s in (3, 8)
+        f"{m.search}-{s}" for m in all_methods().values() if m.search for s in (3, 8)
     }
     for path in runs.iterdir():
         summary = json.loads((path / "summary.json").read_text())
@@ -269,7 +269,7 @@ def test_a_method_that_fails_leaves_the_others_their_lines(tmp_path: Path, monke
 
     config = config_of(tmp_path, methods=["base", "model_stock", "uniform_soup"])
     with monkeypatch.context() as patch:
-        patch.setitem(METHODS, "model_stock", replace(METHODS["model_stock"], run=fails))
+        patch.setitem(FIXED, "model_stock", replace(FIXED["model_stock"], run=fails))
         summary = compare(config)
     assert summary["failed"] == {"target model_stock": "this one cannot"}
     assert list(lines_of(summary)) == ["base", "uniform_soup"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from evoswarm.compare.merging import base_weights, dare_ties, merge, model_stock, save_member, slerp, ties
-from evoswarm.config.run import Pool as PoolConfig
+from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.pool import Pool, open_pool
 from evoswarm.weights.tensorfile import TensorSpec, write_safetensors
 

@@ -9,7 +9,7 @@ import torch
 from tiny_models import END, EOS, load, make_tokenizer
 from transformers import AutoTokenizer, GenerationConfig
 
-from evoswarm.config.run import TransformersEngine
+from evoswarm.engine import TransformersEngine
 from evoswarm.engine.base import answer
 from evoswarm.engine.transformers import HfEngine
 from evoswarm.errors import UserError

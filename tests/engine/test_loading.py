@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from evoswarm.config.run import FakeEngine, TransformersEngine
-from evoswarm.engine import make_engine
+from evoswarm.engine import FakeEngine, TransformersEngine
 from evoswarm.engine.fake import EchoEngine
 from evoswarm.engine.transformers import HfEngine
 from evoswarm.errors import UserError
@@ -106,10 +105,10 @@ def test_the_base_is_loaded_in_the_data_type_asked_for(tiny_llama: Path, dtype: 
     assert len(engine.generate(["a"], max_new_tokens=2)) == 1
 
 
-def test_make_engine_follows_the_config(tiny_llama: Path) -> None:
+def test_an_engine_config_starts_its_engine(tiny_llama: Path) -> None:
     settings = TransformersEngine(device="cpu")
-    assert isinstance(make_engine(settings, model=str(tiny_llama), adapter=None), HfEngine)
-    assert isinstance(make_engine(FakeEngine(), model="any", adapter=None), EchoEngine)
+    assert isinstance(settings.start(model=str(tiny_llama), adapter=None), HfEngine)
+    assert isinstance(FakeEngine().start(model="any", adapter=None), EchoEngine)
 
 
 def test_a_refused_install_leaves_the_engine_answering(tiny_llama: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from evoswarm.config.run import TransformersEngine
+from evoswarm.engine import TransformersEngine
 from evoswarm.engine.transformers import HfEngine
 from evoswarm.errors import UserError
 from evoswarm.utility.types import OptionScore

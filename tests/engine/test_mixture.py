@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from evoswarm.config.run import Pool as PoolConfig
-from evoswarm.config.run import TransformersEngine
+from evoswarm.engine import TransformersEngine
 from evoswarm.engine.mixture import MixtureEngine, uniform
 from evoswarm.engine.transformers import HfEngine
 from evoswarm.rows import Row
 from evoswarm.toy import world
+from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.materialise import Materialiser
 from evoswarm.weights.pool import open_pool
 

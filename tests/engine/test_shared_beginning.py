@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evoswarm.config.run import TransformersEngine
+from evoswarm.engine import TransformersEngine
 from evoswarm.engine.transformers import HfEngine
 from evoswarm.weights.expert import open_expert
 

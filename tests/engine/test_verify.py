@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evoswarm.config.run import TransformersEngine
+from evoswarm.engine import TransformersEngine
 from evoswarm.engine.base import answer
 from evoswarm.engine.transformers import HfEngine
 from evoswarm.utility.types import Beginning, Generate

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from evoswarm.config.load import parse_config
-from evoswarm.config.run import TransformersEngine
-from evoswarm.config.run import VllmEngine as VllmConfig
+from evoswarm.engine import TransformersEngine
+from evoswarm.engine import VllmEngine as VllmConfig
 from evoswarm.engine.base import Engine, NotBeside, answer
-from evoswarm.engine.make import make_engine
 from evoswarm.engine.vllm import VllmEngine
 from evoswarm.errors import UserError
 from evoswarm.toy import world
@@ -42,7 +41,7 @@ ADAPTER = open_expert(world() / "experts" / EXPERTS[0]).config
 @pytest.fixture(scope="module")
 def vllm() -> VllmEngine:
     args = {"max_model_len": 64, "enforce_eager": True, "block_size": BLOCK}
-    engine = make_engine(VllmConfig(args=args), model=BASE, adapter=ADAPTER)
+    engine = VllmConfig(args=args).start(model=BASE, adapter=ADAPTER)
     assert isinstance(engine, VllmEngine)
     return engine
 
@@ -52,14 +51,14 @@ def beside() -> VllmEngine:
     """An engine that answers as several particles in one batch."""
     args = {"max_model_len": 64, "enforce_eager": True, "block_size": BLOCK}
     config = VllmConfig(adapter_mode="multi_lora", max_loras=4, args=args)
-    engine = make_engine(config, model=BASE, adapter=ADAPTER)
+    engine = config.start(model=BASE, adapter=ADAPTER)
     assert isinstance(engine, VllmEngine)
     return engine
 
 
 @pytest.fixture(scope="module")
 def reference() -> Engine:
-    return make_engine(TransformersEngine(), model=BASE, adapter=ADAPTER)
+    return TransformersEngine().start(model=BASE, adapter=ADAPTER)
 
 
 def utility_of(target: str) -> Utility:
@@ -221,6 +220,6 @@ def test_what_vllm_would_leave_out_without_a_word_is_refused_and_the_engine_goes
 def test_checkpoints_and_ranks_without_a_slot_are_refused_for_multi_lora() -> None:
     config = VllmConfig(adapter_mode="multi_lora")
     with pytest.raises(UserError, match="is for adapters, and the experts are checkpoints"):
-        make_engine(config, model=BASE, adapter=None)
+        config.start(model=BASE, adapter=None)
     with pytest.raises(UserError, match="up to rank 512, not 1024"):
-        make_engine(config, model=BASE, adapter=dict(ADAPTER) | {"r": 1024})
+        config.start(model=BASE, adapter=dict(ADAPTER) | {"r": 1024})

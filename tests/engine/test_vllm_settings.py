@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from evoswarm.config.load import parse_config
-from evoswarm.config.run import TransformersEngine, VllmEngine
+from evoswarm.engine import TransformersEngine, VllmEngine
 from evoswarm.engine.base import NotBeside
-from evoswarm.engine.mode import FEW_EXAMPLES, settle
+from evoswarm.engine.vllm_config import FEW_EXAMPLES
 from evoswarm.engine.vllm_settings import arguments, explain
 from evoswarm.toy import world
 from evoswarm.toy.config import target_config
@@ -65,9 +65,9 @@ def settled(target: str, *, limit: int, max_new_tokens: int | None = None, **eng
     data["utility"]["max_new_tokens"] = max_new_tokens or data["utility"].get("max_new_tokens", 8)
     config = parse_config(data, root=world())
     utility, pool = make_utility(config.utility, root=config.root), open_pool(config.pool, model=config.model)
-    found = settle(VllmEngine(**engine), pool=pool, utility=utility)  # type: ignore[arg-type]
-    assert isinstance(found, VllmEngine)
-    return found.adapter_mode
+    settings = VllmEngine(**engine)  # type: ignore[arg-type]
+    requests = utility.requests("validation")
+    return settings.settled(adapters=pool.kind == "adapter", requests=requests).adapter_mode
 
 
 def test_auto_batches_particles_where_each_has_little_to_answer() -> None:
@@ -82,4 +82,4 @@ def test_auto_batches_particles_where_each_has_little_to_answer() -> None:
 
 def test_other_engines_have_nothing_to_settle(tmp_path: Path) -> None:
     engine = TransformersEngine()
-    assert settle(engine, pool=None, utility=None) is engine  # type: ignore[arg-type]
+    assert engine.settled(adapters=True, requests=[]) is engine

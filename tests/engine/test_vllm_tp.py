@@ -17,14 +17,13 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from adapters import config_of, weights_of
-from evoswarm.config.run import TransformersEngine, VllmEngine
-from evoswarm.engine.make import make_engine
+from evoswarm.engine import TransformersEngine, VllmEngine
 
 def main(folder, kind):
     args = {"max_model_len": 64, "enforce_eager": True, "block_size": 32, "tensor_parallel_size": 2,
             "distributed_executor_backend": "mp"}
     config = VllmEngine(args=args) if kind == "vllm" else TransformersEngine()
-    engine = make_engine(config, model=str(folder / "base"), adapter=config_of(folder / "a"))
+    engine = config.start(model=str(folder / "base"), adapter=config_of(folder / "a"))
     prompts = ["the quick", "brown fox", "jumps over"]
     found = []
     for name in ("a", None, "b", "a", None):

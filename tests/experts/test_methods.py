@@ -12,12 +12,12 @@ from tiny_models import load
 from training_helpers import training_config
 from wegeft_helpers import logits
 
-from evoswarm.config.run import Pool
 from evoswarm.config.training import Method
 from evoswarm.errors import UserError
 from evoswarm.experts import train as module
 from evoswarm.experts.method import choose
 from evoswarm.experts.pool import train_pool
+from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.pool import open_pool
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -52,7 +52,7 @@ def test_the_saved_lora_agrees_with_the_trained_model(
     monkeypatch.setattr(module, "save", spy)
     config = training_config(tmp_path, tiny_llama, "a", "b", method=EXACT[case])
     train_pool(config)
-    pool = open_pool(Pool(experts=config.pool), model=str(tiny_llama))
+    pool = open_pool(PoolConfig(experts=config.pool), model=str(tiny_llama))
     assert {expert.config["peft_type"] for expert in pool.experts} == {"LORA"}
     for expert, expected in zip(("a", "b"), trained, strict=True):
         loaded = PeftModel.from_pretrained(load(tiny_llama), config.pool / expert).eval()
@@ -87,7 +87,7 @@ def test_save_native_trains_methods_that_cannot_be_evolved(tiny_llama: Path, tmp
     train_pool(config)
     assert PeftModel.from_pretrained(load(tiny_llama), config.pool / "a").peft_config["default"].use_dora
     with pytest.raises(UserError, match="use_dora is not supported"):
-        open_pool(Pool(experts=config.pool), model=str(tiny_llama))
+        open_pool(PoolConfig(experts=config.pool), model=str(tiny_llama))
 
 
 def test_defaults_are_the_published_ones() -> None:

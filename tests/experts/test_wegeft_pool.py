@@ -14,10 +14,10 @@ from wegeft_helpers import adapted, logits
 import evoswarm
 from evoswarm.config import RunConfig
 from evoswarm.config.load import parse_config
-from evoswarm.config.run import Pool
 from evoswarm.errors import UserError
 from evoswarm.experts.export import export_lora
 from evoswarm.rows import ExpertVector, Row
+from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.expert import open_expert
 from evoswarm.weights.generate import LoraGenerator
 from evoswarm.weights.materialise import Materialiser
@@ -53,7 +53,7 @@ def test_the_same_coefficients_give_the_same_model_in_both_spaces(
     row = Row(tuple((ExpertVector(name), value) for name, value in zip("abc", (0.7, 0.6, -0.3), strict=True)))
     mixed = {}
     for pool in (native, tmp_path / "lora"):
-        opened = open_pool(Pool(experts=pool), model=str(tiny_llama))
+        opened = open_pool(PoolConfig(experts=pool), model=str(tiny_llama))
         (mixed[pool.name],) = Materialiser(opened, root=tmp_path).all([row])
     generator = LoraGenerator(str(tiny_llama), open_expert(native / "a").config)
     generated = generator.tensors(mixed["native"])
@@ -86,6 +86,6 @@ def test_both_spaces_give_the_same_run_without_mutation(native: Path, tiny_llama
 def test_incompatible_pools_are_rejected(native: Path, tiny_llama: Path, tiny_gpt2: Path, tmp_path: Path) -> None:
     adapted(tiny_llama, shared=False).save_pretrained(native / "d")
     with pytest.raises(UserError, match="d: shared False, a has True"):
-        open_pool(Pool(experts=native), model=str(tiny_llama))
+        open_pool(PoolConfig(experts=native), model=str(tiny_llama))
     with pytest.raises(UserError, match="adapt modules that the base model does not have; check `model`"):
         LoraGenerator(str(tiny_gpt2), open_expert(native / "a").config).lora_config()

@@ -12,9 +12,8 @@ from peft import PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from evoswarm.config.load import parse_config
-from evoswarm.config.run import VllmEngine as VllmConfig
+from evoswarm.engine import VllmEngine as VllmConfig
 from evoswarm.engine.base import Engine
-from evoswarm.engine.make import make_engine
 from evoswarm.experts.export import export_lora
 from evoswarm.experts.wegeft import WeGeFTConfig
 from evoswarm.loop.evaluate import measure
@@ -75,7 +74,7 @@ def said_by_peft(folder: Path) -> Any:
 def test_vllm_with_the_export_agrees_with_peft_and_the_original(native: Path, tmp_path: Path, mode: str) -> None:
     export_lora(native, tmp_path / "lora", model=str(BASE))
     config = VllmConfig(adapter_mode=mode, args=ARGS)  # type: ignore[arg-type]
-    engine = make_engine(config, model=str(BASE), adapter=open_expert(tmp_path / "lora").config)
+    engine = config.start(model=str(BASE), adapter=open_expert(tmp_path / "lora").config)
     engine.install(None)
     base = np.array(said(engine))
     engine.install(weights(tmp_path / "lora"))

@@ -14,7 +14,8 @@ from evoswarm.backend.queue import WorkQueue
 from evoswarm.backend.ray.missing import missing
 from evoswarm.backend.ray.nodes import Nodes
 from evoswarm.backend.ray.placement import for_actors, place
-from evoswarm.config.run import RayBackend, TransformersEngine, VllmEngine
+from evoswarm.config.run import RayBackend
+from evoswarm.engine import TransformersEngine, VllmEngine
 from evoswarm.errors import UserError
 
 

@@ -42,7 +42,7 @@ def test_a_scorer_that_does_not_come_to_rest_is_started_again(cluster: None) -> 
     backend: Any = object.__new__(RayBackend)
     backend._actors = SimpleNamespace(scorers=group, watch=lambda refs: ray.wait(refs, timeout=0.2)[0])
     backend._settings, backend._message = SimpleNamespace(slice_timeout=0.5), said.append
-    backend._config = SimpleNamespace(engine=SimpleNamespace(together=1))
+    backend._config = SimpleNamespace(engine=SimpleNamespace(particles_per_batch=1))
     backend._rest()
     assert group.up == [0] and set(group.absent) == {1, 2}
     assert [line.partition(" (")[0] for line in said if "rest" in line] == [

@@ -12,8 +12,9 @@ from itertools import combinations
 import numpy as np
 from naive_reference import Particle, Reference, Run, Weights, weighted
 
-from evoswarm.config.search import Genome, GenomePlus
 from evoswarm.rows import NoiseVector
+from evoswarm.search.genome import Genome
+from evoswarm.search.genome_plus import GenomePlus
 from evoswarm.search.rng import stream
 
 

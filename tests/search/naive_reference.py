@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from evoswarm.config.search import Genome, GenomePlus, ModelSwarms
 from evoswarm.rows import NoiseVector
+from evoswarm.search.genome import Genome
+from evoswarm.search.genome_plus import GenomePlus
+from evoswarm.search.model_swarms import ModelSwarms
 from evoswarm.search.rng import stream
 
 Weights = dict[str, np.ndarray]

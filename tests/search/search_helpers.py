@@ -7,19 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from evoswarm.config import CmaEs, EvolMerge, Genome, GenomePlus, LoraHub, ModelSwarms, RandomSearch
-from evoswarm.search import Ask, Search, make_search
+from evoswarm.search import SEARCHES, Ask, Search, make_search
 from evoswarm.search.rng import stream
 
-CONFIGS = {
-    "model_swarms": ModelSwarms,
-    "genome": Genome,
-    "genome_plus": GenomePlus,
-    "random_search": RandomSearch,
-    "cma_es": CmaEs,
-    "evolmerge": EvolMerge,
-    "lorahub": LoraHub,
-}
+CONFIGS = {name: search.config_class for name, search in SEARCHES.items()}
 
 SAMPLING = ("random_search", "cma_es", "evolmerge", "lorahub")
 """Those whose generation 0 is the experts alone, however many."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from search_helpers import CONFIGS, SAMPLING, bowl, flaky, run, run_generation, same_asks, search_of
 
 from evoswarm.errors import UserError
-from evoswarm.search import ALGORITHMS
+from evoswarm.search import SEARCHES
 
 every = pytest.mark.parametrize("kind", sorted(CONFIGS))
 
@@ -27,7 +27,9 @@ def test_importing_the_searches_pulls_in_no_engine():
 
 
 def test_every_algorithm_of_the_configuration_exists_under_its_name():
-    assert {name: cls.algorithm for name, cls in ALGORITHMS.items()} == {name: name for name in CONFIGS}
+    assert {name: cls.config_class.model_fields["type"].default for name, cls in SEARCHES.items()} == {
+        name: name for name in CONFIGS
+    }
 
 
 @every

@@ -26,9 +26,12 @@ from naive_world import (
     some_fail,
 )
 
-from evoswarm.config.search import Genome, GenomePlus, ModelSwarms, SearchConfig
 from evoswarm.rows import BasisVector, ExpertVector, NoiseVector, SavedVector
 from evoswarm.search import make_search
+from evoswarm.search.config import Evolution
+from evoswarm.search.genome import Genome
+from evoswarm.search.genome_plus import GenomePlus
+from evoswarm.search.model_swarms import ModelSwarms
 
 GENERATIONS = 20
 # The reference rounds every tensor to fp32 (by 6e-8 of its size) some ten times per move, the search works in fp64. A
@@ -149,7 +152,7 @@ class Race:
             self.compare()
 
 
-def swarms(**fields: Any) -> SearchConfig:
+def swarms(**fields: Any) -> Evolution:
     """Restarts every second generation without a new best, never stops early; shortest steps from the 13th on."""
     return ModelSwarms(**{"population": 7, "patience": 40, "restart_patience": 0.05, "min_step_length": 0.4} | fields)
 

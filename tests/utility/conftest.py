@@ -9,18 +9,16 @@ from typing import Any
 
 import pytest
 
-from evoswarm.config.utility import Custom, ExactMatch, MultipleChoice, MultiTask
 from evoswarm.errors import UserError
-from evoswarm.utility import make_utility
+from evoswarm.utility import UTILITIES, make_utility
 
 DATA = Path(__file__).parent / "data"
-TASKS = {"multiple_choice": MultipleChoice, "exact_match": ExactMatch, "custom": Custom, "multi_task": MultiTask}
 
 
 @pytest.fixture
 def make() -> Callable[..., Any]:
     """make("exact_match", root, data=..., ...): the utility of a configuration."""
-    return lambda kind, root=DATA, **settings: make_utility(TASKS[kind](**settings), root=root)
+    return lambda kind, root=DATA, **settings: make_utility(UTILITIES[kind].config_class(**settings), root=root)
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from evoswarm.config.utility import ExactMatch
 from evoswarm.utility import Generate, Outcome
-from evoswarm.utility.exact_match import ExactMatchUtility
+from evoswarm.utility.exact_match import ExactMatch, ExactMatchUtility
 
 Make = Callable[..., Any]
 Refusal = Callable[..., str]

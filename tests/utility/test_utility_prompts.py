@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from evoswarm.config.utility import Prompt
+from evoswarm.utility.config import PromptConfig
 from evoswarm.utility.prompts import with_choices
 
 Make = Callable[..., Any]
@@ -144,4 +144,4 @@ def test_bad_icl_prompts_are_refused(refusal: Refusal, write: Write) -> None:
 
 def test_a_system_message_needs_a_chat() -> None:
     with pytest.raises(ValidationError, match="chat_template: true"):
-        Prompt(system="Be brief.")
+        PromptConfig(system="Be brief.")

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from tiny_models import save_adapter, save_llama
 from weight_helpers import edit_config, pool_of, write_checkpoint
 
-from evoswarm.config.run import Pool as PoolConfig
 from evoswarm.errors import UserError
 from evoswarm.weights.check import base_name
+from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.expert import open_expert
 from evoswarm.weights.pool import open_pool
 

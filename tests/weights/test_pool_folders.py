@@ -13,8 +13,8 @@ import pytest
 from tiny_models import save_llama
 from weight_helpers import pool_of, write_checkpoint, write_lora
 
-from evoswarm.config.run import Pool as PoolConfig
 from evoswarm.errors import UserError
+from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.pool import open_pool
 
 MakePool = Callable[[], Path]

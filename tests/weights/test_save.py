@@ -14,9 +14,9 @@ from tiny_models import load, make_tokenizer, save_adapter, save_llama
 from transformers import AutoTokenizer
 from weight_helpers import pool_of, same_bytes, write_checkpoint
 
-from evoswarm.config.run import Pool as PoolConfig
 from evoswarm.engine.install import Installer
 from evoswarm.rows import ExpertVector, NoiseVector, Row
+from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.materialise import Materialiser
 from evoswarm.weights.pool import open_pool
 from evoswarm.weights.save import save_expert, save_vector

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evoswarm.config.run import Pool as PoolConfig
+from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.pool import Pool, open_pool
 from evoswarm.weights.tensorfile import DTYPES, TensorSpec, write_safetensors
 

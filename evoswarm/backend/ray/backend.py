@@ -51,7 +51,7 @@ class RayBackend:
             utility=self._utility,
             cut=self.cut,
             workers=len(self._actors.scorers.actors),
-            together=self._config.engine.together,
+            together=self._config.engine.particles_per_batch,
             retries=self._settings.max_retries,
             home=lambda job: None if job.row is None else placement.home(job.particle),
         )
@@ -59,7 +59,7 @@ class RayBackend:
         while not round.finished:
             calls.hand_out()
             yield from calls.collect()
-        if getattr(self._config.engine, "sleep", False):
+        if self._config.engine.sleeps:
             self._rest()
 
     def cut(self, split: Split) -> list[tuple[int, ...]]:
@@ -86,7 +86,8 @@ class RayBackend:
         asked = {scorers.actors[number].rest.remote(): number for number in scorers.up}
         while asked:
             # A slice that nobody waits for any more may still be under way.
-            late = limit is not None and time.monotonic() - began > AHEAD * self._config.engine.together * limit
+            ahead = AHEAD * self._config.engine.particles_per_batch
+            late = limit is not None and time.monotonic() - began > ahead * limit
             for ref in list(asked) if late else self._actors.watch(list(asked)):
                 number = asked.pop(ref)
                 try:

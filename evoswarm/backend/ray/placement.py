@@ -8,10 +8,8 @@ from typing import Any
 
 from evoswarm.backend.ray.nodes import CLOSE, Nodes, total
 from evoswarm.config import RunConfig
-from evoswarm.config.run import EngineConfig, RayBackend, VllmEngine
-
-VLLM_SHARE = 0.9
-"""The part of its share of a GPU that vLLM fills (its own default for a whole GPU); the rest is for CUDA itself."""
+from evoswarm.config.run import RayBackend
+from evoswarm.engine import EngineConfig
 
 
 @dataclass(frozen=True)
@@ -183,9 +181,9 @@ def place_run(config: RunConfig, nodes: Sequence[Nodes]) -> Placement:
     return place(
         config.backend,
         nodes,
-        particles=max(config.search.population, getattr(config.search, "max_population", 0)),
-        threads=getattr(config.engine, "threads", 1),
-        ranks=getattr(config.engine, "ranks", 1),
+        particles=config.search.most_particles,
+        threads=config.engine.cpus,
+        ranks=config.engine.ranks,
     )
 
 
@@ -195,23 +193,11 @@ def place_engine(config: RunConfig, backend: RayBackend, nodes: Sequence[Nodes])
         backend.model_copy(update={"scorers": 1}),
         nodes,
         particles=0,
-        threads=getattr(config.engine, "threads", 1),
-        ranks=getattr(config.engine, "ranks", 1),
+        threads=config.engine.cpus,
+        ranks=config.engine.ranks,
     )
 
 
 def for_actors(engine: EngineConfig, placement: Placement) -> EngineConfig:
-    """The engine's settings for this placement. What the user has set stays.
-
-    By default vLLM takes 0.9 of the whole GPU and leaves nothing to the particles on it. On GPUs, Ray runs the ranks of
-    a split engine (vLLM then uses the bundles of the scorer's placement group); on CPUs they are processes of the
-    scorer.
-    """
-    if not isinstance(engine, VllmEngine):
-        return engine
-    derived: dict[str, object] = {}
-    if placement.shares_gpus:
-        derived["gpu_memory_utilization"] = round(VLLM_SHARE * placement.scorer_gpus, 3)
-    if placement.ranks > 1:
-        derived["distributed_executor_backend"] = "ray" if placement.scorer_gpus else "mp"
-    return engine.model_copy(update={"args": derived | engine.args})
+    """The engine's settings for this placement. What the user has set stays."""
+    return engine.in_actor(gpus=placement.scorer_gpus, shared=placement.shares_gpus)

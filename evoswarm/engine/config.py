@@ -1,0 +1,114 @@
+"""Settings that several engines share. Each engine has its own light config class, which imports it when it starts."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field
+
+from evoswarm.engine.base import Engine
+from evoswarm.section import Section
+from evoswarm.utility.types import Request
+
+
+class EngineConfig(Section):
+    """The settings of every engine, and what the rest of evoswarm may ask about an engine before it starts."""
+
+    type: str
+    """Name of the engine."""
+    batch_size: int = Field(64, ge=1)
+    """Examples per slice. Slices are fixed and sorted by length, so a utility never depends on which examples share a
+    batch."""
+    verify: bool | None = None
+    """Score an answer by comparing it with the reference in one forward pass where that decides the score. The search
+    then keeps no text of wrong answers; the finalists' answers are always generated in full. null: only where this
+    gives the same result as generating, which for transformers means float32."""
+
+    implementation: ClassVar[str] = ""
+    """`module:class` of the engine. It is imported when the engine starts, so that a config stays light."""
+    mixes: ClassVar[bool] = False
+    """The engine can mix the next-token distributions of several experts."""
+    has_model: ClassVar[bool] = True
+    """The engine runs a real model."""
+
+    @property
+    def cpus(self) -> int:
+        """CPU threads of one engine."""
+        return 1
+
+    @property
+    def ranks(self) -> int:
+        """GPUs that the model is split over."""
+        return 1
+
+    @property
+    def sleeps(self) -> bool:
+        """The engine frees GPU memory between generations."""
+        return False
+
+    @property
+    def multi_adapter(self) -> bool:
+        """The engine serves several particles in one batch (`MultiAdapterEngine`)."""
+        return False
+
+    @property
+    def particles_per_batch(self) -> int:
+        """How many particles share a batch."""
+        return 1
+
+    def settled(self, *, adapters: bool, requests: Sequence[Request]) -> Self:
+        """These settings with everything automatic decided.
+
+        Args:
+            adapters: whether the experts are adapters.
+            requests: the requests of the validation split.
+        """
+        return self
+
+    def merged(self) -> Self:
+        """These settings with particles merged into the base model one at a time."""
+        return self
+
+    def in_actor(self, *, gpus: float, shared: bool) -> Self:
+        """These settings for an engine in an actor.
+
+        Args:
+            gpus: GPUs of the actor.
+            shared: whether other actors use the same GPU.
+        """
+        return self
+
+    def start(self, *, model: str, adapter: Mapping[str, Any] | None) -> Engine:
+        """Start the engine.
+
+        Args:
+            model: base model folder or hub name.
+            adapter: adapter_config.json of the pool's adapters; None if the experts are full checkpoints.
+
+        Raises:
+            UserError: the model or its tokenizer cannot be loaded.
+        """
+        engine: Engine = pkgutil.resolve_name(self.implementation)(self, model=model, adapter=adapter)
+        return engine
+
+
+class ModelLoading(Section):
+    """How a base model is loaded."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Data type of the base model; auto: as saved."""
+    threads: int = Field(1, ge=1, le=1024)
+    """CPU threads per process. Part of the definition of the result: another number may round differently."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Leave it off unless you trust its author."""
+
+
+class ModelEngine(EngineConfig, ModelLoading):
+    """An engine that runs a real model."""
+
+    @property
+    def cpus(self) -> int:
+        """`threads`."""
+        return self.threads

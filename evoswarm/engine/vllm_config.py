@@ -1,0 +1,111 @@
+"""Settings of the vLLM engine, and the choice between merging particles and serving them as adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, field_validator
+
+from evoswarm.engine.config import ModelEngine
+from evoswarm.utility.types import Generate, Request
+
+FEW_EXAMPLES = 12
+"""Up to this many examples per particle, a batch of several particles was faster (`python -m benchmarks.adapter_mode`:
+the two modes are equal between 8 and 16 examples, for answers of 1 and of up to 8 tokens)."""
+SHORT_ANSWER = 8
+"""Tokens of the longest answers that were measured."""
+SHARE = 0.9
+"""Share of its part of a GPU that vLLM gets if other actors use the same GPU."""
+
+
+class VllmEngine(ModelEngine):
+    """vLLM with continuous batching; particles are merged into the base model in place, or served as adapters."""
+
+    type: Literal["vllm"] = "vllm"
+    adapter_mode: Literal["auto", "merged", "multi_lora"] = "auto"
+    """merged: one particle at a time, merged into the base model, at the base model's full speed. multi_lora: several
+    particles in one continuous batch, as adapters of one base model. auto: see docs/guides/engines.md."""
+    max_loras: int = Field(8, ge=1)
+    """multi_lora: particles in one batch."""
+    sleep: bool = False
+    """Free GPU memory between generations (vLLM's sleep mode) for other work on the same GPU."""
+    args: dict[str, Any] = {}
+    """Any argument of vLLM's engine, passed on unchanged: `max_model_len`, `gpu_memory_utilization`,
+    `enforce_eager`, ..."""
+
+    implementation: ClassVar[str] = "evoswarm.engine.vllm:VllmEngine"
+
+    @field_validator("args")
+    @classmethod
+    def _no_secrets(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for key, given in value.items():
+            if isinstance(given, str) and key.lower().rpartition("_")[2] in ("token", "secret", "password", "key"):
+                raise ValueError(
+                    f"{key} looks like a secret, and a config is saved with the run; set it in the environment "
+                    "(HF_TOKEN, ...)"
+                )
+        return value
+
+    @field_validator("args")
+    @classmethod
+    def _whole_ranks(cls, value: dict[str, Any]) -> dict[str, Any]:
+        ranks = value.get("tensor_parallel_size", 1)
+        if type(ranks) is not int or ranks < 1:
+            raise ValueError(f"tensor_parallel_size must be a whole number of GPUs, 1 or more, not {ranks!r}")
+        return value
+
+    @property
+    def ranks(self) -> int:
+        """`tensor_parallel_size`."""
+        return int(self.args.get("tensor_parallel_size", 1))
+
+    @property
+    def sleeps(self) -> bool:
+        """`sleep`."""
+        return self.sleep
+
+    @property
+    def multi_adapter(self) -> bool:
+        """adapter_mode multi_lora."""
+        return self.adapter_mode == "multi_lora"
+
+    @property
+    def particles_per_batch(self) -> int:
+        """`max_loras`, or 1 if particles are merged."""
+        return self.max_loras if self.multi_adapter else 1
+
+    def settled(self, *, adapters: bool, requests: Sequence[Request]) -> Self:
+        """With `adapter_mode: auto` decided.
+
+        A merge costs the same however few examples a particle has; in a batch of several particles every example costs
+        more. So adapters are batched if the validation split is small and its answers are short, else merged.
+        """
+        if self.adapter_mode != "auto":
+            return self
+        few = adapters and len(requests) <= FEW_EXAMPLES and all(map(_is_short, requests))
+        return self.with_(adapter_mode="multi_lora" if few else "merged")
+
+    def merged(self) -> Self:
+        """adapter_mode merged."""
+        return self.with_(adapter_mode="merged")
+
+    def in_actor(self, *, gpus: float, shared: bool) -> Self:
+        """With the arguments that follow from the actor's GPUs, unless the user sets them.
+
+        Processes of a split engine are Ray's if there are GPUs (vLLM then uses the bundles of the scorer's placement
+        group), else child processes of the scorer.
+        """
+        derived: dict[str, Any] = {}
+        if shared:
+            derived["gpu_memory_utilization"] = round(SHARE * gpus, 3)
+        if self.ranks > 1:
+            derived["distributed_executor_backend"] = "ray" if gpus else "mp"
+        return self.with_(args=derived | self.args)
+
+
+def _is_short(request: Request) -> bool:
+    """Whether the answer is short. Options of several tokens are scored token by token."""
+    if isinstance(request, Generate):
+        return request.max_new_tokens <= SHORT_ANSWER
+    return max(map(len, request.options), default=0) <= 2

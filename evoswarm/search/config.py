@@ -1,0 +1,91 @@
+"""Settings that several searches share.
+
+Each search has its own config class next to its algorithm. Defaults are the published ones, and each field names its
+source: MS is Model Swarms (arXiv 2410.11163), GENOME is arXiv 2503.01155. The types below hold bounds and help text,
+so that a search can change a default in one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from evoswarm.section import NonNegative, Positive, Rate, Section
+
+Population = Annotated[int, Field(ge=2, le=1000, description="Number of particles N, 2 to 1000.")]
+MaxGenerations = Annotated[
+    int,
+    Field(ge=0, description="Stop after this many generations at the latest. 0 only evaluates the initial population."),
+]
+Patience = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        description="Stop when the global best has not improved for this many generations; null: never stop early.",
+    ),
+]
+Inertia = Annotated[NonNegative, Field(description="f_v, the weight of the previous velocity (MS grid: 0.1 0.2 0.3).")]
+Cognitive = Annotated[
+    NonNegative, Field(description="f_p, the pull toward the particle's own best (MS grid: 0.1 to 0.5).")
+]
+Social = Annotated[NonNegative, Field(description="f_g, the pull toward the global best (MS grid: 0.2 to 0.6).")]
+Repel = Annotated[
+    NonNegative,
+    Field(description="f_w, the push away from the global worst (MS grid: 0.01 0.05 0.1); 0 turns it off."),
+]
+StepLength = Annotated[Positive, Field(description="First step length (MS grid: 0.5 to 1.0).")]
+
+
+class Evolution(Section):
+    """The settings of every search."""
+
+    type: str
+    """Name of the search."""
+    population: Population = 20
+    max_generations: MaxGenerations = 50
+    max_evaluations: int | None = Field(None, ge=1)
+    """Stop before a generation that could exceed this many evaluations, including those of the initial experts;
+    null: no limit."""
+    patience: Patience = 10
+    ensemble_size: int = Field(10, ge=1)
+    """At the end, the best this many particles vote (MS: top 10; GENOME+: top k)."""
+
+    package: ClassVar[str] = ""
+    """Python package that this search needs in addition to evoswarm's own dependencies."""
+    published: ClassVar[Mapping[str, Sequence[float]]] = {}
+    """Published values of its settings, which `evoswarm tune` searches by default."""
+
+    @property
+    def most_particles(self) -> int:
+        """The largest population that the search can reach."""
+        return self.population
+
+    @property
+    def needs_adapters(self) -> str | None:
+        """Why these settings work on adapters only; None: they also work on full checkpoints."""
+        return None
+
+    @classmethod
+    def at_budget(cls, budget: int, *, experts: int, own: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings for a comparison at equal cost: use the whole budget, never stop early.
+
+        Args:
+            budget: evaluations, including those of the initial experts.
+            experts: number of experts in the pool.
+            own: settings that the user gave; they override these.
+        """
+        return {"max_evaluations": budget, "max_generations": budget, "patience": None}
+
+
+class Pulls(Section):
+    """The move of a particle in a swarm."""
+
+    inertia: Inertia = 0.2
+    cognitive: Cognitive = 0.3
+    social: Social = 0.4
+    repel: Repel = 0.05
+    step_length: StepLength = 0.75
+    step_length_factor: Annotated[Rate, Field(gt=0)] = 0.95
+    """The step length is multiplied by this once per generation (MS code)."""

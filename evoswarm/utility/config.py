@@ -1,0 +1,87 @@
+"""Settings that several utilities share. Each utility has its own config class next to its code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from evoswarm.section import Section
+
+
+class UtilityConfig(Section):
+    """The settings of every utility."""
+
+    type: str
+    """Name of the utility."""
+
+    def without_test(self) -> Self:
+        """The same utility without its test split."""
+        raise NotImplementedError
+
+
+class Data(Section):
+    """Where the examples are and which columns hold what. A bare string in place of this section is the `path`."""
+
+    path: Path
+    """A Model Swarms JSON file, a JSONL, CSV or Parquet file, or a folder written by datasets' `save_to_disk`."""
+    validation: str = "dev"
+    """Validation split: a key of the JSON file, a split of the folder, or the path of a second file."""
+    test: str | None = "test"
+    """Test split, given in the same way; null: the run reports no test utility. For a file with one split: the path of
+    the test file."""
+    columns: dict[str, str] = {}
+    """Column mapping from evoswarm's name to the file's: {question: problem, answer: solution}."""
+    limit: int | None = Field(None, ge=1)
+    """Use only this many validation examples, from the start."""
+    test_limit: int | None = Field(None, ge=1)
+    """Use only this many test examples, from the start."""
+
+
+class PromptConfig(Section):
+    """How an example becomes a prompt."""
+
+    template: str = "{question}"
+    """Python format string over the example's fields. `{choices}` is the lettered list of options; a multiple_choice
+    task that answers with letters adds it if the template does not have it."""
+    system: str | None = None
+    """System message. Needs `chat_template: true`."""
+    chat_template: bool = False
+    """true: render with the tokenizer's chat template (instruct models). false: send the text unchanged."""
+    few_shot: int = Field(0, ge=0)
+    """Put this many solved examples before the question. They come from `icl_prompt` (all of it, if it is text) or from
+    the end of the validation split, which then no longer contains them."""
+    separator: str = "\n\n"
+    """Text between few-shot examples, without a chat template."""
+    answer_prefix: str = ""
+    """Text between the prompt and the answer, for example `"\\nAnswer:"`. With a chat template it ends the user's
+    turn."""
+
+    @model_validator(mode="after")
+    def _system_needs_a_chat(self) -> PromptConfig:
+        if self.system is not None and not self.chat_template:
+            raise ValueError("system needs chat_template: true; set it, or put the text into the template")
+        return self
+
+
+class Task(UtilityConfig):
+    """The settings of every utility over one data set."""
+
+    data: Data
+    """The data set."""
+    prompt: PromptConfig = PromptConfig()
+    """How an example becomes a prompt."""
+    max_new_tokens: int = Field(32, ge=1)
+    """Generation stops at the end-of-sequence token or after this many tokens. Decoding is greedy."""
+    stop: list[Annotated[str, Field(min_length=1)]] = []
+    """Generated text is cut at the first of these strings."""
+
+    def without_test(self) -> Self:
+        """The same task without its test split."""
+        return self.with_(data={"test": None})
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _path_alone(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str | Path) else value

@@ -1,0 +1,19 @@
+"""The settings of a pool of experts."""
+
+from __future__ import annotations
+
+from evoswarm.place import Place
+from evoswarm.section import Section
+
+
+class PoolConfig(Section):
+    """The experts. A bare string or list in place of this section is `experts`."""
+
+    experts: Place | list[Place]
+    """A folder of expert folders (sorted by name), or a list of expert folders: PEFT adapters, or full checkpoints of
+    one architecture. Folders may be URLs (s3://, gs://, or anything fsspec supports): every node keeps a copy."""
+    include_base: bool = False
+    """Add the base model itself to the pool as the expert `base`. Moves are affine (coefficients sum to 1); with the
+    base model in the pool, the coefficients of the other experts can have any sum."""
+    check_values: bool = True
+    """Read every value once before the run starts, to find NaN and infinities."""
