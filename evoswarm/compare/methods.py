@@ -200,7 +200,9 @@ def least(name: str, comparison: Comparison, config: RunConfig, pool: Pool) -> i
 
 def search_run(config: RunConfig, comparison: Comparison, name: str, *, seed: int, experts: int) -> RunConfig:
     """The run of a search within the budget: published settings, but never stopped early."""
-    own = comparison.searches.get(name, {})
-    settings = SEARCHES[name].config_class.at_budget(comparison.budget, experts=experts, own=own)
-    data = config.model_dump(mode="json") | {"search": {"type": name} | settings | own, "seed": seed}
-    return parse_config(data, root=config.root, source=f"compare.searches.{name}")
+    own: dict[str, Any] = {"type": name} | comparison.searches.get(name, {})
+    data = config.model_dump(mode="json") | {"search": own, "seed": seed}
+    source = f"compare.searches.{name}"
+    given = parse_config(data, root=config.root, source=source).search
+    settings = given.at_budget(comparison.budget, experts=experts)
+    return parse_config(data | {"search": settings | own}, root=config.root, source=source)

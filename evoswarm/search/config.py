@@ -67,14 +67,12 @@ class Evolution(Section):
         """Why these settings work on adapters only; None: they also work on full checkpoints."""
         return None
 
-    @classmethod
-    def at_budget(cls, budget: int, *, experts: int, own: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings for a comparison at equal cost: use the whole budget, never stop early.
+    def at_budget(self, budget: int, *, experts: int) -> dict[str, Any]:
+        """Settings to change for a comparison at equal cost: use the whole budget, never stop early.
 
         Args:
             budget: evaluations, including those of the initial experts.
             experts: number of experts in the pool.
-            own: settings that the user gave; they override these.
         """
         return {"max_evaluations": budget, "max_generations": budget, "patience": None}
 

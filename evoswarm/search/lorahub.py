@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -41,12 +41,10 @@ class LoraHub(Evolution):
         """Coefficients have any sum."""
         return "search.type lorahub composes adapters: use cma_es"
 
-    @classmethod
-    def at_budget(cls, budget: int, *, experts: int, own: Mapping[str, Any]) -> dict[str, Any]:
+    def at_budget(self, budget: int, *, experts: int) -> dict[str, Any]:
         """The optimizer plans for the whole budget."""
-        population = int(own.get("population", cls.model_fields["population"].default))
-        generations = max(1, (budget - experts) // population)
-        return super().at_budget(budget, experts=experts, own=own) | {"max_generations": generations}
+        generations = max(1, (budget - experts) // self.population)
+        return super().at_budget(budget, experts=experts) | {"max_generations": generations}
 
 
 @dataclass

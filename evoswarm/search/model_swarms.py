@@ -48,10 +48,9 @@ class ModelSwarms(Pulls, Evolution):
         "step_length": [0.5, 0.6, 0.7, 0.8, 0.9, 1.0],
     }
 
-    @classmethod
-    def at_budget(cls, budget: int, *, experts: int, own: Mapping[str, Any]) -> dict[str, Any]:
+    def at_budget(self, budget: int, *, experts: int) -> dict[str, Any]:
         """Restarts, which are a share of patience, happen at the same age as by default."""
-        settings = super().at_budget(budget, experts=experts, own=own)
+        settings = super().at_budget(budget, experts=experts)
         return settings | {"patience": budget, "restart_patience": min(1, 4.5 / budget)}
 
     @model_validator(mode="before")

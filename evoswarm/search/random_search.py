@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -26,10 +25,9 @@ class RandomSearch(Evolution):
     """Rows are stretched away from the uniform mix by this factor: above 1 they leave the convex hull. They still sum
     to 1."""
 
-    @classmethod
-    def at_budget(cls, budget: int, *, experts: int, own: Mapping[str, Any]) -> dict[str, Any]:
+    def at_budget(self, budget: int, *, experts: int) -> dict[str, Any]:
         """It learns nothing, so small generations only fill the budget better."""
-        return super().at_budget(budget, experts=experts, own=own) | {"population": 10}
+        return super().at_budget(budget, experts=experts) | {"population": 10}
 
 
 class RandomMixSearch(SamplingSearch):
