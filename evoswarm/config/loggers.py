@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Literal
 
 from pydantic import Field
 
+from evoswarm.errors import UserError
 from evoswarm.section import Section
 
 
@@ -33,3 +36,16 @@ class Wandb(Section):
 
 LoggerConfig = TensorBoard | Wandb
 LOGGERS: dict[str, type[TensorBoard | Wandb]] = {"tensorboard": TensorBoard, "wandb": Wandb}
+
+
+def require(loggers: Sequence[LoggerConfig]) -> None:
+    """Check that every logger's package is installed. The package and evoswarm's extra both have the logger's name.
+
+    Raises:
+        UserError: a package is missing.
+    """
+    for logger in loggers:
+        if find_spec(logger.type) is None:
+            raise UserError(
+                f"loggers: {logger.type} is not installed; pip install 'evoswarm[{logger.type}]', or remove the logger"
+            )

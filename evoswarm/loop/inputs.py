@@ -8,8 +8,8 @@ from importlib import metadata
 from typing import Any
 
 from evoswarm.config import RunConfig, dump_config, load_config
+from evoswarm.config.loggers import require
 from evoswarm.errors import UserError
-from evoswarm.loggers.packages import require
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.search import make_search
 from evoswarm.utility import Utility, make_utility
