@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -96,8 +96,15 @@ def _short(value: Any) -> str:
     return text if len(text) < 60 else f"{text[:57]}..."
 
 
-def train_expert(config: TrainingConfig, name: str) -> dict[str, Any]:
+def train_expert(
+    config: TrainingConfig, name: str, *, trained: Callable[[PeftModel], object] = lambda model: None
+) -> dict[str, Any]:
     """Train one expert with prepared data. Resumes an interrupted training and keeps a finished expert.
+
+    Args:
+        config: the pool.
+        name: the expert.
+        trained: called with the model after its training, before it is saved.
 
     Returns:
         The record (training.json), or `{"error": reason}` if the training failed.
@@ -108,7 +115,7 @@ def train_expert(config: TrainingConfig, name: str) -> dict[str, Any]:
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
-        return _train(config, name, folder, work)
+        return _train(config, name, folder, work, trained)
     except (UserError, LossNotFinite) as error:
         reason = str(error)
     except Exception as error:  # a failed expert must not stop the others
@@ -120,7 +127,9 @@ def train_expert(config: TrainingConfig, name: str) -> dict[str, Any]:
     return {"error": reason}
 
 
-def _train(config: TrainingConfig, name: str, folder: Path, work: Path) -> dict[str, Any]:
+def _train(
+    config: TrainingConfig, name: str, folder: Path, work: Path, trained: Callable[[PeftModel], object]
+) -> dict[str, Any]:
     progress = Progress(work / "progress.json")
     settings, chosen = config.optimisation(name), choose(config.method)
     options = arguments(settings, work / "steps", seed=config.seed)
@@ -142,6 +151,7 @@ def _train(config: TrainingConfig, name: str, folder: Path, work: Path) -> dict[
     record = read_json(work / RECORD) | _outcome(trainer, model, progress.seconds)
     new = work / "expert"
     shutil.rmtree(new, ignore_errors=True)
+    trained(model)
     save(model, new, chosen, native=config.save == "native", start=start)
     _write_json(new / RECORD, record)
     (new / "README.md").write_text(training_card(config, name, chosen, record), encoding="utf-8")

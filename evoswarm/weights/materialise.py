@@ -6,7 +6,7 @@ fp32 in one fixed order of the basis (see `kernel`), and one rounding to the exp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 from pathlib import Path
@@ -31,14 +31,22 @@ class Materialiser:
     holds one tensor of each row at a time, so that checkpoints larger than memory can be written.
     """
 
-    def __init__(self, pool: Pool, *, root: Path | None = None, threads: int = 1) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        root: Path | None = None,
+        threads: int = 1,
+        choose: Callable[[int], Combine] = combine_for,
+    ) -> None:
         """
         Args:
             pool: the experts.
             root: the run directory, which saved basis vectors are relative to.
             threads: CPU threads; does not change the result.
+            choose: the kernel for a number of multiply-adds; does not change the result.
         """
-        self.pool, self.root, self.threads = pool, root, threads
+        self.pool, self.root, self.threads, self._choose = pool, root, threads, choose
         self._saved: dict[str, TensorFile] = {}
 
     def all(self, rows: Sequence[Row], *, into: Sequence[Weights] = ()) -> list[Weights]:
@@ -70,7 +78,7 @@ class Materialiser:
         """
         basis, coefficients = self._matrix(rows)
         specs = self.pool.layout if specs is None else specs
-        combine = combine_for(coefficients.size * sum(spec.numel for spec in specs))
+        combine = self._choose(coefficients.size * sum(spec.numel for spec in specs))
         with ThreadPoolExecutor(self.threads) as executor:
             for spec in specs:
                 known = [weights.get(spec.name) for weights in into] or [None] * len(rows)
