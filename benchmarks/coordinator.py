@@ -14,6 +14,7 @@ from benchmarks.common import close, show
 from evoswarm.backend import Evaluation, Job
 from evoswarm.backend.base import Seconds
 from evoswarm.loop.checkpoint import checkpoint_path
+from evoswarm.loop.context import RunContext
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.evolution import Evolution
 from evoswarm.loop.inputs import Inputs
@@ -35,7 +36,7 @@ class InstantBackend:
         for job in jobs:
             assert job.row is not None
             share = math.exp(-sum(value * value for _, value in job.row.terms))
-            yield Evaluation(job, share, self._scores[round(share * EXAMPLES)], self._predictions)
+            yield Evaluation(job.key, share, self._scores[round(share * EXAMPLES)], self._predictions)
 
 
 def main() -> None:
@@ -58,7 +59,7 @@ def _case(particles: int, experts: int) -> dict:
         directory = RunDirectory(Path(folder) / "run")
         directory.create()
         inputs = Inputs(pool=None, utility=None, identity={})  # type: ignore[arg-type]
-        evolution = Evolution(None, inputs, directory, InstantBackend())  # type: ignore[arg-type]
+        evolution = Evolution(RunContext(None, inputs, directory, InstantBackend()))  # type: ignore[arg-type]
         seconds = []
         for _ in range(GENERATIONS + 1):
             start = time.perf_counter()

@@ -137,10 +137,10 @@ def measure_scoring(config: Any, pool: Pool, rows: list[Row]) -> dict[str, Any]:
     """A generation of all particles, against as many evaluations of the base alone, on the local backend."""
     utility = make_utility(config.utility, root=config.root)
     backend = LocalBackend(config, pool=pool, utility=utility)
-    list(backend.evaluate([Job(0, "warm", 0, rows[0])]))
+    list(backend.evaluate([Job("warm", rows[0])]))
     seconds = {}
     for way in ("base", "particles"):
-        jobs = [Job(1, way, i, row if way == "particles" else None) for i, row in enumerate(rows)]
+        jobs = [Job((way, i), row if way == "particles" else None) for i, row in enumerate(rows)]
         jobs = jobs[: len(jobs) // 4] if way == "base" else jobs
         start = time.perf_counter()
         evaluations = list(backend.evaluate(jobs))

@@ -28,13 +28,13 @@ def headroom(target: str) -> dict[str, Any]:
     config = parse_config(target_config(target, algorithm="model_swarms"), root=world())
     pool = open_pool(config.pool, model=config.model)
     backend = LocalBackend(config, pool=pool, utility=make_utility(config.utility, root=config.root))
-    validation = [Job(0, "experts", i, Row.one(name)) for i, name in enumerate(pool.names)]
-    best = max(backend.evaluate(validation), key=lambda e: e.utility or 0).job.particle
-    rows = {"base": None, "best expert": Row.one(pool.names[best]), "uniform soup": soup(list(pool.names))}
+    validation = [Job(name, Row.one(name)) for name in pool.names]
+    best = max(backend.evaluate(validation), key=lambda e: e.utility or 0).key
+    rows = {"base": None, "best expert": Row.one(str(best)), "uniform soup": soup(list(pool.names))}
     rows["soup of its experts"] = soup(list(TARGETS[target].shares))
-    jobs = [Job(0, "final", i, row, "test") for i, row in enumerate(rows.values())]
-    utilities = {e.job.particle: e.utility for e in backend.evaluate(jobs)}
-    return {"target": target, "expert": pool.names[best]} | {n: utilities[i] for i, n in enumerate(rows)}
+    jobs = [Job(("final", name), row, "test") for name, row in rows.items()]
+    utilities = {e.key: e.utility for e in backend.evaluate(jobs)}
+    return {"target": target, "expert": best} | {name: utilities["final", name] for name in rows}
 
 
 def soup(names: list[str]) -> Row:

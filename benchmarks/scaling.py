@@ -101,7 +101,7 @@ def run(particles: int, seconds: np.ndarray, noise: np.ndarray) -> float:
     ]
     for thread in threads:
         thread.start()
-    jobs = [Job(0, "p", i, None) for i in range(particles)]
+    jobs = [Job(i, None) for i in range(particles)]
     round = Round(jobs, utility=Flat(), cut=lambda split: cut, workers=len(seconds))  # type: ignore[arg-type]
     start = time.perf_counter()
     while not round.finished:

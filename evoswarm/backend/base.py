@@ -1,10 +1,10 @@
-"""What the loop asks of a backend, and what comes back."""
+"""The protocol between the loop and a backend: jobs in, evaluations out."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -13,38 +13,36 @@ from evoswarm.errors import UserError
 from evoswarm.rows import Row
 from evoswarm.utility.types import Outcome, Split, Utility
 
-Key = tuple[int, str, int, Split]
-"""(generation, phase, particle, split)"""
-
 
 @dataclass(frozen=True)
 class Job:
-    """One row to measure on one split; `row` None is the base model as it is.
+    """One row to measure on one split.
 
-    `texts`: return every prediction, not only the scores.
+    Attributes:
+        key: the caller's name for the job, opaque to the backend. Unique in the backend's lifetime: workers recognize
+            installed weights by it.
+        row: None is the base model.
+        split: which examples.
+        texts: return every prediction, not only the scores.
+        affinity: number of the particle, a hint where its weights are resident; None if it does not matter.
     """
 
-    generation: int
-    phase: str
-    particle: int
+    key: Hashable
     row: Row | None
     split: Split = "validation"
     texts: bool = False
-
-    @property
-    def key(self) -> Key:
-        """What names the job within a run."""
-        return self.generation, self.phase, self.particle, self.split
+    affinity: int | None = None
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """The result of one job. Failure is a value: `utility` is None and `error` says why.
 
-    `scores` and `predictions` are indexed by example of the split. Both are empty if the engine failed.
+    `key` is the job's. `scores` and `predictions` are indexed by example of the split; both are empty if the engine
+    failed.
     """
 
-    job: Job
+    key: Hashable
     utility: float | None
     scores: list[float | None]
     predictions: list[str | None]
@@ -66,7 +64,7 @@ class Seconds:
 
 @dataclass
 class Traffic:
-    """What went through a backend so far, and waits in it now; for metrics alone."""
+    """Counters for metrics: bytes of weights moved and tokens so far, slices queued now."""
 
     moved_bytes: int = 0
     tokens: Counter[str] = field(default_factory=Counter)
@@ -96,7 +94,7 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back everything that was taken."""
+        """Release all resources."""
         ...
 
 
@@ -126,7 +124,7 @@ class Assembly:
         outcomes = [self._outcomes[i] for i in range(len(self._outcomes))]
         value, error = self._value(outcomes)
         scores, predictions = [o.score for o in outcomes], [o.prediction for o in outcomes]
-        return Evaluation(self.job, value, scores, predictions, error)
+        return Evaluation(self.job.key, value, scores, predictions, error)
 
     def _value(self, outcomes: Sequence[Outcome]) -> tuple[float | None, str | None]:
         """Utility and error of all outcomes, in example order."""
@@ -149,4 +147,4 @@ class Assembly:
 
 def failed(job: Job, reason: str) -> Evaluation:
     """The evaluation of a job whose engine failed."""
-    return Evaluation(job, None, [], [], reason)
+    return Evaluation(job.key, None, [], [], reason)

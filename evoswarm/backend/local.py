@@ -1,4 +1,4 @@
-"""Everything in this process, without Ray."""
+"""The local backend: everything in this process, without Ray."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from evoswarm.weights.pool import Pool
 from evoswarm.weights.save import save_expert, save_vector
 
 ROWS_AT_ONCE_BYTES = 2 << 30
-"""Particles are materialised together, in one pass over the pool, up to this many bytes."""
+"""Particles are materialized together, in one pass over the pool, up to this many bytes."""
 RETRIES = 3
-"""How often a slice may end its engine."""
+"""How often a slice may kill its engine."""
 
 
 class LocalBackend:
-    """One engine; particles are materialised together and scored one after another."""
+    """One engine. Particles are materialized together and scored one after another."""
 
     def __init__(
         self, config: RunConfig, *, pool: Pool, utility: Utility, message: Callable[[str], None] = lambda text: None
@@ -82,14 +82,14 @@ class LocalBackend:
         """See `Backend.close`."""
 
     def _moved(self, round: Round, call: Call, moved: dict[int, Weights | None]) -> dict[int, Weights | None]:
-        """The weights of a call's jobs, by index. What is missing is made together with that of the jobs after it."""
+        """The weights of a call's jobs by index. Missing ones are made together with those of the next jobs."""
         needed = sorted({index for index, _ in call.work})
         if moved.keys() >= set(needed):
             return moved
         start = time.perf_counter()
         step = max(len(needed), ROWS_AT_ONCE_BYTES // max(1, self._materialiser.pool.experts[0].nbytes))
         following = (i for i in range(needed[0], len(round.jobs)) if round.is_open(i))
-        # What is needed comes first: after an engine has died it need not be what follows.
+        # The needed jobs come first: after an engine died they may not be the next in order.
         rows = {index: round.jobs[index].row for index in islice(dict.fromkeys([*needed, *following]), step)}
         present = [row for row in rows.values() if row is not None]
         self._resident = self._materialiser.all(present, into=self._resident) if present else self._resident

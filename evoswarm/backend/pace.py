@@ -1,4 +1,4 @@
-"""How much work each worker may hold, so that all of them end together. Pure: the clock is the caller's."""
+"""How much work each worker may hold, so that all finish together. Pure: the caller passes the time."""
 
 from __future__ import annotations
 
@@ -7,28 +7,26 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 AHEAD = 2
-"""Slices that a worker holds while there is plenty of work: while it scores one, the next one's weights are on their
-way."""
+"""Calls that a worker holds: while it scores one, the weights of the next one are moving."""
 _MEMORY = 0.7
-"""Weight of what was known of a worker's speed against its newest slice."""
+"""Weight of a worker's earlier speed relative to its newest slice."""
 
 
 @dataclass
 class _Worker:
     seconds: float | None = None
-    """Per slice, as seen so far."""
+    """Per slice, as measured so far."""
     held: int = 0
     since: float = 0.0
-    """When it began the slice that it is scoring."""
+    """When it started its current slice."""
 
 
 class Pace:
-    """Watches how fast workers are, and says how many slices each should take now.
+    """Measures the speed of workers and decides how many calls each gets now.
 
-    While there is plenty of work everyone holds `ahead` slices. Towards the end of a round each slice goes to the
-    worker that will be done with it first (the greedy schedule, which for slices of one length is the shortest there
-    is), so a slow worker does not begin what a fast one would end sooner, and nobody keeps a slice waiting that another
-    could begin.
+    With plenty of work, every worker holds `ahead` calls. Near the end of a round, each slice goes to the worker that
+    will finish it first (the greedy schedule, which is optimal for slices of equal length). So a slow worker does not
+    start a slice that a fast one would finish sooner, and no worker holds a slice that another could start now.
     """
 
     def __init__(self, workers: int, *, ahead: int = AHEAD) -> None:
@@ -36,36 +34,36 @@ class Pace:
         self._workers = [_Worker() for _ in range(workers)]
 
     def join(self, workers: int) -> None:
-        """There are so many workers now."""
+        """Set the number of workers, which may have grown."""
         self._workers += [_Worker() for _ in range(workers - len(self._workers))]
 
     def began(self, worker: int, *, now: float, slices: int = 1) -> None:
-        """A worker was given slices."""
+        """A worker received slices."""
         state = self._workers[worker]
         if not state.held:
             state.since = now
         state.held += slices
 
     def ended(self, worker: int, *, now: float, slices: int = 1) -> None:
-        """A worker gave back slices, scored."""
+        """A worker returned scored slices."""
         state = self._workers[worker]
         taken = (now - state.since) / slices
         state.seconds = taken if state.seconds is None else _MEMORY * state.seconds + (1 - _MEMORY) * taken
         state.held, state.since = state.held - slices, now
 
     def lost(self, worker: int, *, now: float, slices: int = 1) -> None:
-        """A worker was lost with its slices: they say nothing about its speed."""
+        """A worker was lost with its slices. This does not count for its speed."""
         state = self._workers[worker]
         state.held, state.since = state.held - slices, now
 
     def room(self, left: int, *, now: float, each: int = 1, absent: Collection[int] = ()) -> list[int]:
-        """How many calls of `each` slices every worker should get now, where `left` slices wait.
+        """How many calls of `each` slices every worker gets now.
 
         Args:
-            left: slices that nobody holds yet.
+            left: slices that no worker holds.
             now: seconds, on any clock.
-            each: slices that a worker answers at once.
-            absent: workers that get none, because they are starting again.
+            each: slices that a worker answers together.
+            absent: workers that get none because they are restarting.
         """
         free = [
             0 if i in absent else max(0, self._ahead - -(-state.held // each)) for i, state in enumerate(self._workers)
@@ -88,6 +86,6 @@ class Pace:
         return list(map(min, free, share))
 
     def _free_in(self, worker: int, seconds: float, now: float) -> float:
-        """Seconds from now until a worker is done with what it holds; one that is late is late by as much again."""
+        """Seconds until a worker finishes what it holds. If it is late, assume that it needs as long again."""
         state = self._workers[worker]
         return abs(state.held * seconds - (now - state.since)) if state.held else 0.0

@@ -10,38 +10,28 @@ Work = tuple[int, int]
 
 
 class WorkQueue:
-    """Hands out slices so that workers rarely switch particles and none waits while there is work.
+    """Hands out slices so that workers rarely switch particles and are never idle while slices are left.
 
-    A worker first goes on with the job it has installed, then takes the first job that nobody has begun, one that is at
-    home with it before others, then helps with the job that has most slices left.
+    A worker first finishes the job that it has installed. Then it takes the first job that nobody has started,
+    preferring jobs whose home it is. Then it helps with the job that has the most slices left.
 
     Attributes:
-        left: slices that nobody has.
+        left: slices that are not handed out.
     """
 
-    def __init__(self, slices: Sequence[int]) -> None:
+    def __init__(self, slices: Sequence[int] = (), homes: Sequence[Hashable] | None = None) -> None:
         """
         Args:
             slices: number of slices of each job.
+            homes: the preferred worker of each job; None for no preference.
         """
-        self.left = 0
-        self._left: dict[int, deque[int]] = {}
-        self._jobs = 0
-        self._fresh: dict[int, Hashable] = {}
+        self.left = sum(slices)
+        self._left = {job: deque(range(count)) for job, count in enumerate(slices) if count}
+        self._fresh: dict[int, Hashable] = {job: homes[job] if homes else None for job in self._left}
         self._current: dict[Hashable, int] = {}
-        for count in slices:
-            self.add(count)
-
-    def add(self, slices: int, *, home: Hashable = None) -> None:
-        """One more job, of so many slices; `home` is the worker that is nearest to it."""
-        if slices:
-            self._left[self._jobs] = deque(range(slices))
-            self._fresh[self._jobs] = home
-        self._jobs += 1
-        self.left += slices
 
     def take(self, worker: Hashable) -> Work | None:
-        """The next piece of work for a worker, or None if nothing is left."""
+        """The next slice for a worker; None if none is left."""
         job = self._choose(worker)
         if job is None:
             return None
@@ -55,12 +45,12 @@ class WorkQueue:
         return job, number
 
     def put_back(self, work: Work) -> None:
-        """Work that was lost with its worker waits in its old place again."""
+        """Return a slice that was lost with its worker."""
         self._left[work[0]] = deque(sorted([work[1], *self._left.get(work[0], ())]))
         self.left += 1
 
     def drop(self, job: int) -> None:
-        """Forget what is left of a job that has failed."""
+        """Forget the remaining slices of a job."""
         self.left -= len(self._left.pop(job, ()))
         self._fresh.pop(job, None)
 

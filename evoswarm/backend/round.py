@@ -1,4 +1,4 @@
-"""The work of one `evaluate`: what waits, who has what, what is done. Pure: knows neither Ray nor a clock."""
+"""The work of one `evaluate` call: queued, assigned and finished slices. Pure: knows neither Ray nor a clock."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from evoswarm.utility import Outcome, Split, Utility
 
 @dataclass(frozen=True)
 class Call:
-    """What one worker answers at once: some slices, as (job index, slice number)."""
+    """The slices that a worker answers together, as (job index, slice number)."""
 
     worker: int
     work: tuple[Work, ...]
 
 
 class Round:
-    """Jobs, cut into slices, and the workers that score them.
+    """Jobs cut into slices, and the workers that score them.
 
     Example:
         while not round.finished:
@@ -47,27 +47,24 @@ class Round:
         """
         Args:
             jobs: what to measure.
-            utility: judges it.
-            cut: the slices of a split.
-            workers: how many workers there are; they are numbered from 0.
-            together: slices that a worker answers at once.
-            ahead: how many times that a worker holds at most.
+            utility: scores the answers.
+            cut: gives the slices of a split.
+            workers: number of workers.
+            together: slices that a worker answers together.
+            ahead: calls that a worker holds at most.
             retries: how often a slice may be lost with its worker.
-            home: the worker that is nearest to a job, which begins it if it can.
+            home: the preferred worker of a job; it starts the job if it is free.
         """
         self.jobs = list(jobs)
         self._together, self._retries = together, retries
         self._workers = range(workers)
-        self._queue, self._pace = WorkQueue([]), Pace(workers, ahead=ahead)
-        self._open: dict[int, Assembly] = {}
+        self._open = {index: Assembly(job, cut(job.split), utility) for index, job in enumerate(jobs)}
+        self._queue = WorkQueue([len(job.cut) for job in self._open.values()], [home(job) for job in jobs])
+        self._pace = Pace(workers, ahead=ahead)
         self._losses: Counter[Work] = Counter()
-        for index, job in enumerate(jobs):
-            slices = cut(job.split)
-            self._open[index] = Assembly(job, slices, utility)
-            self._queue.add(len(slices), home=home(job))
 
     def join(self, workers: int) -> None:
-        """There are so many workers now: some may have come in the meantime."""
+        """Set the number of workers, which may have grown."""
         self._workers = range(workers)
         self._pace.join(workers)
 
@@ -78,15 +75,15 @@ class Round:
 
     @property
     def left(self) -> int:
-        """Slices that nobody has."""
+        """Slices that are not assigned."""
         return self._queue.left
 
     def is_open(self, job: int) -> bool:
-        """Whether a job still waits for something."""
+        """Whether a job is not finished."""
         return job in self._open
 
     def assign(self, *, now: float, absent: Collection[int] = ()) -> list[Call]:
-        """What goes out now; nothing to workers that are absent."""
+        """The calls to send now. Absent workers get none."""
         room = self._pace.room(self._queue.left, now=now, each=self._together, absent=absent)
         calls: list[Call] = []
         for turn in range(max(room, default=0)):
@@ -97,9 +94,9 @@ class Round:
         return calls
 
     def done(self, call: Call, results: Sequence[list[Outcome] | str], *, now: float) -> list[Evaluation]:
-        """Take in what a call came to: for each slice its outcomes, or what failed. Returns what is whole with it."""
+        """Add the results of a call: for each slice its outcomes, or an error. Returns the evaluations it completes."""
         self._pace.ended(call.worker, now=now, slices=len(call.work))
-        whole = []
+        complete = []
         for (index, number), result in zip(call.work, results, strict=True):
             assembly = self._open.get(index)
             if assembly is None:
@@ -110,14 +107,14 @@ class Round:
                     continue
             del self._open[index]
             self._queue.drop(index)
-            whole.append(failed(assembly.job, result) if isinstance(result, str) else assembly.evaluation())
-        return whole
+            complete.append(failed(assembly.job, result) if isinstance(result, str) else assembly.evaluation())
+        return complete
 
     def lost(self, call: Call, reason: str | None, *, now: float) -> None:
-        """A worker was lost with its slices: they go out again. Without a reason they had only waited for it.
+        """Return the slices of a lost worker to the queue. Without a reason, they had not been started.
 
         Raises:
-            ClusterError: one of them was lost more often than is allowed.
+            ClusterError: a slice was lost more than `retries` times.
         """
         self._pace.lost(call.worker, now=now, slices=len(call.work))
         for work in call.work:
@@ -129,6 +126,6 @@ class Round:
             self._queue.put_back(work)
 
     def _take(self, worker: int) -> tuple[Work, ...]:
-        """As many slices as a worker answers at once."""
+        """The next slices for a worker, as many as it answers together."""
         taken = (self._queue.take(worker) for _ in range(self._together))
         return tuple(work for work in taken if work is not None)

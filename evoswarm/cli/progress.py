@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.text import Text
 
 from evoswarm.config import RunConfig
+from evoswarm.loop.callbacks import Callbacks, Event
 from evoswarm.loop.directory import to_json
-from evoswarm.loop.evolution import Event, Hooks
 
 console = Console(stderr=True, highlight=False)
 
@@ -49,9 +49,9 @@ class Reporter:
             self._task = self._bar.add_task(config.name, total=config.search.max_generations + 1, state="starting")
 
     @property
-    def hooks(self) -> Hooks:
+    def hooks(self) -> Callbacks:
         """What the run is given."""
-        return Hooks(notify=self._notify, stop=lambda: self._stopping)
+        return Callbacks(notify=self._notify, stop=lambda: self._stopping)
 
     def __enter__(self) -> Reporter:
         self._before = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -118,9 +118,9 @@ class Interruptible:
     def __init__(self, notify: Callable[[Event], None]) -> None:
         self._notify, self._stopping = notify, False
 
-    def __enter__(self) -> Hooks:
+    def __enter__(self) -> Callbacks:
         self._before = signal.signal(signal.SIGINT, self._interrupt)
-        return Hooks(notify=self._notify, stop=lambda: self._stopping)
+        return Callbacks(notify=self._notify, stop=lambda: self._stopping)
 
     def __exit__(self, *exception: object) -> None:
         signal.signal(signal.SIGINT, self._before)

@@ -14,7 +14,7 @@ from evoswarm.cli.run import Json, Overrides
 from evoswarm.cli.streams import results_only
 from evoswarm.cli.tables import simple_table
 from evoswarm.errors import Stopped
-from evoswarm.loop.evolution import Event, Hooks
+from evoswarm.loop.callbacks import Callbacks, Event
 
 experts = typer.Typer(
     help="Make experts: train a pool of adapters, or convert adapters to plain LoRA.", no_args_is_help=True
@@ -43,14 +43,14 @@ def train(
     print(checked.pool)
 
 
-def _hooks(*, quiet: bool) -> Hooks:
+def _hooks(*, quiet: bool) -> Callbacks:
     def notify(event: Event) -> None:
         if event["kind"] == "warning":
             print_warning(event["text"])
         elif not quiet:
             console.print(Text(event["text"]), style="dim", soft_wrap=True)
 
-    return Hooks(notify=notify)
+    return Callbacks(notify=notify)
 
 
 def _show(records: dict[str, dict[str, Any]]) -> None:

@@ -12,7 +12,7 @@ from evoswarm.cli.run import ConfigFile, Json, Overrides
 from evoswarm.cli.streams import rerun_to_resume, results_only
 from evoswarm.cli.tables import simple_table, wide_console
 from evoswarm.errors import Stopped, UserError
-from evoswarm.loop.evolution import Hooks
+from evoswarm.loop.callbacks import Callbacks
 
 
 def tune(config: ConfigFile, set_: Overrides = None, json_: Json = False) -> None:
@@ -26,7 +26,7 @@ def tune(config: ConfigFile, set_: Overrides = None, json_: Json = False) -> Non
         raise UserError(f"tune needs Ray Tune ({error}); pip install 'evoswarm[tune]'") from None
     with results_only():
         try:
-            summary = run_tuning(found, hooks=Hooks(notify=line_by_line(quiet=json_)))
+            summary = run_tuning(found, hooks=Callbacks(notify=line_by_line(quiet=json_)))
         except (Stopped, KeyboardInterrupt):
             raise rerun_to_resume() from None
     print_json(summary) if json_ else show(summary)

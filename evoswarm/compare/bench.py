@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evoswarm.backend import Evaluation, Job
-from evoswarm.backend.base import Assembly
+from evoswarm.backend.base import Assembly, failed
 from evoswarm.backend.worker import Piece, Worker
 from evoswarm.config import RunConfig
 from evoswarm.engine import TransformersEngine
@@ -77,12 +77,12 @@ class Bench:
 
     def measure(self, candidate: Candidate, split: Split) -> tuple[Evaluation, float]:
         """What a candidate comes to, and the seconds it took, now or when it was measured."""
-        job = Job(0, candidate.name, 0, candidate.row, split, texts=True)
+        job = Job(candidate.name, candidate.row, split, texts=True)
         path = self._path(candidate.name, split)
         if path.exists():
             record = read_json(path)
             fields = (record[key] for key in ("utility", "scores", "predictions", "error"))
-            return Evaluation(job, *fields), record["seconds"]
+            return Evaluation(job.key, *fields), record["seconds"]
         worker = self._worker(candidate)  # its start is no part of the method
         start = time.perf_counter()
         evaluation = self._evaluate(worker, candidate, job)
@@ -148,7 +148,7 @@ class Bench:
             piece = Piece((candidate.name, job.split), weights, job.split, number, texts=True)
             (result,) = worker.work([piece]).results
             if isinstance(result, str):
-                return Evaluation(job, None, [], [], result)
+                return failed(job, result)
             assembly.add(number, result)
         return assembly.evaluation()
 

@@ -13,13 +13,13 @@ from evoswarm.config import RunConfig
 from evoswarm.config.compare import CompareConfig
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import ClusterError, Stopped, UserError
+from evoswarm.loop.callbacks import Callbacks
 from evoswarm.loop.directory import RunDirectory
-from evoswarm.loop.evolution import Hooks
 from evoswarm.utility import make_utility
 from evoswarm.weights.pool import open_pool
 
 
-def compare(config: CompareConfig, *, hooks: Hooks | None = None) -> dict[str, Any]:
+def compare(config: CompareConfig, *, hooks: Callbacks | None = None) -> dict[str, Any]:
     """Run the units without a result, then write `compare.json`, `.md`, `.html` and plots into the comparison's folder.
 
     Args:
@@ -33,7 +33,7 @@ def compare(config: CompareConfig, *, hooks: Hooks | None = None) -> dict[str, A
         UserError: the user made a mistake, or every unit failed.
         Stopped: the hooks asked to stop; results so far are kept.
     """
-    hooks, comparison = hooks or Hooks(), config.comparison
+    hooks, comparison = hooks or Callbacks(), config.comparison
     first = next(iter(config.targets.values()))
     pool = open_pool(first.pool, model=first.model)
     utilities = {name: make_utility(target.utility, root=target.root) for name, target in config.targets.items()}
@@ -60,7 +60,7 @@ def compare(config: CompareConfig, *, hooks: Hooks | None = None) -> dict[str, A
                         name = f"{result['target']} {result['method']}"
                         failed[name if result["seed"] is None else f"{name} seed {result['seed']}"] = result["error"]
                         hooks.warning(f"{name} failed: {result['error']}")
-            hooks.notify({"kind": "unit", "text": str(unit), "done": done, "of": len(work)})
+            hooks.unit(str(unit), done=done, of=len(work))
         if not results:
             raise UserError(f"everything failed; the first reason: {next(iter(failed.values()))}")
         summary = summarise(config, methods, missing, failed, results)
@@ -72,12 +72,12 @@ Outcome = list[Result] | str
 """The results of a unit, or why it failed."""
 
 
-def _outcomes(config: CompareConfig, work: list[Unit], hooks: Hooks) -> Iterator[tuple[Unit, Outcome]]:
+def _outcomes(config: CompareConfig, work: list[Unit], hooks: Callbacks) -> Iterator[tuple[Unit, Outcome]]:
     backend = next(iter(config.targets.values())).backend
     if isinstance(backend, RayBackend):
         yield from _on_ray(config, work, hooks, backend)
         return
-    quiet = Hooks(stop=hooks.stop)
+    quiet = Callbacks(stop=hooks.stop)
     for unit in work:
         if hooks.stop():
             raise Stopped
@@ -89,7 +89,7 @@ def _outcomes(config: CompareConfig, work: list[Unit], hooks: Hooks) -> Iterator
 
 
 def _on_ray(
-    config: CompareConfig, work: list[Unit], hooks: Hooks, backend: RayBackend
+    config: CompareConfig, work: list[Unit], hooks: Callbacks, backend: RayBackend
 ) -> Iterator[tuple[Unit, Outcome]]:
     """Run every unit as a Ray task with its own engine, as many in parallel as the cluster can hold."""
     import ray

@@ -16,8 +16,8 @@ from evoswarm.config import RunConfig
 from evoswarm.config.compare import Comparison
 from evoswarm.config.run import LocalBackend
 from evoswarm.errors import UserError
+from evoswarm.loop.callbacks import Callbacks
 from evoswarm.loop.directory import RunDirectory, read_lines
-from evoswarm.loop.evolution import Hooks
 from evoswarm.loop.inputs import Inputs, read_inputs
 from evoswarm.utility import Split, Utility
 from evoswarm.weights.expert import read_json
@@ -49,7 +49,7 @@ def units(methods: list[str], targets: list[str], seeds: list[int]) -> list[Unit
     return found + [Unit(t, of[search], (seed,), search) for seed in seeds for t in targets for search in searches]
 
 
-def run_unit(config: RunConfig, comparison: Comparison, unit: Unit, hooks: Hooks | None = None) -> list[Result]:
+def run_unit(config: RunConfig, comparison: Comparison, unit: Unit, hooks: Callbacks | None = None) -> list[Result]:
     """Do a unit's work, or read what is there.
 
     Raises:
@@ -60,7 +60,7 @@ def run_unit(config: RunConfig, comparison: Comparison, unit: Unit, hooks: Hooks
     folder = config.run_dir / unit.target
     inputs = read_inputs(config.model_copy(update={"search": _any_search()}), check=False)
     work = _search_results if unit.search else _fixed_results
-    return work(config, comparison, unit, folder, inputs, hooks or Hooks())
+    return work(config, comparison, unit, folder, inputs, hooks or Callbacks())
 
 
 def _any_search() -> Any:
@@ -70,7 +70,7 @@ def _any_search() -> Any:
 
 
 def _fixed_results(
-    config: RunConfig, comparison: Comparison, unit: Unit, folder: Path, inputs: Inputs, hooks: Hooks
+    config: RunConfig, comparison: Comparison, unit: Unit, folder: Path, inputs: Inputs, hooks: Callbacks
 ) -> list[Result]:
     results, bench = [], None
     data = {name: _digest(path) for name, path in comparison.training.items()}
@@ -149,7 +149,7 @@ def _save(bench: Bench, chosen: Chosen, name: str, seed: int | None) -> None:
 
 
 def _search_results(
-    config: RunConfig, comparison: Comparison, unit: Unit, folder: Path, inputs: Inputs, hooks: Hooks
+    config: RunConfig, comparison: Comparison, unit: Unit, folder: Path, inputs: Inputs, hooks: Callbacks
 ) -> list[Result]:
     import evoswarm
 

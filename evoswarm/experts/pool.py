@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from evoswarm.config.run import RayBackend
 from evoswarm.config.training import TrainingConfig, TrainingLocal, TrainingRay
 from evoswarm.errors import UserError
+from evoswarm.loop.callbacks import Callbacks
 from evoswarm.loop.directory import RunDirectory
-from evoswarm.loop.evolution import Hooks
 from evoswarm.weights.expert import read_json
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ Work = Callable[[TrainingConfig, str], dict[str, Any]]
 Each = Callable[[Work, str], Iterator[tuple[str, Any]]]
 
 
-def train_pool(config: TrainingConfig, *, hooks: Hooks | None = None) -> dict[str, dict[str, Any]]:
+def train_pool(config: TrainingConfig, *, hooks: Callbacks | None = None) -> dict[str, dict[str, Any]]:
     """Train every expert of the config: the same as `evoswarm experts train`.
 
     Finished experts stay as they are; unfinished ones resume from their newest checkpoint.
@@ -40,7 +40,7 @@ def train_pool(config: TrainingConfig, *, hooks: Hooks | None = None) -> dict[st
             (the others are finished).
         Stopped: the hooks asked to stop; checkpoints are kept.
     """
-    hooks = hooks or Hooks()
+    hooks = hooks or Callbacks()
     check_method(config, hooks)
     directory = RunDirectory(config.pool / ".training")
     try:
@@ -52,7 +52,7 @@ def train_pool(config: TrainingConfig, *, hooks: Hooks | None = None) -> dict[st
         return _train(config, each, hooks)
 
 
-def check_method(config: TrainingConfig, hooks: Hooks) -> None:
+def check_method(config: TrainingConfig, hooks: Callbacks) -> None:
     """Check that the method is known and that its experts can be evolved.
 
     Raises:
@@ -70,7 +70,7 @@ def check_method(config: TrainingConfig, hooks: Hooks) -> None:
         hooks.warning(f"save: native: {chosen.name} experts are not plain LoRA and cannot be evolved")
 
 
-def _prepare(config: TrainingConfig, each: Each, hooks: Hooks) -> None:
+def _prepare(config: TrainingConfig, each: Each, hooks: Callbacks) -> None:
     from evoswarm.experts.train import prepare_data
 
     problems = []
@@ -86,7 +86,7 @@ def _prepare(config: TrainingConfig, each: Each, hooks: Hooks) -> None:
         raise UserError("; ".join(sorted(problems)))
 
 
-def _train(config: TrainingConfig, each: Each, hooks: Hooks) -> dict[str, dict[str, Any]]:
+def _train(config: TrainingConfig, each: Each, hooks: Callbacks) -> dict[str, dict[str, Any]]:
     from evoswarm.experts.train import train_expert
 
     records, failed = {}, {}
@@ -120,7 +120,7 @@ def _as_value(work: Work) -> Work:
 
 
 @contextlib.contextmanager
-def _each(config: TrainingConfig, hooks: Hooks) -> Iterator[Each]:
+def _each(config: TrainingConfig, hooks: Callbacks) -> Iterator[Each]:
     """A function that does some work for every expert and yields the results as they arrive."""
     if isinstance(config.backend, TrainingLocal):
         yield _here(config, hooks)
@@ -131,7 +131,7 @@ def _each(config: TrainingConfig, hooks: Hooks) -> Iterator[Each]:
         yield _on_ray(config, config.backend, hooks)
 
 
-def _here(config: TrainingConfig, hooks: Hooks) -> Each:
+def _here(config: TrainingConfig, hooks: Callbacks) -> Each:
     def each(work: Work, what: str) -> Iterator[tuple[str, Any]]:
         for name in config.experts:
             with _watched(config, name, hooks) if what == "train" else contextlib.nullcontext():
@@ -142,7 +142,7 @@ def _here(config: TrainingConfig, hooks: Hooks) -> Each:
 
 
 @contextlib.contextmanager
-def _watched(config: TrainingConfig, name: str, hooks: Hooks) -> Iterator[None]:
+def _watched(config: TrainingConfig, name: str, hooks: Callbacks) -> Iterator[None]:
     """Report the progress of an expert while this thread trains it."""
     done, reported = threading.Event(), dict[str, int]()
 
@@ -159,7 +159,7 @@ def _watched(config: TrainingConfig, name: str, hooks: Hooks) -> Iterator[None]:
         thread.join()
 
 
-def _on_ray(config: TrainingConfig, backend: TrainingRay, hooks: Hooks) -> Each:
+def _on_ray(config: TrainingConfig, backend: TrainingRay, hooks: Callbacks) -> Each:
     import ray
 
     from evoswarm.backend.ray.options import process_options
@@ -190,7 +190,7 @@ def _reason(failure: TaskFailed, backend: TrainingRay) -> str:
     return describe(failure.error)
 
 
-def _gpus(config: TrainingConfig, backend: TrainingRay, hooks: Hooks) -> float:
+def _gpus(config: TrainingConfig, backend: TrainingRay, hooks: Callbacks) -> float:
     """GPUs of each expert; waits until the cluster can hold one expert.
 
     Raises:
@@ -217,7 +217,7 @@ def _gpus(config: TrainingConfig, backend: TrainingRay, hooks: Hooks) -> float:
     return gpus()
 
 
-def _report(config: TrainingConfig, names: list[str], reported: dict[str, int], hooks: Hooks) -> None:
+def _report(config: TrainingConfig, names: list[str], reported: dict[str, int], hooks: Callbacks) -> None:
     """Send a message for each tenth of the steps that an expert has finished."""
     from evoswarm.experts.train import work_folder
 

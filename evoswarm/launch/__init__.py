@@ -8,7 +8,7 @@ from typing import Any
 
 from evoswarm.config import RunConfig
 from evoswarm.config.run import LocalBackend
-from evoswarm.loop.evolution import Event, Hooks
+from evoswarm.loop.callbacks import Callbacks, Event
 
 
 def run(
@@ -16,7 +16,7 @@ def run(
     *,
     resume: str = "auto",
     on_generation: Callable[[Event], None] | None = None,
-    hooks: Hooks | None = None,
+    hooks: Callbacks | None = None,
 ) -> dict[str, Any]:
     """Evolve: the same as `evoswarm run`.
 
@@ -37,7 +37,7 @@ def run(
     Example:
         evoswarm.run(load_config("it.yaml"), on_generation=lambda g: print(g["generation"], g["best"]))
     """
-    hooks = _with_callback(hooks or Hooks(), on_generation)
+    hooks = _with_callback(hooks or Callbacks(), on_generation)
     if isinstance(config.backend, LocalBackend):
         from evoswarm.launch.local import run_locally
 
@@ -56,7 +56,7 @@ def cluster(config: RunConfig) -> AbstractContextManager[None]:
     return connected(config.backend)
 
 
-def _with_callback(hooks: Hooks, on_generation: Callable[[Event], None] | None) -> Hooks:
+def _with_callback(hooks: Callbacks, on_generation: Callable[[Event], None] | None) -> Callbacks:
     if on_generation is None:
         return hooks
 
@@ -65,4 +65,4 @@ def _with_callback(hooks: Hooks, on_generation: Callable[[Event], None] | None) 
         if event["kind"] == "generation":
             on_generation(event)
 
-    return Hooks(notify=notify, stop=hooks.stop)
+    return Callbacks(notify=notify, stop=hooks.stop)

@@ -12,7 +12,7 @@ from evoswarm.backend.ray.backend import RayBackend
 from evoswarm.config import RunConfig
 from evoswarm.launch.execute import execute
 from evoswarm.launch.metrics import Metrics
-from evoswarm.loop.evolution import Event, Hooks
+from evoswarm.loop.callbacks import Callbacks, Event
 from evoswarm.loop.inputs import Inputs
 
 
@@ -46,7 +46,7 @@ class Coordinator:
             metrics.observe(event)
             self._events.append(event)
 
-        hooks = Hooks(notify=notify, stop=self._stop.is_set)
+        hooks = Callbacks(notify=notify, stop=self._stop.is_set)
 
         def make_backend(settled: RunConfig, inputs: Inputs) -> RayBackend:
             backend = RayBackend(settled, utility=inputs.utility, message=hooks.message, stop=self._stop.is_set)

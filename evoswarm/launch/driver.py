@@ -19,13 +19,13 @@ from evoswarm.config.run import RayBackend
 from evoswarm.errors import ClusterError
 from evoswarm.launch.connect import connected
 from evoswarm.launch.coordinator import Coordinator
-from evoswarm.loop.evolution import Hooks
+from evoswarm.loop.callbacks import Callbacks
 from evoswarm.loop.inputs import read_inputs
 
 POLL_SECONDS = 0.2
 
 
-def run_on_ray(config: RunConfig, *, resume: str, hooks: Hooks) -> dict[str, Any]:
+def run_on_ray(config: RunConfig, *, resume: str, hooks: Callbacks) -> dict[str, Any]:
     """See `evoswarm.run`."""
     assert isinstance(config.backend, RayBackend)
     # Find mistakes before a local cluster starts. The files of a remote cluster may not be on this machine.
@@ -55,7 +55,7 @@ def _coordinator(config: RunConfig, *, resume: str, check: bool) -> Iterator[Any
         ray.kill(actor)
 
 
-def _follow(coordinator: Any, hooks: Hooks) -> dict[str, Any]:
+def _follow(coordinator: Any, hooks: Callbacks) -> dict[str, Any]:
     """Forward events until the run ends."""
     result = coordinator.run.remote()
     events = _Events(coordinator)

@@ -14,11 +14,13 @@ from evoswarm.backend import Backend
 from evoswarm.config import RunConfig
 from evoswarm.errors import UserError
 from evoswarm.loggers.follow import Loggers
+from evoswarm.loop.callbacks import Callbacks, Event
 from evoswarm.loop.checkpoint import generations_saved
+from evoswarm.loop.context import RunContext
 from evoswarm.loop.directory import RunDirectory, append_line, to_line
-from evoswarm.loop.evolution import Event, Evolution, Hooks
-from evoswarm.loop.finish import stop_rule
+from evoswarm.loop.evolution import Evolution
 from evoswarm.loop.inputs import Inputs, claim, read_inputs
+from evoswarm.loop.summary import stop_rule
 from evoswarm.storage.mirror import Mirror
 from evoswarm.weights.expert import read_json
 
@@ -32,7 +34,7 @@ def execute(
     make_backend: MakeBackend,
     *,
     resume: str = "auto",
-    hooks: Hooks,
+    hooks: Callbacks,
     check: bool = True,
     driver: int | None = None,
     session: str | None = None,
@@ -70,8 +72,8 @@ def execute(
         return _execute(config, make_backend, directory, lock, resume=resume, hooks=hooks, check=check, start=start)
 
 
-def _handing_over(hooks: Hooks, mirror: Mirror) -> Hooks:
-    """Hooks that hand over what the run is, and then every finished generation before anybody hears of it."""
+def _handing_over(hooks: Callbacks, mirror: Mirror) -> Callbacks:
+    """Callbacks that hand over what the run is, and then every finished generation before anybody hears of it."""
     begun = False
 
     def notify(event: Event) -> None:
@@ -91,7 +93,7 @@ def _execute(
     lock: AbstractContextManager[None],
     *,
     resume: str,
-    hooks: Hooks,
+    hooks: Callbacks,
     check: bool,
     start: float,
 ) -> dict[str, Any]:
@@ -118,7 +120,7 @@ def _locked(
     directory: RunDirectory,
     *,
     resume: str,
-    hooks: Hooks,
+    hooks: Callbacks,
     start: float,
 ) -> dict[str, Any]:
     claim(directory, config, inputs.identity, resume=resume)
@@ -136,7 +138,7 @@ def _locked(
     append_line(directory.timings, to_line({"generation": generation, "phase": "startup", "seconds": timing}))
     try:
         with Loggers(config, directory, hooks) as loggers:
-            summary = Evolution(config, inputs, directory, backend, loggers.hooks).run()
+            summary = Evolution(RunContext(config, inputs, directory, backend, loggers.hooks)).run()
             loggers.finish(summary)
             return summary
     finally:

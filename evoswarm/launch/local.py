@@ -6,10 +6,10 @@ from typing import Any
 
 from evoswarm.config import RunConfig
 from evoswarm.launch.execute import execute
-from evoswarm.loop.evolution import Hooks
+from evoswarm.loop.callbacks import Callbacks
 
 
-def run_locally(config: RunConfig, *, resume: str, hooks: Hooks, driver: int | None = None) -> dict[str, Any]:
+def run_locally(config: RunConfig, *, resume: str, hooks: Callbacks, driver: int | None = None) -> dict[str, Any]:
     """See `evoswarm.run`; `driver` is the process on this machine that the run belongs to."""
     from evoswarm.backend.local import LocalBackend
 

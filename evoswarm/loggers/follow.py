@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from evoswarm.config import RunConfig
 from evoswarm.config.loggers import LoggerConfig, TensorBoard
 from evoswarm.loggers.series import Scalars, final_scalars, generation_scalars
+from evoswarm.loop.callbacks import Callbacks, Event
 from evoswarm.loop.directory import RunDirectory, read_lines
-from evoswarm.loop.evolution import Event, Hooks
 
 
 class Logger(Protocol):
@@ -49,7 +49,7 @@ class Loggers:
     later gets the whole run.
     """
 
-    def __init__(self, config: RunConfig, directory: RunDirectory, hooks: Hooks) -> None:
+    def __init__(self, config: RunConfig, directory: RunDirectory, hooks: Callbacks) -> None:
         """
         Args:
             config: the run.
@@ -67,7 +67,7 @@ class Loggers:
         self._each(lambda logger: logger.close())
 
     @property
-    def hooks(self) -> Hooks:
+    def hooks(self) -> Callbacks:
         """Pass these to the loop."""
         return replace(self._inner, notify=self._notify) if self._config.loggers else self._inner
 

@@ -1,9 +1,8 @@
-"""Checkpoints: the whole state of a search between two generations, kilobytes, one file each."""
+"""Checkpoints: the complete state of a search between two generations. Kilobytes, one file per generation."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -11,14 +10,13 @@ from safetensors.numpy import save
 
 from evoswarm.errors import UserError
 from evoswarm.loop.directory import RunDirectory
+from evoswarm.loop.names import generation_name, generation_of
 from evoswarm.search import Search
-
-_NAME = re.compile(r"gen_(\d+)\.safetensors")
 
 
 def checkpoint_path(generation: int) -> str:
-    """Where the checkpoint of a generation lies, relative to the run directory."""
-    return f"checkpoints/gen_{generation:04}.safetensors"
+    """The checkpoint of a generation, relative to the run directory."""
+    return f"checkpoints/{generation_name(generation)}.safetensors"
 
 
 def save_checkpoint(directory: RunDirectory, search: Search) -> None:
@@ -28,7 +26,7 @@ def save_checkpoint(directory: RunDirectory, search: Search) -> None:
 
 
 def load_checkpoint(path: Path, search: Search) -> None:
-    """Put a search into the state of a checkpoint.
+    """Restore a search from a checkpoint.
 
     Raises:
         OSError, ValueError: the file is missing or damaged.
@@ -43,26 +41,26 @@ def load_checkpoint(path: Path, search: Search) -> None:
 
 
 def generations_saved(directory: RunDirectory) -> list[int]:
-    """Generations that have a checkpoint, in order."""
-    matches = (_NAME.fullmatch(path.name) for path in directory.checkpoints.glob("gen_*.safetensors"))
-    return sorted(int(match[1]) for match in matches if match)
+    """The generations that have a checkpoint, in order."""
+    found = (generation_of(path.name) for path in directory.checkpoints.glob("gen_*.safetensors"))
+    return sorted(generation for generation in found if generation is not None)
 
 
 def restore_newest(directory: RunDirectory, search: Search, *, last: int) -> list[str]:
-    """Put a search into the state of the newest readable checkpoint; leave it fresh if there is none.
+    """Restore a search from the newest readable checkpoint. Without one, leave it fresh.
 
     Args:
         directory: the run directory.
         search: a fresh search.
-        last: the generation up to which everything else is on record.
+        last: the generation up to which all other records are complete.
 
     Returns:
-        One line for each newer checkpoint that could not be read, or used.
+        One line for each newer checkpoint that could not be used.
     """
     problems: list[str] = []
     saved = generations_saved(directory)
     if saved and saved[-1] > last:
-        problems.append(f"the records of generation {last + 1} are missing or damaged, going back before it")
+        problems.append(f"the records of generation {last + 1} are missing or damaged; going back to an earlier one")
     for generation in reversed([generation for generation in saved if generation <= last]):
         try:
             load_checkpoint(directory.path / checkpoint_path(generation), search)
@@ -70,5 +68,5 @@ def restore_newest(directory: RunDirectory, search: Search, *, last: int) -> lis
         except UserError:
             raise
         except (OSError, ValueError, KeyError) as error:
-            problems.append(f"checkpoint of generation {generation} cannot be read, going back one ({error})")
+            problems.append(f"the checkpoint of generation {generation} cannot be read, going back one ({error})")
     return problems

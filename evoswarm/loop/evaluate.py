@@ -1,4 +1,4 @@
-"""Measuring one thing once, outside of a run."""
+"""Measure one expert, recipe or base model outside of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from evoswarm.weights.pool import Pool, open_pool
 
 
 def measure(config: RunConfig, *, adapter: Path | None, recipe: Path | None, split: Split) -> Evaluation:
-    """The evaluation of an expert folder, of a recipe over the config's pool, or (neither) of the base model.
+    """Evaluate an expert folder, or a recipe over the config's pool, or (without either) the base model.
 
     Raises:
         UserError: the expert does not fit the base, or the recipe does not fit the pool.
@@ -36,7 +36,7 @@ def measure(config: RunConfig, *, adapter: Path | None, recipe: Path | None, spl
     if recipe is not None:
         config = _beside(config, recipe)
     backend = LocalBackend(config, pool=pool, utility=utility)
-    (evaluation,) = backend.evaluate([Job(0, "evaluate", 0, row, split, texts=True)])
+    (evaluation,) = backend.evaluate([Job("evaluate", row, split, texts=True)])
     return evaluation
 
 

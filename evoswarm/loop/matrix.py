@@ -61,12 +61,12 @@ def _column(config: RunConfig, task: str, folder: Path | str) -> Column:
     opened = open_pool(config.pool, model=config.model)
     backend = LocalBackend(config, pool=opened, utility=make_utility(config.utility, root=config.root))
     rows = {BASE_MODEL: None, **{name: Row.one(name) for name in opened.names}}
-    jobs = [Job(0, "matrix", number, row) for number, row in enumerate(rows.values())]
-    found = sorted(backend.evaluate(jobs), key=lambda evaluation: evaluation.job.particle)
-    utilities = {name: evaluation.utility for name, evaluation in zip(rows, found, strict=True)}
+    evaluations = {evaluation.key: evaluation for evaluation in backend.evaluate([Job(*item) for item in rows.items()])}
+    found = {name: evaluations[name] for name in rows}
+    utilities = {name: evaluation.utility for name, evaluation in found.items()}
     if all(utility is None for utility in utilities.values()):
-        raise UserError(f"{task}: every evaluation failed, the first one because {found[0].error}")
-    scores = [e.scores for e in found[1:] if e.utility is not None]
+        raise UserError(f"{task}: every evaluation failed; the first one: {found[BASE_MODEL].error}")
+    scores = [e.scores for name, e in found.items() if name != BASE_MODEL and e.utility is not None]
     return Column(task, utilities, *_spread(np.array(scores, dtype=float)))
 
 

@@ -15,8 +15,10 @@ from evoswarm.config import RunConfig, load_config
 from evoswarm.errors import UserError
 from evoswarm.loop.checkpoint import checkpoint_path, load_checkpoint
 from evoswarm.loop.directory import RunDirectory, read_lines
-from evoswarm.loop.finish import stop_rule
-from evoswarm.loop.outcomes import outcome_path, read_rows, rows_path
+from evoswarm.loop.journal import outcome_path
+from evoswarm.loop.names import generation_name, generation_of
+from evoswarm.loop.row_files import read_rows, rows_path
+from evoswarm.loop.summary import stop_rule
 from evoswarm.rows import Row
 from evoswarm.search import ModelSwarms, make_search
 
@@ -190,7 +192,7 @@ def _lost(record: Record, found: tuple[Measurement, ...]) -> bool:
 
 
 def _outcomes(directory: RunDirectory, generation: int) -> Path:
-    return outcome_path(directory, f"gen_{generation:04}")
+    return outcome_path(directory, generation_name(generation))
 
 
 def _measurements(path: Path) -> Iterable[Measurement]:
@@ -216,7 +218,8 @@ def _terms(path: Path) -> list[list[Record]]:
     if path.name == "final.jsonl":
         return [record["row"] or [] for record in read_lines(path)]
     directory = RunDirectory(path.parent.parent)
-    generation = int(path.stem.removeprefix("gen_"))
+    generation = generation_of(path.name)
+    assert generation is not None
     if not rows_path(directory, generation).exists():
         return []
     basis, rows = read_rows(directory, generation)

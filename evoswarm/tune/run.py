@@ -22,8 +22,8 @@ from evoswarm.config.run import RayBackend
 from evoswarm.config.tune import TuneConfig
 from evoswarm.errors import ClusterError, UserError
 from evoswarm.launch.connect import connected
+from evoswarm.loop.callbacks import Callbacks
 from evoswarm.loop.directory import RunDirectory
-from evoswarm.loop.evolution import Hooks
 from evoswarm.tune.result import best_trial, trial_line, write_result
 from evoswarm.tune.space import Trial, described, make_trials
 from evoswarm.tune.trial import FAILURE, METRIC, TIME, run_trial, utility_on_test
@@ -41,7 +41,7 @@ ENVIRONMENT = {
 """For Ray Tune, while it runs."""
 
 
-def tune(config: TuneConfig, *, hooks: Hooks | None = None) -> dict[str, Any]:
+def tune(config: TuneConfig, *, hooks: Callbacks | None = None) -> dict[str, Any]:
     """Run what is missing, choose on validation, then write `tune.json`, `tune.md` and `best.yaml`.
 
     Args:
@@ -55,7 +55,7 @@ def tune(config: TuneConfig, *, hooks: Hooks | None = None) -> dict[str, Any]:
         UserError: something that the user has to put right; of a trial, only if none came to its end.
         ClusterError: workers of a trial were lost again and again.
     """
-    hooks = hooks or Hooks()
+    hooks = hooks or Callbacks()
     trials = make_trials(config)
     directory = RunDirectory(config.run.run_dir)
     directory.path.mkdir(parents=True, exist_ok=True)
@@ -175,12 +175,12 @@ class Progress(ray_tune.Callback):
 
 
 @contextlib.contextmanager
-def _told(hooks: Hooks, trials: list[Trial]) -> Iterator[None]:
+def _told(hooks: Callbacks, trials: list[Trial]) -> Iterator[None]:
     def tell(trial: RayTrial, done: int) -> None:
         line = trial_line(trials[trial.config["trial"]["number"]])
         utility = "-" if line["validation"] is None else f"{line['validation']:.4f}"
         text = f"trial {line['trial']}: {utility}, {line['state']} ({described(line['values'])})"
-        hooks.notify({"kind": "unit", "text": text, "done": done, "of": len(trials)})
+        hooks.unit(text, done=done, of=len(trials))
 
     before, Progress.tell = Progress.tell, tell
     try:

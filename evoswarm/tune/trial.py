@@ -9,9 +9,9 @@ from ray import tune
 from evoswarm.config import RunConfig
 from evoswarm.errors import UserError
 from evoswarm.launch.local import run_locally
+from evoswarm.loop.callbacks import Callbacks, Event
 from evoswarm.loop.directory import RunDirectory, read_lines
 from evoswarm.loop.evaluate import measure
-from evoswarm.loop.evolution import Event, Hooks
 
 METRIC, TIME = "best", "generation"
 FAILURE = "failure.json"
@@ -34,7 +34,7 @@ def run_trial(settings: dict[str, Any], *, runs: list[RunConfig], driver: int) -
     for record in read_lines(directory.generations):
         _report(record)
     try:
-        run_locally(config, resume="auto", hooks=Hooks(notify=_report_generation), driver=driver)
+        run_locally(config, resume="auto", hooks=Callbacks(notify=_report_generation), driver=driver)
     except UserError as error:
         directory.create()
         directory.write_json(FAILURE, {"error": str(error)})

@@ -15,7 +15,7 @@ from evoswarm.utility.multi_task import MultiTask
 def test_scores_without_a_finite_mean_are_a_failed_evaluation_and_not_a_crash(tmp_path: Path) -> None:
     config = echo_config(tmp_path)
     utility = make_utility(config.utility, root=config.root)
-    assembly = Assembly(Job(0, "experts", 0, None), [tuple(range(100))], utility)
+    assembly = Assembly(Job("a", None), [tuple(range(100))], utility)
     assembly.add(0, [Outcome(1e308, None)] * 100)
     evaluation = assembly.evaluation()
     assert evaluation.utility is None
@@ -27,7 +27,7 @@ def test_scores_that_the_utility_cannot_combine_fail_the_evaluation(tmp_path: Pa
     (tmp_path / "x.json").write_text('[{"question": "q", "answer": "a"}]')
     task = {"type": "custom", "function": "judge:judge", "data": {"path": "x.json", "test": None}}
     config = MultiTask.model_validate({"type": "multi_task", "tasks": {"one": task, "two": task}})
-    assembly = Assembly(Job(0, "p", 0, None), [(0, 1)], make_utility(config, root=tmp_path))
+    assembly = Assembly(Job("a", None), [(0, 1)], make_utility(config, root=tmp_path))
     assembly.add(0, [Outcome(-1.0, None), Outcome(0.5, None)])
     evaluation = assembly.evaluation()
     assert evaluation.utility is None
@@ -44,7 +44,7 @@ def test_slices_in_any_order_give_the_same_evaluation(tmp_path: Path) -> None:
     scores = [1.0, 0.0, None, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]
     found = set()
     for order in permutations(range(4)):
-        assembly = Assembly(Job(1, "move", 0, None), CUT, utility)
+        assembly = Assembly(Job("a", None), CUT, utility)
         for number in order:
             assert not assembly.complete
             assembly.add(number, [Outcome(scores[i], str(i), None if i != 2 else "no") for i in CUT[number]])

@@ -31,7 +31,7 @@ def utility(tmp_path_factory: pytest.TempPathFactory) -> Utility:
 
 def round_of(utility: Utility, jobs: int, *, workers: int, **settings: Any) -> Round:
     return Round(
-        [Job(0, "p", i, None) for i in range(jobs)], utility=utility, cut=lambda split: CUT, workers=workers, **settings
+        [Job(i, None) for i in range(jobs)], utility=utility, cut=lambda split: CUT, workers=workers, **settings
     )
 
 
@@ -140,8 +140,8 @@ def test_workers_that_join_in_mid_round_get_work(utility: Utility) -> None:
 
 
 def test_a_round_begins_each_job_where_it_is_at_home(utility: Utility) -> None:
-    round = round_of(utility, 3, workers=3, home=lambda job: 2 - job.particle)
-    first = {call.worker: round.jobs[call.work[0][0]].particle for call in round.assign(now=0.0)}
+    round = round_of(utility, 3, workers=3, home=lambda job: 2 - job.key)
+    first = {call.worker: round.jobs[call.work[0][0]].key for call in round.assign(now=0.0)}
     assert first == {0: 2, 1: 1, 2: 0}
 
 
@@ -193,7 +193,7 @@ def test_after_an_engine_died_the_local_backend_makes_what_is_needed_first(monke
     backend = object.__new__(local.LocalBackend)
     backend.seconds, backend._resident, backend._materialiser = Seconds(), [], made  # type: ignore[assignment]
     monkeypatch.setattr(local, "ROWS_AT_ONCE_BYTES", 3)
-    jobs = [Job(1, "p", i, Row.one("a")) for i in range(10)]
+    jobs = [Job(i, Row.one("a")) for i in range(10)]
     round = SimpleNamespace(jobs=jobs, is_open=lambda index: True)
     call = Call(0, tuple((index, 0) for index in (0, 8, 9)))
     assert backend._moved(round, call, {}).keys() == {0, 8, 9}  # type: ignore[arg-type]

@@ -18,8 +18,8 @@ from evoswarm.compare.run import compare
 from evoswarm.config.compare import CompareConfig, load_compare, parse_compare
 from evoswarm.config.load import apply_overrides
 from evoswarm.errors import Stopped, UserError
+from evoswarm.loop.callbacks import Callbacks
 from evoswarm.loop.directory import read_lines
-from evoswarm.loop.evolution import Hooks
 from evoswarm.toy.comparison import comparison
 from evoswarm.toy.targets import TARGETS
 from evoswarm.weights.pool import open_pool
@@ -149,7 +149,7 @@ def test_a_comparison_that_was_stopped_ends_as_an_undisturbed_one(done, tmp_path
     for session in range(60):
         asked = iter(range(25 + 10 * session))
         try:
-            summary = compare(config, hooks=Hooks(stop=lambda asked=asked: next(asked, None) is None))
+            summary = compare(config, hooks=Callbacks(stop=lambda asked=asked: next(asked, None) is None))
             break
         except Stopped:
             continue

@@ -17,8 +17,8 @@ import evoswarm
 from evoswarm.config import RunConfig
 from evoswarm.errors import Stopped, UserError
 from evoswarm.loggers import follow
+from evoswarm.loop.callbacks import Callbacks
 from evoswarm.loop.directory import read_lines
-from evoswarm.loop.evolution import Hooks
 
 BOTH = "loggers=[{type: tensorboard}, {type: wandb, project: swarms, mode: offline}]"
 TENSORBOARD = "loggers=[{type: tensorboard}]"
@@ -36,7 +36,7 @@ def resume(config: RunConfig, **more: Any) -> None:
     evoswarm.run(config, **more)
 
 
-def stop_after(generation: int) -> Hooks:
+def stop_after(generation: int) -> Callbacks:
     """Callbacks that stop the run after a generation is recorded."""
     seen: list[int] = []
 
@@ -44,7 +44,7 @@ def stop_after(generation: int) -> Hooks:
         if event["kind"] == "generation":
             seen.append(event["generation"])
 
-    return Hooks(notify=notify, stop=lambda: bool(seen) and seen[-1] >= generation)
+    return Callbacks(notify=notify, stop=lambda: bool(seen) and seen[-1] >= generation)
 
 
 def test_each_series_has_one_step_per_generation(done) -> None:
@@ -170,7 +170,7 @@ def test_a_failing_logger_gives_one_warning_and_the_run_finishes(
 
     monkeypatch.setattr(follow, "open_logger", lambda logger, config: Broken())
     warnings: list[str] = []
-    hooks = Hooks(notify=lambda e: warnings.append(e["text"]) if e["kind"] == "warning" else None)
+    hooks = Callbacks(notify=lambda e: warnings.append(e["text"]) if e["kind"] == "warning" else None)
     summary = evoswarm.run(echo_config(tmp_path, TENSORBOARD), hooks=hooks)
     assert summary["generations"] == 4
     assert warnings == ["logger tensorboard failed and is disabled for the rest of this session: no room left"]
@@ -182,7 +182,7 @@ def test_wandb_without_a_key_gives_a_warning_that_says_what_to_do(
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     warnings: list[str] = []
-    hooks = Hooks(notify=lambda e: warnings.append(e["text"]) if e["kind"] == "warning" else None)
+    hooks = Callbacks(notify=lambda e: warnings.append(e["text"]) if e["kind"] == "warning" else None)
     evoswarm.run(echo_config(tmp_path, "loggers=[{type: wandb}]", "search.max_generations=1"), hooks=hooks)
     (warning,) = warnings
     assert "no API key" in warning and "mode: offline" in warning

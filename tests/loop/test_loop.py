@@ -15,24 +15,24 @@ import evoswarm
 from evoswarm.config import RunConfig
 from evoswarm.engine.fake import EchoEngine
 from evoswarm.errors import Stopped, UserError
+from evoswarm.loop.callbacks import Callbacks, Event
 from evoswarm.loop.checkpoint import generations_saved
 from evoswarm.loop.directory import RunDirectory, read_lines
-from evoswarm.loop.evolution import Event, Hooks
 from evoswarm.loop.history import position, save_position
 from evoswarm.search.random_search import RandomMixSearch
 
 ALGORITHMS = ("model_swarms", "genome", "genome_plus", "random_search", "cma_es", "evolmerge", "lorahub")
 
 
-def stopping_after(evaluations: int) -> Hooks:
-    """Hooks that stop a run after so many evaluations."""
+def stopping_after(evaluations: int) -> Callbacks:
+    """Callbacks that stop a run after so many evaluations."""
     seen: list[Event] = []
 
     def notify(event: Event) -> None:
         if event["kind"] == "progress":
             seen.append(event)
 
-    return Hooks(notify=notify, stop=lambda: len(seen) >= evaluations)
+    return Callbacks(notify=notify, stop=lambda: len(seen) >= evaluations)
 
 
 def run_in_pieces(config: RunConfig, piece: int) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def test_evaluations_of_an_unfinished_generation_are_not_scored_again(tmp_path: 
     with pytest.raises(Stopped):
         evoswarm.run(config, hooks=stopping_after(10))
     progress: list[Event] = []
-    evoswarm.run(config, hooks=Hooks(notify=lambda e: progress.append(e) if e["kind"] == "generation" else None))
+    evoswarm.run(config, hooks=Callbacks(notify=lambda e: progress.append(e) if e["kind"] == "generation" else None))
     partial = config.run_dir / "outcomes" / "gen_0001.partial.jsonl"
     assert not partial.exists()
     first = progress[0]
@@ -148,7 +148,7 @@ def test_a_truncated_newest_checkpoint_falls_back_one_generation_and_says_so(tmp
     newest = sorted((damaged.run_dir / "checkpoints").iterdir())[-1]
     newest.write_bytes(newest.read_bytes()[:50])
     said: list[str] = []
-    evoswarm.run(damaged, hooks=Hooks(notify=lambda e: said.append(e.get("text", ""))))
+    evoswarm.run(damaged, hooks=Callbacks(notify=lambda e: said.append(e.get("text", ""))))
     assert any("cannot be read, going back one" in text for text in said)
     assert result_bytes(damaged.run_dir) == result_bytes(whole.run_dir)
 
@@ -266,7 +266,7 @@ def test_a_run_without_test_split_reports_no_test_utility(tmp_path: Path) -> Non
 def test_the_test_split_is_read_only_at_the_end(tmp_path: Path) -> None:
     config = echo_config(tmp_path)
     splits: list[tuple[Any, str]] = []
-    evoswarm.run(config, hooks=Hooks(notify=lambda e: splits.append((e["kind"], e.get("phase", "")))))
+    evoswarm.run(config, hooks=Callbacks(notify=lambda e: splits.append((e["kind"], e.get("phase", "")))))
     kinds = [kind for kind, phase in splits if kind == "generation" or phase == "test"]
     assert kinds == ["generation"] * 5 + ["progress"] * kinds.count("progress")
     for path in (config.run_dir / "outcomes").glob("gen_*.jsonl"):

@@ -23,8 +23,8 @@ def test_the_matrix_holds_what_the_run_measures_for_each_expert(tmp_path: Path) 
     (column,) = utility_matrix(config, pool=tmp_path / "experts")
     pool = open_pool(config.pool, model=config.model)
     backend = LocalBackend(config, pool=pool, utility=make_utility(config.utility, root=config.root))
-    jobs = [Job(0, "experts", i, Row.one(name)) for i, name in enumerate(pool.names)]
-    expected = {pool.names[e.job.particle]: e.utility for e in backend.evaluate(jobs)}
+    jobs = [Job(name, Row.one(name)) for name in pool.names]
+    expected = {e.key: e.utility for e in backend.evaluate(jobs)}
     assert {name: utility for name, utility in column.utilities.items() if name != BASE_MODEL} == expected
     assert list(column.utilities)[0] == BASE_MODEL and len(set(expected.values())) > 1
 

@@ -229,9 +229,7 @@ def test_an_engine_over_several_gpus_is_not_put_into_a_bundle(setting: str, tmp_
 
 
 def test_a_worker_begins_with_what_is_at_home_with_it() -> None:
-    queue = WorkQueue([])
-    for home in ("a", "b", "b", None):
-        queue.add(1, home=home)
+    queue = WorkQueue([1, 1, 1, 1], ["a", "b", "b", None])
     assert [queue.take(worker) for worker in "baba"] == [(1, 0), (0, 0), (2, 0), (3, 0)]
 
 

@@ -13,7 +13,7 @@ from training_helpers import LONG, result_bytes, training_config, wait_for
 
 from evoswarm.errors import UserError
 from evoswarm.experts.pool import train_pool
-from evoswarm.loop.evolution import Hooks
+from evoswarm.loop.callbacks import Callbacks
 
 
 def test_a_worker_that_is_killed_changes_no_byte_of_the_pool(tiny_llama: Path, tmp_path: Path, cluster: None) -> None:
@@ -31,7 +31,7 @@ def test_a_worker_that_is_killed_changes_no_byte_of_the_pool(tiny_llama: Path, t
     thread = threading.Thread(target=kill)
     thread.start()
     said: list[str] = []
-    train_pool(remote, hooks=Hooks(notify=lambda event: said.append(event["text"])))
+    train_pool(remote, hooks=Callbacks(notify=lambda event: said.append(event["text"])))
     thread.join()
     assert killed and killed[0] != os.getpid()
     assert result_bytes(remote.pool) == result_bytes(local.pool)

@@ -14,7 +14,7 @@ from report_helpers import NAMES, examples, write_pool
 import evoswarm
 from evoswarm.config.load import parse_config
 from evoswarm.errors import Stopped
-from evoswarm.loop.evolution import Hooks
+from evoswarm.loop.callbacks import Callbacks
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
             if event["kind"] == "generation":
                 seen.append(event["generation"])
 
-        hooks = Hooks(notify=notify, stop=lambda: stop_after is not None and stop_after in seen)
+        hooks = Callbacks(notify=notify, stop=lambda: stop_after is not None and stop_after in seen)
         try:
             evoswarm.run(parse_config(yaml.safe_load(yaml.safe_dump(config)), root=tmp_path), hooks=hooks)
         except Stopped:

@@ -23,7 +23,7 @@ from proxy import proxy
 import evoswarm
 from evoswarm.config import RunConfig, dump_config
 from evoswarm.errors import Stopped, UserError
-from evoswarm.loop.evolution import Hooks
+from evoswarm.loop.callbacks import Callbacks
 from evoswarm.rows import NoiseVector, Row
 from evoswarm.storage import lease, mirror
 from evoswarm.storage.cache import cached_folder, local_copy
@@ -67,14 +67,14 @@ def bytes_at(config: RunConfig) -> dict[str, bytes]:
 
 
 class StopAfter:
-    """Hooks that stop a run after a generation."""
+    """Callbacks that stop a run after a generation."""
 
     def __init__(self, generation: int) -> None:
         self.seen, self.generation, self.texts = -1, generation, list[str]()
 
     @property
-    def hooks(self) -> Hooks:
-        return Hooks(notify=self.notify, stop=lambda: self.seen >= self.generation)
+    def hooks(self) -> Callbacks:
+        return Callbacks(notify=self.notify, stop=lambda: self.seen >= self.generation)
 
     def notify(self, event: dict) -> None:
         if event["kind"] == "generation":
@@ -174,7 +174,7 @@ def test_a_run_waits_for_storage_that_is_gone_and_goes_on(
             if "the run pauses" in event.get("text", ""):
                 threading.Timer(1.0, closed.clear).start()
 
-        evoswarm.run(config, hooks=Hooks(notify=notify))
+        evoswarm.run(config, hooks=Callbacks(notify=notify))
     use(server.port, tmp_path / "machine-b")
     assert any("storage does not answer" in text and "the run pauses and tries again" in text for text in watch.texts)
     assert any("storage answers again" in text for text in watch.texts)
@@ -194,7 +194,7 @@ def test_a_run_stops_resumably_where_storage_stays_gone(
                 closed.set()
 
         with pytest.raises(UserError) as error:
-            evoswarm.run(config, hooks=Hooks(notify=notify))
+            evoswarm.run(config, hooks=Callbacks(notify=notify))
         assert f"evoswarm resume {config.run_url}" in str(error.value) and "\n" not in str(error.value)
         closed.clear()
         again = StopAfter(99)
@@ -261,7 +261,7 @@ def test_a_run_that_lost_its_lease_ends(tmp_path: Path, bucket: str) -> None:
             remote.write("lease.json", json.dumps({"host": "elsewhere", "pid": 1, "id": "x", "beat": 1}).encode())
 
     with pytest.raises(UserError, match="another run has taken this directory over"):
-        evoswarm.run(config, hooks=Hooks(notify=notify))
+        evoswarm.run(config, hooks=Callbacks(notify=notify))
 
 
 def test_an_expert_is_downloaded_once_for_a_node_and_kept_by_its_content(

@@ -53,7 +53,7 @@ class RayBackend:
             workers=len(self._actors.scorers.actors),
             together=self._config.engine.particles_per_batch,
             retries=self._settings.max_retries,
-            home=lambda job: None if job.row is None else placement.home(job.particle),
+            home=lambda job: None if job.row is None or job.affinity is None else placement.home(job.affinity),
         )
         calls = Calls(self._actors, round, self.seconds, self.traffic, self._settings.slice_timeout, self._message)
         while not round.finished:

@@ -53,7 +53,7 @@ class Calls:
         jobs = [self.round.jobs[index] for index, _ in call.work]
         for job, (index, _) in zip(jobs, call.work, strict=True):
             if index not in self._moved and job.row is not None:
-                mover = self.actors.particles.nearest(job.particle)
+                mover = self.actors.particles.nearest(index if job.affinity is None else job.affinity)
                 self._movers[index] = mover
                 self._moved[index] = self.actors.particles.actors[mover].move.remote(job.row)
         moved = [self._moved.get(index) for index, _ in call.work]

@@ -1,0 +1,46 @@
+"""Callbacks from a run to its caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from evoswarm.backend import Evaluation
+
+Event = dict[str, Any]
+"""{"kind": "message" | "warning" | "progress" | "generation" | "unit", ...}"""
+
+
+@dataclass
+class Callbacks:
+    """Functions that a run calls.
+
+    Attributes:
+        notify: receives every event.
+        stop: polled during the run; the run stops when it returns True.
+    """
+
+    notify: Callable[[Event], None] = lambda event: None
+    stop: Callable[[], bool] = lambda: False
+
+    def progress(self, generation: int | None, phase: str, evaluation: Evaluation, *, done: int, of: int) -> None:
+        """Report one more finished evaluation."""
+        event = {"kind": "progress", "generation": generation, "phase": phase, "done": done, "of": of}
+        self.notify(event | {"examples": evaluation.examples, "failed": evaluation.error is not None})
+
+    def generation(self, line: dict[str, Any], timing: dict[str, Any]) -> None:
+        """Report a finished generation: its line of `generations.jsonl` and its line of `timings.jsonl`."""
+        self.notify({"kind": "generation", **line, "examples": timing["examples"], "seconds": timing["seconds"]})
+
+    def unit(self, name: str, *, done: int, of: int) -> None:
+        """Report one more finished unit of a comparison, or trial of a tuning."""
+        self.notify({"kind": "unit", "text": name, "done": done, "of": of})
+
+    def message(self, text: str) -> None:
+        """Report a line for the user."""
+        self.notify({"kind": "message", "text": text})
+
+    def warning(self, text: str) -> None:
+        """Report a line that the user sees even in quiet mode."""
+        self.notify({"kind": "warning", "text": text})

@@ -1,0 +1,22 @@
+"""What all parts of one run share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from evoswarm.backend import Backend
+from evoswarm.config import RunConfig
+from evoswarm.loop.callbacks import Callbacks
+from evoswarm.loop.directory import RunDirectory
+from evoswarm.loop.inputs import Inputs
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """One run: what it computes, where it is written, who measures, and who is informed."""
+
+    config: RunConfig
+    inputs: Inputs
+    directory: RunDirectory
+    backend: Backend
+    callbacks: Callbacks = field(default_factory=Callbacks)

@@ -1,0 +1,120 @@
+"""One generation: what it has measured so far, and its lines in the run directory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from evoswarm.backend import Evaluation
+from evoswarm.backend.base import Seconds
+from evoswarm.loop.directory import RunDirectory
+from evoswarm.loop.journal import Journal, Key
+from evoswarm.loop.names import generation_name
+from evoswarm.search import Search
+
+
+@dataclass
+class Totals:
+    """Counts over the whole run."""
+
+    evaluations: int = 0
+    examples_scored: int = 0
+    examples_reused: int = 0
+
+
+class Stopwatch:
+    """Wall time and worker seconds since its start."""
+
+    def __init__(self, workers: Seconds) -> None:
+        self._workers = workers
+        self._start = time.perf_counter(), workers.scoring, workers.moving
+
+    def seconds(self) -> dict[str, float]:
+        """`total` is wall time, `scoring` and `moving` are summed over workers."""
+        start, scoring, moving = self._start
+        return {
+            "total": time.perf_counter() - start,
+            "scoring": self._workers.scoring - scoring,
+            "moving": self._workers.moving - moving,
+        }
+
+
+class GenerationRecord:
+    """What one generation has measured so far.
+
+    Attributes:
+        journal: its outcomes on disk.
+        evaluations: in the order of its rows.
+        rows: blocks of rows [*, J].
+        succeeded: keys of successful evaluations by the digest of their row.
+    """
+
+    def __init__(self, directory: RunDirectory, generation: int, workers: Seconds) -> None:
+        """
+        Args:
+            directory: the run directory.
+            generation: its number.
+            workers: worker seconds, which the backend counts up.
+        """
+        self.generation = generation
+        self.journal = Journal(directory, generation_name(generation))
+        self.evaluations: dict[Key, Evaluation] = {}
+        self.rows: list[np.ndarray] = []
+        self.succeeded: dict[bytes, Key] = {}
+        self._stopwatch, self._searching = Stopwatch(workers), 0.0
+
+    def add(self, key: Key, digest: bytes, evaluation: Evaluation) -> None:
+        """Add the next evaluation."""
+        self.evaluations[key] = evaluation
+        if evaluation.error is None:
+            self.succeeded[digest] = key
+
+    def find(self, digest: bytes) -> Evaluation | None:
+        """The evaluation of an equal row of this generation; None if there is none."""
+        key = self.succeeded.get(digest)
+        return None if key is None else self.evaluations[key]
+
+    @contextmanager
+    def searching(self) -> Iterator[None]:
+        """Measure the time that the search itself takes."""
+        start = time.perf_counter()
+        yield
+        self._searching += time.perf_counter() - start
+
+    def timing(self, examples: int) -> dict[str, Any]:
+        """The line of `timings.jsonl`; `examples` were scored in this generation."""
+        seconds = self._stopwatch.seconds() | {"search": self._searching}
+        return {"generation": self.generation, "examples": examples, "seconds": seconds}
+
+    def line(self, search: Search, totals: Totals) -> dict[str, Any]:
+        """The line of `generations.jsonl`."""
+        best, worst = search.global_best, search.global_worst
+        assert best is not None and worst is not None
+        present = [member.utility for member in search.population if member.utility is not None]
+        failed = {key: evaluation for key, evaluation in self.evaluations.items() if evaluation.error}
+        return {
+            "generation": self.generation,
+            "best": best.utility,
+            "best_particle": best.particle,
+            "best_generation": best.generation,
+            "worst": worst.utility,
+            "median": float(np.median(present)) if present else None,
+            "utilities": _by_phase(self.evaluations, lambda evaluation: evaluation.utility),
+            "failed": _by_phase(failed, lambda evaluation: evaluation.error),
+            **asdict(totals),
+            "step_length": search.step_length,
+            "basis_size": len(search.basis),
+        }
+
+
+def _by_phase(evaluations: dict[Key, Evaluation], value: Callable[[Evaluation], Any]) -> dict[str, dict[str, Any]]:
+    """{phase: {particle: value}}"""
+    result: dict[str, dict[str, Any]] = {}
+    for key, evaluation in evaluations.items():
+        result.setdefault(key.phase, {})[str(key.particle)] = value(evaluation)
+    return result

@@ -1,0 +1,118 @@
+"""The result of a run as data: `summary.json` and `recipe.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from evoswarm.backend import Evaluation
+from evoswarm.config import RunConfig
+from evoswarm.loop.context import RunContext
+from evoswarm.loop.directory import RunDirectory, read_lines
+from evoswarm.loop.inputs import versions
+from evoswarm.rows import Row
+from evoswarm.search import Best, Search
+from evoswarm.utility import Split, Utility
+from evoswarm.utility.types import SPLITS
+
+Finals = dict[tuple[str, Split], Evaluation]
+"""Evaluations of the finalists by name and split."""
+
+
+def summary_of(context: RunContext, search: Search, ranking: Sequence[Best], finals: Finals) -> dict[str, Any]:
+    """The content of `summary.json`."""
+    config, winner, expert = context.config, ranking[0], best_expert(search)
+    last = read_lines(context.directory.generations)[-1]
+    initial = dict(zip(search.experts, search.expert_utilities, strict=True))
+    return {
+        "name": config.name,
+        "algorithm": config.search.type,
+        "seed": config.seed,
+        "generations": search.generation,
+        "evaluations": last["evaluations"],
+        "examples_scored": last["examples_scored"],
+        "examples_reused": last["examples_reused"],
+        "seconds": _seconds(context.directory),
+        "initial": {
+            "best_expert": expert,
+            "validation": initial[expert],
+            "test": _utility(finals, "best_expert", "test"),
+            "all": initial,
+        },
+        "base": {split: _utility(finals, "base", split) for split in SPLITS},
+        "best": {
+            "validation": winner.utility,
+            "test": _utility(finals, "ensemble:0", "test"),
+            "generation": winner.generation,
+            "particle": winner.particle,
+            "recipe": Row.of(search.basis, winner.row).experts,
+        },
+        "ensemble": _ensemble(context.inputs.utility, len(ranking), finals),
+        "stop_reason": search.stop_reason,
+        "stop_rule": stop_rule(config),
+        "versions": versions(),
+        "warnings": context.inputs.warnings,
+        "run_dir": config.run_place,
+    }
+
+
+def recipe_of(context: RunContext, search: Search, winner: Best) -> dict[str, Any]:
+    """The content of `recipe.json`."""
+    row = Row.of(search.basis, winner.row)
+    return {
+        "base": context.config.model,
+        "kind": context.inputs.pool.kind,
+        "experts": row.experts,
+        "terms": row.to_list(),
+        "generation": winner.generation,
+        "particle": winner.particle,
+        "utility": winner.utility,
+        "algorithm": context.config.search.type,
+        "seed": context.config.seed,
+        "pool": context.inputs.identity["pool"],
+    }
+
+
+def best_expert(search: Search) -> str:
+    """The best initial expert on validation; ties go to the first."""
+    known = [(utility, -i) for i, utility in enumerate(search.expert_utilities) if utility is not None]
+    return search.experts[-max(known)[1]]
+
+
+def stop_rule(config: RunConfig) -> dict[str, int | None]:
+    """The settings that end a search. A finished run continues if they change."""
+    keys = ("max_generations", "max_evaluations", "patience")
+    return {key: getattr(config.search, key) for key in keys}
+
+
+def _utility(finals: Finals, who: str, split: Split) -> float | None:
+    evaluation = finals.get((who, split))
+    return evaluation.utility if evaluation else None
+
+
+def _seconds(directory: RunDirectory) -> dict[str, float]:
+    """Seconds over all sessions: `total` is wall time, `scoring` and `moving` are summed over workers."""
+    lines = [record["seconds"] for record in read_lines(directory.timings)]
+    return {
+        key: round(sum(line.get(key, 0.0) for line in lines), 3) for key in ("total", "scoring", "moving", "startup")
+    }
+
+
+def _ensemble(utility: Utility, size: int, finals: Finals) -> dict[str, Any] | None:
+    """The majority vote of the ranking; None if answers cannot be voted on."""
+    if not utility.votes:
+        return None
+    votes: dict[str, float | None] = {}
+    for split in SPLITS:
+        lines = [finals[f"ensemble:{i}", split].predictions for i in range(size) if utility.size(split)]
+        votes[split] = _vote(utility, split, lines)
+    return {"k": size, **votes}
+
+
+def _vote(utility: Utility, split: Split, predictions: Sequence[list[str | None]]) -> float | None:
+    """The utility of the vote; None if a voter has no predictions."""
+    if not predictions or not all(predictions):
+        return None
+    outcomes = [utility.vote(split, i, [line[i] for line in predictions]) for i in range(utility.size(split))]
+    scores = [outcome.score for outcome in outcomes if outcome.score is not None]
+    return utility.aggregate(split, scores) if len(scores) == len(outcomes) else None
