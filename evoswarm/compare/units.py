@@ -171,6 +171,7 @@ def _search_results(
 
 
 def _final(utility: Utility, finals: dict[tuple[str, Split], dict[str, Any]], *, method: str) -> Result:
+    """Utility by split, and the scores of the last one; only `error` if it cannot be measured."""
     result: Result = {}
     for split in ("validation", "test"):
         ranked = [
@@ -182,6 +183,9 @@ def _final(utility: Utility, finals: dict[tuple[str, Split], dict[str, Any]], *,
             result |= voted(utility, split, [line["predictions"] for line in ranked])
         else:
             result |= {split: ranked[0]["utility"], "scores": ranked[0]["scores"], "split": split}
+        if ranked and result[split] is None:
+            reason = next(line["error"] for line in ranked if line["error"])
+            return {"error": f"its result cannot be measured on {split}: {reason}"}
     return result
 
 

@@ -6,6 +6,7 @@ after all that it stands on, so that a reader, or a crash at any moment, finds a
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -101,9 +102,9 @@ class Mirror:
     def _is_ahead(self, there: Iterable[str]) -> bool:
         """A run that lost its storage left more here than it could hand over. (Equal inputs give equal bytes.)"""
         here = [str(path.relative_to(self._folder)) for path in self._folder.glob("checkpoints/gen_*")]
-        newest = max((name for name in there if name.startswith("checkpoints/")), default="")
+        newest = max((_by_number(name) for name in there if name.startswith("checkpoints/")), default=[])
         inputs = self._folder / "inputs.json"
-        if max(here, default="") <= newest or not inputs.exists():
+        if max(map(_by_number, here), default=[]) <= newest or not inputs.exists():
             return False
         return self._remote.read("inputs.json") == inputs.read_bytes()
 
@@ -182,9 +183,14 @@ def _wait(seconds: float, stop: Callable[[], bool]) -> None:
         time.sleep(min(left, 0.2))
 
 
-def _order(name: str) -> tuple[int, str]:
+def _order(name: str) -> tuple[int, list[str | int]]:
     rank = next((i for i, last in enumerate(_LAST) if name.startswith(last)), -1)
-    return rank, name
+    return rank, _by_number(name)
+
+
+def _by_number(name: str) -> list[str | int]:
+    """A sort key that compares numbers in names by value: gen_9999 comes before gen_10000."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def _shape(path: Path) -> Shape:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -345,3 +346,24 @@ def test_the_comparison_on_the_toy_world_has_training_data_for_every_expert(tmp_
     kept, _ = chosen_methods(config.comparison, run, pool)
     assert list(config.targets) == list(TARGETS)
     assert {"cbtm", "pack_tokens", "evolmerge"} <= set(kept)
+
+
+def test_a_search_whose_finalists_fail_on_a_test_example_leaves_the_others_their_lines(tmp_path: Path) -> None:
+    body = (
+        "from collections import Counter\n"
+        "calls = Counter()\n"
+        "def judge(example, response):\n"
+        "    calls[example['id']] += 1\n"
+        "    if example['id'] == '1000' and calls['1000'] > 1:\n"
+        "        raise RuntimeError('cannot judge')\n"
+        "    return float(len(response) % 2)\n"
+    )
+    (tmp_path / "fails_later.py").write_text(body)
+    custom = "utility={type: custom, function: 'fails_later:judge', data: echo.json}"
+    config = config_of(tmp_path, custom, methods=["base", "random_search"])
+    summary = compare(config)
+    assert list(lines_of(summary)) == ["base"]
+    reason = "its result cannot be measured on test: 1 of 30 examples failed, first example 1000: .*cannot judge"
+    assert list(summary["failed"]) == ["target random_search seed 3", "target random_search seed 8"]
+    assert all(re.match(reason, text) for text in summary["failed"].values())
+    assert json.dumps(compare(config)) == json.dumps(summary)

@@ -50,7 +50,7 @@ def test_a_damaged_run_is_mended_to_the_bytes_of_a_whole_one(tmp_path: Path, cas
     said: list[str] = []
     evoswarm.run(config, hooks=Callbacks(notify=lambda event: said.append(event.get("text", ""))))
     assert result_bytes(config.run_dir) == whole
-    assert any("missing or damaged, going back" in text for text in said) == case.startswith(
+    assert any("missing or damaged; going back" in text for text in said) == case.startswith(
         ("a generation", "every gen", "an outcome", "the rows", "the outcomes")
     )
 
