@@ -5,7 +5,7 @@ Yiqun Zhang and others, 2025, "Nature-Inspired Population-Based Evolution of Lar
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -22,9 +22,10 @@ from evoswarm.search.genetic import (
     MutationRate,
     Sigma,
 )
-from evoswarm.search.operators import elite_count, improve, pull, select_by_roulette, top
+from evoswarm.search.operators import elite_count, improve, select_by_roulette, top
 from evoswarm.search.rng import stream
-from evoswarm.search.state import Measured, no_rows
+from evoswarm.search.state import Measured
+from evoswarm.search.swarm import SwarmState, move
 
 
 class GenomePlus(Pulls, Genetic):
@@ -59,12 +60,8 @@ class GenomePlus(Pulls, Genetic):
 
 
 @dataclass
-class GenomePlusState(GeneticState):
-    """Line i of each belongs to member i."""
-
-    velocities: np.ndarray = field(default_factory=no_rows)
-    bests: Measured = field(default_factory=Measured)
-    step_length: float = 0.0
+class GenomePlusState(SwarmState, GeneticState):
+    """Line i of velocities and bests belongs to member i."""
 
 
 class GenomePlusSearch(GeneticSearch):
@@ -72,20 +69,16 @@ class GenomePlusSearch(GeneticSearch):
 
     Generation t, of M members with positions x, velocities v, personal bests p:
 
-    1. Succession, all members at once, with g and w the global best and worst as of the generation's start:
-           v <- [r_v f_v v + r_p f_p (p - x) + r_g f_g (g - x) + r_w f_w (x - w)] / C,   C = the sum of the r f
-           x <- x + step v;    once per generation: step <- factor step
-       r ~ U(0, 1) per member and term; where C = 0, v = 0; without a personal best the cognitive term is 0 and not in
-       C. Draws: "move"(t, i): random(4) = r_v, r_p, r_g, r_w. All moved rows are measured (particle = member index);
-       p improves on strict >. The ceil(elite_rate M) best members before the move (best first) join as they were, with
-       the utility they had, so that no move loses an elite.
+    1. Succession: all members move at once, see `swarm.move`; then step <- factor step. All moved rows are measured
+       (particle = member index); p improves on strict >. The ceil(elite_rate M) best members before the move (best
+       first) join unmoved with the utility they had, so that no move loses an elite.
     2. Crossover and mutation over all these; the offspring are measured.
     3. Selection down to max_population: the ceil(elite_rate max_population) best, then others by roulette on utility
-       without replacement. Where no more than max_population succeeded, all of these stay in their order and nothing is
-       drawn. Draws: "selection"(t, 0): choice(number of non-elites, places, replace=False, p = roulette weights).
+       without replacement. If at most max_population succeeded, all of them stay in their order and nothing is drawn.
+       Draws: "selection"(t, 0): choice(number of non-elites, places, replace=False, p = roulette weights).
 
-    Who joins starts with velocity 0 and itself as personal best. Failed members are dropped at selection, with their
-    personal bests; where none is left, the global best is the only member. The ranking is made of personal bests.
+    New members start with velocity 0 and themselves as personal best. Selection drops failed members with their
+    personal bests; if none is left, the global best is the only member. The ranking is made of personal bests.
     """
 
     config_class = GenomePlus
@@ -116,7 +109,7 @@ class GenomePlusSearch(GeneticSearch):
         self._select(t)
 
     def most_rows(self, t: int) -> int:
-        """All members move, and they and the elites among them, as they were before, have offspring."""
+        """All members move; then they and the unmoved elites have offspring."""
         members = len(self.state.members)
         elites = elite_count(self.config.elite_rate, members)
         return members + self._most_offspring(t, members + elites)
@@ -124,18 +117,7 @@ class GenomePlusSearch(GeneticSearch):
     def _succeed(self, t: int) -> np.ndarray:
         """The members' rows [M, J] after the succession move; sets velocities and step length."""
         state, config = self.state, self.config
-        x = state.members.rows
-        randomness = np.array([stream(self.seed, "move", t, i).random(4) for i in range(len(x))])
-        state.velocities = pull(
-            x,
-            v=state.velocities,
-            p=state.bests.rows,
-            g=state.best.rows[0],
-            w=state.worst.rows[0],
-            has_best=state.bests.succeeded,
-            weights=randomness * [config.inertia, config.cognitive, config.social, config.repel],
-        )
-        moved = x + state.step_length * state.velocities
+        moved = move(state, state.members.rows, pulls=config, seed=self.seed, generation=t)
         state.step_length *= config.step_length_factor
         return moved
 

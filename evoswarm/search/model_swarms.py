@@ -1,4 +1,4 @@
-"""Model Swarms: particle swarm optimisation over experts.
+"""Model Swarms: particle swarm optimization over experts.
 
 Shangbin Feng and others, 2024, "Model Swarms: Collaborative Search to Adapt LLM Experts via Swarm Intelligence",
 arXiv 2410.11163.
@@ -15,9 +15,10 @@ from pydantic import model_validator
 
 from evoswarm.search.base import Search, Steps
 from evoswarm.search.config import Evolution, Pulls
-from evoswarm.search.operators import first_experts, improve, mix, pull
+from evoswarm.search.operators import first_experts, improve, mix
 from evoswarm.search.rng import stream
-from evoswarm.search.state import Measured, State, no_integers, no_rows
+from evoswarm.search.state import Measured, no_integers
+from evoswarm.search.swarm import SwarmState, move
 from evoswarm.section import NonNegative, Rate
 
 
@@ -68,51 +69,43 @@ class ModelSwarms(Pulls, Evolution):
 
 
 @dataclass
-class SwarmState(State):
-    """`particles` holds positions with their last utilities, `bests` the personal bests."""
+class ModelSwarmsState(SwarmState):
+    """`particles` holds positions with their last utilities."""
 
     particles: Measured = field(default_factory=Measured)
-    velocities: np.ndarray = field(default_factory=no_rows)
-    bests: Measured = field(default_factory=Measured)
     clocks: np.ndarray = field(default_factory=no_integers)
     """Per particle: generation of its personal best or of its last restart, whichever is later."""
-    step_length: float = 0.0
 
 
 class ModelSwarmsSearch(Search):
     """Model Swarms (arXiv 2410.11163). N particles with positions x, velocities v, personal bests p.
 
     Population: the n successful experts in pool order, then N - n children w x_a + (1 - w) x_b of two distinct earlier
-    positions, w = 2 U(0, 1). With N < n: the best N experts, best first (ties by index). Failed experts stay out.
+    positions, w = 2 U(0, 1). If N < n: the best N experts, best first (ties by index). Failed experts are left out.
     Draws: "populate"(0, i): choice(i, 2, replace=False), random().
 
     Velocity: "random" x_j - x_i for another j; "zero"; "best" g - x_i.
     Draws: "velocity"(0, i): j = integers(N - 1), plus 1 where j >= i.
 
-    Generation t, all particles at once, with g and w the global best and worst as of its start:
+    Generation t: all particles move at once, see `swarm.move` (r is 1 without weight_randomness); then
+    step <- max(factor step, min_step). p improves on strict >.
 
-        v <- [r_v f_v v + r_p f_p (p - x) + r_g f_g (g - x) + r_w f_w (x - w)] / C,   C = the sum of the r f
-        x <- x + step v;    once per generation: step <- max(factor step, min_step)
-
-    r ~ U(0, 1) per particle and term (1 without weight_randomness); where C = 0, v = 0. p improves on strict >.
-    Draws: "move"(t, i): random(4) = r_v, r_p, r_g, r_w.
-
-    Restart: a particle whose personal best or last restart is restart_patience * patience (at least 1) or more finished
-    generations old does x <- p, v <- 0 first, and its clock starts again; then it moves as usual.
+    Restart: if the personal best and the last restart of a particle are both restart_patience * patience (at least 1)
+    or more finished generations old, it first does x <- p, v <- 0, and its clock restarts. Then it moves as usual.
 
     Dropout: a dropped particle moves, is not evaluated, and keeps its last utility. Draws: "drop_generation"(t, 0):
     random() < drop_generations; "drop_particle"(t, i): random() < drop_particles. A dropped generation counts.
 
-    A failed particle moves on; its utility is None for that generation. One that never succeeded has no personal best:
-    its cognitive term is 0 and not in C, and it does not restart.
+    A failed particle moves on; its utility is None for that generation. A particle that never succeeded has no personal
+    best and does not restart.
 
-    Every move is affine: coefficients of a particle sum to 1 for ever.
+    Every move is affine: the coefficients of a particle always sum to 1.
     """
 
     config_class = ModelSwarms
     config: ModelSwarms
-    state: SwarmState
-    state_class = SwarmState
+    state: ModelSwarmsState
+    state_class = ModelSwarmsState
 
     @property
     def step_length(self) -> float:
@@ -163,23 +156,15 @@ class ModelSwarmsSearch(Search):
 
     def _move(self, t: int) -> None:
         state, config = self.state, self.config
-        state.velocities = pull(
+        state.particles.rows = move(
+            state,
             state.particles.rows,
-            v=state.velocities,
-            p=state.bests.rows,
-            g=state.best.rows[0],
-            w=state.worst.rows[0],
-            has_best=state.bests.succeeded,
-            weights=self._randomness(t) * [config.inertia, config.cognitive, config.social, config.repel],
+            pulls=config,
+            seed=self.seed,
+            generation=t,
+            random=config.weight_randomness,
         )
-        state.particles.rows = state.particles.rows + state.step_length * state.velocities
         state.step_length = max(config.step_length_factor * state.step_length, config.min_step_length)
-
-    def _randomness(self, t: int) -> np.ndarray:
-        n = len(self.state.particles)
-        if not self.config.weight_randomness:
-            return np.ones((n, 4))
-        return np.array([stream(self.seed, "move", t, i).random(4) for i in range(n)])
 
     def _dropped(self, t: int) -> np.ndarray:
         n, rate = len(self.state.particles), self.config.drop_particles

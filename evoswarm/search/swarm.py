@@ -1,0 +1,54 @@
+"""The move of a particle swarm, which Model Swarms and GENOME+ share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from evoswarm.search.config import Pulls
+from evoswarm.search.operators import pull
+from evoswarm.search.rng import stream
+from evoswarm.search.state import Measured, State, no_rows
+
+
+@dataclass
+class SwarmState(State):
+    """Velocities [P, J] and personal bests [P] of the particles, and the step length of the next move."""
+
+    velocities: np.ndarray = field(default_factory=no_rows)
+    bests: Measured = field(default_factory=Measured)
+    step_length: float = 0.0
+
+
+def move(
+    state: SwarmState, x: np.ndarray, *, pulls: Pulls, seed: int, generation: int, random: bool = True
+) -> np.ndarray:
+    """Move all particles at once: set their velocities, return their new positions [P, J].
+
+        v <- [r_v f_v v + r_p f_p (p - x) + r_g f_g (g - x) + r_w f_w (x - w)] / C,   C = the sum of the r f
+        x <- x + step v
+
+    p is the personal best, g and w the global best and worst before the move. r ~ U(0, 1) per particle and term. Where
+    C = 0, v = 0. Without a personal best the cognitive term is 0 and not in C.
+    Draws: "move"(generation, i): random(4) = r_v, r_p, r_g, r_w.
+
+    Args:
+        state: of the search.
+        x: positions [P, J].
+        pulls: f_v, f_p, f_g and f_w are its inertia, cognitive, social and repel.
+        seed: of the search.
+        generation: the one that the move belongs to.
+        random: False sets all r to 1.
+    """
+    draws = [stream(seed, "move", generation, i).random(4) if random else np.ones(4) for i in range(len(x))]
+    state.velocities = pull(
+        x,
+        v=state.velocities,
+        p=state.bests.rows,
+        g=state.best.rows[0],
+        w=state.worst.rows[0],
+        has_best=state.bests.succeeded,
+        weights=np.reshape(draws, (len(x), 4)) * [pulls.inertia, pulls.cognitive, pulls.social, pulls.repel],
+    )
+    return x + state.step_length * state.velocities
