@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from evoswarm.config import ModelSwarms
 from evoswarm.loop.checkpoint import generations_saved, restore_newest, save_checkpoint
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.names import generation_name, generation_of
 from evoswarm.search import make_search
+from evoswarm.search.model_swarms import ModelSwarms
 from evoswarm.storage.mirror import Mirror
 
 
