@@ -127,7 +127,7 @@ class Worker:
                 if out_of_memory(error):
                     raise UserError(
                         f"the engine ran out of memory while it scored {self._config.engine.batch_size} examples at "
-                        f"once ({first_line(error)}); lower engine.batch_size, then resume with --resume auto"
+                        f"once ({first_line(error)}); lower engine.batch_size, and give the run a new `name`"
                     ) from None
                 if len(group) == 1:
                     done.results.append(describe(error))

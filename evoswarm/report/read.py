@@ -30,7 +30,7 @@ class Measurement:
     """One evaluation on record.
 
     Attributes:
-        experts: coefficient of each expert that its row has.
+        experts: coefficient of each expert in its row (see `expert_coefficients`).
         noise: how many mutation vectors (or saved sums of them) its row has besides.
         scores: [B] by example index, NaN where that example failed; empty where the engine failed.
         who: `base`, `best_expert` or `ensemble:i` for finalists, else empty.
@@ -197,13 +197,13 @@ def _outcomes(directory: RunDirectory, generation: int) -> Path:
 
 def _measurements(path: Path) -> Iterable[Measurement]:
     for line, (record, terms) in enumerate(zip(read_lines(path), _terms(path), strict=False)):
-        experts = {term["name"]: float(term["coefficient"]) for term in terms if term["kind"] == "expert"}
+        experts = expert_coefficients(terms)
         yield Measurement(
             generation=record["generation"],
             phase=record["phase"],
             particle=record["particle"],
             experts=experts,
-            noise=len(terms) - len(experts),
+            noise=sum(term["kind"] not in ("expert", "layers") for term in terms),
             utility=record["utility"],
             error=record["error"],
             scores=np.array([np.nan if s is None else s for s in record["scores"]], dtype=np.float32),
@@ -211,6 +211,19 @@ def _measurements(path: Path) -> Iterable[Measurement]:
             split=record["split"],
             place=(path, line),
         )
+
+
+def expert_coefficients(terms: list[Record]) -> dict[str, float]:
+    """The coefficient of each expert; where every span of layers has its own, their mean over the layers."""
+    layers = 1 + max((term["last"] for term in terms if term["kind"] == "layers"), default=0)
+    found: dict[str, float] = {}
+    for term in terms:
+        if term["kind"] == "expert":
+            found[term["name"]] = float(term["coefficient"])
+        elif term["kind"] == "layers":
+            share = (term["last"] - term["first"] + 1) / layers
+            found[term["name"]] = found.get(term["name"], 0.0) + share * float(term["coefficient"])
+    return found
 
 
 def _terms(path: Path) -> list[list[Record]]:

@@ -19,7 +19,7 @@ from evoswarm.errors import UserError
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.row_files import read_rows, save_rows
 from evoswarm.report import write_report
-from evoswarm.report.read import load_run
+from evoswarm.report.read import expert_coefficients, load_run
 from evoswarm.rows import NoiseVector
 
 MakeRun = Callable[..., Path]
@@ -189,13 +189,21 @@ def test_a_run_without_any_generation_says_so(make_run: MakeRun):
     assert "No generation is finished yet" in page.text and "svg" not in page.tags
 
 
-@pytest.mark.parametrize("kind", ["model_swarms", "genome", "genome_plus", "random_search"])
+@pytest.mark.parametrize("kind", ["model_swarms", "genome", "genome_plus", "random_search", "cma_es", "evolmerge"])
 def test_every_algorithm_and_the_smallest_population_have_a_report(make_run: MakeRun, kind: str):
-    extra = {"max_population": 2} if kind == "genome_plus" else {}
-    search = {"type": kind, "population": 2, "max_generations": 1} | extra
+    extra = {"genome_plus": {"max_population": 2}, "cma_es": {"population": 4}, "evolmerge": {"population": 4}}
+    search = {"type": kind, "population": 2, "max_generations": 1} | extra.get(kind, {})
     text = report(make_run(names=("alpha", "beta"), search=search)).text
     assert ("The winner is particle" in text) == (kind == "model_swarms")
     assert ("have no identity over generations" in text) == (kind != "model_swarms")
+
+
+def test_coefficients_per_layer_are_shown_as_their_mean():
+    def term(name: str, first: int, last: int, coefficient: float) -> dict[str, object]:
+        return {"kind": "layers", "name": name, "first": first, "last": last, "coefficient": coefficient}
+
+    terms = [term("code", 0, 2, 1.0), term("code", 3, 3, -1.0), term("math", 3, 3, 2.0)]
+    assert expert_coefficients(terms) == {"code": 0.5, "math": 0.5}
 
 
 def test_a_run_of_no_generations_has_a_report_of_its_first_population(make_run: MakeRun):
