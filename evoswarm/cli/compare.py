@@ -37,9 +37,9 @@ def compare(
     if toy == (config is not None):
         raise UserError("give either a config or --toy")
     found = _config(config, methods=_split(methods), targets=_split(targets), overrides=set_ or [])
-    with results_only(), Interruptible(line_by_line(quiet=json_)) as hooks:
+    with results_only(), Interruptible(line_by_line(quiet=json_)) as callbacks:
         try:
-            summary = run_comparison(found, hooks=hooks)
+            summary = run_comparison(found, callbacks=callbacks)
         except (Stopped, KeyboardInterrupt):
             raise rerun_to_resume() from None
     print_json(summary) if json_ else _show(summary, found.folder)

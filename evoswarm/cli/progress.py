@@ -49,7 +49,7 @@ class Reporter:
             self._task = self._bar.add_task(config.name, total=config.search.max_generations + 1, state="starting")
 
     @property
-    def hooks(self) -> Callbacks:
+    def callbacks(self) -> Callbacks:
         """What the run is given."""
         return Callbacks(notify=self._notify, stop=lambda: self._stopping)
 
@@ -113,7 +113,7 @@ class Reporter:
 
 
 class Interruptible:
-    """A context that gives hooks: Ctrl-C asks to stop, a second Ctrl-C ends at once."""
+    """A context that gives callbacks: Ctrl-C asks to stop, a second Ctrl-C ends at once."""
 
     def __init__(self, notify: Callable[[Event], None]) -> None:
         self._notify, self._stopping = notify, False

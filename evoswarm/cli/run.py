@@ -124,7 +124,7 @@ def evolve(config: RunConfig, *, resume: str = "auto", quiet: bool = False) -> d
 
     with results_only(), Reporter(config, quiet=quiet) as reporter:
         try:
-            summary: dict[str, Any] = evoswarm.run(config, resume=resume, hooks=reporter.hooks)
+            summary: dict[str, Any] = evoswarm.run(config, resume=resume, callbacks=reporter.callbacks)
         except (Stopped, KeyboardInterrupt):
             raise Stopped(f"stopped; resume with: evoswarm resume {shlex.quote(config.run_place)}") from None
     write_report_at(config.run_place)

@@ -34,7 +34,7 @@ def train(
     checked = load_training(config, overrides=set_ or ())
     with results_only():
         try:
-            records = train_pool(checked, hooks=_hooks(quiet=json_))
+            records = train_pool(checked, callbacks=_callbacks(quiet=json_))
         except KeyboardInterrupt:
             raise Stopped("stopped; rerun the command to resume from the newest checkpoints") from None
     if json_:
@@ -43,7 +43,7 @@ def train(
     print(checked.pool)
 
 
-def _hooks(*, quiet: bool) -> Callbacks:
+def _callbacks(*, quiet: bool) -> Callbacks:
     def notify(event: Event) -> None:
         if event["kind"] == "warning":
             print_warning(event["text"])

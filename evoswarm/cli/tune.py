@@ -26,7 +26,7 @@ def tune(config: ConfigFile, set_: Overrides = None, json_: Json = False) -> Non
         raise UserError(f"tune needs Ray Tune ({error}); pip install 'evoswarm[tune]'") from None
     with results_only():
         try:
-            summary = run_tuning(found, hooks=Callbacks(notify=line_by_line(quiet=json_)))
+            summary = run_tuning(found, callbacks=Callbacks(notify=line_by_line(quiet=json_)))
         except (Stopped, KeyboardInterrupt):
             raise rerun_to_resume() from None
     print_json(summary) if json_ else show(summary)

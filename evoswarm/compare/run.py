@@ -19,48 +19,48 @@ from evoswarm.utility import make_utility
 from evoswarm.weights.pool import open_pool
 
 
-def compare(config: CompareConfig, *, hooks: Callbacks | None = None) -> dict[str, Any]:
+def compare(config: CompareConfig, *, callbacks: Callbacks | None = None) -> dict[str, Any]:
     """Run the units without a result, then write `compare.json`, `.md`, `.html` and plots into the comparison's folder.
 
     Args:
         config: the comparison; see `load_compare`.
-        hooks: receive events, and may stop the comparison.
+        callbacks: receive events, and may stop the comparison.
 
     Returns:
         The content of `compare.json`.
 
     Raises:
         UserError: the user made a mistake, or every unit failed.
-        Stopped: the hooks asked to stop; results so far are kept.
+        Stopped: the callbacks asked to stop; results so far are kept.
     """
-    hooks, comparison = hooks or Callbacks(), config.comparison
+    callbacks, comparison = callbacks or Callbacks(), config.comparison
     first = next(iter(config.targets.values()))
     pool = open_pool(first.pool, model=first.model)
     utilities = {name: make_utility(target.utility, root=target.root) for name, target in config.targets.items()}
     mute = [name for name, utility in utilities.items() if not utility.votes]
     methods, missing = chosen_methods(comparison, first, pool, mute=mute)
     for warning in dict.fromkeys([*pool.warnings, *(w for utility in utilities.values() for w in utility.warnings)]):
-        hooks.warning(warning)
+        callbacks.warning(warning)
     for name, reason in missing.items():
-        hooks.message(f"{name} is left out: it {reason}")
+        callbacks.message(f"{name} is left out: it {reason}")
     directory = RunDirectory(config.folder)
     directory.path.mkdir(parents=True, exist_ok=True)
     work = units(methods, list(config.targets), comparison.seeds)
     results: list[Result] = []
     failed: dict[str, str] = {}
     with directory.lock():
-        for done, (unit, outcome) in enumerate(_outcomes(config, work, hooks), start=1):
+        for done, (unit, outcome) in enumerate(_outcomes(config, work, callbacks), start=1):
             if isinstance(outcome, str):
                 failed[str(unit)] = outcome
-                hooks.warning(f"{unit} failed: {outcome}")
+                callbacks.warning(f"{unit} failed: {outcome}")
             else:
                 results += [result for result in outcome if "error" not in result]
                 for result in outcome:
                     if "error" in result:
                         name = f"{result['target']} {result['method']}"
                         failed[name if result["seed"] is None else f"{name} seed {result['seed']}"] = result["error"]
-                        hooks.warning(f"{name} failed: {result['error']}")
-            hooks.unit(str(unit), done=done, of=len(work))
+                        callbacks.warning(f"{name} failed: {result['error']}")
+            callbacks.unit(str(unit), done=done, of=len(work))
         if not results:
             raise UserError(f"everything failed; the first reason: {next(iter(failed.values()))}")
         summary = summarise(config, methods, missing, failed, results)
@@ -72,14 +72,14 @@ Outcome = list[Result] | str
 """The results of a unit, or why it failed."""
 
 
-def _outcomes(config: CompareConfig, work: list[Unit], hooks: Callbacks) -> Iterator[tuple[Unit, Outcome]]:
+def _outcomes(config: CompareConfig, work: list[Unit], callbacks: Callbacks) -> Iterator[tuple[Unit, Outcome]]:
     backend = next(iter(config.targets.values())).backend
     if isinstance(backend, RayBackend):
-        yield from _on_ray(config, work, hooks, backend)
+        yield from _on_ray(config, work, callbacks, backend)
         return
-    quiet = Callbacks(stop=hooks.stop)
+    quiet = Callbacks(stop=callbacks.stop)
     for unit in work:
-        if hooks.stop():
+        if callbacks.stop():
             raise Stopped
         try:
             outcome: Outcome = run_unit(config.targets[unit.target], config.comparison, unit, quiet)
@@ -89,7 +89,7 @@ def _outcomes(config: CompareConfig, work: list[Unit], hooks: Callbacks) -> Iter
 
 
 def _on_ray(
-    config: CompareConfig, work: list[Unit], hooks: Callbacks, backend: RayBackend
+    config: CompareConfig, work: list[Unit], callbacks: Callbacks, backend: RayBackend
 ) -> Iterator[tuple[Unit, Outcome]]:
     """Run every unit as a Ray task with its own engine, as many in parallel as the cluster can hold."""
     import ray
@@ -100,14 +100,14 @@ def _on_ray(
     from evoswarm.backend.ray.wait import Resources, TaskFailed, nodes, results
     from evoswarm.launch.connect import connected
 
-    with connected(backend, hooks.message):
+    with connected(backend, callbacks.message):
         placement = place_engine(next(iter(config.targets.values())), backend, nodes())
         resources = Resources(
-            lambda: missing(placement, nodes()), wait_seconds=backend.wait_seconds, message=hooks.message
+            lambda: missing(placement, nodes()), wait_seconds=backend.wait_seconds, message=callbacks.message
         )
         task = ray.remote(_task).options(**process_options(**placement.task, max_retries=backend.max_retries))
         tasks = {task.remote(config.targets[unit.target], config.comparison, unit): unit for unit in work}
-        for unit, outcome in results(tasks, stop=hooks.stop, resources=resources):
+        for unit, outcome in results(tasks, stop=callbacks.stop, resources=resources):
             if not isinstance(outcome, TaskFailed):
                 yield unit, outcome
             elif outcome.lost:

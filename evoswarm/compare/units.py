@@ -49,18 +49,18 @@ def units(methods: list[str], targets: list[str], seeds: list[int]) -> list[Unit
     return found + [Unit(t, of[search], (seed,), search) for seed in seeds for t in targets for search in searches]
 
 
-def run_unit(config: RunConfig, comparison: Comparison, unit: Unit, hooks: Callbacks | None = None) -> list[Result]:
+def run_unit(config: RunConfig, comparison: Comparison, unit: Unit, callbacks: Callbacks | None = None) -> list[Result]:
     """Do a unit's work, or read what is there.
 
     Raises:
         UserError: something that the user has to put right.
-        Stopped: the hooks asked to stop.
+        Stopped: the callbacks asked to stop.
     """
     config = config.model_copy(update={"backend": LocalBackend()})
     folder = config.run_dir / unit.target
     inputs = read_inputs(config.model_copy(update={"search": _any_search()}), check=False)
     work = _search_results if unit.search else _fixed_results
-    return work(config, comparison, unit, folder, inputs, hooks or Callbacks())
+    return work(config, comparison, unit, folder, inputs, callbacks or Callbacks())
 
 
 def _any_search() -> Any:
@@ -70,7 +70,7 @@ def _any_search() -> Any:
 
 
 def _fixed_results(
-    config: RunConfig, comparison: Comparison, unit: Unit, folder: Path, inputs: Inputs, hooks: Callbacks
+    config: RunConfig, comparison: Comparison, unit: Unit, folder: Path, inputs: Inputs, callbacks: Callbacks
 ) -> list[Result]:
     results, bench = [], None
     data = {name: _digest(path) for name, path in comparison.training.items()}
@@ -149,7 +149,7 @@ def _save(bench: Bench, chosen: Chosen, name: str, seed: int | None) -> None:
 
 
 def _search_results(
-    config: RunConfig, comparison: Comparison, unit: Unit, folder: Path, inputs: Inputs, hooks: Callbacks
+    config: RunConfig, comparison: Comparison, unit: Unit, folder: Path, inputs: Inputs, callbacks: Callbacks
 ) -> list[Result]:
     import evoswarm
 
@@ -157,7 +157,7 @@ def _search_results(
     run = search_run(config, comparison, unit.search, seed=seed, experts=len(inputs.pool.names))
     place = folder / "searches" / f"budget-{comparison.budget}"
     run = run.model_copy(update={"output": place, "name": f"{unit.search}-{seed}", "backend": LocalBackend()})
-    summary = evoswarm.run(run, hooks=hooks)
+    summary = evoswarm.run(run, callbacks=callbacks)
     directory = RunDirectory(run.run_dir)
     shared: Result = {
         "target": unit.target,

@@ -23,14 +23,14 @@ Work = Callable[[TrainingConfig, str], dict[str, Any]]
 Each = Callable[[Work, str], Iterator[tuple[str, Any]]]
 
 
-def train_pool(config: TrainingConfig, *, hooks: Callbacks | None = None) -> dict[str, dict[str, Any]]:
+def train_pool(config: TrainingConfig, *, callbacks: Callbacks | None = None) -> dict[str, dict[str, Any]]:
     """Train every expert of the config: the same as `evoswarm experts train`.
 
     Finished experts stay as they are; unfinished ones resume from their newest checkpoint.
 
     Args:
         config: see `evoswarm.config.load.load_training`.
-        hooks: receive events, and may stop the training.
+        callbacks: receive events, and may stop the training.
 
     Returns:
         Each expert's record (training.json), by name.
@@ -38,21 +38,21 @@ def train_pool(config: TrainingConfig, *, hooks: Callbacks | None = None) -> dic
     Raises:
         UserError: a mistake in the config or the data (nothing was trained), or the training of some experts failed
             (the others are finished).
-        Stopped: the hooks asked to stop; checkpoints are kept.
+        Stopped: the callbacks asked to stop; checkpoints are kept.
     """
-    hooks = hooks or Callbacks()
-    check_method(config, hooks)
+    callbacks = callbacks or Callbacks()
+    check_method(config, callbacks)
     directory = RunDirectory(config.pool / ".training")
     try:
         directory.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{config.pool}: cannot be written ({error.strerror}); choose another `pool`") from None
-    with directory.lock(), _each(config, hooks) as each:
-        _prepare(config, each, hooks)
-        return _train(config, each, hooks)
+    with directory.lock(), _each(config, callbacks) as each:
+        _prepare(config, each, callbacks)
+        return _train(config, each, callbacks)
 
 
-def check_method(config: TrainingConfig, hooks: Callbacks) -> None:
+def check_method(config: TrainingConfig, callbacks: Callbacks) -> None:
     """Check that the method is known and that its experts can be evolved.
 
     Raises:
@@ -67,10 +67,10 @@ def check_method(config: TrainingConfig, hooks: Callbacks) -> None:
             "set save: native to train them anyway"
         )
     if config.save == "native" and chosen.route != "plain" and chosen.name != "wegeft":
-        hooks.warning(f"save: native: {chosen.name} experts are not plain LoRA and cannot be evolved")
+        callbacks.warning(f"save: native: {chosen.name} experts are not plain LoRA and cannot be evolved")
 
 
-def _prepare(config: TrainingConfig, each: Each, hooks: Callbacks) -> None:
+def _prepare(config: TrainingConfig, each: Each, callbacks: Callbacks) -> None:
     from evoswarm.experts.train import prepare_data
 
     problems = []
@@ -78,7 +78,7 @@ def _prepare(config: TrainingConfig, each: Each, hooks: Callbacks) -> None:
         if "error" in facts:
             problems.append(f"expert {name}: {facts['error']}")
         else:
-            hooks.message(
+            callbacks.message(
                 f"{name}: {facts['examples']} examples, {facts['trained_tokens']} of {facts['tokens']} tokens in "
                 f"the loss, {facts['dropped_examples']} examples left out"
             )
@@ -86,17 +86,17 @@ def _prepare(config: TrainingConfig, each: Each, hooks: Callbacks) -> None:
         raise UserError("; ".join(sorted(problems)))
 
 
-def _train(config: TrainingConfig, each: Each, hooks: Callbacks) -> dict[str, dict[str, Any]]:
+def _train(config: TrainingConfig, each: Each, callbacks: Callbacks) -> dict[str, dict[str, Any]]:
     from evoswarm.experts.train import train_expert
 
     records, failed = {}, {}
     for name, record in each(train_expert, "train"):
         if "error" in record:
             failed[name] = record["error"]
-            hooks.warning(f"{name} failed: {record['error']}")
+            callbacks.warning(f"{name} failed: {record['error']}")
         else:
             records[name] = record
-            hooks.message(
+            callbacks.message(
                 f"{name}: finished, loss {record['loss']['last_tenth']:.4f} in the last tenth of "
                 f"{record['steps']} steps, {record['seconds']:.0f} s"
             )
@@ -120,21 +120,21 @@ def _as_value(work: Work) -> Work:
 
 
 @contextlib.contextmanager
-def _each(config: TrainingConfig, hooks: Callbacks) -> Iterator[Each]:
+def _each(config: TrainingConfig, callbacks: Callbacks) -> Iterator[Each]:
     """A function that does some work for every expert and yields the results as they arrive."""
     if isinstance(config.backend, TrainingLocal):
-        yield _here(config, hooks)
+        yield _here(config, callbacks)
         return
     from evoswarm.launch.connect import connected
 
-    with connected(RayBackend(address=config.backend.address), hooks.message):
-        yield _on_ray(config, config.backend, hooks)
+    with connected(RayBackend(address=config.backend.address), callbacks.message):
+        yield _on_ray(config, config.backend, callbacks)
 
 
-def _here(config: TrainingConfig, hooks: Callbacks) -> Each:
+def _here(config: TrainingConfig, callbacks: Callbacks) -> Each:
     def each(work: Work, what: str) -> Iterator[tuple[str, Any]]:
         for name in config.experts:
-            with _watched(config, name, hooks) if what == "train" else contextlib.nullcontext():
+            with _watched(config, name, callbacks) if what == "train" else contextlib.nullcontext():
                 result = work(config, name)
             yield name, result
 
@@ -142,13 +142,13 @@ def _here(config: TrainingConfig, hooks: Callbacks) -> Each:
 
 
 @contextlib.contextmanager
-def _watched(config: TrainingConfig, name: str, hooks: Callbacks) -> Iterator[None]:
+def _watched(config: TrainingConfig, name: str, callbacks: Callbacks) -> Iterator[None]:
     """Report the progress of an expert while this thread trains it."""
     done, reported = threading.Event(), dict[str, int]()
 
     def watch() -> None:
         while not done.wait(POLL_SECONDS):
-            _report(config, [name], reported, hooks)
+            _report(config, [name], reported, callbacks)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -159,14 +159,14 @@ def _watched(config: TrainingConfig, name: str, hooks: Callbacks) -> Iterator[No
         thread.join()
 
 
-def _on_ray(config: TrainingConfig, backend: TrainingRay, hooks: Callbacks) -> Each:
+def _on_ray(config: TrainingConfig, backend: TrainingRay, callbacks: Callbacks) -> Each:
     import ray
 
     from evoswarm.backend.ray.options import process_options
     from evoswarm.backend.ray.wait import TaskFailed, results
 
     def each(work: Work, what: str) -> Iterator[tuple[str, Any]]:
-        gpus = 0.0 if what == "prepare" else _gpus(config, backend, hooks)
+        gpus = 0.0 if what == "prepare" else _gpus(config, backend, callbacks)
         options = process_options(cpus=config.threads, gpus=gpus, max_retries=backend.max_retries)
         task = ray.remote(work)
         tasks = {task.options(name=f"{what}-{name}", **options).remote(config, name): name for name in config.experts}
@@ -174,9 +174,9 @@ def _on_ray(config: TrainingConfig, backend: TrainingRay, hooks: Callbacks) -> E
 
         def poll() -> None:
             if what == "train":
-                _report(config, list(tasks.values()), reported, hooks)
+                _report(config, list(tasks.values()), reported, callbacks)
 
-        for name, result in results(tasks, stop=hooks.stop, poll=poll, seconds=POLL_SECONDS):
+        for name, result in results(tasks, stop=callbacks.stop, poll=poll, seconds=POLL_SECONDS):
             yield name, {"error": _reason(result, backend)} if isinstance(result, TaskFailed) else result
 
     return each
@@ -190,7 +190,7 @@ def _reason(failure: TaskFailed, backend: TrainingRay) -> str:
     return describe(failure.error)
 
 
-def _gpus(config: TrainingConfig, backend: TrainingRay, hooks: Callbacks) -> float:
+def _gpus(config: TrainingConfig, backend: TrainingRay, callbacks: Callbacks) -> float:
     """GPUs of each expert; waits until the cluster can hold one expert.
 
     Raises:
@@ -211,13 +211,13 @@ def _gpus(config: TrainingConfig, backend: TrainingRay, hooks: Callbacks) -> flo
             f"{cpus_there:g}; add nodes, or lower backend.gpus or threads"
         )
 
-    resources = Resources(missing, wait_seconds=backend.wait_seconds, message=hooks.message)
+    resources = Resources(missing, wait_seconds=backend.wait_seconds, message=callbacks.message)
     while not resources.present():
         time.sleep(min(1.0, backend.wait_seconds))
     return gpus()
 
 
-def _report(config: TrainingConfig, names: list[str], reported: dict[str, int], hooks: Callbacks) -> None:
+def _report(config: TrainingConfig, names: list[str], reported: dict[str, int], callbacks: Callbacks) -> None:
     """Send a message for each tenth of the steps that an expert has finished."""
     from evoswarm.experts.train import work_folder
 
@@ -227,4 +227,4 @@ def _report(config: TrainingConfig, names: list[str], reported: dict[str, int], 
             tenth = 10 * status["step"] // max(1, status["of"])
             if tenth > reported.get(name, 0) and status["loss"] is not None:
                 reported[name] = tenth
-                hooks.message(f"{name}: step {status['step']} of {status['of']}, loss {status['loss']:.4f}")
+                callbacks.message(f"{name}: step {status['step']} of {status['of']}, loss {status['loss']:.4f}")

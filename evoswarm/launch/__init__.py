@@ -16,7 +16,7 @@ def run(
     *,
     resume: str = "auto",
     on_generation: Callable[[Event], None] | None = None,
-    hooks: Callbacks | None = None,
+    callbacks: Callbacks | None = None,
 ) -> dict[str, Any]:
     """Evolve: the same as `evoswarm run`.
 
@@ -25,26 +25,26 @@ def run(
         resume: "auto" goes on where an earlier run in the same directory ended, "never" refuses to, "must" refuses a
             fresh start.
         on_generation: called after each generation with its record (see `generations.jsonl`).
-        hooks: full control over messages and stopping; `on_generation` is then called besides.
+        callbacks: full control over messages and stopping; `on_generation` is then called besides.
 
     Returns:
         The summary, as it is in `summary.json`.
 
     Raises:
         UserError: something that the user has to put right, in one line.
-        Stopped: the hooks asked to stop.
+        Stopped: the callbacks asked to stop.
 
     Example:
         evoswarm.run(load_config("it.yaml"), on_generation=lambda g: print(g["generation"], g["best"]))
     """
-    hooks = _with_callback(hooks or Callbacks(), on_generation)
+    callbacks = _with_callback(callbacks or Callbacks(), on_generation)
     if isinstance(config.backend, LocalBackend):
         from evoswarm.launch.local import run_locally
 
-        return run_locally(config, resume=resume, hooks=hooks)
+        return run_locally(config, resume=resume, callbacks=callbacks)
     from evoswarm.launch.driver import run_on_ray
 
-    return run_on_ray(config, resume=resume, hooks=hooks)
+    return run_on_ray(config, resume=resume, callbacks=callbacks)
 
 
 def cluster(config: RunConfig) -> AbstractContextManager[None]:
@@ -56,13 +56,13 @@ def cluster(config: RunConfig) -> AbstractContextManager[None]:
     return connected(config.backend)
 
 
-def _with_callback(hooks: Callbacks, on_generation: Callable[[Event], None] | None) -> Callbacks:
+def _with_callback(callbacks: Callbacks, on_generation: Callable[[Event], None] | None) -> Callbacks:
     if on_generation is None:
-        return hooks
+        return callbacks
 
     def notify(event: Event) -> None:
-        hooks.notify(event)
+        callbacks.notify(event)
         if event["kind"] == "generation":
             on_generation(event)
 
-    return Callbacks(notify=notify, stop=hooks.stop)
+    return Callbacks(notify=notify, stop=callbacks.stop)

@@ -46,10 +46,10 @@ class Coordinator:
             metrics.observe(event)
             self._events.append(event)
 
-        hooks = Callbacks(notify=notify, stop=self._stop.is_set)
+        callbacks = Callbacks(notify=notify, stop=self._stop.is_set)
 
         def make_backend(settled: RunConfig, inputs: Inputs) -> RayBackend:
-            backend = RayBackend(settled, utility=inputs.utility, message=hooks.message, stop=self._stop.is_set)
+            backend = RayBackend(settled, utility=inputs.utility, message=callbacks.message, stop=self._stop.is_set)
             metrics.watch(backend.seconds, backend.traffic)
             return backend
 
@@ -58,7 +58,7 @@ class Coordinator:
                 self._config,
                 make_backend,
                 resume=self._resume,
-                hooks=hooks,
+                callbacks=callbacks,
                 check=self._check,
                 driver=self._driver,
                 session=self._session,

@@ -25,15 +25,18 @@ from evoswarm.loop.inputs import read_inputs
 POLL_SECONDS = 0.2
 
 
-def run_on_ray(config: RunConfig, *, resume: str, hooks: Callbacks) -> dict[str, Any]:
+def run_on_ray(config: RunConfig, *, resume: str, callbacks: Callbacks) -> dict[str, Any]:
     """See `evoswarm.run`."""
     assert isinstance(config.backend, RayBackend)
     # Find mistakes before a local cluster starts. The files of a remote cluster may not be on this machine.
     local = config.backend.address is None or (config.run_url is None and config.run_dir.parent.exists())
     if local:
         read_inputs(config)
-    with connected(config.backend, hooks.message), _coordinator(config, resume=resume, check=not local) as coordinator:
-        return _follow(coordinator, hooks)
+    with (
+        connected(config.backend, callbacks.message),
+        _coordinator(config, resume=resume, check=not local) as coordinator,
+    ):
+        return _follow(coordinator, callbacks)
 
 
 @contextlib.contextmanager
@@ -55,17 +58,17 @@ def _coordinator(config: RunConfig, *, resume: str, check: bool) -> Iterator[Any
         ray.kill(actor)
 
 
-def _follow(coordinator: Any, hooks: Callbacks) -> dict[str, Any]:
+def _follow(coordinator: Any, callbacks: Callbacks) -> dict[str, Any]:
     """Forward events until the run ends."""
     result = coordinator.run.remote()
     events = _Events(coordinator)
     while True:
         done = finished([result], seconds=POLL_SECONDS)
         for event in events.new():
-            hooks.notify(event)
+            callbacks.notify(event)
         if done:
             return _result(result)
-        if hooks.stop():
+        if callbacks.stop():
             coordinator.stop.remote()
 
 

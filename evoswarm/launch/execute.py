@@ -34,7 +34,7 @@ def execute(
     make_backend: MakeBackend,
     *,
     resume: str = "auto",
-    hooks: Callbacks,
+    callbacks: Callbacks,
     check: bool = True,
     driver: int | None = None,
     session: str | None = None,
@@ -45,34 +45,38 @@ def execute(
         config: the run.
         make_backend: starts the backend, once everything that can be checked without it has been.
         resume: "auto", "never" or "must".
-        hooks: who is told, and who may stop it.
+        callbacks: who is told, and who may stop it.
         check: False where pool and data were checked before.
         driver: process on this machine that the run belongs to.
         session: names what drives the run, also when it is started again elsewhere.
 
     Raises:
         UserError: something that the user has to put right.
-        Stopped: `hooks.stop` said so.
+        Stopped: `callbacks.stop` said so.
     """
     start = time.perf_counter()
     directory = RunDirectory(config.run_dir)
-    lock = directory.lock(driver=driver, session=session, message=hooks.message, stop=hooks.stop)
+    lock = directory.lock(driver=driver, session=session, message=callbacks.message, stop=callbacks.stop)
     if config.run_url is None:
-        return _execute(config, make_backend, directory, lock, resume=resume, hooks=hooks, check=check, start=start)
+        return _execute(
+            config, make_backend, directory, lock, resume=resume, callbacks=callbacks, check=check, start=start
+        )
     directory.create()
     with Mirror(
         config.run_url,
         config.run_dir,
         patience=config.storage_seconds,
-        message=hooks.message,
-        stop=hooks.stop,
+        message=callbacks.message,
+        stop=callbacks.stop,
         session=session,
     ) as mirror:
-        hooks = _handing_over(hooks, mirror)
-        return _execute(config, make_backend, directory, lock, resume=resume, hooks=hooks, check=check, start=start)
+        callbacks = _handing_over(callbacks, mirror)
+        return _execute(
+            config, make_backend, directory, lock, resume=resume, callbacks=callbacks, check=check, start=start
+        )
 
 
-def _handing_over(hooks: Callbacks, mirror: Mirror) -> Callbacks:
+def _handing_over(callbacks: Callbacks, mirror: Mirror) -> Callbacks:
     """Callbacks that hand over what the run is, and then every finished generation before anybody hears of it."""
     begun = False
 
@@ -81,9 +85,9 @@ def _handing_over(hooks: Callbacks, mirror: Mirror) -> Callbacks:
         if event["kind"] == "generation" or (event["kind"] == "progress" and not begun):
             mirror.sync()
             begun = True
-        hooks.notify(event)
+        callbacks.notify(event)
 
-    return replace(hooks, notify=notify)
+    return replace(callbacks, notify=notify)
 
 
 def _execute(
@@ -93,7 +97,7 @@ def _execute(
     lock: AbstractContextManager[None],
     *,
     resume: str,
-    hooks: Callbacks,
+    callbacks: Callbacks,
     check: bool,
     start: float,
 ) -> dict[str, Any]:
@@ -103,7 +107,7 @@ def _execute(
     directory.create()
     try:
         with lock:
-            return _locked(config, inputs, make_backend, directory, resume=resume, hooks=hooks, start=start)
+            return _locked(config, inputs, make_backend, directory, resume=resume, callbacks=callbacks, start=start)
     except OSError as error:
         if error.errno not in _STORAGE:
             raise
@@ -120,14 +124,14 @@ def _locked(
     directory: RunDirectory,
     *,
     resume: str,
-    hooks: Callbacks,
+    callbacks: Callbacks,
     start: float,
 ) -> dict[str, Any]:
     claim(directory, config, inputs.identity, resume=resume)
     for warning in inputs.warnings:
-        hooks.warning(warning)
+        callbacks.warning(warning)
     if summary := _finished(config, directory):
-        hooks.message("the run is finished already; this is its result")
+        callbacks.message("the run is finished already; this is its result")
         return summary
     requests = inputs.utility.requests("validation")
     engine = config.engine.settled(adapters=inputs.pool.kind == "adapter", requests=requests)
@@ -137,8 +141,8 @@ def _locked(
     timing = {"total": seconds, "startup": seconds}
     append_line(directory.timings, to_line({"generation": generation, "phase": "startup", "seconds": timing}))
     try:
-        with Loggers(config, directory, hooks) as loggers:
-            summary = Evolution(RunContext(config, inputs, directory, backend, loggers.hooks)).run()
+        with Loggers(config, directory, callbacks) as loggers:
+            summary = Evolution(RunContext(config, inputs, directory, backend, loggers.callbacks)).run()
             loggers.finish(summary)
             return summary
     finally:

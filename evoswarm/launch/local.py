@@ -9,14 +9,16 @@ from evoswarm.launch.execute import execute
 from evoswarm.loop.callbacks import Callbacks
 
 
-def run_locally(config: RunConfig, *, resume: str, hooks: Callbacks, driver: int | None = None) -> dict[str, Any]:
+def run_locally(config: RunConfig, *, resume: str, callbacks: Callbacks, driver: int | None = None) -> dict[str, Any]:
     """See `evoswarm.run`; `driver` is the process on this machine that the run belongs to."""
     from evoswarm.backend.local import LocalBackend
 
     return execute(
         config,
-        lambda settled, inputs: LocalBackend(settled, pool=inputs.pool, utility=inputs.utility, message=hooks.message),
+        lambda settled, inputs: LocalBackend(
+            settled, pool=inputs.pool, utility=inputs.utility, message=callbacks.message
+        ),
         resume=resume,
-        hooks=hooks,
+        callbacks=callbacks,
         driver=driver,
     )

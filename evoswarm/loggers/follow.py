@@ -49,14 +49,14 @@ class Loggers:
     later gets the whole run.
     """
 
-    def __init__(self, config: RunConfig, directory: RunDirectory, hooks: Callbacks) -> None:
+    def __init__(self, config: RunConfig, directory: RunDirectory, callbacks: Callbacks) -> None:
         """
         Args:
             config: the run.
             directory: the run directory that holds the record.
-            hooks: receives events after the loggers do, and warnings about loggers that failed.
+            callbacks: receives events after the loggers do, and warnings about loggers that failed.
         """
-        self._config, self._directory, self._inner = config, directory, hooks
+        self._config, self._directory, self._inner = config, directory, callbacks
         self._open: dict[str, Logger] | None = None
         self._last = -1
 
@@ -67,7 +67,7 @@ class Loggers:
         self._each(lambda logger: logger.close())
 
     @property
-    def hooks(self) -> Callbacks:
+    def callbacks(self) -> Callbacks:
         """Pass these to the loop."""
         return replace(self._inner, notify=self._notify) if self._config.loggers else self._inner
 

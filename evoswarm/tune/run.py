@@ -41,12 +41,12 @@ ENVIRONMENT = {
 """For Ray Tune, while it runs."""
 
 
-def tune(config: TuneConfig, *, hooks: Callbacks | None = None) -> dict[str, Any]:
+def tune(config: TuneConfig, *, callbacks: Callbacks | None = None) -> dict[str, Any]:
     """Run what is missing, choose on validation, then write `tune.json`, `tune.md` and `best.yaml`.
 
     Args:
         config: the tuning; see `load_tune`.
-        hooks: who is told.
+        callbacks: who is told.
 
     Returns:
         What is in `tune.json`.
@@ -55,22 +55,22 @@ def tune(config: TuneConfig, *, hooks: Callbacks | None = None) -> dict[str, Any
         UserError: something that the user has to put right; of a trial, only if none came to its end.
         ClusterError: workers of a trial were lost again and again.
     """
-    hooks = hooks or Callbacks()
+    callbacks = callbacks or Callbacks()
     trials = make_trials(config)
     directory = RunDirectory(config.run.run_dir)
     directory.path.mkdir(parents=True, exist_ok=True)
     with directory.lock():
         _claim(directory, config, trials)
         if (directory.path / "tune.json").exists():
-            hooks.message("the tuning is finished already; this is its result")
+            callbacks.message("the tuning is finished already; this is its result")
             return read_json(directory.path / "tune.json")
-        hooks.message(f"{len(trials)} trials in {directory.path}")
+        callbacks.message(f"{len(trials)} trials in {directory.path}")
         backend = config.run.backend if isinstance(config.run.backend, RayBackend) else RayBackend(address="local")
-        with connected(backend, hooks.message):
+        with connected(backend, callbacks.message):
             placement = place_engine(config.run, backend, nodes())
             if text := missing(placement, nodes()):
-                hooks.message(f"waiting for resources: {text}")
-            with _environment(), _told(hooks, trials):
+                callbacks.message(f"waiting for resources: {text}")
+            with _environment(), _told(callbacks, trials):
                 _fit(_tuner(config, trials, directory, backend, placement))
             lines = [trial_line(trial) for trial in trials]
             best = best_trial(trials, lines)
@@ -175,12 +175,12 @@ class Progress(ray_tune.Callback):
 
 
 @contextlib.contextmanager
-def _told(hooks: Callbacks, trials: list[Trial]) -> Iterator[None]:
+def _told(callbacks: Callbacks, trials: list[Trial]) -> Iterator[None]:
     def tell(trial: RayTrial, done: int) -> None:
         line = trial_line(trials[trial.config["trial"]["number"]])
         utility = "-" if line["validation"] is None else f"{line['validation']:.4f}"
         text = f"trial {line['trial']}: {utility}, {line['state']} ({described(line['values'])})"
-        hooks.unit(text, done=done, of=len(trials))
+        callbacks.unit(text, done=done, of=len(trials))
 
     before, Progress.tell = Progress.tell, tell
     try:

@@ -34,7 +34,7 @@ def run_trial(settings: dict[str, Any], *, runs: list[RunConfig], driver: int) -
     for record in read_lines(directory.generations):
         _report(record)
     try:
-        run_locally(config, resume="auto", hooks=Callbacks(notify=_report_generation), driver=driver)
+        run_locally(config, resume="auto", callbacks=Callbacks(notify=_report_generation), driver=driver)
     except UserError as error:
         directory.create()
         directory.write_json(FAILURE, {"error": str(error)})

@@ -150,7 +150,7 @@ def test_a_comparison_that_was_stopped_ends_as_an_undisturbed_one(done, tmp_path
     for session in range(60):
         asked = iter(range(25 + 10 * session))
         try:
-            summary = compare(config, hooks=Callbacks(stop=lambda asked=asked: next(asked, None) is None))
+            summary = compare(config, callbacks=Callbacks(stop=lambda asked=asked: next(asked, None) is None))
             break
         except Stopped:
             continue

@@ -36,7 +36,7 @@ def test_a_run_accepts_a_trained_pool(tiny_llama: Path, tmp_path: Path) -> None:
     config = training_config(
         tmp_path, tiny_llama, "a", "b", training={"batch_size": 8, "learning_rate": 0.02, "epochs": 6}
     )
-    records = train_pool(config, hooks=Callbacks(notify=lambda event: said.append(event["text"])))
+    records = train_pool(config, callbacks=Callbacks(notify=lambda event: said.append(event["text"])))
     assert sorted(path.name for path in config.pool.iterdir()) == [".training", "a", "b"]
     for name, record in records.items():
         assert record["steps"] == 18 and record["loss"]["last_tenth"] < 0.8 * record["loss"]["first"]

@@ -62,7 +62,7 @@ def test_whichever_file_a_full_disk_cuts_short_the_run_goes_on_from_its_last_che
     with monkeypatch.context() as patch:
         patch.setattr(RunDirectory, "write", write)
         with pytest.raises(UserError, match=r"No space left on device; everything up to generation 1 is kept\. Put it"):
-            evoswarm.run(config, hooks=Callbacks(notify=notify))
+            evoswarm.run(config, callbacks=Callbacks(notify=notify))
     assert generations_saved(RunDirectory(config.run_dir)) == [0, 1]
     (small_disk / "filler").unlink()
     assert evoswarm.run(config)["generations"] == 4

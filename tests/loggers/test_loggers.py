@@ -104,7 +104,7 @@ def test_a_resumed_run_continues_its_series_without_repeated_steps(done, tmp_pat
     config = echo_config(tmp_path, BOTH)
     for generation in (1, 2):
         with pytest.raises(Stopped):
-            resume(config, hooks=stop_after(generation))
+            resume(config, callbacks=stop_after(generation))
     identity = (config.run_dir / "wandb.json").read_bytes()
     resume(config)
     assert (config.run_dir / "wandb.json").read_bytes() == identity
@@ -119,7 +119,7 @@ def test_a_resumed_run_continues_its_series_without_repeated_steps(done, tmp_pat
 def test_logged_steps_that_were_lost_are_replaced(tmp_path: Path) -> None:
     config = echo_config(tmp_path, TENSORBOARD)
     with pytest.raises(Stopped):
-        evoswarm.run(config, hooks=stop_after(3))
+        evoswarm.run(config, callbacks=stop_after(3))
     for path in sorted((config.run_dir / "checkpoints").iterdir())[2:]:
         path.unlink()
     resume(config)
@@ -131,7 +131,7 @@ def test_an_open_tensorboard_shows_each_step_once_after_a_resume(tmp_path: Path)
 
     config = echo_config(tmp_path, TENSORBOARD)
     with pytest.raises(Stopped):
-        evoswarm.run(config, hooks=stop_after(2))
+        evoswarm.run(config, callbacks=stop_after(2))
     events = EventAccumulator(str(config.run_dir / "tensorboard"))
     events.Reload()
     assert [e.step for e in events.Scalars("utility/best")] == [0, 1, 2]
@@ -142,7 +142,7 @@ def test_an_open_tensorboard_shows_each_step_once_after_a_resume(tmp_path: Path)
 
 def test_a_logger_that_is_added_later_gets_the_whole_run(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
-        evoswarm.run(echo_config(tmp_path), hooks=stop_after(2))
+        evoswarm.run(echo_config(tmp_path), callbacks=stop_after(2))
     config = echo_config(tmp_path, TENSORBOARD)
     evoswarm.run(config)
     assert [step for step, _ in tensorboard_series(config.run_dir)["utility/best"]] == [0, 1, 2, 3, 4]
@@ -170,8 +170,8 @@ def test_a_failing_logger_gives_one_warning_and_the_run_finishes(
 
     monkeypatch.setattr(follow, "open_logger", lambda logger, config: Broken())
     warnings: list[str] = []
-    hooks = Callbacks(notify=lambda e: warnings.append(e["text"]) if e["kind"] == "warning" else None)
-    summary = evoswarm.run(echo_config(tmp_path, TENSORBOARD), hooks=hooks)
+    callbacks = Callbacks(notify=lambda e: warnings.append(e["text"]) if e["kind"] == "warning" else None)
+    summary = evoswarm.run(echo_config(tmp_path, TENSORBOARD), callbacks=callbacks)
     assert summary["generations"] == 4
     assert warnings == ["logger tensorboard failed and is disabled for the rest of this session: no room left"]
 
@@ -182,8 +182,8 @@ def test_wandb_without_a_key_gives_a_warning_that_says_what_to_do(
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     warnings: list[str] = []
-    hooks = Callbacks(notify=lambda e: warnings.append(e["text"]) if e["kind"] == "warning" else None)
-    evoswarm.run(echo_config(tmp_path, "loggers=[{type: wandb}]", "search.max_generations=1"), hooks=hooks)
+    callbacks = Callbacks(notify=lambda e: warnings.append(e["text"]) if e["kind"] == "warning" else None)
+    evoswarm.run(echo_config(tmp_path, "loggers=[{type: wandb}]", "search.max_generations=1"), callbacks=callbacks)
     (warning,) = warnings
     assert "no API key" in warning and "mode: offline" in warning
 

@@ -48,7 +48,7 @@ def test_a_damaged_run_is_mended_to_the_bytes_of_a_whole_one(tmp_path: Path, cas
         (config.run_dir / "summary.json").unlink()
     DAMAGE[case](config.run_dir)
     said: list[str] = []
-    evoswarm.run(config, hooks=Callbacks(notify=lambda event: said.append(event.get("text", ""))))
+    evoswarm.run(config, callbacks=Callbacks(notify=lambda event: said.append(event.get("text", ""))))
     assert result_bytes(config.run_dir) == whole
     assert any("missing or damaged; going back" in text for text in said) == case.startswith(
         ("a generation", "every gen", "an outcome", "the rows", "the outcomes")
@@ -68,7 +68,7 @@ def test_what_is_measured_after_a_torn_line_is_not_lost_in_the_next_crash(tmp_pa
     partial = config.run_dir / "outcomes/gen_0000.partial.jsonl"
     for count in (2, 4):
         with pytest.raises(Stopped):
-            evoswarm.run(config, hooks=Callbacks(stop=lambda count=count: len(read_lines(partial)) >= count))  # type: ignore[misc]
+            evoswarm.run(config, callbacks=Callbacks(stop=lambda count=count: len(read_lines(partial)) >= count))  # type: ignore[misc]
         partial.write_bytes(partial.read_bytes() + b'{"torn": ')
     assert len(read_lines(partial)) == 4
 
@@ -109,7 +109,7 @@ def test_failed_evaluations_are_said_aloud(tmp_path: Path) -> None:
     config = echo_config(tmp_path, "utility={type: custom, function: 'said_aloud:judge', data: echo.json}")
     said: list[str] = []
     summary = evoswarm.run(
-        config, hooks=Callbacks(notify=lambda e: said.append(e["text"]) if e["kind"] == "warning" else 0)
+        config, callbacks=Callbacks(notify=lambda e: said.append(e["text"]) if e["kind"] == "warning" else 0)
     )
     assert "4 of 6 evaluations failed; the first: 100 of 100 examples failed" in said[0]
     assert "evaluations of finalists failed; the first, of base: 60 of 60 examples failed" in said[1]

@@ -39,7 +39,7 @@ def run_in_pieces(config: RunConfig, piece: int) -> dict[str, Any]:
     """Run, stop and resume until the end; each session gets a little further than what is on record."""
     for session in range(100):
         try:
-            return evoswarm.run(config, hooks=stopping_after(piece + 3 * session))
+            return evoswarm.run(config, callbacks=stopping_after(piece + 3 * session))
         except Stopped:
             continue
     pytest.fail("the run never came to its end")
@@ -120,9 +120,11 @@ def test_a_stopped_run_ends_with_the_bytes_of_an_undisturbed_one(
 def test_evaluations_of_an_unfinished_generation_are_not_scored_again(tmp_path: Path) -> None:
     config = echo_config(tmp_path)
     with pytest.raises(Stopped):
-        evoswarm.run(config, hooks=stopping_after(10))
+        evoswarm.run(config, callbacks=stopping_after(10))
     progress: list[Event] = []
-    evoswarm.run(config, hooks=Callbacks(notify=lambda e: progress.append(e) if e["kind"] == "generation" else None))
+    evoswarm.run(
+        config, callbacks=Callbacks(notify=lambda e: progress.append(e) if e["kind"] == "generation" else None)
+    )
     partial = config.run_dir / "outcomes" / "gen_0001.partial.jsonl"
     assert not partial.exists()
     first = progress[0]
@@ -133,7 +135,7 @@ def test_a_torn_last_line_of_the_outcomes_is_measured_again(tmp_path: Path) -> N
     whole, torn = echo_config(tmp_path, "name=whole"), echo_config(tmp_path, "name=torn")
     evoswarm.run(whole)
     with pytest.raises(Stopped):
-        evoswarm.run(torn, hooks=stopping_after(10))
+        evoswarm.run(torn, callbacks=stopping_after(10))
     partial = torn.run_dir / "outcomes" / "gen_0001.partial.jsonl"
     partial.write_bytes(partial.read_bytes()[:-30])
     evoswarm.run(torn)
@@ -144,11 +146,11 @@ def test_a_truncated_newest_checkpoint_falls_back_one_generation_and_says_so(tmp
     whole, damaged = echo_config(tmp_path, "name=whole"), echo_config(tmp_path, "name=damaged")
     evoswarm.run(whole)
     with pytest.raises(Stopped):
-        evoswarm.run(damaged, hooks=stopping_after(24))
+        evoswarm.run(damaged, callbacks=stopping_after(24))
     newest = sorted((damaged.run_dir / "checkpoints").iterdir())[-1]
     newest.write_bytes(newest.read_bytes()[:50])
     said: list[str] = []
-    evoswarm.run(damaged, hooks=Callbacks(notify=lambda e: said.append(e.get("text", ""))))
+    evoswarm.run(damaged, callbacks=Callbacks(notify=lambda e: said.append(e.get("text", ""))))
     assert any("cannot be read, going back one" in text for text in said)
     assert result_bytes(damaged.run_dir) == result_bytes(whole.run_dir)
 
@@ -187,7 +189,7 @@ def test_another_config_in_the_same_directory_is_refused_by_name(tmp_path: Path)
 def test_a_changed_expert_or_data_file_is_refused(tmp_path: Path) -> None:
     config = echo_config(tmp_path)
     with pytest.raises(Stopped):
-        evoswarm.run(config, hooks=stopping_after(9))
+        evoswarm.run(config, callbacks=stopping_after(9))
     data = json.loads((tmp_path / "echo.json").read_text())
     data["dev"][0]["answer"] = "other"
     (tmp_path / "echo.json").write_text(json.dumps(data))
@@ -266,7 +268,7 @@ def test_a_run_without_test_split_reports_no_test_utility(tmp_path: Path) -> Non
 def test_the_test_split_is_read_only_at_the_end(tmp_path: Path) -> None:
     config = echo_config(tmp_path)
     splits: list[tuple[Any, str]] = []
-    evoswarm.run(config, hooks=Callbacks(notify=lambda e: splits.append((e["kind"], e.get("phase", "")))))
+    evoswarm.run(config, callbacks=Callbacks(notify=lambda e: splits.append((e["kind"], e.get("phase", "")))))
     kinds = [kind for kind, phase in splits if kind == "generation" or phase == "test"]
     assert kinds == ["generation"] * 5 + ["progress"] * kinds.count("progress")
     for path in (config.run_dir / "outcomes").glob("gen_*.jsonl"):

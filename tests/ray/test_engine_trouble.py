@@ -67,7 +67,7 @@ def test_its_slices_go_to_others_and_the_run_ends_as_if_nothing_had_been(
     calm = with_trap(tmp_path, "pass", times=0, name="calm", ray=False)
     evoswarm.run(calm)
     config, messages = with_trap(tmp_path, trouble, times=2, name="trap", more=more), []
-    evoswarm.run(config, hooks=Callbacks(notify=lambda e: messages.append(e.get("text", ""))))
+    evoswarm.run(config, callbacks=Callbacks(notify=lambda e: messages.append(e.get("text", ""))))
     assert len(list(tmp_path.glob("mark*"))) == 2
     assert said is None or any(said in text for text in messages)
     before, after = result_bytes(calm.run_dir), result_bytes(config.run_dir)

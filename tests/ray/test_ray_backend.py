@@ -39,13 +39,13 @@ def test_both_backends_give_identical_utilities_and_weights(tmp_path: Path, clus
 
 def test_no_actor_is_left_after_success_failure_and_stop(tmp_path: Path, cluster: None) -> None:
     seen: list[list[str]] = []
-    hooks = Callbacks(notify=lambda e: seen.append(alive()) if e["kind"] == "generation" else None)
-    evoswarm.run(echo_config(tmp_path, *RAY, "name=success", "engine.delay=0.05"), hooks=hooks)
+    callbacks = Callbacks(notify=lambda e: seen.append(alive()) if e["kind"] == "generation" else None)
+    evoswarm.run(echo_config(tmp_path, *RAY, "name=success", "engine.delay=0.05"), callbacks=callbacks)
     assert seen[0].count("Particle") == 4 and seen[0].count("Scorer") == 2 and seen[0].count("Coordinator") == 1
     ended: list[Event] = []
     stop = Callbacks(notify=lambda e: ended.append(e) if e["kind"] == "generation" else None, stop=lambda: bool(ended))
     with pytest.raises(Stopped):
-        evoswarm.run(echo_config(tmp_path, *RAY, "name=stop", "engine.delay=0.05"), hooks=stop)
+        evoswarm.run(echo_config(tmp_path, *RAY, "name=stop", "engine.delay=0.05"), callbacks=stop)
     (tmp_path / "judge_nothing.py").write_text("def judge(example, response):\n    raise RuntimeError('no')\n")
     failing = "utility={type: custom, function: 'judge_nothing:judge', data: echo.json}"
     with pytest.raises(UserError, match="every evaluation of generation 0 failed"):
@@ -64,7 +64,7 @@ def test_more_gpus_than_exist_waits_with_a_message_and_then_fails(tmp_path: Path
     said: list[str] = []
     config = echo_config(tmp_path, *RAY, "backend.particle_gpus=1", "backend.wait_seconds=2")
     with pytest.raises(UserError, match=r"needs 4 GPUs .* the cluster has 0; add nodes, or lower .* \(waited 2 s\)"):
-        evoswarm.run(config, hooks=Callbacks(notify=lambda e: said.append(e.get("text", ""))))
+        evoswarm.run(config, callbacks=Callbacks(notify=lambda e: said.append(e.get("text", ""))))
     assert any(text.startswith("waiting up to 2 s: the run needs 4 GPUs") for text in said)
 
 
@@ -75,6 +75,6 @@ def test_the_actors_have_readable_names(tmp_path: Path, cluster: None) -> None:
         if event["kind"] == "generation":
             names.extend(actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True))
 
-    evoswarm.run(echo_config(tmp_path, *RAY, "name=named", "engine.delay=0.1"), hooks=Callbacks(notify=look))
+    evoswarm.run(echo_config(tmp_path, *RAY, "name=named", "engine.delay=0.1"), callbacks=Callbacks(notify=look))
     for start in ("coordinator:named", "particle-0:named", "particle-3:named", "scorer-1:named"):
         assert any(name.startswith(start) for name in names), start

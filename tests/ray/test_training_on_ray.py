@@ -31,7 +31,7 @@ def test_a_worker_that_is_killed_changes_no_byte_of_the_pool(tiny_llama: Path, t
     thread = threading.Thread(target=kill)
     thread.start()
     said: list[str] = []
-    train_pool(remote, hooks=Callbacks(notify=lambda event: said.append(event["text"])))
+    train_pool(remote, callbacks=Callbacks(notify=lambda event: said.append(event["text"])))
     thread.join()
     assert killed and killed[0] != os.getpid()
     assert result_bytes(remote.pool) == result_bytes(local.pool)

@@ -48,9 +48,9 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
             if event["kind"] == "generation":
                 seen.append(event["generation"])
 
-        hooks = Callbacks(notify=notify, stop=lambda: stop_after is not None and stop_after in seen)
+        callbacks = Callbacks(notify=notify, stop=lambda: stop_after is not None and stop_after in seen)
         try:
-            evoswarm.run(parse_config(yaml.safe_load(yaml.safe_dump(config)), root=tmp_path), hooks=hooks)
+            evoswarm.run(parse_config(yaml.safe_load(yaml.safe_dump(config)), root=tmp_path), callbacks=callbacks)
         except Stopped:
             assert stop_after is not None
         return tmp_path / "runs" / name

@@ -73,7 +73,7 @@ class StopAfter:
         self.seen, self.generation, self.texts = -1, generation, list[str]()
 
     @property
-    def hooks(self) -> Callbacks:
+    def callbacks(self) -> Callbacks:
         return Callbacks(notify=self.notify, stop=lambda: self.seen >= self.generation)
 
     def notify(self, event: dict) -> None:
@@ -103,10 +103,10 @@ def test_another_machine_goes_on_with_a_stopped_run(
 ) -> None:
     config = config_of(tmp_path, bucket)
     with pytest.raises(Stopped):
-        evoswarm.run(config, hooks=StopAfter(2).hooks)
+        evoswarm.run(config, callbacks=StopAfter(2).callbacks)
     use(server.port, tmp_path / "machine-b")
     second = StopAfter(99)
-    evoswarm.run(config, hooks=second.hooks)
+    evoswarm.run(config, callbacks=second.callbacks)
     assert "resuming after generation 2" in second.texts
     assert bytes_at(config) == at_home
 
@@ -174,7 +174,7 @@ def test_a_run_waits_for_storage_that_is_gone_and_goes_on(
             if "the run pauses" in event.get("text", ""):
                 threading.Timer(1.0, closed.clear).start()
 
-        evoswarm.run(config, hooks=Callbacks(notify=notify))
+        evoswarm.run(config, callbacks=Callbacks(notify=notify))
     use(server.port, tmp_path / "machine-b")
     assert any("storage does not answer" in text and "the run pauses and tries again" in text for text in watch.texts)
     assert any("storage answers again" in text for text in watch.texts)
@@ -194,11 +194,11 @@ def test_a_run_stops_resumably_where_storage_stays_gone(
                 closed.set()
 
         with pytest.raises(UserError) as error:
-            evoswarm.run(config, hooks=Callbacks(notify=notify))
+            evoswarm.run(config, callbacks=Callbacks(notify=notify))
         assert f"evoswarm resume {config.run_url}" in str(error.value) and "\n" not in str(error.value)
         closed.clear()
         again = StopAfter(99)
-        evoswarm.run(config, hooks=again.hooks)
+        evoswarm.run(config, callbacks=again.callbacks)
     use(server.port, tmp_path / "machine-b")
     assert any("holds more of this run" in text for text in again.texts)
     assert "resuming after generation 3" in again.texts
@@ -261,7 +261,7 @@ def test_a_run_that_lost_its_lease_ends(tmp_path: Path, bucket: str) -> None:
             remote.write("lease.json", json.dumps({"host": "elsewhere", "pid": 1, "id": "x", "beat": 1}).encode())
 
     with pytest.raises(UserError, match="another run has taken this directory over"):
-        evoswarm.run(config, hooks=Callbacks(notify=notify))
+        evoswarm.run(config, callbacks=Callbacks(notify=notify))
 
 
 def test_an_expert_is_downloaded_once_for_a_node_and_kept_by_its_content(
@@ -321,7 +321,7 @@ def test_commands_that_read_a_run_take_its_url(
         return capsys.readouterr().out
 
     with pytest.raises(Stopped):
-        evoswarm.run(config, hooks=StopAfter(1).hooks)
+        evoswarm.run(config, callbacks=StopAfter(1).callbacks)
     url = str(config.run_url)
     assert f"{url}: stopped, generation 1/5" in command("status", url)
     assert json.loads(command("resume", url, "--json"))["generations"] == 5
