@@ -1,1 +1,1 @@
-"""Run directories and pools at URLs: s3://, gs://, and whatever fsspec knows. Knows files, not what they mean."""
+"""Run directories and pools at URLs (s3://, gs://, everything that fsspec supports), as files of unknown content."""

@@ -1,4 +1,4 @@
-"""Copies of what lies at URLs, on this node: downloaded once, by one process, whatever number ask."""
+"""Local copies of files at URLs: each is downloaded once per node, by one process, however many need it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from evoswarm.place import cache_folder, is_url
 from evoswarm.storage.remote import Remote, Stamp
 
 STAMPS = ".stamps.json"
-"""In a copy: what was downloaded, by name."""
+"""File in a copy that lists what was downloaded, by name."""
 
 
 def cached_folder(url: str) -> Path:
-    """The files below a URL in a local folder that is named by their content and never changes.
+    """A local folder with the files below a URL. It is named by their content and never changes.
 
-    What is there is known by the files' names, sizes and times: while those stay, nothing is downloaded again. Equal
-    content is stored once, whatever its URL.
+    Nothing is downloaded again while names, sizes and times at the URL stay the same. Equal content from several URLs
+    is stored once.
     """
     remote = Remote(url)
     stamps = remote.stamps()
@@ -36,7 +36,7 @@ def cached_folder(url: str) -> Path:
         for name in stamps:
             remote.get(name, temporary / name)
         content = _content(temporary, sorted(stamps))
-        with contextlib.suppress(OSError):  # another URL may have brought the same content
+        with contextlib.suppress(OSError):  # the same content may be there from another URL
             temporary.replace(cache / content)
         shutil.rmtree(temporary, ignore_errors=True)
         index.write_text(content)
@@ -44,17 +44,17 @@ def cached_folder(url: str) -> Path:
 
 
 def children(url: str) -> list[str]:
-    """Names of the folders right below a URL that hold files."""
+    """Names of the direct subfolders of a URL that contain files."""
     names = {name.partition("/")[0] for name in Remote(url).stamps() if "/" in name}
     return sorted(name for name in names if not name.startswith("."))
 
 
 def local_copy(place: str | Path, *, light: bool = False) -> Path:
-    """A folder to read what a path or URL holds: the path itself, or a copy that is brought up to date.
+    """A folder with the files of a path or URL: the path itself, or an updated local copy.
 
     Args:
         place: path or URL of a run directory.
-        light: without the weights of `best/` and `basis/`.
+        light: leave out the weights in `best/` and `basis/`.
     """
     if not is_url(str(place)):
         return Path(place)
@@ -89,7 +89,7 @@ def _read_stamps(folder: Path) -> dict[str, Stamp]:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[Path]:
-    """Only one process of this node at a time works on `path`."""
+    """Lock `path` against other processes of this node."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f"{path.name}.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Who holds a run at a URL, where no file can be locked: a small file that its holder writes again and again."""
+"""Ownership of a run at a URL, where no file can be locked: a small file that the owner keeps rewriting."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from typing import Any
 
 from evoswarm.errors import Stopped, UserError
 from evoswarm.storage.remote import Remote, StorageError
+from evoswarm.storage.swap import swap
 
 BEAT_SECONDS = 5.0
 SILENCE_SECONDS = 4 * BEAT_SECONDS
-"""A holder that has written nothing for so long is gone. Measured by whoever waits: no two clocks are compared."""
+"""An owner that has written nothing for this long is gone. The waiting process measures it: no clocks are compared."""
+RACE_SECONDS = 0.5
+"""Storage without conditional writes: two runs that write a lease within this time notice each other."""
 
 
 class Lease:
-    """One holder at a time of a URL. Storage has no lock: two that begin together find out by reading again."""
+    """One owner of a URL at a time. A lease changes hands by a conditional write, where storage has those."""
 
     name = "lease.json"
 
@@ -32,8 +35,8 @@ class Lease:
         Args:
             remote: the URL.
             message: takes lines for the user.
-            stop: asked while waiting whether to stop.
-            session: names the coordinator, however often and wherever it is started. It takes over from itself.
+            stop: returns whether to stop waiting.
+            session: name of the coordinator, the same after every restart. A coordinator takes over from itself.
         """
         self._session = session
         self._remote, self._message, self._stop = remote, message, stop
@@ -43,24 +46,26 @@ class Lease:
         self.lost = False
 
     def take(self) -> None:
-        """Become the holder; waits where the last one may have died.
+        """Become the owner. If there is a lease, wait to see whether its owner is alive.
 
         Raises:
-            UserError: another run holds it.
+            UserError: another run owns it.
         """
         before = self._remote.read(self.name)
-        own = self._session is not None and _parse(before).get("session") == self._session
-        if before is not None and not own and not _dead_here(_parse(before)):
-            self._message(f"{self._remote.url} was held by {_who(_parse(before))}; seeing whether that still runs")
+        if before is not None and not self._is_own(before) and not _dead_here(_parse(before)):
+            self._message(f"{self._remote.url} was owned by {_who(_parse(before))}; checking whether that still runs")
             self._outlive(before)
-        self._write()
-        time.sleep(0.5)
+        while (swapped := self._swap(before)) is False and self._is_own(before):
+            before = self._remote.read(self.name)  # this coordinator's last process wrote once more
+        if swapped is None:
+            self._remote.write(self.name, self._content())
+            time.sleep(RACE_SECONDS)
         if _parse(self._remote.read(self.name)).get("id") != self._id:
-            raise UserError(f"{self._remote.url}: another run began here at the same moment; this one ends")
+            raise UserError(f"{self._remote.url}: another run started here at the same time; this one stops")
         self._thread.start()
 
     def release(self) -> None:
-        """Let others have it."""
+        """Give up ownership."""
         self._end.set()
         if self._thread.is_alive():
             self._thread.join(timeout=2 * BEAT_SECONDS)
@@ -68,10 +73,10 @@ class Lease:
             try:
                 self._remote.delete(self.name)
             except StorageError as error:
-                self._message(f"{error}; the next run here waits for {SILENCE_SECONDS:g} s first")
+                self._message(f"{error}; the next run here waits {SILENCE_SECONDS:g} s before it starts")
 
     def _outlive(self, before: bytes) -> None:
-        """Wait for as long as a holder may be silent."""
+        """Wait until the owner of this lease counts as gone."""
         until = time.monotonic() + SILENCE_SECONDS
         while time.monotonic() < until:
             if self._stop():
@@ -94,18 +99,25 @@ class Lease:
                 if found is not None and _parse(found).get("id") != self._id:
                     self.lost = True
                     return
-                self._write()
+                if self._swap(found) is None:
+                    self._remote.write(self.name, self._content())
             except UserError:
-                continue  # storage that is gone is for the run itself to notice
+                continue  # the run itself handles unreachable storage
 
-    def _write(self) -> None:
+    def _is_own(self, data: bytes | None) -> bool:
+        return self._session is not None and _parse(data).get("session") == self._session
+
+    def _swap(self, before: bytes | None) -> bool | None:
+        return swap(self._remote.url, self.name, self._content(), expected=before)
+
+    def _content(self) -> bytes:
         self._beats += 1
-        holder = {"host": socket.gethostname(), "pid": os.getpid(), "id": self._id, "beat": self._beats}
-        self._remote.write(self.name, json.dumps(holder | {"session": self._session}).encode())
+        owner = {"host": socket.gethostname(), "pid": os.getpid(), "id": self._id, "beat": self._beats}
+        return json.dumps(owner | {"session": self._session}).encode()
 
 
 def is_held(url: str) -> bool:
-    """Whether a run works at a URL now; watches for a beat where there is a sign of one."""
+    """Whether a run owns a URL now. If there is a lease, watch whether it changes."""
     remote = Remote(url)
     before = remote.read(Lease.name)
     if before is None or _dead_here(_parse(before)):
@@ -116,16 +128,16 @@ def is_held(url: str) -> bool:
 
 def _parse(data: bytes | None) -> dict[str, Any]:
     try:
-        holder = json.loads(data or b"{}")
+        owner = json.loads(data or b"{}")
     except ValueError:
         return {}
-    return holder if isinstance(holder, dict) else {}
+    return owner if isinstance(owner, dict) else {}
 
 
-def _dead_here(holder: dict[str, Any]) -> bool:
-    """Whether the holder was a process of this machine that is gone."""
-    return holder.get("host") == socket.gethostname() and not Path(f"/proc/{holder.get('pid')}").exists()
+def _dead_here(owner: dict[str, Any]) -> bool:
+    """Whether the owner was a process of this machine that is gone."""
+    return owner.get("host") == socket.gethostname() and not Path(f"/proc/{owner.get('pid')}").exists()
 
 
-def _who(holder: dict[str, Any]) -> str:
-    return f"process {holder.get('pid')} on {holder.get('host')}" if holder else "another run"
+def _who(owner: dict[str, Any]) -> str:
+    return f"process {owner.get('pid')} on {owner.get('host')}" if owner else "another run"

@@ -1,7 +1,7 @@
-"""A run at a URL: it works in a folder of this node, and every finished generation goes to the URL.
+"""A run at a URL: it works in a local folder, which is uploaded after every generation.
 
-The URL is what counts: a run begins with what is there, on whatever machine. Within one hand-over the checkpoint goes
-after all that it stands on, so that a reader, or a crash at any moment, finds a run as it was after a generation.
+The URL is authoritative: a run on any machine starts from its files. The checkpoint is uploaded after everything
+that it needs, so a reader, or a new start after a crash, always finds the run as it was after some generation.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from evoswarm.storage.remote import Remote, StorageError
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 _LAST = ("generations.jsonl", "timings.jsonl", "checkpoints/", "recipe.json", "summary.json")
-"""What goes last, in this order."""
+"""Uploaded last, in this order."""
 _OWN = ("lock",)
 Shape = tuple[int, int]
 
 
 class Mirror:
-    """One folder and one URL. A context: inside it the URL is this run's alone."""
+    """A folder and its URL. A context manager: inside it, no other run uses the URL."""
 
     def __init__(
         self,
@@ -38,11 +38,11 @@ class Mirror:
     ) -> None:
         """
         Args:
-            url: where the run lives.
-            folder: where it works.
-            patience: seconds that storage may be gone before the run stops.
+            url: the run's URL.
+            folder: its local folder.
+            patience: seconds of unreachable storage after which the run stops.
             message: takes lines for the user.
-            stop: asked while waiting whether to stop.
+            stop: returns whether to stop waiting.
             session: see `Lease`.
         """
         self._remote, self._folder, self._patience = Remote(url), folder, patience
@@ -63,45 +63,45 @@ class Mirror:
         try:
             self._push()
         except StorageError as error:
-            # Whoever goes on with the run on this node finds the rest here; elsewhere it is computed again.
-            self._message(f"{error}; what it lacks is in {self._folder}")
+            # Resuming on this node continues from here; another node computes the rest again.
+            self._message(f"{error}; the files that were not uploaded are in {self._folder}")
         finally:
             self._lease.release()
 
     def sync(self) -> None:
-        """Hand over what has changed; waits for storage that is gone.
+        """Upload what has changed. Waits if storage is unreachable.
 
         Raises:
-            UserError: it was gone for too long, or another run has taken the URL.
-            Stopped: asked to stop while waiting.
+            UserError: storage was unreachable for too long, or another run has taken over the URL.
+            Stopped: stopped while waiting.
         """
         try:
             patiently(self._push, patience=self._patience, message=self._message, stop=self._stop)
         except StorageError as error:
             raise StorageError(
-                f"{error}; tried for {self._patience:g} s. Everything is kept in {self._folder}: put storage right, "
-                f"then go on with `evoswarm resume {self._remote.url}` on this machine"
+                f"{error}; tried for {self._patience:g} s. Everything is kept in {self._folder}: once storage works "
+                f"again, run `evoswarm resume {self._remote.url}` on this machine"
             ) from None
 
     def _fetch(self) -> None:
-        """Make the folder what the URL holds, unless it holds more of the same run."""
+        """Make the folder a copy of the URL, unless the folder has more of the same run."""
         there = self._remote.stamps()
         if self._is_ahead(there):
-            self._message(f"{self._folder} holds more of this run than {self._remote.url}: going on from there")
+            self._message(f"{self._folder} has more of this run than {self._remote.url}: continuing from there")
             return
         for path in self._folder.iterdir() if self._folder.exists() else ():
             if path.name not in _OWN:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         names = [name for name in there if name != self._lease.name]
         if names:
-            self._message(f"taking over {len(names)} files from {self._remote.url}")
+            self._message(f"downloading {len(names)} files from {self._remote.url}")
         for name in names:
             self._remote.get(name, self._folder / name)
             self._there[name] = _shape(self._folder / name)
 
     def _is_ahead(self, there: Iterable[str]) -> bool:
-        """A run that lost its storage left more here than it could hand over. (Equal inputs give equal bytes.)"""
-        here = [str(path.relative_to(self._folder)) for path in self._folder.glob("checkpoints/gen_*")]
+        """Whether this run could not upload everything when it last ran here. Equal inputs give equal bytes."""
+        here = (str(path.relative_to(self._folder)) for path in self._folder.glob("checkpoints/gen_*"))
         newest = max((_by_number(name) for name in there if name.startswith("checkpoints/")), default=[])
         inputs = self._folder / "inputs.json"
         if max(map(_by_number, here), default=[]) <= newest or not inputs.exists():
@@ -110,7 +110,7 @@ class Mirror:
 
     def _push(self) -> None:
         if self._lease.lost:
-            raise UserError(f"{self._remote.url}: another run has taken this directory over; this one ends")
+            raise UserError(f"{self._remote.url}: another run has taken over this directory; this one stops")
         here = {name: _shape(self._folder / name) for name in self._names()}
         changed = sorted((name for name in here if self._there.get(name) != here[name]), key=_order)
         for name in changed:
@@ -121,7 +121,7 @@ class Mirror:
             del self._there[name]
 
     def _names(self) -> list[str]:
-        """The run's files; what is being written has a name that begins with a dot."""
+        """The run's files. Names of files that are being written start with a dot."""
         paths = (path.relative_to(self._folder) for path in self._folder.rglob("*") if path.is_file())
         return [str(path) for path in paths if path.name not in _OWN and not any(p[0] == "." for p in path.parts)]
 
@@ -133,17 +133,17 @@ def patiently(
     message: Callable[[str], None] = lambda text: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Do something with storage, and do it again with longer and longer pauses where storage is gone.
+    """Run an idempotent action; if storage is unreachable, retry it with growing pauses.
 
     Args:
-        action: may be done any number of times.
-        patience: seconds after which the last error stands.
+        action: is safe to repeat.
+        patience: seconds after which the error is raised.
         message: takes lines for the user.
-        stop: asked while waiting whether to stop.
+        stop: returns whether to stop waiting.
 
     Raises:
-        StorageError: it was gone for too long.
-        Stopped: asked to stop while waiting.
+        StorageError: storage was unreachable for too long.
+        Stopped: stopped while waiting.
     """
     began, pause, said = time.monotonic(), FIRST_PAUSE, False
     while True:
@@ -153,18 +153,18 @@ def patiently(
             if time.monotonic() - began >= patience:
                 raise
             if not said:
-                message(f"{error}; the run pauses and tries again for up to {patience:g} s")
+                message(f"{error}; the run pauses and retries for up to {patience:g} s")
             said = True
         else:
             if said:
-                message("storage answers again")
+                message("storage is reachable again")
             return
         _wait(pause, stop)
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
 def publish(folder: Path, run_dir: Path, url: str, *, patience: float = 0) -> None:
-    """Hand over a file or folder of a run that another node than the coordinator's has written."""
+    """Upload a file or folder that a node other than the coordinator's has written."""
 
     def put() -> None:
         remote = Remote(url)

@@ -1,4 +1,4 @@
-"""Files below a URL. Every one appears whole or not at all."""
+"""Files below a URL. A file appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pyarrow import fs as arrow
 from evoswarm.errors import UserError
 
 Stamp = tuple[int, int]
-"""Size in bytes, and time of the last change in nanoseconds; other content has another stamp."""
+"""Size in bytes and time of the last change in nanoseconds. A file that changes gets another stamp."""
 _REFUSED = (
     "ACCESS_DENIED",
     "Access Denied",
@@ -27,8 +27,8 @@ _REFUSED = (
     "UNRECOGNIZED_CLIENT",
 )
 _NO_PLACE = ("NO_SUCH_BUCKET", "NoSuchBucket", "Bucket does not exist", "bucket does not exist")
-_WHOLE_OR_NOT = ("s3", "gs", "gcs", "abfs", "abfss", "az", "memory")
-"""Protocols where a file that is being written is not seen; elsewhere it is written aside and moved."""
+_ATOMIC = ("s3", "gs", "gcs", "abfs", "abfss", "az", "memory")
+"""Protocols that do not show a file while it is being written. On others, files are written elsewhere and moved."""
 _HINT = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or the machine's role",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS or the machine's service account",
@@ -36,7 +36,7 @@ _HINT = {
 
 
 class StorageError(UserError):
-    """Storage that does not do what it should; `refused` where waiting will hardly help."""
+    """An operation on storage failed. `refused`: retrying will not help."""
 
     def __init__(self, text: str, *, refused: bool = False) -> None:
         super().__init__(text)
@@ -44,12 +44,12 @@ class StorageError(UserError):
 
 
 class Remote:
-    """The files below one URL, by names relative to it."""
+    """The files below one URL. Names are relative to it."""
 
     def __init__(self, url: str) -> None:
         """
         Raises:
-            UserError: no such kind of URL, or what reads it is not installed.
+            UserError: the kind of URL is unknown, or its package is not installed.
         """
         self.url = url.rstrip("/")
         self._protocol = self.url.partition("://")[0]
@@ -57,7 +57,7 @@ class Remote:
             self._fs, self._root = _filesystem(self.url)
 
     def stamps(self) -> dict[str, Stamp]:
-        """Every file by name; none where nothing is there."""
+        """Every file by name; empty if the URL does not exist."""
         with self._explained():
             found = self._fs.get_file_info(arrow.FileSelector(self._root, recursive=True, allow_not_found=True))
         start = len(self._root.strip("/")) + 1
@@ -65,7 +65,7 @@ class Remote:
         return {info.path.strip("/")[start:]: (info.size or 0, info.mtime_ns or 0) for info in files}
 
     def read(self, name: str) -> bytes | None:
-        """A small file; None where it is not there."""
+        """The content of a small file; None if it does not exist."""
         try:
             with self._explained(), self._fs.open_input_stream(self._path(name)) as stream:
                 return bytes(stream.read())
@@ -73,10 +73,10 @@ class Remote:
             return None
 
     def get(self, name: str, path: Path) -> None:
-        """Write a file of the URL to `path`, which appears only when it is whole.
+        """Download a file to `path`, which appears only when it is complete.
 
         Raises:
-            FileNotFoundError: it is not there.
+            FileNotFoundError: it does not exist.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -94,7 +94,7 @@ class Remote:
             temporary.unlink(missing_ok=True)
 
     def put(self, path: Path, name: str) -> None:
-        """Write a local file to the URL."""
+        """Upload a local file."""
         with path.open("rb") as file:
             self._write(name, iter(lambda: file.read(8 << 20), b""))
 
@@ -103,7 +103,7 @@ class Remote:
         self._write(name, iter([data]))
 
     def delete(self, name: str) -> None:
-        """Remove a file if it is there."""
+        """Delete a file if it exists."""
         try:
             with self._explained():
                 self._fs.delete_file(self._path(name))
@@ -113,14 +113,14 @@ class Remote:
     def _write(self, name: str, parts: Iterator[bytes]) -> None:
         path = self._path(name)
         with self._explained():
-            whole = self._protocol in _WHOLE_OR_NOT
-            if not whole:
+            atomic = self._protocol in _ATOMIC
+            if not atomic:
                 self._fs.create_dir(path.rpartition("/")[0], recursive=True)
-            target = path if whole else f"{path}.tmp"
+            target = path if atomic else f"{path}.tmp"
             with self._fs.open_output_stream(target) as stream:
                 for part in parts:
                     stream.write(part)
-            if not whole:
+            if not atomic:
                 self._fs.move(target, path)
 
     def _path(self, name: str) -> str:
@@ -128,14 +128,14 @@ class Remote:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """What storage says is wrong, in one line."""
+        """Turn errors of storage into one line each."""
         try:
             yield
         except (FileNotFoundError, UserError):
             raise
         except ImportError as error:
             raise UserError(f"{self.url}: reading {self._protocol}:// needs another package ({error})") from None
-        except Exception as error:  # every library behind fsspec has its own
+        except Exception as error:  # every library behind fsspec has its own errors
             if isinstance(error, OSError) and error.filename is not None:  # the local side
                 raise
             text = " ".join(str(error).split()) or type(error).__name__
@@ -143,13 +143,13 @@ class Remote:
                 raise StorageError(f"{self.url}: there is no such bucket; create it first", refused=True) from None
             if any(words in text for words in _REFUSED):
                 hint = _HINT.get(self._protocol, "its credentials in the environment")
-                text = f"{self.url}: permission denied; check {hint}, and what they may do"
+                text = f"{self.url}: permission denied; check {hint}, and their permissions"
                 raise StorageError(text, refused=True) from None
             raise StorageError(f"{self.url}: storage does not answer ({text[:200]})") from None
 
 
 def _filesystem(url: str) -> tuple[arrow.FileSystem, str]:
-    """What reads a URL, and the URL's path there. Arrow's own file systems where it has them: they need no package."""
+    """The file system of a URL, and the path in it. S3 and GCS use Arrow's, which need no further package."""
     protocol, _, path = url.partition("://")
     if protocol == "s3":
         return arrow.S3FileSystem(**_s3_options(path.partition("/")[0])), path
@@ -159,14 +159,14 @@ def _filesystem(url: str) -> tuple[arrow.FileSystem, str]:
 
     if protocol not in fsspec.available_protocols():
         raise UserError(
-            f"{url}: {protocol}:// is no kind of storage that is known; use s3://, gs:// or fsspec's others"
+            f"{url}: {protocol}:// is not a known kind of storage; use s3://, gs:// or another that fsspec supports"
         )
     filesystem, path = fsspec.url_to_fs(url)
     return arrow.PyFileSystem(arrow.FSSpecHandler(filesystem)), path
 
 
 def _s3_options(bucket: str) -> dict[str, Any]:
-    """AWS_ENDPOINT_URL names another S3 server than Amazon's. Small files go in one request (delayed open)."""
+    """AWS_ENDPOINT_URL can name a server other than Amazon's. Delayed open sends small files in one request."""
     options: dict[str, Any] = {"allow_delayed_open": True}
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if endpoint:

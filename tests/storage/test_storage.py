@@ -1,4 +1,4 @@
-"""Runs and pools at URLs of a real S3 server: the same bytes as at home, from any machine, whatever breaks."""
+"""Runs and pools at URLs of a real S3 server end in the same bytes as local ones, whatever fails."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from evoswarm.rows import NoiseVector, Row
 from evoswarm.storage import lease, mirror
 from evoswarm.storage.cache import cached_folder, local_copy
 from evoswarm.storage.remote import Remote, StorageError
+from evoswarm.storage.swap import swap
 
 SEARCH = "search={type: genome, population: 4, max_generations: 5}"
 
@@ -176,8 +177,8 @@ def test_a_run_waits_for_storage_that_is_gone_and_goes_on(
 
         evoswarm.run(config, callbacks=Callbacks(notify=notify))
     use(server.port, tmp_path / "machine-b")
-    assert any("storage does not answer" in text and "the run pauses and tries again" in text for text in watch.texts)
-    assert any("storage answers again" in text for text in watch.texts)
+    assert any("storage does not answer" in text and "the run pauses and retries" in text for text in watch.texts)
+    assert any("storage is reachable again" in text for text in watch.texts)
     assert bytes_at(config) == at_home
 
 
@@ -200,7 +201,7 @@ def test_a_run_stops_resumably_where_storage_stays_gone(
         again = StopAfter(99)
         evoswarm.run(config, callbacks=again.callbacks)
     use(server.port, tmp_path / "machine-b")
-    assert any("holds more of this run" in text for text in again.texts)
+    assert any("has more of this run" in text for text in again.texts)
     assert "resuming after generation 3" in again.texts
     assert bytes_at(config) == at_home
 
@@ -215,7 +216,7 @@ def test_what_is_wrong_with_a_place_is_one_line(
         return str(error.value)
 
     assert "there is no such bucket" in refused(config_of(tmp_path, "s3://nobody-has-this"))
-    assert "no kind of storage that is known" in refused(config_of(tmp_path, "nosuch://x"))
+    assert "is not a known kind of storage" in refused(config_of(tmp_path, "nosuch://x"))
     assert "holds no folders with files" in refused(config_of(tmp_path, bucket, f"pool={bucket}/nothing"))
     for text in ("s3://key:hunter2@bucket/runs", "s3://bucket/runs?secret=hunter2"):
         with pytest.raises(UserError, match="output holds a secret|do not belong into a URL") as error:
@@ -238,7 +239,7 @@ def test_one_url_has_one_run_at_a_time(tmp_path: Path, bucket: str, monkeypatch:
     remote = Remote(str(config.run_url))
     holder = lease.Lease(remote, message=lambda text: None, stop=lambda: False)
     holder.take()
-    monkeypatch.setattr(lease, "_dead_here", lambda holder: False)  # as on another machine
+    monkeypatch.setattr(lease, "_dead_here", lambda owner: False)  # as on another machine
     try:
         with pytest.raises(UserError, match=r"another run holds this directory \(process \d+ on "):
             evoswarm.run(config)
@@ -252,6 +253,85 @@ def test_one_url_has_one_run_at_a_time(tmp_path: Path, bucket: str, monkeypatch:
     assert time.monotonic() - began >= lease.SILENCE_SECONDS
 
 
+def contend(bucket: str, name: str) -> list[bool]:
+    """Two owners take the lease of one URL at the same moment; returns which of them got it."""
+    barrier = threading.Barrier(2)
+    leases = [lease.Lease(Remote(f"{bucket}/{name}"), message=lambda text: None, stop=lambda: False) for _ in range(2)]
+
+    def take(owner: lease.Lease) -> bool:
+        barrier.wait()
+        try:
+            owner.take()
+        except UserError as error:
+            assert "another run" in str(error)
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as threads:
+        taken = list(threads.map(take, leases))
+    for owner, won in zip(leases, taken, strict=True):
+        if won:
+            owner.release()
+    return taken
+
+
+def test_of_two_runs_that_start_at_the_same_moment_exactly_one_gets_the_lease(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without a conditional write, the two would need this long to notice each other.
+    monkeypatch.setattr(lease, "RACE_SECONDS", 0)
+    assert [sum(contend(bucket, f"fresh-{i}")) for i in range(20)] == [1] * 20
+
+
+def test_of_two_runs_that_take_over_a_dead_owners_lease_exactly_one_gets_it(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RACE_SECONDS", 0)
+    monkeypatch.setattr(lease, "_dead_here", lambda owner: owner.get("pid") == 1)
+    taken = []
+    for i in range(20):
+        stale = json.dumps({"host": "elsewhere", "pid": 1, "id": "x", "beat": 3}).encode()
+        Remote(f"{bucket}/stale-{i}").write("lease.json", stale)
+        taken.append(sum(contend(bucket, f"stale-{i}")))
+    assert taken == [1] * 20
+
+
+def test_a_conditional_write_replaces_only_what_the_writer_has_read(bucket: str, tmp_path: Path) -> None:
+    url = f"{bucket}/swap"
+    assert swap(url, "x", b"one", expected=None) is True
+    assert swap(url, "x", b"two", expected=None) is False
+    assert swap(url, "x", b"two", expected=b"zero") is False
+    assert swap(url, "x", b"two", expected=b"one") is True
+    assert swap(url, "y", b"two", expected=b"one") is False
+    assert Remote(url).read("x") == b"two"
+    assert swap(f"local://{tmp_path}/swap", "x", b"one", expected=None) is None
+
+
+def test_a_coordinator_takes_over_from_its_own_last_process(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "_dead_here", lambda owner: False)
+    settings = {"message": lambda text: None, "stop": lambda: False, "session": "one"}
+    first, second = (lease.Lease(Remote(f"{bucket}/own"), **settings) for _ in range(2))
+    first.take()
+    began = time.monotonic()
+    second.take()
+    assert time.monotonic() - began < lease.SILENCE_SECONDS
+    second.release()
+    first.release()
+
+
+def test_the_checkpoint_of_generation_10000_is_newer_than_that_of_9999(tmp_path: Path, bucket: str) -> None:
+    folder, remote = tmp_path / "run", Remote(f"{bucket}/run")
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "inputs.json").write_text("{}")
+    remote.put(folder / "inputs.json", "inputs.json")
+    remote.write("checkpoints/gen_9999.safetensors", b"old")
+    (folder / "checkpoints/gen_10000.safetensors").write_bytes(b"new")
+    texts: list[str] = []
+    with mirror.Mirror(f"{bucket}/run", folder, patience=1, message=texts.append):
+        assert "has more of this run" in texts[0]
+    assert remote.read("checkpoints/gen_10000.safetensors") == b"new"
+
+
 def test_a_run_that_lost_its_lease_ends(tmp_path: Path, bucket: str) -> None:
     config = config_of(tmp_path, bucket, "engine.delay=0.3")
     remote = Remote(str(config.run_url))
@@ -260,7 +340,7 @@ def test_a_run_that_lost_its_lease_ends(tmp_path: Path, bucket: str) -> None:
         if event["kind"] == "generation" and event["generation"] == 0:
             remote.write("lease.json", json.dumps({"host": "elsewhere", "pid": 1, "id": "x", "beat": 1}).encode())
 
-    with pytest.raises(UserError, match="another run has taken this directory over"):
+    with pytest.raises(UserError, match="another run has taken over this directory"):
         evoswarm.run(config, callbacks=Callbacks(notify=notify))
 
 

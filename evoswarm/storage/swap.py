@@ -1,0 +1,55 @@
+"""Conditional writes: S3, Google and Azure replace a file only if it is still the one that the writer has read."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+PROTOCOLS = ("s3", "gs", "gcs", "az", "abfs", "abfss")
+_RETRIES: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
+
+
+def swap(url: str, name: str, data: bytes, *, expected: bytes | None) -> bool | None:
+    """Write a small file below `url` if it still holds `expected` (None: if it does not exist). Atomic.
+
+    Returns:
+        Whether it was written; None if this storage, or these credentials, cannot be used for conditional writes.
+    """
+    from obstore import exceptions
+
+    try:
+        store = _store(url)
+        if expected is None:
+            store.put(name, data, mode="create")
+            return True
+        found = store.get(name)
+        if bytes(found.bytes()) != expected:
+            return False
+        version = {key: found.meta[key] for key in ("e_tag", "version") if found.meta.get(key)}
+        store.put(name, data, mode=version)
+        return True
+    except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
+        return False
+    except FileNotFoundError:
+        return None if expected is None else False  # None: there is no such bucket
+    except (exceptions.BaseError, ValueError, OSError):
+        return None
+
+
+@cache
+def _store(url: str) -> Any:
+    from obstore.store import from_url
+
+    protocol, _, path = url.partition("://")
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"{protocol} has no conditional writes")
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if protocol != "s3" or not endpoint:
+        return from_url(f"{'gs' if protocol == 'gcs' else protocol}://{path}", retry_config=_RETRIES)
+    if "://" not in endpoint:
+        endpoint = f"https://{endpoint}"
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    config: Any = {"endpoint": endpoint, "region": region}
+    return from_url(url, config=config, client_options={"allow_http": True}, retry_config=_RETRIES)
