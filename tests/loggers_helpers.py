@@ -1,4 +1,4 @@
-"""Reads back what loggers have written, with TensorBoard's own reader and from W&B's file of an offline run."""
+"""Reads logs back: with TensorBoard's own reader, and from the file of an offline W&B run."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 Series = dict[str, list[tuple[int, float]]]
-"""Steps and values by name, in the order in which they stand in the files."""
+"""Steps and values by name, in file order."""
 _BLOCK, _FILE_HEADER, _RECORD_HEADER = 32768, 7, 7
 
 
 def tensorboard_series(run_dir: Path) -> Series:
-    """What TensorBoard shows of a run directory."""
+    """The series that TensorBoard shows for a run directory."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"scalars": 0})
@@ -21,7 +21,7 @@ def tensorboard_series(run_dir: Path) -> Series:
 
 
 def tensorboard_settings(run_dir: Path) -> dict[str, Any]:
-    """The hyper-parameters of a run as TensorBoard's page of them has them."""
+    """The hyperparameters of a run on TensorBoard's HParams page."""
     from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams import metadata
 
@@ -33,7 +33,7 @@ def tensorboard_settings(run_dir: Path) -> dict[str, Any]:
 
 
 def wandb_records(run_dir: Path) -> list[Any]:
-    """The records of the one offline run in a run directory: LevelDB's log format behind a header of its own."""
+    """The records of the only offline run in a run directory: LevelDB's log format after W&B's header."""
     from wandb.proto import wandb_internal_pb2
 
     (file,) = run_dir.glob("wandb/offline-run-*/*.wandb")
@@ -52,7 +52,7 @@ def wandb_records(run_dir: Path) -> list[Any]:
 
 
 def wandb_series(run_dir: Path) -> Series:
-    """The history of the one offline run."""
+    """The history of the only offline run."""
     found: Series = {}
     for record in wandb_records(run_dir):
         if record.WhichOneof("record_type") == "history":

@@ -1,4 +1,4 @@
-"""Small trainings: data of a few words, on the tiny Llama."""
+"""Small trainings of the tiny Llama on a few words."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from evoswarm.config.load import parse_training
 from evoswarm.config.training import TrainingConfig
 
 LONG = {"batch_size": 2, "learning_rate": 0.01, "epochs": 6, "checkpoint_steps": 10}
-"""A training long enough to be killed in the middle."""
+"""A training that takes long enough to be killed in the middle."""
 
 
 def write_data(path: Path, *, records: int = 24, seed: int = 0) -> Path:
-    """Questions and answers as messages, one record a line."""
+    """Write questions and answers as messages, one record per line."""
     rng = random.Random(seed)
     words = ["".join(rng.choices("abcdef", k=rng.randint(2, 6))) for _ in range(records)]
     lines = [
@@ -29,7 +29,7 @@ def write_data(path: Path, *, records: int = 24, seed: int = 0) -> Path:
 
 
 def plain_config(folder: Path, model: Path, *names: str, **changes: Any) -> dict[str, Any]:
-    """A config of a local training, with data of its own for each name."""
+    """The config of a local training; writes separate data for each name."""
     for seed, name in enumerate(names):
         write_data(folder / f"{name}.jsonl", seed=seed)
     config: dict[str, Any] = {
@@ -43,17 +43,17 @@ def plain_config(folder: Path, model: Path, *names: str, **changes: Any) -> dict
 
 
 def training_config(folder: Path, model: Path, *names: str, **changes: Any) -> TrainingConfig:
-    """The same, checked."""
+    """`plain_config`, validated."""
     return parse_training(plain_config(folder, model, *names, **changes), root=folder)
 
 
 def result_bytes(pool: Path) -> dict[str, bytes]:
-    """Every adapter of a pool."""
+    """The bytes of every adapter in a pool."""
     return {path.parent.name: path.read_bytes() for path in sorted(pool.glob("*/adapter_model.safetensors"))}
 
 
 def wait_for(ready: Callable[[], bool], seconds: float = 240) -> None:
-    """Until something is so."""
+    """Wait until `ready` returns true."""
     deadline = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""WeGeFT on tiny models, with random phi so that it does something."""
+"""WeGeFT on tiny models, with random phi so that the adapter has an effect."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ def adapted(base: Path, *, seed: int = 0, **settings: Any) -> PeftModel:
 
 @torch.no_grad()
 def logits(model: Any) -> torch.Tensor:
-    """What a model says to fixed ids [2, 12]."""
+    """A model's logits for fixed ids [2, 12]."""
     result: torch.Tensor = model(input_ids=IDS).logits
     return result

@@ -1,4 +1,4 @@
-"""What the tests of the utilities share."""
+"""Fixtures for the utility tests."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ DATA = Path(__file__).parent / "data"
 
 @pytest.fixture
 def make() -> Callable[..., Any]:
-    """make("exact_match", root, data=..., ...): the utility of a configuration."""
+    """make("exact_match", root, data=..., ...) builds a utility from its config."""
     return lambda kind, root=DATA, **settings: make_utility(UTILITIES[kind].config_class(**settings), root=root)
 
 
 @pytest.fixture
 def refusal(make: Callable[..., Any]) -> Callable[..., str]:
-    """The one line with which a configuration is refused."""
+    """Returns the one-line error for a bad config."""
 
     def refused(kind: str, root: Path = DATA, **settings: Any) -> str:
         with pytest.raises(UserError) as caught:
@@ -36,7 +36,7 @@ def refusal(make: Callable[..., Any]) -> Callable[..., str]:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[str, Any], Path]:
-    """Write text, bytes, or an object as JSON to a file of the temporary folder, which is returned."""
+    """Writes text, bytes, or an object as JSON to a file in the temporary folder; returns the folder."""
 
     def written(name: str, content: Any) -> Path:
         path = tmp_path / name

@@ -48,7 +48,7 @@ def settings(function: str) -> dict[str, Any]:
     return {"data": data, "prompt": {"template": "{prompt}"}, "function": f"score_by_hand:{function}"}
 
 
-def test_the_utility_is_the_mean_of_the_functions_values(make: Make, root: Path) -> None:
+def test_the_utility_is_the_mean_of_the_function_values(make: Make, root: Path) -> None:
     utility = make("custom", root, **settings("length"))
     assert [request.prompt for request in utility.requests("validation")] == ["abc", "de"]
     outcomes = [utility.outcome("validation", i, "four") for i in range(2)]
@@ -56,14 +56,14 @@ def test_the_utility_is_the_mean_of_the_functions_values(make: Make, root: Path)
     assert utility.aggregate("validation", [1.0, 2.0]) == 1.5
 
 
-def test_answers_are_not_voted_on(make: Make, root: Path) -> None:
+def test_custom_utilities_do_not_vote(make: Make, root: Path) -> None:
     utility = make("custom", root, **settings("length"))
     assert not utility.votes
     with pytest.raises(ValueError, match="cannot be put to a vote"):
         utility.vote("validation", 0, ["a"])
 
 
-def test_numbers_of_all_kinds_are_taken(make: Make, root: Path) -> None:
+def test_all_number_types_are_accepted(make: Make, root: Path) -> None:
     utility = make("custom", root, **settings("value"))
     values = [utility.outcome("validation", 0, kind).score for kind in ("true", "numpy", "numpy bool", "array")]
     assert values == [1.0, 0.5, 1.0, 2.0]
@@ -102,7 +102,7 @@ def test_the_function_cannot_change_the_example(make: Make, root: Path) -> None:
         ("score_by_hand:not_a_function", ["has no function not_a_function"]),
     ],
 )
-def test_a_function_that_cannot_be_imported_is_refused(
+def test_a_function_that_cannot_be_imported_is_rejected(
     refusal: Refusal, root: Path, function: str, words: list[str]
 ) -> None:
     message = refusal("custom", root, **settings("x") | {"function": function})

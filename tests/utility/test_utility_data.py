@@ -74,7 +74,7 @@ def test_columns_are_mapped_and_the_original_fields_stay(make: Make, write: Writ
     assert utility.example("validation", 0) == fields
 
 
-def test_columns_can_be_exchanged(make: Make, write: Write) -> None:
+def test_columns_can_be_swapped(make: Make, write: Write) -> None:
     root = write("x.json", [{"question": "2", "answer": "two?"}])
     columns = {"question": "answer", "answer": "question"}
     utility = make("exact_match", root, data={"path": "x.json", "test": None, "columns": columns})
@@ -93,7 +93,7 @@ def test_without_a_test_split_its_size_is_zero(make: Make) -> None:
     assert utility.requests("test") == []
 
 
-def test_the_hash_follows_the_data_in_use_and_nothing_else(make: Make, write: Write) -> None:
+def test_the_hash_depends_only_on_the_data_in_use(make: Make, write: Write) -> None:
     root = write("a.json", {"dev": RECORDS, "test": OTHERS, "train": OTHERS})
     write("b.json", {"dev": RECORDS, "test": OTHERS})
     hashes = [
@@ -111,7 +111,7 @@ def test_the_hash_follows_the_data_in_use_and_nothing_else(make: Make, write: Wr
     assert shots.sha256 not in hashes
 
 
-def test_line_separators_inside_a_json_string_do_not_cut_a_line(make: Make, write: Write) -> None:
+def test_line_separators_in_a_json_string_do_not_split_the_record(make: Make, write: Write) -> None:
     root = write("x.jsonl", '{"question": "a\u2028b", "answer": "c"}\n\n')
     assert (
         make("exact_match", root, data={"path": "x.jsonl", "test": None}).example("validation", 0)["question"]
@@ -119,12 +119,12 @@ def test_line_separators_inside_a_json_string_do_not_cut_a_line(make: Make, writ
     )
 
 
-def test_a_byte_order_mark_is_no_part_of_the_data(make: Make, write: Write) -> None:
+def test_a_byte_order_mark_is_ignored(make: Make, write: Write) -> None:
     root = write("x.csv", "\ufeffquestion,answer\nq,a\n")
     assert make("exact_match", root, data={"path": "x.csv", "test": None}).example("validation", 0)["question"] == "q"
 
 
-def test_repeated_ids_give_way_to_indices_with_a_warning(make: Make, write: Write) -> None:
+def test_repeated_ids_are_replaced_by_indices_with_a_warning(make: Make, write: Write) -> None:
     records = [{"question": str(n), "answer": str(n), "id": identity} for n, identity in enumerate("xyxx")]
     utility = make("exact_match", write("x.json", {"dev": records}), data={"path": "x.json", "test": None})
     assert [utility.example("validation", i)["id"] for i in range(4)] == ["0", "1", "2", "3"]
@@ -132,7 +132,7 @@ def test_repeated_ids_give_way_to_indices_with_a_warning(make: Make, write: Writ
     assert "dev: 2 of 4 ids repeat an earlier one (first: 'x')" in warning
 
 
-def test_a_record_that_is_repeated_as_a_whole_is_refused(make: Make, write: Write) -> None:
+def test_a_repeated_record_is_rejected(make: Make, write: Write) -> None:
     records = [{"question": q, "answer": "1", "id": identity} for q, identity in (("a", "x"), ("b", "x"), ("a", "x"))]
     with pytest.raises(UserError) as caught:
         make("exact_match", write("x.json", {"dev": records}), data={"path": "x.json", "test": None})
@@ -141,7 +141,7 @@ def test_a_record_that_is_repeated_as_a_whole_is_refused(make: Make, write: Writ
     assert "\n" not in line
 
 
-def test_overlapping_splits_are_counted_without_regard_to_white_space(make: Make, write: Write) -> None:
+def test_the_overlap_of_splits_ignores_white_space(make: Make, write: Write) -> None:
     dev = [{"question": q, "answer": "1"} for q in ("one  two", "three", "four")]
     test = [
         {"question": q, "answer": "1", "id": f"t{i}"} for i, q in enumerate(("One two", "one\ntwo ", "four", "five"))
@@ -152,7 +152,7 @@ def test_overlapping_splits_are_counted_without_regard_to_white_space(make: Make
     assert "first test ids: t1, t2" in warning
 
 
-def test_equal_splits_are_called_equal(make: Make) -> None:
+def test_equal_splits_are_reported_as_equal(make: Make) -> None:
     (warning,) = make("exact_match", data={"path": "numbers.json", "test": "dev"}).warnings
     assert "THE VALIDATION AND THE TEST SPLIT ARE EQUAL, all 4 questions" in warning
 
@@ -202,7 +202,7 @@ def test_only_examples_in_use_count_as_overlap(make: Make) -> None:
         ),
     ],
 )
-def test_bad_data_is_refused_in_one_line_that_says_where(
+def test_bad_data_gives_one_error_line_with_the_location(
     refusal: Refusal, write: Write, tmp_path: Path, name: str, content: Any, settings: dict[str, Any], words: list[str]
 ) -> None:
     if content is not None:
@@ -211,7 +211,7 @@ def test_bad_data_is_refused_in_one_line_that_says_where(
     assert [word for word in words if word not in message] == []
 
 
-def test_a_second_file_must_hold_one_split(refusal: Refusal, write: Write) -> None:
+def test_a_second_file_must_contain_one_split(refusal: Refusal, write: Write) -> None:
     root = write("x.json", {"dev": RECORDS})
     write("y.json", {"a": RECORDS, "b": RECORDS})
     message = refusal("exact_match", root, data={"path": "x.json", "test": "y.json"})
@@ -219,12 +219,12 @@ def test_a_second_file_must_hold_one_split(refusal: Refusal, write: Write) -> No
     assert "a, b" in message
 
 
-def test_a_folder_that_is_no_data_set_is_refused(refusal: Refusal, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_data_set_is_rejected(refusal: Refusal, tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     assert "not a folder written by datasets' save_to_disk" in refusal("exact_match", tmp_path, data="x")
 
 
-def test_a_broken_data_set_folder_is_refused(refusal: Refusal, tmp_path: Path) -> None:
+def test_a_broken_data_set_folder_is_rejected(refusal: Refusal, tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "dataset_dict.json").write_text('{"splits": ["dev"]}')
     assert "datasets cannot load this folder" in refusal("exact_match", tmp_path, data="x")

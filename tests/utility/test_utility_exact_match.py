@@ -43,13 +43,13 @@ def test_text_is_compared_as_a_whole(make: Make, write: Write) -> None:
     assert loose.outcome("validation", 0, "new  york!") == Outcome(1.0, "new york")
 
 
-def test_any_of_several_references_will_do(make: Make, write: Write) -> None:
+def test_any_of_several_references_is_correct(make: Make, write: Write) -> None:
     root = write("x.json", [{"question": "q", "answer": ["NYC", "New York"]}])
     utility = make("exact_match", root, data={"path": "x.json", "test": None})
     assert [utility.outcome("validation", 0, text).score for text in ("NYC", "New York", "York")] == [1.0, 1.0, 0.0]
 
 
-def test_a_worked_solution_serves_as_a_numeric_reference(make: Make, write: Write) -> None:
+def test_a_worked_solution_is_a_valid_numeric_reference(make: Make, write: Write) -> None:
     root = write("x.json", [{"question": "q", "answer": "2 and 16 make 18.\n#### 18"}])
     utility = make("exact_match", root, data={"path": "x.json", "test": None}, mode="numeric")
     assert utility.outcome("validation", 0, "18").score == 1.0
@@ -82,7 +82,7 @@ def test_equal_numbers_vote_together(make: Make) -> None:
         ([], {}, ["is empty after normalisation"]),
     ],
 )
-def test_references_that_nothing_can_match_are_refused(
+def test_references_that_nothing_can_match_are_rejected(
     refusal: Refusal, write: Write, answer: Any, settings: dict[str, Any], words: list[str]
 ) -> None:
     root = write("x.json", {"dev": [{"question": "q", "answer": answer, "id": 4}]})
@@ -90,7 +90,7 @@ def test_references_that_nothing_can_match_are_refused(
     assert [word for word in ["x.json: dev[0] (id '4')", *words] if word not in message] == []
 
 
-def test_an_expression_that_does_not_compile_is_refused(refusal: Refusal) -> None:
+def test_an_invalid_expression_is_rejected(refusal: Refusal) -> None:
     message = refusal("exact_match", data="numbers.json", extract="(")
     assert "utility.extract '('" in message
 
@@ -162,6 +162,6 @@ def test_no_answer_that_is_right_has_a_beginning_that_is_ruled_out(
         assert score == 0.0 or not utility.ruled_out("validation", 0, answer[:end])
 
 
-def test_an_empty_stop_string_is_refused() -> None:
+def test_an_empty_stop_string_is_rejected() -> None:
     with pytest.raises(ValidationError, match="at least 1 character"):
         ExactMatch(data="x.json", stop=["\n", ""])

@@ -37,7 +37,7 @@ def field_utility(make: Make, name: str, **settings: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_the_files_of_the_field_are_read_whole(make: Make, name: str) -> None:
+def test_the_model_swarms_files_are_read_completely(make: Make, name: str) -> None:
     utility = field_utility(make, name)
     assert (utility.size("validation"), utility.size("test")) == TASKS[name][2:]
 
@@ -56,7 +56,7 @@ def test_knowledge_crosswords_is_reported_as_overlapping(make: Make) -> None:
     assert "THE SPLITS OVERLAP: 149 of 1000 test questions" in field_utility(make, "knowledge_crosswords").warnings[-1]
 
 
-def test_knowledge_crosswords_brings_its_solved_example(make: Make) -> None:
+def test_knowledge_crosswords_includes_its_solved_example(make: Make) -> None:
     utility = field_utility(make, "knowledge_crosswords", prompt={"few_shot": 1})
     assert utility.size("validation") == 200
     assert utility.requests("test")[0].prompt.startswith("Question: Pick the correct answer")

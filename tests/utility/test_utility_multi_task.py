@@ -22,7 +22,7 @@ TASKS = {"tasks": {"facts": CHOICES, "sums": NUMBERS}}
 SCORES = [1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
 
 
-def test_the_examples_of_the_tasks_follow_each_other(make: Make) -> None:
+def test_the_examples_of_the_tasks_are_concatenated(make: Make) -> None:
     utility = make("multi_task", **TASKS)
     assert (utility.size("validation"), utility.size("test")) == (7, 3)
     assert [type(request).__name__ for request in utility.requests("validation")] == ["Choose"] * 3 + ["Generate"] * 4
@@ -30,7 +30,7 @@ def test_the_examples_of_the_tasks_follow_each_other(make: Make) -> None:
     assert utility.example("validation", 2)["task"] == "facts"
 
 
-def test_each_answer_is_judged_by_its_task(make: Make) -> None:
+def test_each_answer_is_scored_by_its_task(make: Make) -> None:
     utility = make("multi_task", **TASKS)
     assert (
         utility.outcome("validation", 0, (OptionScore(-2, 1), OptionScore(-1, 1), OptionScore(-3, 1))).prediction == "B"
@@ -52,7 +52,7 @@ def test_the_weighted_sum_normalises_the_weights(make: Make) -> None:
     assert weighted.aggregate("validation", SCORES) == pytest.approx(0.75 * 2 / 3 + 0.25 / 4)
 
 
-def test_a_wrong_number_of_scores_is_refused(make: Make) -> None:
+def test_a_wrong_number_of_scores_is_rejected(make: Make) -> None:
     with pytest.raises(ValueError, match="7 examples in validation, 6 scores"):
         make("multi_task", **TASKS).aggregate("validation", SCORES[:-1])
 
@@ -67,17 +67,17 @@ def test_a_negative_utility_has_no_harmonic_mean() -> None:
 
 
 @given(st.lists(st.floats(1e-3, 1e3), min_size=2, max_size=6))
-def test_the_harmonic_mean_lies_between_the_least_and_the_arithmetic_mean(values: list[float]) -> None:
+def test_the_harmonic_mean_is_between_the_minimum_and_the_arithmetic_mean(values: list[float]) -> None:
     mean = harmonic_mean({str(i): value for i, value in enumerate(values)})
     assert min(values) * (1 - 1e-12) <= mean <= sum(values) / len(values) * (1 + 1e-12)
 
 
-def test_it_votes_where_all_its_tasks_do(make: Make) -> None:
+def test_multi_task_votes_if_all_tasks_do(make: Make) -> None:
     assert make("multi_task", **TASKS).votes
     assert not make("multi_task", tasks={"facts": CHOICES, "stories": STORIES}).votes
 
 
-def test_warnings_and_hash_come_from_all_tasks(make: Make) -> None:
+def test_warnings_and_hash_include_all_tasks(make: Make) -> None:
     repeated = {**NUMBERS, "data": {"path": "numbers.json", "test": "dev"}}
     utility = make("multi_task", tasks={"facts": CHOICES, "sums": repeated})
     (warning,) = utility.warnings
@@ -85,7 +85,7 @@ def test_warnings_and_hash_come_from_all_tasks(make: Make) -> None:
     assert utility.sha256 != make("multi_task", **TASKS).sha256
 
 
-def test_all_tasks_or_none_have_a_test_split(make: Make, refusal: Refusal) -> None:
+def test_either_all_tasks_or_none_have_a_test_split(make: Make, refusal: Refusal) -> None:
     untested = {**NUMBERS, "data": {"path": "numbers.json", "test": None}}
     assert "no test split for sums" in refusal("multi_task", tasks={"facts": CHOICES, "sums": untested})
     facts = {**CHOICES, "data": {"path": "choices.json", "test": None}}

@@ -19,14 +19,14 @@ def scores(*logprobs: float, tokens: int = 1) -> tuple[OptionScore, ...]:
     return tuple(OptionScore(logprob, tokens) for logprob in logprobs)
 
 
-def test_the_likeliest_option_is_the_answer(make: Make) -> None:
+def test_the_most_likely_option_is_the_answer(make: Make) -> None:
     utility = make("multiple_choice", data="choices.json")
     assert utility.outcome("validation", 0, scores(-3.0, -1.0, -2.0)) == Outcome(1.0, "B")
     assert utility.outcome("validation", 0, scores(-1.0, -3.0, -2.0)) == Outcome(0.0, "A")
     assert utility.outcome("test", 1, scores(-2.0, -1.0)) == Outcome(1.0, "B")
 
 
-def test_of_equally_likely_options_the_first_is_taken(make: Make) -> None:
+def test_ties_between_options_go_to_the_first(make: Make) -> None:
     utility = make("multiple_choice", data="choices.json")
     assert utility.outcome("validation", 0, scores(-2.0, -1.0, -1.0)).prediction == "B"
 
@@ -68,7 +68,7 @@ def test_an_answer_that_cannot_be_read_is_wrong_and_has_not_failed(make: Make) -
     assert utility.outcome("validation", 0, "A good question") == Outcome(0.0, None)
 
 
-def test_the_majority_of_letters_is_judged(make: Make) -> None:
+def test_the_majority_letter_is_scored(make: Make) -> None:
     utility = make("multiple_choice", data="choices.json")
     assert utility.votes
     assert utility.vote("validation", 0, ["A", "B", "B"]) == Outcome(1.0, "B")
@@ -77,7 +77,7 @@ def test_the_majority_of_letters_is_judged(make: Make) -> None:
     assert utility.vote("validation", 0, [None, None]) == Outcome(0.0, None)
 
 
-def test_the_utility_is_the_share_of_right_answers(make: Make) -> None:
+def test_the_utility_is_the_fraction_of_correct_answers(make: Make) -> None:
     utility = make("multiple_choice", data="choices.json")
     assert utility.aggregate("validation", [1.0, 0.0, 1.0]) == 2 / 3
     with pytest.raises(ValueError, match="3 examples in validation, 2 scores"):
@@ -113,7 +113,7 @@ def test_the_utility_is_the_share_of_right_answers(make: Make) -> None:
         ({"text": "x", "label": "y"}, "label", "B"),
     ],
 )
-def test_the_shapes_of_choices_and_answers_are_understood(choices: Any, answer: Any, letter: str) -> None:
+def test_all_formats_of_choices_and_answers_are_supported(choices: Any, answer: Any, letter: str) -> None:
     assert read_choices(choices).letter_of(answer) == letter
 
 
@@ -137,7 +137,7 @@ def test_the_shapes_of_choices_and_answers_are_understood(choices: Any, answer: 
         ({"text": ["x", "y"], "label": ["1", "1"]}, "1", ["repeated labels"]),
     ],
 )
-def test_choices_and_answers_that_do_not_fit_name_the_record(
+def test_inconsistent_choices_and_answers_name_the_record(
     make: Make, refusal: Refusal, write: Write, choices: Any, answer: Any, words: list[str]
 ) -> None:
     root = write("x.json", {"dev": [{"question": "q", "choices": choices, "answer": answer, "id": 17}]})
@@ -149,7 +149,7 @@ def test_choices_and_answers_that_do_not_fit_name_the_record(
     assert [word for word in ["x.json: dev[0] (id '17')", "data.columns", *words] if word not in message] == []
 
 
-def test_records_of_different_numbers_of_options_survive_a_columnar_file(make: Make, tmp_path: Path) -> None:
+def test_columnar_files_keep_different_numbers_of_options(make: Make, tmp_path: Path) -> None:
     import datasets
 
     records = [

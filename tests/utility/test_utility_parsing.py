@@ -44,7 +44,7 @@ CHOICES = {"A": "Madrid", "B": "Rome", "C": "Paris", "D": "Vienna"}
         ("The answer is B and I am sure", "B"),
     ],
 )
-def test_the_letter_that_an_answer_gives_is_found(text: str, letter: str) -> None:
+def test_the_letter_of_an_answer_is_found(text: str, letter: str) -> None:
     assert parse_choice(text, CHOICES) == letter
 
 
@@ -68,11 +68,11 @@ def test_the_letter_that_an_answer_gives_is_found(text: str, letter: str) -> Non
         "answerC",
     ],
 )
-def test_a_text_without_one_clear_letter_gives_none(text: str) -> None:
+def test_a_text_without_one_clear_letter_has_no_answer(text: str) -> None:
     assert parse_choice(text, CHOICES) is None
 
 
-def test_the_pronoun_is_not_the_ninth_option() -> None:
+def test_the_pronoun_i_is_not_the_ninth_option() -> None:
     ten = {letter: f"text {letter}" for letter in "ABCDEFGHIJ"}
     assert parse_choice("I think it is J", ten) == "J"
     assert parse_choice("I think so", ten) is None
@@ -143,7 +143,7 @@ def test_the_last_number_is_read_in_canonical_form(text: str, number: str) -> No
     "text",
     ["", "none", "GPT4", "1.2.3", "1,2", "1,0000", "3/4/2020", "1/0", "1e999999999", "-$-5", "10_000", "..", "²"],
 )
-def test_what_is_no_single_number_gives_none(text: str) -> None:
+def test_text_without_a_single_number_gives_none(text: str) -> None:
     assert last_number(text) is None
 
 
@@ -166,7 +166,7 @@ def test_equal_decimals_have_one_canonical_form(value: Decimal) -> None:
 
 
 @given(st.integers(0, 10**12), st.integers(1, 9))
-def test_digits_are_never_taken_out_of_a_longer_number(prefix: int, digit: int) -> None:
+def test_digits_inside_a_longer_number_never_match(prefix: int, digit: int) -> None:
     assert last_number(f"{prefix + 1}{digit}") != str(digit)
 
 
@@ -176,7 +176,7 @@ def test_any_run_of_digits_and_signs_gives_a_canonical_number_or_none(text: str)
     assert number is None or last_number(number) == number
 
 
-def test_extraction_takes_the_last_match_and_its_first_group() -> None:
+def test_extraction_returns_the_first_group_of_the_last_match() -> None:
     assert last_match(re.compile(r"#### (\d+) (\w+)"), "#### 1 a #### 2 b") == "2"
     assert last_match(re.compile(r"\d+"), "1 2 34") == "34"
     assert last_match(re.compile(r"\d+"), "none") is None

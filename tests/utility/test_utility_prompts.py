@@ -34,7 +34,7 @@ def test_the_default_prompt_of_a_letter_task_shows_the_options(make: Make) -> No
         ("Choose!", "Choose!\n{choices}"),
     ],
 )
-def test_the_options_go_behind_the_question_unless_the_template_places_them(template: str, shown: str) -> None:
+def test_options_follow_the_question_unless_the_template_places_them(template: str, shown: str) -> None:
     assert with_choices(template) == shown
 
 
@@ -60,7 +60,7 @@ def test_an_option_starts_with_a_space_unless_the_prompt_ends_in_white_space(
     assert request.options[0] == option
 
 
-def test_shots_from_the_end_of_the_validation_split_leave_it(make: Make) -> None:
+def test_few_shot_examples_are_removed_from_the_validation_split(make: Make) -> None:
     prompt = {"few_shot": 2, "answer_prefix": "\nAnswer:", "separator": "\n###\n"}
     utility = make("exact_match", data="numbers.json", prompt=prompt)
     assert utility.size("validation") == 2
@@ -69,7 +69,7 @@ def test_shots_from_the_end_of_the_validation_split_leave_it(make: Make) -> None
     assert utility.requests("test")[0].prompt == solved + "What is 1 + 1?\nAnswer:"
 
 
-def test_icl_prompt_text_goes_before_the_question_as_it_is(make: Make) -> None:
+def test_icl_prompt_text_precedes_the_question_unchanged(make: Make) -> None:
     utility = make("multiple_choice", data="choices.json", prompt={"few_shot": 1, "answer_prefix": "\nAnswer:"})
     assert utility.size("validation") == 3
     before = "Question: Which is hot?\nA. ice\nB. fire\nAnswer: B\n\n"
@@ -87,7 +87,7 @@ def test_icl_prompt_records_are_solved_examples(make: Make, write: Write) -> Non
     assert make("exact_match", root, data=data, prompt={"few_shot": 1}).requests("validation")[0].prompt == "1? 1\n\n3?"
 
 
-def test_a_chat_has_turns_and_options_without_space(make: Make) -> None:
+def test_chat_prompts_have_turns_and_options_without_leading_space(make: Make) -> None:
     prompt = {"chat_template": True, "system": "Be brief.", "few_shot": 1, "answer_prefix": "\nNumber:"}
     (request, *_) = make("exact_match", data="numbers.json", prompt=prompt).requests("validation")
     assert request.prompt == (
@@ -101,7 +101,7 @@ def test_a_chat_has_turns_and_options_without_space(make: Make) -> None:
     assert request.options == ("A", "B", "C")
 
 
-def test_icl_prompt_text_in_a_chat_stands_in_the_users_turn(make: Make) -> None:
+def test_icl_prompt_text_in_a_chat_is_in_the_user_turn(make: Make) -> None:
     prompt = {"chat_template": True, "few_shot": 1}
     (request, *_) = make("multiple_choice", data="choices.json", prompt=prompt).requests("validation")
     assert request.prompt == (("user", "Question: Which is hot?\nA. ice\nB. fire\nAnswer: B\n\n" + FRUIT),)
@@ -123,17 +123,17 @@ def test_generation_settings_reach_the_request(make: Make) -> None:
         ({"few_shot": 4}, ["numbers.json: dev", "4 records are too few for few_shot: 4"]),
     ],
 )
-def test_bad_prompts_are_refused_in_one_line(refusal: Refusal, prompt: dict[str, Any], words: list[str]) -> None:
+def test_bad_prompts_give_one_error_line(refusal: Refusal, prompt: dict[str, Any], words: list[str]) -> None:
     message = refusal("exact_match", data="numbers.json", prompt=prompt)
     assert [word for word in words if word not in message] == []
 
 
-def test_null_in_a_field_of_the_template_is_refused(refusal: Refusal, write: Write) -> None:
+def test_null_in_a_template_field_is_rejected(refusal: Refusal, write: Write) -> None:
     root = write("x.json", {"dev": [{"question": None, "answer": "3"}]})
     assert "{question}, which is null" in refusal("exact_match", root, data={"path": "x.json", "test": None})
 
 
-def test_bad_icl_prompts_are_refused(refusal: Refusal, write: Write) -> None:
+def test_bad_icl_prompts_are_rejected(refusal: Refusal, write: Write) -> None:
     records = [{"question": "3?", "answer": "3"}]
     settings = {"data": {"path": "x.json", "test": None}, "prompt": {"few_shot": 2}}
     root = write("x.json", {"dev": records, "icl_prompt": records})

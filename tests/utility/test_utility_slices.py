@@ -15,12 +15,12 @@ requests = st.lists(
 )
 
 
-def test_requests_are_sorted_by_length_and_cut() -> None:
+def test_requests_are_sorted_by_length_and_sliced() -> None:
     asked = [Generate("x" * n, 4) for n in (5, 1, 3, 1, 4)]
     assert slices(asked, 2) == [(1, 3), (2, 4), (0,)]
 
 
-def test_a_slice_holds_one_kind_only() -> None:
+def test_a_slice_contains_only_one_kind_of_request() -> None:
     asked: list[Request] = [Generate("a", 4), Choose("b", (" A",)), Generate("c", 4), Choose("d", (" A",))]
     assert slices(asked, 3) == [(1, 3), (0, 2)]
 
@@ -39,7 +39,7 @@ def test_every_index_is_in_exactly_one_slice(asked: list[Request], size: int) ->
 
 
 @given(st.lists(st.integers(0, 50), unique=True).flatmap(lambda n: st.tuples(st.just(n), st.permutations(n))))
-def test_who_shares_a_slice_depends_on_lengths_and_not_on_the_order_of_requests(
+def test_slices_depend_on_lengths_and_not_on_the_order_of_requests(
     lengths: tuple[list[int], list[int]],
 ) -> None:
     first, second = ([Generate("x" * n, 4) for n in order] for order in lengths)
@@ -54,6 +54,6 @@ def test_at_most_one_slice_of_each_kind_is_not_full(asked: list[Request]) -> Non
     assert len(partial) == len(set(partial))
 
 
-def test_a_size_below_one_is_refused() -> None:
+def test_a_slice_size_below_one_is_rejected() -> None:
     with pytest.raises(ValueError, match="at least one"):
         slices([], 0)

@@ -37,7 +37,7 @@ def test_numpy_and_machine_code_give_the_same_bits(nasty: np.ndarray, size: int)
 
 
 @pytest.mark.parametrize("terms", [9, 10, 14, 28])
-def test_rows_of_the_same_parts_give_the_same_bits_together_and_alone(nasty: np.ndarray, terms: int) -> None:
+def test_a_row_gives_the_same_bits_alone_and_with_others(nasty: np.ndarray, terms: int) -> None:
     rng = np.random.default_rng(terms)
     coefficients = rng.standard_normal((17, 28)).astype(np.float32)
     coefficients[:, terms:] = 0

@@ -1,4 +1,4 @@
-"""Weights are the linear combination that a row says, with bits that depend on the row alone."""
+"""Materialized weights are the row's linear combination, and their bits depend only on the row."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SIZE = 2 * CHUNK + 17
 
 
 def tensors(seed: int, dtype: type) -> dict[str, np.ndarray]:
-    """Tensors longer than a chunk, one number, an empty one, and one of integers."""
+    """Tensors that are longer than a chunk, scalar, empty and integer."""
     rng = np.random.default_rng(seed)
     zeros = np.where(rng.random((3, 5)) < 0.5, -0.0, 1e-7)
     return {
@@ -61,7 +61,7 @@ ROWS = [
 ]
 
 
-def test_a_row_alone_gives_the_bits_of_its_line_among_others(folder: Path) -> None:
+def test_a_row_alone_gives_the_same_bits_as_in_a_batch(folder: Path) -> None:
     maker = Materialiser(pool_of(folder))
     for together, alone in zip(maker.all(ROWS), ROWS, strict=True):
         assert same_bytes(together, maker.one(alone))
@@ -111,7 +111,7 @@ LAYERED = ("embed_tokens.weight", "layers.0.q.weight", "layers.1.q.weight", "lay
 
 @pytest.fixture(params=DTYPES)
 def layered(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Experts of three layers and an embedding."""
+    """Experts with three layers and an embedding."""
     for seed, name in enumerate("abc"):
         rng = np.random.default_rng(seed)
         values = {key: rng.standard_normal((5, 9)).astype(DTYPES[request.param]) for key in LAYERED}
@@ -119,7 +119,7 @@ def layered(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / "pool"
 
 
-def test_each_span_of_layers_is_the_mix_that_its_own_coefficients_say(layered: Path) -> None:
+def test_each_span_of_layers_uses_its_own_coefficients(layered: Path) -> None:
     low = row((LayersVector("a", 0, 1), 0.6), (LayersVector("c", 0, 1), 0.4))
     high = row((LayersVector("b", 2, 2), -0.3), (LayersVector("c", 2, 2), 1.3))
     both = Row((*low.terms, *high.terms))
@@ -133,7 +133,7 @@ def test_each_span_of_layers_is_the_mix_that_its_own_coefficients_say(layered: P
         assert same_bytes(got, maker.one(both))
 
 
-def test_an_expert_in_pieces_is_that_expert_and_layers_of_nobody_are_zero(layered: Path) -> None:
+def test_an_expert_split_by_layers_is_unchanged_and_unused_layers_are_zero(layered: Path) -> None:
     pool = pool_of(layered)
     pieces = row((LayersVector("b", 0, 0), 1.0), (LayersVector("b", 1, 2), 1.0))
     for maker in (Materialiser(pool), DeviceMaterialiser(pool, device="cpu")):
@@ -142,7 +142,7 @@ def test_an_expert_in_pieces_is_that_expert_and_layers_of_nobody_are_zero(layere
         assert {name for name, array in part.items() if array.any()} == {"embed_tokens.weight", "layers.0.q.weight"}
 
 
-def test_integers_are_copied_and_never_averaged(folder: Path) -> None:
+def test_integers_are_copied_not_averaged(folder: Path) -> None:
     steps = Materialiser(pool_of(folder)).one(row(("a", 0.2), ("b", 0.2)))["steps"]
     assert steps.dtype == np.int64 and steps.tolist() == [0, 1, 2, 3]
 
@@ -152,7 +152,7 @@ def test_the_empty_row_is_zero(folder: Path) -> None:
     assert not weights["long"].astype(np.float32).any() and weights["long"].shape == (SIZE,)
 
 
-def test_no_rows_give_no_weights(folder: Path) -> None:
+def test_an_empty_batch_gives_no_weights(folder: Path) -> None:
     assert Materialiser(pool_of(folder)).all([]) == []
 
 
@@ -169,7 +169,7 @@ def test_half_precision_is_one_rounding_to_nearest_even_of_the_fp32_sum(
     assert weights["long"].view(np.int16).tobytes() == expected.view(torch.int16).numpy().tobytes()
 
 
-def test_ties_between_two_bf16_numbers_go_to_the_even_one(tmp_path: Path) -> None:
+def test_bf16_ties_round_to_even(tmp_path: Path) -> None:
     one, step = ml_dtypes.bfloat16(1), 2.0**-7
     for name, value in (("a", 1.0), ("b", step)):
         write_checkpoint(tmp_path / name, {"w": np.array([value, 1 + step if name == "a" else step], type(one))})
@@ -219,7 +219,7 @@ def small_pool(tmp_path_factory: pytest.TempPathFactory) -> Materialiser:
     return Materialiser(pool_of(root))
 
 
-def test_arrays_that_do_not_fit_are_not_written_into(folder: Path) -> None:
+def test_output_arrays_of_the_wrong_shape_are_rejected(folder: Path) -> None:
     maker = Materialiser(pool_of(folder, check_values=False))
     expected = maker.one(ROWS[1])
     locked = np.zeros_like(expected["long"])

@@ -1,4 +1,4 @@
-"""Mutation noise: its law, and that it can be drawn again anywhere in any order."""
+"""Mutation noise: its distribution, and that it can be regenerated anywhere in any order."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_chunks_are_the_same_in_any_order() -> None:
     assert forward == backward and len(set(forward.values())) == 4
 
 
-def test_genes_are_touched_with_the_gene_rate() -> None:
+def test_genes_mutate_at_the_gene_rate() -> None:
     noise = draw(NOISE)
     touched = np.count_nonzero(noise) / noise.size
     assert abs(touched - 0.1) < 5 * np.sqrt(0.1 * 0.9 / noise.size)
@@ -44,7 +44,7 @@ def test_genes_are_touched_with_the_gene_rate() -> None:
     assert noise_chunk(replace(NOISE, gene_rate=1.0), "w", 0, CHUNK).all()
 
 
-def test_touched_genes_are_normal_with_the_given_sigma() -> None:
+def test_mutations_are_normal_with_the_given_sigma() -> None:
     noise = draw(NOISE)
     values = noise[noise != 0]
     assert stats.kstest(values, "norm", args=(0, 0.05)).pvalue > 1e-3
@@ -69,7 +69,7 @@ def test_noise_is_not_correlated_between_tensors_or_chunks() -> None:
         assert np.abs(off).max() < 5 / np.sqrt(block.shape[1])
 
 
-def test_the_stream_is_the_one_that_saved_runs_were_made_with() -> None:
+def test_the_noise_stream_is_unchanged_from_saved_runs() -> None:
     chunk = noise_chunk(replace(NOISE, gene_rate=0.5), "w", 1, 6)
     assert chunk.tolist() == pytest.approx(GOLDEN, abs=0)
 
@@ -97,7 +97,7 @@ def test_a_saved_noise_row_equals_the_noise_to_fp32_rounding(maker: Materialiser
         np.testing.assert_allclose(left[name].astype(float), right[name].astype(float), rtol=2**-10, atol=1e-7)
 
 
-def test_noise_is_the_same_in_a_tensor_of_any_place_in_the_pool(maker: Materialiser) -> None:
+def test_noise_does_not_depend_on_the_tensors_position_in_the_pool(maker: Materialiser) -> None:
     row = Row(((NOISE, 1.0),))
     alone = dict(maker.stream([row], specs=maker.pool.layout[1:]))
     ((spec, array),) = alone.items()

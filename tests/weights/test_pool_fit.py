@@ -1,4 +1,4 @@
-"""Whether experts fit each other and the base model, and what their hash depends on."""
+"""Compatibility of experts with each other and with the base model, and their content hash."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_different_lora_settings_are_named(
     assert line in refusal(folder)
 
 
-def test_two_wrong_experts_are_both_named(pool_folder: MakePool) -> None:
+def test_all_wrong_experts_are_named(pool_folder: MakePool) -> None:
     folder = pool_folder()
     edit_config(folder / "b", lora_alpha=32, base_model_name_or_path="org/other")
     edit_config(folder / "c", use_dora=True)
@@ -90,7 +90,7 @@ def test_half_a_lora_pair_is_named(pool_folder: MakePool) -> None:
     assert "b: model.layers.0.self_attn.q_proj has no lora_B" in refusal(folder)
 
 
-def test_a_config_whose_rank_is_not_that_of_the_tensors_is_refused(pool_folder: MakePool) -> None:
+def test_a_config_with_the_wrong_rank_is_rejected(pool_folder: MakePool) -> None:
     folder = pool_folder()
     for name in "abc":
         edit_config(folder / name, r=8)
@@ -112,14 +112,14 @@ def test_nan_and_infinity_are_found_unless_the_check_is_off(pool_folder: MakePoo
     ("setting", "value"),
     [("use_dora", True), ("use_qalora", True), ("lora_bias", True), ("trainable_token_indices", [1])],
 )
-def test_adapters_that_cannot_be_merged_are_refused(pool_folder: MakePool, setting: str, value: object) -> None:
+def test_adapters_that_cannot_be_merged_are_rejected(pool_folder: MakePool, setting: str, value: object) -> None:
     folder = pool_folder()
     edit_config(folder / "a", **{setting: value})
     assert f"a: {setting} is not supported (" in refusal(folder)
 
 
 @pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora", "loftq", "corda"])
-def test_adapters_whose_start_changes_the_base_are_refused_with_the_way_out(pool_folder: MakePool, start: str) -> None:
+def test_adapters_that_change_the_base_are_rejected_with_the_fix(pool_folder: MakePool, start: str) -> None:
     folder = pool_folder()
     edit_config(folder / "a", init_lora_weights=start)
     text = refusal(folder)
@@ -127,13 +127,13 @@ def test_adapters_whose_start_changes_the_base_are_refused_with_the_way_out(pool
     assert "path_initial_model_for_weight_conversion" in text
 
 
-def test_other_peft_types_are_refused(pool_folder: MakePool) -> None:
+def test_other_peft_types_are_rejected(pool_folder: MakePool) -> None:
     folder = pool_folder()
     edit_config(folder / "c", peft_type="IA3")
     assert "c: peft type IA3, only LORA and WEGEFT adapters can be evolved" in refusal(folder)
 
 
-def test_include_base_needs_adapters_without_whole_modules(tmp_path: Path, tiny_llama: Path) -> None:
+def test_include_base_rejects_adapters_with_fully_trained_modules(tmp_path: Path, tiny_llama: Path) -> None:
     for seed, name in enumerate("ab"):
         save_adapter(tiny_llama, tmp_path / name, seed=seed, modules_to_save=["lm_head"])
     assert pool_of(tmp_path).names == ["a", "b"]
@@ -146,7 +146,7 @@ def test_spellings_of_one_base_model_are_the_same(same: str) -> None:
     assert base_name("/c/hub/models--org--Llama-3/snapshots/0e9e39f2/") == "llama-3"
 
 
-def test_experts_may_spell_their_base_model_differently_or_not_at_all(pool_folder: MakePool) -> None:
+def test_different_or_missing_spellings_of_the_base_model_are_accepted(pool_folder: MakePool) -> None:
     folder = pool_folder()
     edit_config(folder / "a", base_model_name_or_path="org/llama")
     edit_config(folder / "b", base_model_name_or_path="/elsewhere/llama/")
@@ -156,40 +156,40 @@ def test_experts_may_spell_their_base_model_differently_or_not_at_all(pool_folde
     assert "b: base model llama-instruct, a has llama" in refusal(folder)
 
 
-def test_another_base_model_than_the_experts_name_is_a_warning(adapters: Path) -> None:
+def test_a_different_base_model_than_the_experts_name_gives_a_warning(adapters: Path) -> None:
     (warning,) = pool_of(adapters).warnings
     assert "the experts were made on" in warning and "the run uses nobody/nothing" in warning
 
 
-def test_another_spelling_of_the_same_target_modules_is_no_problem(pool_folder: MakePool) -> None:
+def test_equivalent_spellings_of_target_modules_are_accepted(pool_folder: MakePool) -> None:
     folder = pool_folder()
     edit_config(folder / "b", target_modules=r".*\.(q_proj|v_proj|down_proj)")
     assert pool_of(folder).names == ["a", "b", "c"]
 
 
-def test_settings_left_out_of_an_old_config_mean_their_defaults(pool_folder: MakePool) -> None:
+def test_missing_settings_in_an_old_config_mean_the_defaults(pool_folder: MakePool) -> None:
     folder = pool_folder()
     edit_config(folder / "b", use_rslora=None, rank_pattern=None, modules_to_save=[], bias="none")
     assert pool_of(folder).names == ["a", "b", "c"]
 
 
-def test_a_pool_fits_the_base_it_was_made_on(adapters: Path, tiny_llama: Path) -> None:
+def test_a_pool_fits_its_own_base_model(adapters: Path, tiny_llama: Path) -> None:
     assert open_pool(PoolConfig(experts=adapters), model=str(tiny_llama)).warnings == []
 
 
-def test_an_adapter_of_modules_that_the_base_lacks_is_refused_once(adapters: Path, tiny_gpt2: Path) -> None:
+def test_an_adapter_of_missing_modules_is_rejected_with_one_problem(adapters: Path, tiny_gpt2: Path) -> None:
     text = refusal(adapters, model=tiny_gpt2)
     assert "a: adapts model.layers.0.mlp.down_proj, which the base model does not have" in text
     assert "b: adapts" not in text
 
 
-def test_an_adapter_of_another_width_is_refused(adapters: Path, tmp_path: Path) -> None:
+def test_an_adapter_of_a_different_width_is_rejected(adapters: Path, tmp_path: Path) -> None:
     base = save_llama(tmp_path / "wide", head_dim=32)
     text = refusal(adapters, model=base)
     assert "a: model.layers.0.self_attn.q_proj is 64 x 64, the base model has 64 x 128" in text
 
 
-def test_trained_biases_that_the_base_lacks_are_refused(tmp_path: Path, tiny_llama: Path) -> None:
+def test_trained_biases_that_the_base_does_not_have_are_rejected(tmp_path: Path, tiny_llama: Path) -> None:
     biased = save_llama(tmp_path / "biased", attention_bias=True)
     for seed, name in enumerate("ab"):
         save_adapter(biased, tmp_path / "pool" / name, seed=seed, bias="lora_only", target_modules=["q_proj"])
@@ -197,14 +197,14 @@ def test_trained_biases_that_the_base_lacks_are_refused(tmp_path: Path, tiny_lla
     assert "a: adapts model.layers.0.self_attn.q_proj.bias, which" in refusal(tmp_path / "pool", model=tiny_llama)
 
 
-def test_a_base_of_pickles_is_one_problem_and_not_one_per_module(adapters: Path, tmp_path: Path) -> None:
+def test_a_base_with_pickle_weights_gives_one_problem_not_one_per_module(adapters: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     text = refusal(adapters, model=tmp_path)
     assert "its weights are a pickle" in text and "problems" not in text
 
 
-def test_checkpoints_of_different_architectures_are_refused(tmp_path: Path) -> None:
+def test_checkpoints_of_different_architectures_are_rejected(tmp_path: Path) -> None:
     for name in "ab":
         write_checkpoint(tmp_path / name, {"w": np.ones(3, np.float32)})
     (tmp_path / "b" / "config.json").write_text('{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}')
@@ -218,7 +218,7 @@ def test_adapters_and_checkpoints_do_not_mix(pool_folder: MakePool) -> None:
     assert "z: is of kind checkpoint, a of kind adapter" in refusal(folder)
 
 
-def test_the_hash_changes_with_content_and_not_with_place(pool_folder: MakePool, adapters: Path) -> None:
+def test_the_hash_depends_on_the_content_and_not_on_the_location(pool_folder: MakePool, adapters: Path) -> None:
     folder = pool_folder()
     original = open_expert(adapters / "a").sha256
     edit_config(folder / "a", base_model_name_or_path="/another/place")

@@ -1,4 +1,4 @@
-"""Which folders are experts, what they are called, and what is refused before any file is compared."""
+"""Which folders are experts, their names, and errors that are found before files are compared."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MakePool = Callable[[], Path]
 
 
 def refusal(folder: Path | list[Path], **settings: object) -> str:
-    """The one line with which a pool is refused."""
+    """The one-line error for a bad pool."""
     with pytest.raises(UserError) as caught:
         open_pool(PoolConfig(experts=folder, **settings), model="nobody/nothing")
     text = str(caught.value)
@@ -29,7 +29,7 @@ def refusal(folder: Path | list[Path], **settings: object) -> str:
     return text
 
 
-def test_experts_come_in_sorted_order_under_their_folders_names(adapters: Path) -> None:
+def test_experts_are_sorted_and_named_after_their_folders(adapters: Path) -> None:
     pool = pool_of(adapters)
     assert (pool.names, pool.kind, pool.warnings) == (["a", "b", "c"], "adapter", [pool.warnings[0]])
 
@@ -39,18 +39,18 @@ def test_a_listed_pool_keeps_its_own_order(adapters: Path) -> None:
     assert pool.names == ["c", "a"]
 
 
-def test_folders_of_the_same_name_are_told_apart_by_the_folder_above(pool_folder: MakePool) -> None:
+def test_folders_with_the_same_name_are_distinguished_by_their_parents(pool_folder: MakePool) -> None:
     folder = pool_folder()
     shutil.copytree(folder / "a", folder / "more" / "a")
     pool = open_pool(PoolConfig(experts=[folder / "a", folder / "more" / "a"]), model="nobody/nothing")
     assert pool.names == ["pool/a", "more/a"]
 
 
-def test_an_expert_listed_twice_is_refused(adapters: Path) -> None:
+def test_an_expert_listed_twice_is_rejected(adapters: Path) -> None:
     assert "listed twice" in refusal([adapters / "a", adapters / "a"])
 
 
-def test_an_empty_folder_and_an_empty_list_are_refused(tmp_path: Path) -> None:
+def test_an_empty_folder_and_an_empty_list_are_rejected(tmp_path: Path) -> None:
     assert "holds no expert folders" in refusal(tmp_path)
     assert "the list of experts is empty" in refusal([])
 
@@ -63,7 +63,7 @@ def test_a_folder_that_is_itself_an_expert_is_explained(adapters: Path) -> None:
     assert "it is itself an expert: give the folder above it" in refusal(adapters / "a")
 
 
-def test_one_expert_is_too_few_unless_the_base_joins_it(pool_folder: MakePool) -> None:
+def test_a_pool_needs_two_experts_or_one_and_the_base(pool_folder: MakePool) -> None:
     folder = pool_folder()
     shutil.rmtree(folder / "b")
     shutil.rmtree(folder / "c")
@@ -71,26 +71,26 @@ def test_one_expert_is_too_few_unless_the_base_joins_it(pool_folder: MakePool) -
     assert pool_of(folder, include_base=True).names == ["a", "base"]
 
 
-def test_an_expert_folder_named_base_is_refused_only_with_include_base(pool_folder: MakePool) -> None:
+def test_an_expert_named_base_is_rejected_only_with_include_base(pool_folder: MakePool) -> None:
     folder = pool_folder()
     (folder / "a").rename(folder / "base")
     assert pool_of(folder).names == ["b", "base", "c"]
     assert "an expert folder is named 'base'" in refusal(folder, include_base=True)
 
 
-def test_a_single_expert_named_base_will_do_where_no_pool_is_asked_for(pool_folder: MakePool) -> None:
+def test_a_single_expert_can_be_named_base(pool_folder: MakePool) -> None:
     folder = pool_folder()
     (folder / "a").rename(folder / "base")
     assert open_pool(PoolConfig(experts=[folder / "base"]), model="none", alone=True).names == ["base"]
 
 
-def test_a_folder_name_that_is_not_utf8_is_refused(pool_folder: MakePool) -> None:
+def test_a_folder_name_that_is_not_utf8_is_rejected(pool_folder: MakePool) -> None:
     folder = pool_folder()
     (folder / "a").rename(os.fsdecode(os.fsencode(folder) + b"/\xff"))
     assert "is not UTF-8; rename it" in refusal(folder)
 
 
-def test_hidden_folders_and_folders_without_weights_are_no_experts(pool_folder: MakePool) -> None:
+def test_hidden_folders_and_folders_without_weights_are_ignored(pool_folder: MakePool) -> None:
     folder = pool_folder()
     shutil.copytree(folder / "a", folder / ".a.123.tmp")
     (folder / "logs").mkdir()
@@ -98,13 +98,13 @@ def test_hidden_folders_and_folders_without_weights_are_no_experts(pool_folder: 
     assert pool_of(folder).names == ["a", "b", "c"]
 
 
-def test_an_adapter_without_its_config_is_an_error_and_not_skipped(pool_folder: MakePool) -> None:
+def test_an_adapter_without_its_config_is_an_error(pool_folder: MakePool) -> None:
     folder = pool_folder()
     (folder / "b" / "adapter_config.json").unlink()
     assert "b: neither adapter_config.json nor config.json is there" in refusal(folder)
 
 
-def test_pickles_are_refused_with_the_way_to_convert_them(pool_folder: MakePool, tmp_path: Path) -> None:
+def test_pickles_are_rejected_with_a_conversion_hint(pool_folder: MakePool, tmp_path: Path) -> None:
     folder = pool_folder()
     (folder / "a" / "adapter_model.safetensors").rename(folder / "a" / "adapter_model.bin")
     text = refusal(folder)
@@ -161,14 +161,14 @@ def test_a_damaged_safetensors_file_is_named(pool_folder: MakePool, damage: Call
     assert f"{path}: not a readable safetensors file" in text and "save or copy it again" in text
 
 
-def test_a_damaged_file_stops_worker_processes_too(pool_folder: MakePool) -> None:
+def test_a_damaged_file_is_reported_from_worker_processes(pool_folder: MakePool) -> None:
     folder = pool_folder()
     (folder / "b" / "adapter_model.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match="not a readable safetensors file"):
         open_pool(PoolConfig(experts=folder), model="nobody/nothing", check=False)
 
 
-def test_data_types_without_arithmetic_are_refused(tmp_path: Path) -> None:
+def test_data_types_without_arithmetic_are_rejected(tmp_path: Path) -> None:
     for name in "ab":
         write_lora(tmp_path / name, {"x.lora_A.weight": np.ones((4, 2), np.float32)})
         path = tmp_path / name / "adapter_model.safetensors"
@@ -176,7 +176,7 @@ def test_data_types_without_arithmetic_are_refused(tmp_path: Path) -> None:
     assert "data type U32 is not supported; save as F32, F16 or BF16" in refusal(tmp_path)
 
 
-def test_a_missing_shard_and_a_shard_outside_the_folder_are_refused(tmp_path: Path) -> None:
+def test_missing_shards_and_shards_outside_the_folder_are_rejected(tmp_path: Path) -> None:
     for seed, name in enumerate("ab"):
         save_llama(tmp_path / "pool" / name, seed=seed, shard="100KB")
     index = tmp_path / "pool" / "a" / "model.safetensors.index.json"
@@ -190,7 +190,7 @@ def test_a_missing_shard_and_a_shard_outside_the_folder_are_refused(tmp_path: Pa
     assert "has no weight_map" in refusal(tmp_path / "pool")
 
 
-def test_checkpoints_take_the_base_in_only_from_a_folder(tmp_path: Path) -> None:
+def test_checkpoint_pools_include_the_base_only_from_a_folder(tmp_path: Path) -> None:
     for name, value in (("a", 1.0), ("b", 2.0), ("c", 3.0)):
         write_checkpoint(tmp_path / "pool" / name, {"w": np.full(3, value, np.float32)})
     assert "needs `model` to be a local folder" in refusal(tmp_path / "pool", include_base=True)
@@ -199,7 +199,7 @@ def test_checkpoints_take_the_base_in_only_from_a_folder(tmp_path: Path) -> None
     assert pool.names == ["a", "b", "base"] and pool.flat("base", "w").tolist() == [3, 3, 3]
 
 
-def test_every_problem_of_every_expert_is_in_the_one_line(pool_folder: MakePool) -> None:
+def test_one_line_lists_every_problem_of_every_expert(pool_folder: MakePool) -> None:
     folder = pool_folder()
     (folder / "a" / "adapter_model.safetensors").write_bytes(b"")
     (folder / "b" / "adapter_config.json").write_text("{")

@@ -1,4 +1,4 @@
-"""Saved experts load with the libraries that users load them with, and are whole or not there."""
+"""Saved experts load with peft and transformers, and saving is atomic."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def pool_on(base: Path, folder: Path, **settings: object):  # type: ignore[no-un
         {"dtype": torch.bfloat16},
     ],
 )
-def test_a_saved_adapter_loads_with_peft_and_answers_as_the_installed_weights(
+def test_peft_loads_a_saved_adapter_with_the_same_outputs_as_installed_weights(
     tmp_path: Path, tiny_llama: Path, lora: dict[str, object]
 ) -> None:
     for seed, name in enumerate("ab"):
@@ -63,7 +63,7 @@ def test_a_saved_adapter_loads_with_peft_and_answers_as_the_installed_weights(
 
 
 @pytest.mark.parametrize("shard_bytes", [1 << 30, 60_000])
-def test_a_saved_checkpoint_loads_with_transformers_and_is_an_expert_itself(
+def test_transformers_loads_a_saved_checkpoint_and_pools_accept_it(
     tmp_path: Path, tiny_llama: Path, shard_bytes: int
 ) -> None:
     for seed, name in enumerate("ab"):
@@ -81,7 +81,7 @@ def test_a_saved_checkpoint_loads_with_transformers_and_is_an_expert_itself(
     assert tokenizer("ab").input_ids == make_tokenizer()("ab").input_ids
 
 
-def test_a_checkpoint_keeps_its_own_config_and_takes_only_the_tokenizer_from_the_base(tmp_path: Path) -> None:
+def test_a_checkpoint_keeps_its_config_and_gets_only_the_tokenizer_from_the_base(tmp_path: Path) -> None:
     base = tmp_path / "0-base"  # sorts before the experts
     base.mkdir()
     (base / "config.json").write_text('{"model_type": "base"}')
@@ -113,7 +113,7 @@ def test_a_failure_in_mid_write_leaves_the_old_folder_and_nothing_else(adapters:
     assert {path.name: path.read_bytes() for path in (tmp_path / "best").iterdir()} == before
 
 
-def test_saving_again_replaces_the_whole_folder(adapters: Path, tmp_path: Path) -> None:
+def test_saving_again_replaces_the_folder(adapters: Path, tmp_path: Path) -> None:
     maker = Materialiser(pool_of(adapters))
     for name in "ab":
         save_expert(maker, Row.one(name), tmp_path / "best", base="x")
@@ -126,7 +126,7 @@ def test_saving_again_replaces_the_whole_folder(adapters: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_saving_a_checkpoint_holds_one_tensor_and_the_chunks_in_memory(tmp_path: Path, dtype: type) -> None:
+def test_saving_a_checkpoint_needs_memory_for_one_tensor_and_the_chunks(tmp_path: Path, dtype: type) -> None:
     scalars, count = 1 << 21, 4
     for seed, name in enumerate("abc"):
         value = np.full(scalars, seed, dtype)

@@ -16,7 +16,7 @@ from evoswarm.weights.device import to_torch
 from evoswarm.weights.tensorfile import TensorFile, TensorSpec, write_safetensors
 
 
-def test_what_we_write_safetensors_reads(tmp_path: Path) -> None:
+def test_the_safetensors_package_reads_our_files(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     arrays = {
         "f32": rng.standard_normal((2, 3)).astype(np.float32),
@@ -33,7 +33,7 @@ def test_what_we_write_safetensors_reads(tmp_path: Path) -> None:
     assert all(torch.equal(loaded[name], to_torch(array.copy(order="C"))) for name, array in arrays.items())
 
 
-def test_what_safetensors_writes_we_read_at_any_alignment(tmp_path: Path) -> None:
+def test_we_read_files_of_the_safetensors_package_at_any_alignment(tmp_path: Path) -> None:
     tensors = {"odd": torch.ones(3, dtype=torch.uint8), "x": torch.randn(4, 2), "y": torch.randn(3).bfloat16()}
     for length in range(4):
         path = tmp_path / f"{length}.safetensors"

@@ -1,4 +1,4 @@
-"""Small pools written straight to disk, and the bytes of arrays."""
+"""Small pools written directly to disk, and exact comparison of arrays."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def write_checkpoint(folder: Path, tensors: Mapping[str, np.ndarray]) -> Path:
-    """An expert of kind checkpoint that holds just these tensors."""
+    """Write a checkpoint expert with these tensors."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text('{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}')
     write_file(folder / "model.safetensors", tensors)
@@ -24,7 +24,7 @@ def write_checkpoint(folder: Path, tensors: Mapping[str, np.ndarray]) -> Path:
 
 
 def write_lora(folder: Path, tensors: Mapping[str, np.ndarray], **config: object) -> Path:
-    """An expert of kind adapter that holds just these tensors."""
+    """Write an adapter expert with these tensors."""
     folder.mkdir(parents=True)
     (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4} | config))
     write_file(folder / "adapter_model.safetensors", tensors)
@@ -32,13 +32,13 @@ def write_lora(folder: Path, tensors: Mapping[str, np.ndarray], **config: object
 
 
 def write_file(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """A safetensors file."""
+    """Write a safetensors file."""
     specs = [TensorSpec(name, array.shape, NAMES[array.dtype]) for name, array in tensors.items()]
     write_safetensors(path, specs, tensors.items())
 
 
 def pool_of(folder: Path, **settings: object) -> Pool:
-    """The checked pool of a folder of experts, without a base model at hand."""
+    """The validated pool of a folder of experts, without a local base model."""
     return open_pool(PoolConfig(experts=folder, **settings), model="nobody/nothing")
 
 
