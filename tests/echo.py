@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 
 from evoswarm.config import RunConfig
 from evoswarm.config.load import apply_overrides, parse_config
+from evoswarm.engine import Engine, FakeEngine
 from evoswarm.weights.tensorfile import TensorSpec, write_safetensors
 
 
@@ -70,6 +72,16 @@ def echo_config(folder: Path, *overrides: str) -> RunConfig:
         make_world(folder)
     data = yaml.safe_load((folder / "it.yaml").read_text())
     return parse_config(apply_overrides(data, overrides), root=folder)
+
+
+def engine_made_by(make: Callable[[], Engine]) -> type[FakeEngine]:
+    """A class of engine settings to register under "fake": its engines come from a function."""
+
+    class Made(FakeEngine):
+        def start(self, *, model: str, adapter: Mapping[str, Any] | None) -> Engine:
+            return make()
+
+    return Made
 
 
 DETERMINISTIC = ("generations.jsonl", "recipe.json", "inputs.json", "best/adapter_model.safetensors")

@@ -49,14 +49,23 @@ class Loggers:
     later gets the whole run.
     """
 
-    def __init__(self, config: RunConfig, directory: RunDirectory, callbacks: Callbacks) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        directory: RunDirectory,
+        callbacks: Callbacks,
+        *,
+        open_logger: Callable[[LoggerConfig, RunConfig], Logger] = open_logger,
+    ) -> None:
         """
         Args:
             config: the run.
             directory: the run directory that holds the record.
             callbacks: receives events after the loggers do, and warnings about loggers that failed.
+            open_logger: opens one logger.
         """
         self._config, self._directory, self._inner = config, directory, callbacks
+        self._open_logger = open_logger
         self._open: dict[str, Logger] | None = None
         self._last = -1
 
@@ -101,7 +110,7 @@ class Loggers:
 
     def _add(self, logger: LoggerConfig) -> None:
         assert self._open is not None
-        self._open[logger.type] = open_logger(logger, self._config)
+        self._open[logger.type] = self._open_logger(logger, self._config)
 
     def _each(self, action: Callable[[Logger], None]) -> None:
         for name, logger in list((self._open or {}).items()):

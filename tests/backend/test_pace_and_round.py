@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from echo import echo_config
+from echo import echo_config, engine_made_by
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import evoswarm
 from evoswarm.backend import local
 from evoswarm.backend.base import Job, Seconds
 from evoswarm.backend.pace import AHEAD, Pace
 from evoswarm.backend.round import Call, Round
+from evoswarm.engine import ENGINES, EngineDied
+from evoswarm.engine.fake import EchoEngine
 from evoswarm.errors import ClusterError
 from evoswarm.rows import Row
 from evoswarm.utility import Outcome, Utility, make_utility
@@ -155,33 +159,24 @@ def test_a_failed_job_gives_its_other_slices_up(utility: Utility) -> None:
 
 
 def test_an_engine_that_dies_is_started_again_and_its_slice_done_again(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    import evoswarm
-    from evoswarm.engine import EngineDied
-    from evoswarm.engine.fake import EchoEngine
-
     untouched = evoswarm.run(echo_config(tmp_path, "name=untouched"))
-    generate, calls, alive = EchoEngine.generate, [0], [True]
-    start = EchoEngine.__init__
+    calls = itertools.count()
 
-    def started(self: EchoEngine, **settings: float) -> None:
-        alive[0] = True
-        start(self, **settings)
+    class Dies(EchoEngine):
+        """Dies in some calls, and then answers no more."""
 
-    def dies(self: EchoEngine, *args, **settings):  # type: ignore[no-untyped-def]
-        calls[0] += 1
-        if calls[0] % 20 == 7:
-            alive[0] = False
-        if not alive[0]:
-            raise EngineDied("engine fake died: why")
-        return generate(self, *args, **settings)
+        dead = False
 
-    monkeypatch.setattr(EchoEngine, "__init__", started)
-    monkeypatch.setattr(EchoEngine, "generate", dies)
+        def generate(self, *args: Any, **settings: Any) -> list[str]:
+            self.dead = self.dead or next(calls) % 20 == 7
+            if self.dead:
+                raise EngineDied("engine fake died: why")
+            return super().generate(*args, **settings)
+
+    monkeypatch.setitem(ENGINES, "fake", engine_made_by(Dies))
     summary = evoswarm.run(echo_config(tmp_path))
-    assert calls[0] > 40 and summary["best"] == untouched["best"]
-    monkeypatch.setattr(
-        EchoEngine, "generate", lambda *a, **k: (_ for _ in ()).throw(EngineDied("engine fake died: why"))
-    )
+    assert next(calls) > 40 and summary["best"] == untouched["best"]
+    Dies.dead = True
     with pytest.raises(ClusterError, match="lost 4 times with its worker .engine fake died: why"):
         evoswarm.run(echo_config(tmp_path, "name=other"))
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 from echo import make_world
-from rich.console import Console
 
-from evoswarm.cli import main, progress
+from evoswarm.cli import main
 from evoswarm.cli.tables import result_table
 
 
@@ -22,7 +21,6 @@ def evoswarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 
     def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["evoswarm", *arguments])
-        monkeypatch.setattr(progress, "console", Console(stderr=True, highlight=False))
         with pytest.raises(SystemExit) as ended:
             main.main()
         out, err = capsys.readouterr()

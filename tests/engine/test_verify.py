@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -87,15 +89,15 @@ def test_what_may_become_a_stop_string_is_not_taken_for_the_answer(engine: HfEng
             assert reply == expected or (isinstance(reply, Beginning) and expected.startswith(reply.text))
 
 
-def test_nothing_behind_an_end_token_counts(
-    engine: HfEngine, greedy: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    end = engine._encoder.option(PROMPTS[1], greedy[1])[1][2]
-    monkeypatch.setattr(engine, "_end", [end])
-    monkeypatch.setattr(engine._encoder, "ends", (end,))
-    expected = engine.generate([PROMPTS[1]], max_new_tokens=LENGTH)
+def test_nothing_behind_an_end_token_counts(engine: HfEngine, greedy: list[str], tmp_path: Path) -> None:
+    third = engine.tokenizer(greedy[1], add_special_tokens=False).input_ids[2]
+    folder = shutil.copytree(engine.model.config.name_or_path, tmp_path / "model")
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": third}))
+    ending = HfEngine(TransformersEngine(device="cpu"), model=str(folder), adapter=None)
+    expected = ending.generate([PROMPTS[1]], max_new_tokens=LENGTH)
     assert len(expected[0]) < LENGTH
-    assert engine.verify([PROMPTS[1]], [greedy[1]], max_new_tokens=LENGTH) == expected
+    assert ending.verify([PROMPTS[1]], [greedy[1]], max_new_tokens=LENGTH) == expected
 
 
 def test_a_draft_is_cut_where_the_model_takes_no_more(engine: HfEngine) -> None:

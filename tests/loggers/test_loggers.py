@@ -15,10 +15,11 @@ from loggers_helpers import tensorboard_series, tensorboard_settings, wandb_reco
 
 import evoswarm
 from evoswarm.config import RunConfig
+from evoswarm.config.loggers import TensorBoard
 from evoswarm.errors import Stopped, UserError
-from evoswarm.loggers import follow
+from evoswarm.loggers.follow import Loggers
 from evoswarm.loop.callbacks import Callbacks
-from evoswarm.loop.directory import read_lines
+from evoswarm.loop.directory import RunDirectory, read_lines
 
 BOTH = "loggers=[{type: tensorboard}, {type: wandb, project: swarms, mode: offline}]"
 TENSORBOARD = "loggers=[{type: tensorboard}]"
@@ -149,9 +150,7 @@ def test_a_logger_that_is_added_later_gets_the_whole_run(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("moment", ["open", "log", "close"])
-def test_a_failing_logger_gives_one_warning_and_the_run_finishes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
-) -> None:
+def test_a_failing_logger_gives_one_warning(done: tuple[RunConfig, dict[str, Any]], moment: str) -> None:
     class Broken:
         def __init__(self) -> None:
             self.fail("open")
@@ -168,11 +167,15 @@ def test_a_failing_logger_gives_one_warning_and_the_run_finishes(
         def close(self) -> None:
             self.fail("close")
 
-    monkeypatch.setattr(follow, "open_logger", lambda logger, config: Broken())
+    config, summary = done
+    config = config.with_(loggers=[TensorBoard()])
     warnings: list[str] = []
     callbacks = Callbacks(notify=lambda e: warnings.append(e["text"]) if e["kind"] == "warning" else None)
-    summary = evoswarm.run(echo_config(tmp_path, TENSORBOARD), callbacks=callbacks)
-    assert summary["generations"] == 4
+    directory = RunDirectory(config.run_dir)
+    with Loggers(config, directory, callbacks, open_logger=lambda logger, config: Broken()) as loggers:
+        for _ in range(2):
+            loggers.callbacks.notify({"kind": "generation"})
+        loggers.finish(summary)
     assert warnings == ["logger tensorboard failed and is disabled for the rest of this session: no room left"]
 
 

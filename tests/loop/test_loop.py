@@ -8,17 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from echo import echo_config, make_world, result_bytes
+from echo import echo_config, engine_made_by, make_world, result_bytes
 from safetensors.numpy import load_file
 
 import evoswarm
 from evoswarm.config import RunConfig
+from evoswarm.engine import ENGINES
 from evoswarm.engine.fake import EchoEngine
 from evoswarm.errors import Stopped, UserError
 from evoswarm.loop.callbacks import Callbacks, Event
 from evoswarm.loop.checkpoint import generations_saved
 from evoswarm.loop.directory import RunDirectory, read_lines
 from evoswarm.loop.history import position, save_position
+from evoswarm.search import SEARCHES
 from evoswarm.search.random_search import RandomMixSearch
 
 ALGORITHMS = ("model_swarms", "genome", "genome_plus", "random_search", "cma_es", "evolmerge", "lorahub")
@@ -326,12 +328,13 @@ def test_a_checkpoint_of_40_particles_is_below_64_kilobytes(tmp_path: Path) -> N
 
 
 def test_equal_rows_are_scored_once_also_across_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sample = RandomMixSearch._sample
+    class FewRows(RandomMixSearch):
+        """Generation 2 and later are alike; three rows each."""
 
-    def few(self: RandomMixSearch, t: int, i: int, good: np.ndarray) -> np.ndarray:
-        return sample(self, min(t, 2), i % 3, good)  # generation 2 and later are alike; three rows each
+        def _sample(self, t: int, i: int, good: np.ndarray) -> np.ndarray:
+            return super()._sample(min(t, 2), i % 3, good)
 
-    monkeypatch.setattr(RandomMixSearch, "_sample", few)
+    monkeypatch.setitem(SEARCHES, "random_search", FewRows)
     overrides = ("search={type: random_search, population: 7, max_generations: 4}",)
     whole, pieces = (echo_config(tmp_path / name, *overrides) for name in ("whole", "pieces"))
     summary = evoswarm.run(whole)
@@ -364,22 +367,23 @@ def test_what_an_engine_failed_at_is_tried_again_by_the_next_session(
 ) -> None:
     config, untouched = echo_config(tmp_path), echo_config(tmp_path, "name=untouched")
     evoswarm.run(untouched)
-    install, installs = EchoEngine.install, [0]
+    installs = [0]
     broken_from = len(read_lines(untouched.run_dir / "outcomes" / "gen_0000.jsonl"))
 
-    def install_until(self: EchoEngine, weights: Any) -> None:
-        installs[0] += 1
-        if installs[0] > broken_from:
-            raise RuntimeError("CUDA error: the device is lost")
-        install(self, weights)
+    class Breaks(EchoEngine):
+        def install(self, weights: Any) -> None:
+            installs[0] += 1
+            if installs[0] > broken_from:
+                raise RuntimeError("CUDA error: the device is lost")
+            super().install(weights)
 
-    monkeypatch.setattr(EchoEngine, "install", install_until)
+    monkeypatch.setitem(ENGINES, "fake", engine_made_by(Breaks))
+    breaking = echo_config(tmp_path)
     with pytest.raises(UserError, match="every evaluation of generation 1 failed.*the device is lost"):
-        evoswarm.run(config)
+        evoswarm.run(breaking)
     broken_from, installs[0] = 5 * 7 - 7, 0
     with pytest.raises(UserError, match="every evaluation of the finalists failed.*the device is lost"):
-        evoswarm.run(config)
+        evoswarm.run(breaking)
     assert (config.run_dir / "best" / "adapter_model.safetensors").exists()
-    monkeypatch.undo()
     evoswarm.run(config)
     assert result_bytes(config.run_dir) == result_bytes(untouched.run_dir)
