@@ -9,23 +9,14 @@ from pathlib import Path
 import pytest
 from echo import make_world
 
-from evoswarm.cli import main
 from evoswarm.cli.tables import result_table
 
 
 @pytest.fixture
-def evoswarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    """Runs the command line in this process, in a folder with a world; returns exit status, output and errors."""
+def evoswarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call):  # type: ignore[no-untyped-def]
+    """`call` in a folder with a world."""
     make_world(tmp_path)
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["evoswarm", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main.main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
     return call
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 from echo import make_world
-
-from evoswarm.cli.main import main
 
 
 @pytest.fixture
@@ -18,16 +17,6 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "tune.yaml").write_text(yaml.safe_dump(config))
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def error_of(arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    monkeypatch.setattr(sys, "argv", ["evoswarm", "tune", *arguments])
-    with pytest.raises(SystemExit) as exit_:
-        main()
-    error = capsys.readouterr().err
-    assert (exit_.value.code, error.count("\n")) == (2, 1), error
-    assert error.startswith("error: ")
-    return error
 
 
 @pytest.mark.parametrize(
@@ -41,18 +30,14 @@ def error_of(arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys
     ],
 )
 def test_mistakes_give_one_error_line_and_status_2_and_write_nothing(
-    world: Path,
-    arguments: tuple[str, ...],
-    words: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    world: Path, arguments: tuple[str, ...], words: str, error_of: Callable[..., str]
 ) -> None:
-    assert words in error_of(arguments, monkeypatch, capsys)
+    assert words in error_of("tune", *arguments)
     assert not (world / "runs").exists()
 
 
 def test_without_ray_tune_the_error_says_what_to_install(
-    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    world: Path, monkeypatch: pytest.MonkeyPatch, error_of: Callable[..., str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "evoswarm.tune.run", None)
-    assert "pip install 'evoswarm[tune]'" in error_of(("tune.yaml",), monkeypatch, capsys)
+    assert "pip install 'evoswarm[tune]'" in error_of("tune", "tune.yaml")
