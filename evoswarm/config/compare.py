@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from evoswarm.config.load import _read_yaml, apply_overrides, explain, parse_config, resolved
+from evoswarm.config.load import (
+    check_section,
+    check_shared_folder,
+    load_file,
+    parse_config,
+    resolved,
+    split_section,
+)
 from evoswarm.config.run import RunConfig
 from evoswarm.config.training import Optimisation
 from evoswarm.errors import UserError
@@ -72,31 +80,20 @@ class CompareConfig(Section):
         return next(iter(self.targets.values())).run_dir
 
 
-def load_compare(path: Path, *, overrides: list[str] | None = None) -> CompareConfig:
+def load_compare(path: Path, *, overrides: Sequence[str] = ()) -> CompareConfig:
     """Read and check the config of a comparison.
 
     Raises:
         UserError: the file cannot be read or does not describe a comparison.
     """
-    data = apply_overrides(_read_yaml(path), overrides or ())
-    return parse_compare(data, root=path.resolve().parent, source=str(path))
+    return load_file(path, parse_compare, overrides=overrides)
 
 
 def parse_compare(data: dict[str, Any], *, root: Path, source: str = "config") -> CompareConfig:
     """Check the config of a comparison given as plain data; `root` is what relative paths start from."""
-    data = dict(data)
-    section = data.pop("compare", None) or {}
-    if not isinstance(section, dict):
-        raise UserError(f"{source}: compare: must be a section")
-    try:
-        comparison = Comparison.model_validate(section)
-    except ValidationError as error:
-        raise UserError(f"{source}: compare: {explain(error)}") from None
+    comparison, data = split_section(data, "compare", Comparison, source=source)
     for name, settings in comparison.trainings.items():
-        try:
-            Optimisation.model_validate(settings)
-        except ValidationError as error:
-            raise UserError(f"{source}: compare.trainings.{name}: {explain(error)}") from None
+        check_section(settings, Optimisation, source=f"{source}: compare.trainings.{name}")
     if comparison.targets and "utility" in data:
         raise UserError(f"{source}: both utility and compare.targets are given; move the utility into the targets")
     utilities = comparison.targets or {"target": data.pop("utility", None)}
@@ -106,7 +103,6 @@ def parse_compare(data: dict[str, Any], *, root: Path, source: str = "config") -
         given = data | ({"utility": utility} if utility is not None else {})
         targets[name] = parse_config(given, root=root, source=where)
     first = next(iter(targets.values()))
-    if first.run_url is not None:
-        raise UserError(f"{source}: output {first.output}: a comparison needs a folder, which all nodes share")
+    check_shared_folder(first, "a comparison", source=source)
     training = {name: Path(resolved(str(path), first.root)) for name, path in comparison.training.items()}
     return CompareConfig(comparison=comparison.model_copy(update={"training": training}), targets=targets)

@@ -1,8 +1,8 @@
-"""From a YAML file and `--set key=value` to a checked configuration; every mistake is one clear line."""
+"""From a YAML file and `--set key=value` to a checked configuration. Every mistake is reported in one clear line."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from evoswarm.place import check_url, is_url
 from evoswarm.section import Section
 
 Config = TypeVar("Config", bound=Section)
+Parsed = TypeVar("Parsed")
 
 
 def load_config(path: Path | str, *, overrides: Sequence[str] = ()) -> RunConfig:
@@ -29,8 +30,63 @@ def load_config(path: Path | str, *, overrides: Sequence[str] = ()) -> RunConfig
     Raises:
         UserError: the file cannot be read or does not describe a run; every problem is named.
     """
+    return load_file(path, parse_config, overrides=overrides)
+
+
+def load_file(
+    path: Path | str,
+    parse: Callable[..., Parsed],
+    *,
+    overrides: Sequence[str] = (),
+    needs: str = "model, pool and utility",
+) -> Parsed:
+    """Read a YAML file, apply overrides, and hand the data to one of the `parse_...` functions.
+
+    Args:
+        path: YAML file; relative paths in it are taken from its folder.
+        parse: called with the data, and `root` and `source` by name.
+        overrides: `key=value` strings.
+        needs: what the file must at least contain, for the error message.
+    """
     path = Path(path)
-    return parse_config(apply_overrides(_read_yaml(path), overrides), root=path.resolve().parent, source=str(path))
+    data = apply_overrides(_read_yaml(path, needs=needs), overrides)
+    return parse(data, root=path.resolve().parent, source=str(path))
+
+
+def split_section(
+    data: dict[str, Any], name: str, model: type[Config], *, source: str
+) -> tuple[Config, dict[str, Any]]:
+    """Take the section `name` out of a run's config: the checked section, and the rest.
+
+    Raises:
+        UserError: it is not a section, or does not fit the model.
+    """
+    section = data.get(name) or {}
+    if not isinstance(section, dict):
+        raise UserError(f"{source}: {name}: must be a section")
+    return check_section(section, model, source=f"{source}: {name}"), {k: v for k, v in data.items() if k != name}
+
+
+def check_section(data: dict[str, Any], model: type[Config], *, source: str) -> Config:
+    """Check plain data against a model.
+
+    Raises:
+        UserError: it does not fit; every problem is named.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise UserError(f"{source}: {explain(error)}") from None
+
+
+def check_shared_folder(run: RunConfig, what: str, *, source: str) -> None:
+    """Refuse a URL as output.
+
+    Raises:
+        UserError: `output` is a URL.
+    """
+    if run.run_url is not None:
+        raise UserError(f"{source}: output {run.output}: {what} needs a folder that all nodes share")
 
 
 def parse_config(data: dict[str, Any], *, root: Path, source: str = "config") -> RunConfig:
@@ -40,9 +96,7 @@ def parse_config(data: dict[str, Any], *, root: Path, source: str = "config") ->
 
 def load_training(path: Path | str, *, overrides: Sequence[str] = ()) -> TrainingConfig:
     """`load_config` for a training of experts."""
-    path = Path(path)
-    data = apply_overrides(_read_yaml(path, needs="model, pool and experts"), overrides)
-    return parse_training(data, root=path.resolve().parent, source=str(path))
+    return load_file(path, parse_training, overrides=overrides, needs="model, pool and experts")
 
 
 def parse_training(data: dict[str, Any], *, root: Path, source: str = "config") -> TrainingConfig:
@@ -60,10 +114,7 @@ def _parse(model: type[Config], data: dict[str, Any], *, root: Path, source: str
             f"{source}: {', '.join(places)} holds a secret, and a config is written to the run directory and shown; "
             "take it out, revoke it, and give it to the processes by the environment or a file (HF_TOKEN, ~/.aws, ...)"
         )
-    try:
-        return model.model_validate(_absolute(data, root, model))
-    except ValidationError as error:
-        raise UserError(f"{source}: {explain(error)}") from None
+    return check_section(_absolute(data, root, model), model, source=source)
 
 
 def dump_config(config: Section) -> str:
@@ -96,7 +147,7 @@ def _set(data: dict[str, Any], keys: list[str], value: str, text: str) -> None:
         raise UserError(f"--set {text}: the value is not YAML") from None
 
 
-def _read_yaml(path: Path, *, needs: str = "model, pool and utility") -> dict[str, Any]:
+def _read_yaml(path: Path, *, needs: str) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, FiniteFloat, ValidationError, field_validator, model_validator
+from pydantic import Field, FiniteFloat, field_validator, model_validator
 
-from evoswarm.config.load import _read_yaml, apply_overrides, explain, parse_config
+from evoswarm.config.load import apply_overrides, check_shared_folder, load_file, parse_config, split_section
 from evoswarm.config.run import RunConfig
 from evoswarm.errors import UserError
 from evoswarm.search import Evolution
@@ -132,27 +133,18 @@ class TuneConfig(Section):
         return parse_config(data, root=self.start, source=f"{self.source}: {where}")
 
 
-def load_tune(path: Path, *, overrides: list[str] | None = None) -> TuneConfig:
+def load_tune(path: Path, *, overrides: Sequence[str] = ()) -> TuneConfig:
     """Read and check the config of a tuning.
 
     Raises:
         UserError: the file cannot be read or does not describe a tuning.
     """
-    data = apply_overrides(_read_yaml(path), overrides or ())
-    return parse_tune(data, root=path.resolve().parent, source=str(path))
+    return load_file(path, parse_tune, overrides=overrides)
 
 
 def parse_tune(data: dict[str, Any], *, root: Path, source: str = "config") -> TuneConfig:
     """Check the config of a tuning given as plain data; `root` is what relative paths start from."""
-    data = dict(data)
-    section = data.pop("tune", None) or {}
-    if not isinstance(section, dict):
-        raise UserError(f"{source}: tune: must be a section")
-    try:
-        tuning = Tuning.model_validate(section)
-    except ValidationError as error:
-        raise UserError(f"{source}: tune: {explain(error)}") from None
+    tuning, data = split_section(data, "tune", Tuning, source=source)
     run = parse_config(data, root=root, source=source)
-    if run.run_url is not None:
-        raise UserError(f"{source}: output {run.output}: a tuning needs a folder, which all nodes share")
+    check_shared_folder(run, "a tuning", source=source)
     return TuneConfig(tuning=tuning, run=run, data=data, start=root, source=source)

@@ -1,4 +1,4 @@
-"""What a report computes: pure functions over utilities, scores and coefficient rows."""
+"""The computations of a report: pure functions of utilities, scores and coefficient rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def solved(scores: np.ndarray) -> np.ndarray:
-    """Mask [B] of the examples whose score is 1 or more; an example without score (NaN) is not solved."""
+    """Mask [B] of the examples whose score is 1 or more; an example without a score (NaN) is not solved."""
     return np.asarray(scores) >= 1
 
 
@@ -21,7 +21,7 @@ class Emergence:
     Attributes:
         total: examples.
         unsolved: examples that no initial expert solved.
-        best: by the global best as of each generation; None where its scores are not on record.
+        best: by the global best as of each generation; None if its scores are not recorded.
         present: by at least one evaluation of each generation.
         ever: by at least one evaluation up to each generation.
     """
@@ -41,12 +41,12 @@ def emergence(
     """C-emergence: skills of the collective that no initial expert had.
 
     Args:
-        experts: scores [B] of each initial expert; empty arrays (nothing was scored) are passed over.
+        experts: scores [B] of each initial expert; empty arrays (nothing was scored) are ignored.
         generations: scores [B] of each evaluation of each generation.
         bests: scores [B] of the global best as of each generation.
 
     Returns:
-        The counts, or None where it does not apply: nothing on record, or no score anywhere reaches 1.
+        The counts, or None if it does not apply: nothing is recorded, or no score reaches 1.
 
     Source: Model Swarms (arXiv 2410.11163), analysis of correctness emergence.
     """
@@ -72,7 +72,7 @@ def graded(scores: Sequence[np.ndarray]) -> bool:
 
 @dataclass(frozen=True)
 class Flips:
-    """Examples by whether they were right before and after; `lost` are the negative flips."""
+    """Examples by whether they were solved before and after. `lost` are the negative flips."""
 
     lost: tuple[int, ...]
     gained: tuple[int, ...]
@@ -86,7 +86,7 @@ class Flips:
 
 
 def flips(before: np.ndarray, after: np.ndarray) -> Flips:
-    """Compare two evaluations, scores [B] each, of the same examples."""
+    """Compare two evaluations of the same examples, scores [B] each."""
     was, now = solved(before), solved(after)
     lost, gained = np.flatnonzero(was & ~now), np.flatnonzero(~was & now)
     return Flips(
@@ -95,15 +95,15 @@ def flips(before: np.ndarray, after: np.ndarray) -> Flips:
 
 
 def sign_test(lost: int, gained: int) -> float:
-    """Chance that flips split at least this unevenly where both sides are equally good (two-sided exact McNemar)."""
-    n, k = lost + gained, min(lost, gained)
-    tail = sum(math.comb(n, i) for i in range(k + 1))
-    return min(1.0, 2 * tail / 2**n)
+    """Probability of flips at least this uneven if both sides are equally good (two-sided exact McNemar test)."""
+    from scipy.stats import binomtest  # takes a second to import
+
+    return float(binomtest(lost, lost + gained).pvalue)
 
 
 @dataclass(frozen=True)
 class Rank:
-    """A place among `of`, 1 is the best; `shared` counts the others that have the same utility."""
+    """A rank among `of`; 1 is the best. `shared` counts the others with the same utility."""
 
     place: int
     of: int
@@ -111,12 +111,12 @@ class Rank:
 
     @property
     def lower_half(self) -> bool:
-        """Whether more than half of all are as good or better: the diamond was in the rough."""
+        """Whether more than half of all are as good or better."""
         return self.place > self.of / 2
 
 
 def rank(utilities: Sequence[float | None], index: int) -> Rank:
-    """The rank of one utility; failed ones (None) are last."""
+    """The rank of one utility; failed evaluations (None) are last."""
     values = [-math.inf if u is None else u for u in utilities]
     mine = values[index]
     return Rank(1 + sum(u > mine for u in values), len(values), sum(u == mine for u in values) - 1)
@@ -124,31 +124,31 @@ def rank(utilities: Sequence[float | None], index: int) -> Rank:
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """The plane of the first two principal components: centre [J], axes [2, J], share [2] of the variance."""
+    """The plane of the first two principal components: center [J], axes [2, J], share [2] of the variance."""
 
-    centre: np.ndarray
+    center: np.ndarray
     axes: np.ndarray
     share: np.ndarray
 
     def project(self, rows: np.ndarray) -> np.ndarray:
         """Rows [M, J] as points [M, 2]."""
-        points: np.ndarray = (rows - self.centre) @ self.axes.T
+        points: np.ndarray = (rows - self.center) @ self.axes.T
         return points
 
 
 def principal_plane(rows: np.ndarray) -> Plane:
-    """The principal plane of rows [M, J], M >= 1, J >= 2; each axis points to where its largest loading is positive."""
-    centre = rows.mean(axis=0)
-    _, singular, axes = np.linalg.svd((rows - centre).T @ (rows - centre))
+    """The principal plane of rows [M, J], M >= 1, J >= 2. The largest loading of each axis is positive."""
+    center = rows.mean(axis=0)
+    _, singular, axes = np.linalg.svd((rows - center).T @ (rows - center))
     axes = axes[:2]
     signs = np.sign(axes[np.arange(2), np.abs(axes).argmax(axis=1)])
     total = singular.sum()
     share = singular[:2] / total if total > 0 else np.zeros(2)
-    return Plane(centre, axes * signs[:, None], share)
+    return Plane(center, axes * signs[:, None], share)
 
 
 def coefficients(rows: Sequence[dict[str, float]], experts: Sequence[str]) -> np.ndarray:
-    """Rows given by name as a matrix [M, J] in the order of `experts`."""
+    """Rows given by expert name as a matrix [M, J], in the order of `experts`."""
     column = {name: j for j, name in enumerate(experts)}
     matrix = np.zeros((len(rows), len(experts)))
     for i, row in enumerate(rows):

@@ -1,4 +1,8 @@
-"""Reads a data file or folder into lists of records, by split. Knows formats, not tasks."""
+"""Reads a data file or folder into lists of records, by split. Knows formats, not tasks.
+
+Only folders of `save_to_disk` go through datasets. Its loaders for files would change the records (CSV cells become
+numbers, missing fields of JSON become null), name no line in errors, and write a copy into a cache.
+"""
 
 from __future__ import annotations
 
@@ -17,22 +21,22 @@ FORMATS = "a .json, .jsonl, .csv or .parquet file, or a folder written by datase
 
 @dataclass(frozen=True)
 class Source:
-    """What is in a file or folder: named splits, or the records of the only split."""
+    """The content of a file or folder: named splits, or the records of the only split."""
 
     path: Path
     splits: dict[str, Iterable[Any]] | None
-    """Splits by name; None for a file that holds one unnamed split."""
+    """Splits by name; None for a file with one unnamed split."""
     records: Iterable[Any] = ()
-    """The only split's records, where `splits` is None."""
+    """The records of the only split, if `splits` is None."""
     icl_prompt: Any = None
-    """Model Swarms JSON: solved examples, as text or as records."""
+    """Model Swarms JSON: few-shot examples, as text or as records."""
 
 
 def read(path: Path) -> Source:
     """Read `path`; the format follows from its suffix.
 
     Raises:
-        UserError: it is missing, of an unknown format, not UTF-8, or broken.
+        UserError: it is missing, damaged, not UTF-8, or of an unknown format.
     """
     if path.is_dir():
         return _read_folder(path)
@@ -50,7 +54,7 @@ def _read_json(path: Path) -> Source:
     try:
         content = json.loads(_text(path))
     except json.JSONDecodeError as error:
-        hint = "; a file with one record per line is named .jsonl" if error.msg == "Extra data" else ""
+        hint = "; name a file with one record per line .jsonl" if error.msg == "Extra data" else ""
         raise UserError(f"{path}, line {error.lineno}: broken JSON: {error.msg} (column {error.colno}){hint}") from None
     except RecursionError:
         raise UserError(f"{path}: is nested too deeply") from None
@@ -59,13 +63,13 @@ def _read_json(path: Path) -> Source:
     named = content if isinstance(content, dict) else {}
     lists: dict[str, Iterable[Any]] = {k: v for k, v in named.items() if isinstance(v, list) and k != "icl_prompt"}
     if not lists:
-        raise UserError(f'{path}: holds no split; give a list of records, or {{"dev": [...], "test": [...]}}')
+        raise UserError(f'{path}: has no split; give a list of records, or {{"dev": [...], "test": [...]}}')
     return Source(path, lists, icl_prompt=named.get("icl_prompt"))
 
 
 def _read_jsonl(path: Path) -> Source:
     records = []
-    # Not splitlines(): it also cuts at U+2028 and others, which JSON allows inside strings.
+    # Not splitlines(): it also splits at U+2028 and others, which JSON allows inside strings.
     for number, line in enumerate(_text(path).split("\n"), start=1):
         if not line.strip():
             continue
@@ -87,7 +91,7 @@ def _read_csv(path: Path) -> Source:
             if row and len(row) != len(header):
                 raise UserError(
                     f"{path}, line {reader.line_num}: {len(row)} cells where the header has {len(header)}; "
-                    'quote cells that hold commas or line breaks with "'
+                    'put cells with commas or line breaks in "quotes"'
                 )
             if row:
                 records.append(dict(zip(header, row, strict=True)))
