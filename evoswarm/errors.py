@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(ValueError):
     """A mistake by the user: one line that says what is wrong, where, and what to do.
@@ -16,3 +19,10 @@ class Stopped(Exception):
 
 class ClusterError(RuntimeError):
     """The run lost too many workers or nodes. It can be resumed."""
+
+
+def did_you_mean(name: object, known: Iterable[str], *, kind: str) -> str:
+    """The closest known name, or all of them, to end an error message: `did you mean ...?` or `known types: ...`."""
+    names = list(known)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"known {kind}: {', '.join(names)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+from evoswarm.errors import did_you_mean
 from evoswarm.section import Section
 
 SectionOf = Callable[[Any], type[Section]]
@@ -45,9 +45,7 @@ class by_type:  # noqa: N801  reads as a function, like pydantic's own annotatio
         if kind is None:
             raise ValueError(f"needs a type; known types: {', '.join(self.registry)}")
         if kind not in self.registry:
-            near = difflib.get_close_matches(str(kind), self.registry, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise ValueError(f"unknown type {kind!r}; {hint}known types: {', '.join(self.registry)}")
+            raise ValueError(f"unknown type {kind!r}; {did_you_mean(kind, self.registry, kind='types')}")
         return self.section(self.registry[kind])
 
     def _validate(self, value: Any) -> Section:

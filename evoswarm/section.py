@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
@@ -16,6 +15,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+from evoswarm.errors import did_you_mean
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -55,9 +56,7 @@ class Section(BaseModel):
     def _explained(cls, problem: ErrorDetails) -> InitErrorDetails:
         kind: str | PydanticCustomError = problem["type"]
         if kind == "extra_forbidden" and len(problem["loc"]) == 1:
-            near = difflib.get_close_matches(str(problem["loc"][0]), cls.model_fields, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(sorted(cls.model_fields))}"
-            kind = PydanticCustomError("unknown_key", hint)
+            kind = PydanticCustomError("unknown_key", did_you_mean(problem["loc"][0], cls.model_fields, kind="keys"))
         elif kind == "unknown_key":
             kind = PydanticCustomError("unknown_key", problem["msg"])
         return {"type": kind, "loc": problem["loc"], "input": problem["input"], "ctx": problem.get("ctx", {})}

@@ -16,10 +16,9 @@ from evoswarm.engine import Engine, EngineDied, NotBeside, Together, answer
 from evoswarm.engine.errors import first_line, out_of_memory
 from evoswarm.errors import UserError
 from evoswarm.utility import Beginning, Outcome, Request, Split, Utility, make_utility, slices
-from evoswarm.weights.generate import LoraGenerator
+from evoswarm.weights.kinds import lora_converter
 from evoswarm.weights.materialise import Weights
 from evoswarm.weights.pool import Pool
-from evoswarm.weights.wegeft import is_wegeft
 
 _WRONG = Outcome(0.0, None)
 
@@ -39,8 +38,8 @@ class Worker:
         """
         self.utility = utility or make_utility(config.utility, root=config.root)
         adapter = pool.experts[0].config if pool.kind == "adapter" else None
-        self._generator = LoraGenerator(config.model, adapter) if adapter and is_wegeft(adapter) else None
-        self._adapter = self._generator.lora_config() if self._generator else adapter
+        self._converter = lora_converter(config.model, adapter)
+        self._adapter = self._converter.lora_config() if self._converter else adapter
         self._given = engine
         self.together = config.engine.particles_per_batch
         self._config = config
@@ -84,7 +83,7 @@ class Worker:
         if self._config.engine.multi_adapter:
             try:
                 zeros = {name: np.zeros(spec.shape, np.float32) for name, spec in self._specs.items()}
-                zeros = self._generator.tensors(zeros) if self._generator else zeros
+                zeros = self._converter.tensors(zeros) if self._converter else zeros
                 cast(Together, engine).install_all({"like the experts": zeros})
             except NotBeside:
                 engine.close()
@@ -170,8 +169,8 @@ class Worker:
         if particles.keys() <= self._installed:
             return
         self._installed = set()
-        if self._generator is not None:
-            particles = {key: w if w is None else self._generator.tensors(w) for key, w in particles.items()}
+        if self._converter is not None:
+            particles = {key: w if w is None else self._converter.tensors(w) for key, w in particles.items()}
         if self.together > 1:
             cast(Together, self._engine).install_all(particles)
         else:

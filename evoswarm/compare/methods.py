@@ -12,7 +12,7 @@ from evoswarm.compare.routing import read_texts
 from evoswarm.config import RunConfig
 from evoswarm.config.compare import Comparison
 from evoswarm.config.load import parse_config
-from evoswarm.errors import UserError
+from evoswarm.errors import UserError, did_you_mean
 from evoswarm.search import SEARCHES, Evolution, make_search
 from evoswarm.weights.pool import Pool
 
@@ -152,7 +152,7 @@ def _check_names(names: Sequence[str], comparison: Comparison) -> None:
     methods = all_methods()
     for name in names:
         if name not in methods:
-            raise UserError(f"compare.methods: {name} is unknown; known methods: {', '.join(methods)}")
+            raise UserError(f"compare.methods: {name} is unknown; {did_you_mean(name, methods, kind='methods')}")
     for name, settings in comparison.searches.items():
         if name not in methods or methods[name].kind != "search":
             raise UserError(f"compare.searches: {name} is not a search of this comparison")

@@ -8,10 +8,9 @@ from pathlib import Path
 from evoswarm.errors import UserError
 from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.expert import ADAPTER_CONFIG, ADAPTER_FILE, Expert, is_expert_folder, open_expert
-from evoswarm.weights.generate import LoraGenerator
+from evoswarm.weights.kinds import lora_converter
 from evoswarm.weights.pool import open_pool
 from evoswarm.weights.tensorfile import DTYPES, TensorSpec, write_safetensors
-from evoswarm.weights.wegeft import is_wegeft
 
 
 def export_lora(source: Path, output: Path, *, model: str) -> list[Path]:
@@ -37,17 +36,17 @@ def export_lora(source: Path, output: Path, *, model: str) -> list[Path]:
 
 
 def _export(expert: Expert, folder: Path, model: str) -> Path:
-    if not is_wegeft(expert.config):
+    converter = lora_converter(model, expert.config if expert.kind == "adapter" else None)
+    if converter is None:
         kind = expert.config.get("peft_type", expert.kind)
-        raise UserError(f"{expert.path}: is {kind}, and no WeGeFT adapter; there is nothing to convert")
-    generator = LoraGenerator(model, expert.config)
+        raise UserError(f"{expert.path}: is {kind}, which needs no conversion to LoRA")
     weights = {name: expert.flat(name).reshape(spec.shape) for name, spec in expert.specs.items()}
-    tensors = generator.tensors(weights)
+    tensors = converter.tensors(weights)
     names = {dtype: name for name, dtype in DTYPES.items()}
     specs = [TensorSpec(name, array.shape, names[array.dtype]) for name, array in sorted(tensors.items())]
     folder.mkdir(parents=True, exist_ok=True)
     arrays = ((spec.name, tensors[spec.name]) for spec in specs)
     write_safetensors(folder / ADAPTER_FILE, specs, arrays, metadata={"format": "pt"})
-    text = json.dumps(generator.lora_config(), indent=2, sort_keys=True)
+    text = json.dumps(converter.lora_config(), indent=2, sort_keys=True)
     (folder / ADAPTER_CONFIG).write_text(text + "\n", encoding="utf-8")
     return folder

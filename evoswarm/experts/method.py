@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 import evoswarm.experts.wegeft  # noqa: F401  peft is to know it
 from evoswarm.config.training import Method
 from evoswarm.engine.load import first_line
-from evoswarm.errors import UserError
+from evoswarm.errors import UserError, did_you_mean
 
 Route = Literal["plain", "converted", "none"]
 _LORA = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"}
@@ -81,18 +80,15 @@ def choose(method: Method) -> Chosen:
     kinds = {str(kind.value).lower(): config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
     if name not in {**kinds, **VARIANTS}:
         known = sorted({*kinds, *VARIANTS})
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known methods: {', '.join(known)}"
-        raise UserError(f"method {method.type!r} is not known; {hint}")
+        raise UserError(f"method {method.type!r} is not known; {did_you_mean(name, known, kind='methods')}")
     kind = "lora" if name in VARIANTS else name
     settings = DEFAULTS.get(kind, {}) | VARIANTS.get(name, {}) | method.settings
     make = kinds[kind]
     wrong = sorted(set(settings) - set(make.__dataclass_fields__))
     if wrong:
         fields = sorted(set(make.__dataclass_fields__) - set(PeftConfig.__dataclass_fields__))
-        near = difflib.get_close_matches(wrong[0], fields, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"{make.__name__} has {', '.join(fields)}"
-        raise UserError(f"method.{wrong[0]} is no setting of {name}; {hint}")
+        hint = did_you_mean(wrong[0], fields, kind=f"settings of {make.__name__}")
+        raise UserError(f"method.{wrong[0]} is not a setting of {name}; {hint}")
     if str(settings.get("init_lora_weights")).lower() == "eva":
         raise UserError(
             "method: EVA's ranks differ between experts, so that they could not be mixed; use pissa or corda"

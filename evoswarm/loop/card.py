@@ -9,14 +9,14 @@ from evoswarm.config import RunConfig
 from evoswarm.utility.config import Task
 
 
-def model_card(config: RunConfig, summary: dict[str, Any], recipe: dict[str, Any], *, wegeft: bool = False) -> str:
+def model_card(config: RunConfig, summary: dict[str, Any], recipe: dict[str, Any], *, setup: str = "") -> str:
     """README.md in the Hugging Face format: what the expert is, how it was made, how to load it.
 
     Args:
         config: the run.
         summary: its result.
         recipe: how the expert is made.
-        wegeft: the experts are phi and psi, which peft has to be made to know.
+        setup: a line of Python that peft needs before it can load the expert.
     """
     best, initial, base = summary["best"], summary["initial"], summary["base"]
     front = {"library_name": "peft" if recipe["kind"] == "adapter" else "transformers", "tags": ["evoswarm", "merge"]}
@@ -48,7 +48,7 @@ The expert was chosen on the validation split; the test split was read once, at 
 ## Loading
 
 ```python
-{_loading(config, recipe, wegeft=wegeft)}
+{_loading(config, recipe, setup=setup)}
 ```
 
 ## Provenance
@@ -75,12 +75,11 @@ def _utility(config: RunConfig) -> str:
     return f"{utility.type} on {utility.data.path.name}" if isinstance(utility, Task) else utility.type
 
 
-def _loading(config: RunConfig, recipe: dict[str, Any], *, wegeft: bool) -> str:
+def _loading(config: RunConfig, recipe: dict[str, Any], *, setup: str) -> str:
     if recipe["kind"] == "checkpoint":
         return "from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained(folder)"
-    known = "import evoswarm.experts.wegeft  # peft then knows WeGeFT\n" if wegeft else ""
     return (
-        f"{known}from peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
+        f"{setup}from peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
         f'base = AutoModelForCausalLM.from_pretrained("{config.model}")\n'
         "model = PeftModel.from_pretrained(base, folder)"
     )

@@ -14,7 +14,7 @@ from evoswarm.loop.summary import Finals, best_expert, recipe_of, summary_of
 from evoswarm.rows import Row
 from evoswarm.search import Best, Search
 from evoswarm.utility import Split
-from evoswarm.weights.wegeft import is_wegeft
+from evoswarm.weights.kinds import kind_of
 
 
 def finish(context: RunContext, search: Search) -> dict[str, Any]:
@@ -37,8 +37,9 @@ def finish(context: RunContext, search: Search) -> dict[str, Any]:
     timing = {"generation": search.generation, "phase": "final", "examples": 0, "seconds": stopwatch.seconds()}
     append_line(directory.timings, to_line(timing))
     summary = summary_of(context, search, ranking, finals)
-    wegeft = pool.kind == "adapter" and is_wegeft(pool.experts[0].config)
-    directory.write("best/README.md", model_card(context.config, summary, recipe, wegeft=wegeft).encode())
+    kind = kind_of(pool.experts[0].config) if pool.kind == "adapter" else None
+    card = model_card(context.config, summary, recipe, setup=kind.setup if kind else "")
+    directory.write("best/README.md", card.encode())
     directory.write_json(directory.summary.name, summary)
     return summary
 

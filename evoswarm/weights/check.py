@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from evoswarm.errors import UserError
 from evoswarm.weights.expert import Expert
-from evoswarm.weights.merge import full_tensors, lora_modules, rank_of
-from evoswarm.weights.tensorfile import TensorSpec
-from evoswarm.weights.wegeft import is_wegeft, problems
+from evoswarm.weights.kinds import ADAPTER_KINDS, kind_of
+from evoswarm.weights.merge import full_tensors
 
-LORA_SETTINGS = {
+_ADAPTER_SETTINGS = {
     "peft_type": "peft type",
     "r": "rank",
     "lora_alpha": "alpha",
@@ -23,8 +21,6 @@ LORA_SETTINGS = {
     "alpha_pattern": "alpha pattern",
     "modules_to_save": "modules_to_save",
     "ensure_weight_tying": "ensure_weight_tying",
-    "wegeft_alpha": "alpha",
-    "shared": "shared",
 }
 _MODEL_SETTINGS = {"model_type": "model type", "architectures": "architecture"}
 _DEFAULTS: dict[str, Any] = {
@@ -35,21 +31,6 @@ _DEFAULTS: dict[str, Any] = {
     "lora_alpha": 8,
     "r": 8,
 }
-_REFUSED = {
-    "use_dora": "DoRA's magnitude makes the merge non-linear",
-    "use_qalora": "its layers are quantised",
-    "lora_bias": "a bias of B has no place in the base model",
-    "layer_replication": "it changes the layers of the base model",
-    "trainable_token_indices": "single tokens cannot be merged; train the embedding as one of modules_to_save",
-    "target_parameters": "only whole modules can be merged",
-    "alora_invocation_tokens": "an adapter that acts on part of the text cannot be merged",
-    "use_bdlora": "it is no plain LoRA",
-    "arrow_config": "it is no plain LoRA",
-    "kasa_config": "it is no plain LoRA",
-    "monteclora_config": "it is no plain LoRA",
-}
-_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Values of `init_lora_weights` with which peft also changes the base weights, when it loads the adapter."""
 _MOST = 12
 """Differences of one expert that are named one by one."""
 
@@ -69,49 +50,28 @@ def mismatches(experts: Sequence[Expert], *, include_base: bool = False) -> list
 def _alone(expert: Expert, *, include_base: bool) -> list[str]:
     if not expert.specs:
         return [f"{expert.name}: holds no tensors; save it again"]
-    return [f"{expert.name}: {line}" for line in _no_plain_lora(expert)] + [
+    return [f"{expert.name}: {line}" for line in _unfit(expert)] + [
         f"{expert.name}: saves whole modules ({name}); include_base needs pure LoRA adapters"
         for name in list(full_tensors(expert.specs))[:1]
         if include_base and expert.kind == "adapter"
     ]
 
 
-def _no_plain_lora(expert: Expert) -> Iterator[str]:
+def _unfit(expert: Expert) -> Iterator[str]:
+    """Why an adapter cannot be evolved."""
     if expert.kind == "checkpoint":
         return
-    config = expert.config
-    if is_wegeft(config):
-        yield from problems(config, expert.specs)
+    kind = kind_of(expert.config)
+    if kind is None:
+        known = " and ".join(ADAPTER_KINDS)
+        yield f"peft type {expert.config['peft_type']}, only {known} adapters can be evolved"
         return
-    if str(config.get("peft_type", "LORA")).upper() != "LORA":
-        yield f"peft type {config['peft_type']}, only LORA and WEGEFT adapters can be evolved"
-        return
-    yield from (f"{key} is not supported ({why})" for key, why in _REFUSED.items() if config.get(key))
-    start = config.get("init_lora_weights")
-    if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
-        yield (
-            f"init_lora_weights {start} changes the base model; convert the adapter to a plain LoRA with "
-            "save_pretrained(folder, path_initial_model_for_weight_conversion=...)"
-        )
-    try:
-        yield from _ranks(config, expert.specs)
-    except UserError as error:
-        yield str(error)
-
-
-def _ranks(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> list[str]:
-    wrong = []
-    for module, pair in lora_modules(specs).items():
-        said, found = rank_of(config, module), {pair.a.shape[:1], pair.b.shape[1:]}
-        if found != {(said,)}:
-            shapes = f"A {list(pair.a.shape)} and B {list(pair.b.shape)}"
-            wrong.append(f"{module} has {shapes}, adapter_config.json says rank {said}")
-    return wrong[:1]
+    yield from kind.problems(expert.config, expert.specs)
 
 
 def _settings(expert: Expert, first: Expert) -> list[str]:
     lines = []
-    for key, label in (LORA_SETTINGS if expert.kind == "adapter" else _MODEL_SETTINGS).items():
+    for key, label in _settings_of(expert).items():
         mine, theirs = (_canonical(key, e.config.get(key)) for e in (expert, first))
         if key == "target_modules" and set(expert.specs) == set(first.specs):
             continue  # another spelling of the same modules
@@ -120,6 +80,14 @@ def _settings(expert: Expert, first: Expert) -> list[str]:
         if mine != theirs:
             lines.append(f"{expert.name}: {label} {_show(mine)}, {first.name} has {_show(theirs)}")
     return lines
+
+
+def _settings_of(expert: Expert) -> Mapping[str, str]:
+    """Settings that must be the same for all experts, and their names in messages."""
+    if expert.kind == "checkpoint":
+        return _MODEL_SETTINGS
+    kind = kind_of(expert.config)
+    return _ADAPTER_SETTINGS | (kind.settings if kind else {})
 
 
 def _canonical(key: str, value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""WeGeFT adapters in the pool (arXiv 2312.00700): what they are known by. `generate` makes LoRA of them."""
+"""WeGeFT adapters in the pool (arXiv 2312.00700): what they must contain. `generate` turns them into LoRA."""
 
 from __future__ import annotations
 
@@ -8,15 +8,10 @@ from typing import Any
 PREFIXES = PHI, PSI = "base_model.wegeft_phi.", "base_model.wegeft_psi."
 
 
-def is_wegeft(config: Mapping[str, Any]) -> bool:
-    """Whether an adapter_config.json is WeGeFT's."""
-    return str(config.get("peft_type", "")).upper() == "WEGEFT"
-
-
 def problems(config: Mapping[str, Any], names: Mapping[str, Any]) -> list[str]:
     """Why a WeGeFT adapter cannot be evolved, from its config and its tensors."""
     found = ["modules_to_save is not supported with WeGeFT"] if config.get("modules_to_save") else []
     phi, psi = ({name.removeprefix(start) for name in names if name.startswith(start)} for start in PREFIXES)
     if not phi or phi != psi or len(phi) + len(psi) != len(names):
-        found.append("holds other tensors than pairs of phi and psi; save the adapter again")
+        found.append("has other tensors than pairs of phi and psi; save the adapter again")
     return found

@@ -52,7 +52,7 @@ def test_the_output_names_the_files_and_the_methods_left_out(world: Path) -> Non
         ((), "give either a config or --toy"),
         (("compare.yaml", "--toy"), "give either a config or --toy"),
         (("none.yaml",), "none.yaml: cannot be read"),
-        (("compare.yaml", "--methods", "tize"), "tize is unknown; known methods: base,"),
+        (("compare.yaml", "--methods", "tize"), "tize is unknown; did you mean ties?"),
         (("compare.yaml", "--targets", "office"), "--targets office: unknown target; choose from target"),
         (("compare.yaml", "--set", "compare.budget=1"), "compare: budget"),
         (("compare.yaml", "--set", "compare.budget=7"), "too small for"),

@@ -191,7 +191,7 @@ def _two_targets(folder: Path, utility: dict[str, Any]) -> CompareConfig:
     ("section", "words"),
     [
         ({"budget": 12, "methods": ["greedy_soup", "cma_es"]}, "budget is 12, too small for 1 method.*cma_es needs 16"),
-        ({"methods": ["best_export"]}, "best_export is unknown; known methods: base, best_expert"),
+        ({"methods": ["best_export"]}, "best_export is unknown; did you mean best_expert?"),
         ({"methods": ["cbtm"]}, "cbtm needs the training data of every expert; compare.training has none for e0"),
         ({"methods": ["pack_tokens"]}, "pack_tokens mixes next-token distributions, which engine.type fake cannot"),
         ({"trainings": {"ties": {}}}, "compare.trainings: ties trains no adapter"),

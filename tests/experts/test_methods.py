@@ -96,7 +96,7 @@ WRONG = {
     "no method at all": ({"type": "zzzz"}, "known methods: .*corda.*dora.*lora.*miss.*pissa.*vera.*wegeft"),
     "a setting": (
         {"type": "lora", "lora_alfa": 3},
-        r"method.lora_alfa is no setting of lora; did you mean lora_alpha\?",
+        r"method.lora_alfa is not a setting of lora; did you mean lora_alpha\?",
     ),
     "a value": ({"type": "wegeft", "r": 0}, "method wegeft: r must be at least 1"),
     "eva": ({"type": "lora", "init_lora_weights": "eva"}, "EVA's ranks differ between experts"),

@@ -201,5 +201,5 @@ def test_modules_that_are_not_linear_are_rejected(tiny_llama: Path) -> None:
 
 
 def test_only_wegeft_adapters_can_be_exported(tiny_llama: Path, adapters: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is LORA, and no WeGeFT adapter"):
+    with pytest.raises(UserError, match="is LORA, which needs no conversion to LoRA"):
         export_lora(adapters / "a", tmp_path / "out", model=str(tiny_llama))
