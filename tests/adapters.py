@@ -1,4 +1,4 @@
-"""The kinds of LoRA adapters that people save, and how to read them."""
+"""Common kinds of LoRA adapters, and how to read them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "whole head": {"modules_to_save": ["lm_head"]},
     "whole embedding": {"modules_to_save": ["embed_tokens"]},
 }
-"""Changes of `LoraConfig`, by what is special about them."""
+"""Settings of `LoraConfig` per kind of adapter."""
 
 
 def weights_of(folder: Path) -> Weights:

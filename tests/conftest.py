@@ -1,4 +1,4 @@
-"""Shared by all tests: no network, and tiny models and adapters that code makes once per session."""
+"""Shared by all tests: no network, and tiny models and adapters that are created once per session."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama of two layers, width 64, one token per character, with BOS, a chat template and two EOS ids."""
+    """A random Llama with two layers, width 64, one token per character, BOS, a chat template and two EOS ids."""
     from tiny_models import save_llama
 
     return save_llama(tmp_path_factory.mktemp("models") / "llama")
@@ -30,7 +30,7 @@ def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def adapters(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Path:
-    """A folder of three plain fp32 LoRA adapters of `tiny_llama`: a, b and c."""
+    """A folder with three plain fp32 LoRA adapters for `tiny_llama`: a, b and c."""
     from tiny_models import save_adapter
 
     folder = tmp_path_factory.mktemp("adapters")
@@ -41,7 +41,7 @@ def adapters(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Path
 
 @pytest.fixture
 def pool_folder(tmp_path: Path, adapters: Path) -> Callable[[], Path]:
-    """Makes a private copy of `adapters` that a test may damage."""
+    """Creates a private copy of `adapters` that a test can modify."""
     import shutil
 
     return lambda: Path(shutil.copytree(adapters, tmp_path / "pool"))

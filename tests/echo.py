@@ -1,4 +1,4 @@
-"""A world for the fake engine: six small experts and questions that ask to repeat a word."""
+"""A world for the fake engine: six small experts and questions that ask it to repeat a word."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from evoswarm.weights.tensorfile import TensorSpec, write_safetensors
 
 
 def specs(width: int) -> list[TensorSpec]:
-    """An adapter's tensors."""
+    """The tensors of an adapter."""
     return [
         TensorSpec(f"base_model.model.model.layers.{layer}.self_attn.q_proj.lora_{part}.weight", shape, "F32")
         for layer in range(2)
@@ -29,7 +29,7 @@ ADAPTER = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_p
 
 
 def make_expert(folder: Path, number: int, width: int = 64) -> None:
-    """An adapter whose mean differs from the others'."""
+    """Write an adapter with its own mean."""
     tensors_of = specs(width)
     rng = np.random.default_rng(number)
     folder.mkdir(parents=True)
@@ -42,7 +42,7 @@ def make_expert(folder: Path, number: int, width: int = 64) -> None:
 def make_world(
     folder: Path, *, experts: int = 6, validation: int = 100, test: int = 60, width: int = 64
 ) -> dict[str, Any]:
-    """Write pool, data and `it.yaml` into `folder`; returns the plain config, which runs on the local backend."""
+    """Write a pool, data and `it.yaml` to `folder`; returns the config, which uses the local backend."""
     for number in range(experts):
         make_expert(folder / "experts" / f"e{number}", number, width)
 
@@ -66,7 +66,7 @@ def make_world(
 
 
 def echo_config(folder: Path, *overrides: str) -> RunConfig:
-    """The checked config of the world in `folder`, made first if it is not there."""
+    """The validated config of the world in `folder`, which is created if necessary."""
     if not (folder / "it.yaml").exists():
         folder.mkdir(parents=True, exist_ok=True)
         make_world(folder)
@@ -88,7 +88,7 @@ DETERMINISTIC = ("generations.jsonl", "recipe.json", "inputs.json", "best/adapte
 
 
 def result_bytes(run_dir: Path) -> dict[str, bytes]:
-    """Everything of a run that must not depend on where, how fast and how often interrupted it ran."""
+    """All files of a run that must not depend on machine, speed or interruptions."""
     names = [*DETERMINISTIC, *(p for f in ("checkpoints", "outcomes", "basis") for p in _files(run_dir, f))]
     return {name: (run_dir / name).read_bytes() for name in names}
 

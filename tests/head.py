@@ -1,4 +1,4 @@
-"""A Ray head with dashboard, token and fixed ports in processes of its own, and what runs on it."""
+"""Starts a Ray head with dashboard, token and fixed ports in separate processes, and commands that use it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 @dataclass
 class Head:
-    """A running head: how to reach it, and the environment of a process that belongs to it."""
+    """A running head: its addresses, and the environment for processes that use it."""
 
     folder: Path
     address: str
@@ -38,56 +38,56 @@ class Head:
         return (self.folder / "token").read_text()
 
     def evoswarm(self, *arguments: object, **changes: str) -> subprocess.CompletedProcess[str]:
-        """A command of evoswarm that is told the dashboard's address."""
+        """Run an evoswarm command with the dashboard's address in its environment."""
         command = [sys.executable, "-m", "evoswarm", *map(str, arguments)]
         environment = {key: value for key, value in (self.environment | changes).items() if value}
         return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, env=environment)
 
     def json(self, *arguments: object) -> Any:
-        """What a command of evoswarm prints under --json."""
+        """The output of an evoswarm command with --json."""
         done = self.evoswarm(*arguments, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
     def get(self, path: str) -> Any:
-        """An answer of the dashboard."""
+        """Query the dashboard."""
         request = urllib.request.Request(self.dashboard + path, headers={"Authorization": f"Bearer {self.token}"})
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.loads(answer.read())
 
     def actors(self) -> list[str]:
-        """Names of the actors that are not dead; Ray's own supervisors of jobs left out."""
+        """Names of the live actors, without Ray's job supervisors."""
         found = self.get("/api/v0/actors?detail=1&limit=1000&timeout=20")["data"]["result"]["result"]
         return [
             a["name"] or a["class_name"] for a in found if a["state"] != "DEAD" and a["class_name"] != "JobSupervisor"
         ]
 
     def status(self, job: str) -> str:
-        """Ray's word for how a job is; cheaper to ask for than `evoswarm status`."""
+        """Ray's status of a job; faster than `evoswarm status`."""
         return str(self.get(f"/api/jobs/{job}")["status"])
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait for something to come true."""
+        """Wait for a condition."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not condition():
             assert self.process.poll() is None, "the head has ended:\n" + (self.folder / "head.log").read_text()[-3000:]
-            assert time.monotonic() < deadline, f"waited in vain until {what}"
+            assert time.monotonic() < deadline, f"timed out waiting until {what}"
             time.sleep(0.3)
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """A currently unused port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 FAKE_HEAD = "f" * 51 + "00000"
-"""What Ray's provider of fake nodes calls the head."""
+"""The head's id in Ray's provider of fake nodes."""
 
 
 def _autoscaler(folder: Path, port: int, kinds: dict[str, Any], cpus: int) -> dict[str, str]:
-    """Write autoscaler.json: further raylets on this machine are its nodes. Returns what else the head needs."""
+    """Write autoscaler.json, which starts more raylets on this machine as nodes. Returns the head's environment."""
     head = {"resources": {"CPU": cpus}, "node_config": {}, "max_workers": 0}
     config = {
         "cluster_name": "fake",
@@ -101,9 +101,9 @@ def _autoscaler(folder: Path, port: int, kinds: dict[str, Any], cpus: int) -> di
         **{f"{kind}_start_ray_commands": [] for kind in ("head", "worker")},
         **{"file_mounts": {}, "cluster_synced_files": [], "initialization_commands": [], "docker": {}},
         "provider": {
-            "type": "external",  # by its own name it wants a file that Ray's wheel does not have
+            "type": "external",  # the provider's built-in name requires a file that is missing in Ray's wheel
             "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
-            "disable_node_updaters": True,  # nothing is installed on them by SSH
+            "disable_node_updaters": True,  # no installation on the nodes over SSH
             "disable_launch_config_check": True,
             "head_node_id": FAKE_HEAD,
             "launch_multiple": True,
@@ -122,14 +122,14 @@ def _autoscaler(folder: Path, port: int, kinds: dict[str, Any], cpus: int) -> di
 
 @contextlib.contextmanager
 def ray_head(*, cpus: int = 8, kinds: dict[str, Any] | None = None) -> Iterator[Head]:
-    """Start a head; at the end its whole process group is stopped, and nothing else.
+    """Start a head. On exit, stop its process group and nothing else.
 
     Args:
-        cpus: what it offers.
-        kinds: without a dashboard, but with an autoscaler (v2) that adds nodes of these kinds; see
+        cpus: the head's CPUs.
+        kinds: start no dashboard, but an autoscaler (v2) that adds nodes of these kinds; see
             `available_node_types` of `ray up`.
     """
-    with tempfile.TemporaryDirectory(prefix="evo") as name:  # short: Ray's sockets lie in it
+    with tempfile.TemporaryDirectory(prefix="evo") as name:  # short path: Ray creates sockets in it
         folder = Path(name)
         (folder / "token").write_text(secrets.token_hex(32))
         port, dashboard, metrics = free_port(), free_port(), free_port()
@@ -180,12 +180,12 @@ def _is_up(head: Head, *, dashboard: bool) -> bool:
 
 
 def _address(log: Path) -> str:
-    """host:port of the head as it prints it; Ray puts another address of the machine in place of loopback."""
+    """The head's host:port as it prints it; Ray replaces loopback by another address of the machine."""
     return log.read_text().partition("ray start --address='")[2].partition("'")[0]
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the session of the head: first by its own handler, then what is left of its group."""
+    """Stop the head: first with SIGTERM, then kill what is left of its process group."""
     import psutil
 
     with contextlib.suppress(psutil.Error):

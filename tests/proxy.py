@@ -1,4 +1,4 @@
-"""A proxy in front of a server: speaks TLS, changes what passes, or lets nothing through for a while."""
+"""A proxy in front of a server: adds TLS, changes the traffic, or temporarily blocks it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 
 
 def make_certificate(folder: Path) -> Path:
-    """A self-signed certificate of 127.0.0.1 with its key, in one PEM file."""
+    """A self-signed certificate for 127.0.0.1 and its key in one PEM file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.datetime.now(datetime.UTC)
@@ -46,13 +46,13 @@ def proxy(
     change: tuple[bytes, bytes] = (b"", b""),
     closed: threading.Event | None = None,
 ) -> Iterator[int]:
-    """The port of a proxy to `target` on loopback.
+    """Start a proxy to `target` on loopback and return its port.
 
     Args:
-        target: port.
-        certificate: speak TLS with this certificate and key.
-        change: bytes of answers to replace by others of the same length.
-        closed: while it is set, every connection is cut.
+        target: the server's port.
+        certificate: use TLS with this certificate and key.
+        change: bytes to replace in responses, and their replacement of the same length.
+        closed: while this event is set, all connections are closed.
     """
     context = None
     if certificate is not None:

@@ -1,4 +1,4 @@
-"""Makes tiny models, tokenizers and adapters; every weight is random from a seed."""
+"""Creates tiny models, tokenizers and adapters with seeded random weights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TARGETS = ["q_proj", "v_proj", "down_proj"]
 
 
 def make_tokenizer(**changes: Any) -> PreTrainedTokenizerFast:
-    """One token per character; adds BOS in front of plain text."""
+    """One token per character; adds BOS before plain text."""
     vocabulary = {token: number for number, token in enumerate([*SPECIAL, *CHARACTERS])}
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
     core.decoder = decoders.Fuse()
@@ -86,7 +86,7 @@ def _save(model: PreTrainedModel, folder: Path, shard: str) -> Path:
 
 
 def load(folder: Path, **settings: Any) -> PreTrainedModel:
-    """The model as transformers loads it."""
+    """Load a model with transformers."""
     return AutoModelForCausalLM.from_pretrained(folder, **settings).eval()
 
 
@@ -97,10 +97,10 @@ def save_adapter(
 
     Args:
         base: the base model.
-        folder: where the adapter goes.
-        seed: draws every trained tensor.
-        dtype: of the adapter.
-        lora: changes of LoraConfig.
+        folder: the adapter's folder.
+        seed: seed for all trained tensors.
+        dtype: the adapter's dtype.
+        lora: settings of LoraConfig.
     """
     settings = {"r": 4, "lora_alpha": 8, "target_modules": TARGETS, "task_type": "CAUSAL_LM"} | lora
     with warnings.catch_warnings():

@@ -1,1 +1,1 @@
-"""Making experts: supervised training of a pool, one adapter per data set."""
+"""Trains a pool of experts: one adapter per data set."""

@@ -1,7 +1,7 @@
 """Exact conversion of trained adapters to plain LoRA, with scaling 1: W + B A.
 
-The factors are the methods' own and not those of a decomposition, so that what experts have in common stays in common
-when they are mixed: MiSS and VeRA share A up to its scale, WeGeFT shares what makes B.
+The factors come from the methods themselves, not from a decomposition, so that mixing experts preserves their shared
+structure: MiSS and VeRA share A up to its scale; WeGeFT shares the weights that generate B.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from evoswarm.experts.wegeft import WeGeFTLinear
 from evoswarm.weights.expert import ADAPTER_CONFIG, ADAPTER_FILE
 
 Factors = dict[str, tuple[torch.Tensor, torch.Tensor]]
-"""Module name to A [r, in] and B [out, r], any scaling included in B."""
+"""Module name to A [r, in] and B [out, r]; B includes the scaling."""
 
 
 @torch.no_grad()
 def lora_factors(model: PeftModel, start: Factors | None = None) -> Factors:
-    """The LoRA that does what the active adapter does.
+    """The LoRA that is equivalent to the active adapter.
 
     Args:
-        model: with an adapter of LoRA, WeGeFT, MiSS or VeRA.
-        start: factors at the start of training, of initialisations that take them out of the base weights (PiSSA, ...):
-            W - B0 A0 + B A is W + [B, -B0] [A; A0].
+        model: a model with a LoRA, WeGeFT, MiSS or VeRA adapter.
+        start: the initial factors, for methods that subtract them from the base weights (PiSSA, ...):
+            W - B0 A0 + B A = W + [B, -B0] [A; A0].
 
     Raises:
-        TypeError: the adapter is of another method.
+        TypeError: the adapter uses another method.
     """
     factors = {}
     for name, layer in model.base_model.model.named_modules():
@@ -46,7 +46,7 @@ def lora_factors(model: PeftModel, start: Factors | None = None) -> Factors:
                 a, b = torch.cat([a, start[name][0]]), torch.cat([b, -start[name][1]], dim=1)
             factors[name] = a, b
     if not factors:
-        raise TypeError("the model has no layer of LoRA, WeGeFT, MiSS or VeRA")
+        raise TypeError("the model has no LoRA, WeGeFT, MiSS or VeRA layers")
     return factors
 
 
@@ -57,7 +57,7 @@ def _pair(layer: nn.Module, adapter: str) -> tuple[torch.Tensor, torch.Tensor]:
         b = layer.vera_lambda_b[adapter][:, None] * layer.vera_B[adapter][: layer.out_features]
         return layer.vera_lambda_d[adapter][:, None] * layer.vera_A[adapter][:, : layer.in_features], b
     if isinstance(layer, MissLayer):
-        block = layer.miss_block[adapter]  # [r, out]: input i meets row i modulo r
+        block = layer.miss_block[adapter]  # [r, out]: input i uses row i modulo r
         if layer.miss_fn == "mini":
             block = block.repeat(1, layer.out_features // block.shape[1])
         rank = block.shape[0]
@@ -69,13 +69,13 @@ def _pair(layer: nn.Module, adapter: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def save_lora(factors: Factors, folder: Path, *, base: str, settings: dict[str, Any] | None = None) -> None:
-    """Write factors as a LoRA adapter that peft and any engine load.
+    """Write factors as a LoRA adapter for peft and all engines.
 
     Args:
         factors: module name to A and B.
-        folder: made if it is not there.
+        folder: created if necessary.
         base: name of the base model for adapter_config.json.
-        settings: further keys of adapter_config.json (`fan_in_fan_out`).
+        settings: more keys for adapter_config.json (`fan_in_fan_out`).
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
@@ -89,7 +89,7 @@ def save_lora(factors: Factors, folder: Path, *, base: str, settings: dict[str, 
 
 
 def lora_config(ranks: dict[str, int]) -> dict[str, Any]:
-    """adapter_config.json of a LoRA with scaling 1, from the rank of each module."""
+    """adapter_config.json of a LoRA with scaling 1, for the rank of each module."""
     rank = Counter(ranks.values()).most_common(1)[0][0]
     others = {name: r for name, r in sorted(ranks.items()) if r != rank}
     return {

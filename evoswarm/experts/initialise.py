@@ -1,4 +1,4 @@
-"""What some methods want before the adapter is made: activations or gradients of the base model on its data."""
+"""Preprocessing for methods that need the base model's activations or gradients on the training data."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch.utils.data import DataLoader
 from evoswarm.experts.method import Chosen
 
 EXAMPLES = 128
-"""How many are looked at, one by one: CorDA's hooks take no batches."""
+"""The number of examples used, with batch size 1, because CorDA's hooks do not support batches."""
 
 
 def prepare(chosen: Chosen, model: nn.Module, data: Any, collate: Any) -> None:
-    """Run CorDA's and LoRA-GA's preprocessing on the first examples, where the method is one of them."""
-    initialisation = str(getattr(chosen.config, "init_lora_weights", "")).lower()
-    if initialisation in ("corda", "lora_ga"):
-        _maybe_include_all_linear_layers(chosen.config, model)  # peft itself does so only after these
-    if initialisation == "corda":
+    """Run the preprocessing of CorDA or LoRA-GA on the first examples, if the method is one of them."""
+    initialization = str(getattr(chosen.config, "init_lora_weights", "")).lower()
+    if initialization in ("corda", "lora_ga"):
+        _maybe_include_all_linear_layers(chosen.config, model)  # peft does this only after the preprocessing
+    if initialization == "corda":
         from peft.tuners.lora.corda import preprocess_corda
 
         preprocess_corda(model, chosen.config, run_model=_runner(model, data, collate, backward=False))
-    elif initialisation == "lora_ga":
+    elif initialization == "lora_ga":
         from peft.tuners.lora.loraga import preprocess_loraga
 
         preprocess_loraga(model, chosen.config, train_step=_runner(model, data, collate, backward=True))

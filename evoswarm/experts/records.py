@@ -1,4 +1,4 @@
-"""From records of a data set to prompts and completions, whatever the format. Knows no tokens."""
+"""Converts records of all data formats to prompts and completions. Independent of tokenizers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ FORMATS = {
     "Alpaca": ("instruction", "output"),
     "question and answer": ("question", "answer"),
 }
-"""Fields by which a format is known, in the order in which they are tried."""
+"""The required fields of each format, in the order in which formats are tried."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One training example: plain text before and after the point where the model takes over, or a conversation.
+    """One training example: a prompt and its completion, or a conversation.
 
     Example:
         Record("data.jsonl[0]", prompt="rev abc", completion="cba")
@@ -39,19 +39,19 @@ def read_records(data: TrainingData) -> list[Record]:
     """The records of a data set.
 
     Raises:
-        UserError: it cannot be read, is empty, or a record has none of the formats.
+        UserError: the data cannot be read or is empty, or a record matches no format.
     """
     source = read(data.path)
     found = list(_split(source, data))[: data.limit]
     if not found:
-        raise UserError(f"{data.path}: holds no records; give it some, or another file")
+        raise UserError(f"{data.path}: contains no records; add some, or use another file")
     return [_record(record, data.columns, f"{data.path}[{index}]") for index, record in enumerate(found)]
 
 
 def _split(source: Source, data: TrainingData) -> Any:
     if source.splits is None:
         if data.split is not None:
-            raise UserError(f"{data.path}: has no splits; take data.split: {data.split} out")
+            raise UserError(f"{data.path}: has no splits; remove data.split: {data.split}")
         return source.records
     names = list(source.splits)
     wanted = data.split or ("train" if "train" in names else names[0] if len(names) == 1 else None)
@@ -66,25 +66,25 @@ def _record(fields: Any, columns: Mapping[str, str], where: str) -> Record:
         raise UserError(f"{where}: a record is an object of named fields, not {type(fields).__name__}")
     missing = [column for column in columns.values() if column not in fields]
     if missing:
-        raise UserError(f"{where}: data.columns names {missing[0]!r}, which is missing; it has {', '.join(fields)}")
+        raise UserError(f"{where}: has no {missing[0]!r}, which data.columns names; it has {', '.join(fields)}")
     fields = fields | {name: fields[column] for name, column in columns.items()}
-    # What the user has named counts before what the file happens to have too.
+    # Formats with columns that the user named take precedence.
     for kind, needed in sorted(FORMATS.items(), key=lambda item: not columns.keys() & set(item[1])):
         if all(fields.get(name) is not None for name in needed):
             return _MAKERS[kind](fields, where)
     raise UserError(
         f"{where}: has {', '.join(map(str, fields))}; a record needs messages, prompt and completion, instruction and "
-        "output, or question and answer; name the right fields with data.columns"
+        "output, or question and answer; map the fields with data.columns"
     )
 
 
 def _messages(fields: dict[str, Any], where: str) -> Record:
     messages = fields["messages"]
     if not isinstance(messages, list) or not messages:
-        raise UserError(f"{where}: messages is a list of role and content, not {type(messages).__name__}")
+        raise UserError(f"{where}: messages must be a list of messages, not {type(messages).__name__}")
     for message in messages:
         if not isinstance(message, dict) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
-            raise UserError(f"{where}: a message has role and content, both text, not {str(message)[:80]}")
+            raise UserError(f"{where}: a message needs role and content as text, not {str(message)[:80]}")
     return Record(where, messages=tuple({"role": m["role"], "content": _whole(m["content"], where)} for m in messages))
 
 
@@ -101,7 +101,7 @@ def _alpaca(fields: dict[str, Any], where: str) -> Record:
 
 def _question(fields: dict[str, Any], where: str) -> Record:
     if fields.get("choices") is not None:
-        raise UserError(f"{where}: has choices, which no prompt shows; write prompt and completion into the file")
+        raise UserError(f"{where}: choices are not supported for training; convert the data to prompt and completion")
     return Record(where, _text(fields, "question", where), _text(fields, "answer", where))
 
 
@@ -110,16 +110,16 @@ def _text(fields: dict[str, Any], name: str, where: str) -> str:
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         raise UserError(f"{where}: {name} is {type(value).__name__}, not text")
     if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{where}: {name} is {value}, not text; an empty cell? Take the record out")
+        raise UserError(f"{where}: {name} is {value}, not text (an empty cell?); remove the record")
     return _whole(str(value), where)
 
 
 def _whole(text: str, where: str) -> str:
-    """The text, if a tokenizer can take it."""
+    """The text, if it is valid Unicode."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise UserError(f"{where}: holds half a character ({text[error.start]!a}), which is no text") from None
+        raise UserError(f"{where}: contains half a character ({text[error.start]!a}); fix the text") from None
     return text
 
 

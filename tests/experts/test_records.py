@@ -99,14 +99,14 @@ BAD = {
     "no trainable token": ([{"prompt": "abc", "completion": ""}] * 3, "no trainable token in 3 records"),
     "no turn of the assistant": ([{"messages": CHAT[:1]}], "no trainable token in 1 records"),
     "unknown fields": ([{"text": "abc"}], r"data.jsonl\[0\]: has text; a record needs messages, prompt and completion"),
-    "broken messages": ([{"messages": [{"role": "user"}]}], "a message has role and content, both text"),
+    "broken messages": ([{"messages": [{"role": "user"}]}], "a message needs role and content as text"),
     "no object": (["abc"], "a record is an object of named fields, not str"),
     "no text": ([{"prompt": "a", "completion": {"b": 1}}], "completion is dict, not text"),
-    "choices": ([{"question": "a", "answer": "A", "choices": {"A": "b"}}], "has choices, which no prompt shows"),
+    "choices": ([{"question": "a", "answer": "A", "choices": {"A": "b"}}], "choices are not supported for training"),
     "nan": ([{"prompt": "a", "completion": float("nan")}], "completion is nan, not text"),
     "half a character": ([{"prompt": "a", "completion": "\ud800"}], "half a character"),
     "half a character in a message": ([{"messages": [{"role": "user", "content": "\ud800"}]}], "half a character"),
-    "nothing": ([], "holds no records"),
+    "nothing": ([], "contains no records"),
 }
 
 
@@ -125,7 +125,7 @@ def test_a_template_that_rewrites_earlier_turns_is_rejected(tmp_path: Path) -> N
         "{% for m in messages %}[{{ m['role'] }}]{% if loop.last or m['role'] == 'user' %}{{ m['content'] }}{% endif %}"
         "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
     )
-    with pytest.raises(UserError, match="renders message 3 in another way when more follows; set data.turns: last"):
+    with pytest.raises(UserError, match="changes message 3 when more messages follow; set data.turns: last"):
         encode(data, made, max_length=100)
     encoded = encode(data.model_copy(update={"turns": "last"}), made, max_length=100)
     assert made.decode(encoded.labels[0][encoded.labels[0] != IGNORE]) == "no</s>"
