@@ -1,6 +1,7 @@
 """Generate the reference pages of the config keys and the command line: `python docs/generate.py`.
 
-Everything comes from the config classes and the CLI. tests/test_docs.py checks that the committed pages are up to date.
+Everything comes from the config classes and the CLI. tests/docs/test_pages.py checks that the committed pages are up
+to date.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def tune(config: ConfigFile, set_: Overrides = None, json_: Json = False) -> Non
     try:
         from evoswarm.tune.run import tune as run_tuning
     except ImportError as error:
-        raise UserError(f"tune needs Ray Tune ({error}); pip install 'evoswarm[tune]'") from None
+        raise UserError(f"tune needs Ray Tune ({error}); run pip install '.[tune]' in the checkout") from None
     with results_only():
         try:
             summary = run_tuning(found, callbacks=Callbacks(notify=line_by_line(quiet=json_)))

@@ -168,7 +168,7 @@ def _check_names(names: Sequence[str], comparison: Comparison) -> None:
 def _missing(method: Method, comparison: Comparison, config: RunConfig, pool: Pool, mute: Sequence[str]) -> str | None:
     """What a method needs and does not have; None: it can run."""
     if method.package and find_spec(method.package) is None:
-        return f"needs the package {method.package}: pip install 'evoswarm[compare]'"
+        return f"needs the package {method.package}: pip install '.[compare]' in the checkout"
     if method.votes and mute:
         return f"takes a majority vote, and the answers of {mute[0]} cannot be voted on"
     without = [name for name in pool.names if name not in comparison.training]

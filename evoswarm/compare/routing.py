@@ -50,7 +50,7 @@ class Router:
             from sklearn.pipeline import make_pipeline
             from sklearn.preprocessing import Normalizer
         except ImportError:
-            raise UserError("cbtm needs scikit-learn: pip install 'evoswarm[compare]'") from None
+            raise UserError("cbtm needs scikit-learn: pip install '.[compare]' in the checkout") from None
         texts = {name: read_texts(path) for name, path in training.items()}
         every = [text for lines in texts.values() for text in lines]
         vectorizer = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b")

@@ -47,5 +47,6 @@ def require(loggers: Sequence[LoggerConfig]) -> None:
     for logger in loggers:
         if find_spec(logger.type) is None:
             raise UserError(
-                f"loggers: {logger.type} is not installed; pip install 'evoswarm[{logger.type}]', or remove the logger"
+                f"loggers: {logger.type} is not installed; run pip install '.[{logger.type}]' in the checkout, or "
+                "remove the logger"
             )

@@ -80,8 +80,8 @@ def check_version() -> None:
         import vllm
     except ImportError as error:
         raise UserError(
-            f"engine vllm: vLLM cannot be imported ({error}); pip install 'evoswarm[vllm]', "
-            "or without a GPU see docs/guides/engines.md"
+            f"engine vllm: vLLM cannot be imported ({error}); run pip install '.[vllm]' in the "
+            "checkout, or without a GPU see docs/guides/engines.md"
         ) from None
     version = str(vllm.__version__)
     if not any(version == known or version.startswith(f"{known}.") for known in SUPPORTED):

@@ -112,7 +112,7 @@ class LoraHubSearch(SamplingSearch):
         try:
             import nevergrad
         except ImportError:
-            raise UserError("search.type lorahub needs nevergrad: pip install 'evoswarm[compare]'") from None
+            raise UserError("search.type lorahub needs nevergrad: pip install '.[compare]' in the checkout") from None
         bound, n = self.config.bound, int(self._good.sum())
         parameters = nevergrad.p.Array(init=np.zeros(n), lower=-bound, upper=bound)
         seed = int(stream(self.seed, "lorahub").integers(2**32))

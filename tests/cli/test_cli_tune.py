@@ -40,4 +40,4 @@ def test_without_ray_tune_the_error_says_what_to_install(
     world: Path, monkeypatch: pytest.MonkeyPatch, error_of: Callable[..., str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "evoswarm.tune.run", None)
-    assert "pip install 'evoswarm[tune]'" in error_of("tune", "tune.yaml")
+    assert "pip install '.[tune]'" in error_of("tune", "tune.yaml")

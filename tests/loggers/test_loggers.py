@@ -197,7 +197,7 @@ def test_a_missing_package_gives_one_error_line_before_the_run(
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)
     config = echo_config(tmp_path, f"loggers=[{{type: {name}}}]")
-    with pytest.raises(UserError, match=rf"{name} is not installed; pip install 'evoswarm\[{name}\]'"):
+    with pytest.raises(UserError, match=rf"{name} is not installed; run pip install '.\[{name}\]'"):
         evoswarm.run(config)
     assert not config.run_dir.exists()
 
