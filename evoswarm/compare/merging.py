@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft.utils.merge_utils import dare_ties as peft_dare_ties
-from peft.utils.merge_utils import ties as peft_ties
 
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.rows import Row
@@ -57,20 +55,22 @@ def ties(*, density: float, scale: float) -> Combine:
 
     The largest are taken per tensor, where the paper takes them over all of an expert.
     """
+    from peft.utils import merge_utils  # takes seconds
 
     def combine(name: str, tasks: list[torch.Tensor]) -> torch.Tensor:
-        return scale * peft_ties(tasks, torch.ones(len(tasks)), density)
+        return scale * merge_utils.ties(tasks, torch.ones(len(tasks)), density)
 
     return combine
 
 
 def dare_ties(*, density: float, scale: float, seed: int) -> Combine:
     """DARE (arXiv 2311.03099) before TIES: keep a random `density`, rescaled by 1 / density; then signs as in TIES."""
+    from peft.utils import merge_utils
 
     def combine(name: str, tasks: list[torch.Tensor]) -> torch.Tensor:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:7], "big"))
-            return scale * peft_dare_ties(tasks, torch.ones(len(tasks)), density)
+            return scale * merge_utils.dare_ties(tasks, torch.ones(len(tasks)), density)
 
     return combine
 
