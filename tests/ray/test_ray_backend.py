@@ -37,11 +37,22 @@ def test_both_backends_give_identical_utilities_and_weights(tmp_path: Path, clus
         assert first[key] == second[key]
 
 
-def test_no_actor_is_left_after_success_failure_and_stop(tmp_path: Path, cluster: None) -> None:
-    seen: list[list[str]] = []
-    callbacks = Callbacks(notify=lambda e: seen.append(alive()) if e["kind"] == "generation" else None)
-    evoswarm.run(echo_config(tmp_path, *RAY, "name=success", "engine.delay=0.05"), callbacks=callbacks)
-    assert seen[0].count("Particle") == 4 and seen[0].count("Scorer") == 2 and seen[0].count("Coordinator") == 1
+def test_actors_have_readable_names_and_none_is_left_after_success_failure_and_stop(
+    tmp_path: Path, cluster: None
+) -> None:
+    seen: list[str] = []
+    names: list[str] = []
+
+    def look(event: Event) -> None:
+        if event["kind"] == "generation" and not seen:
+            seen.extend(alive())
+            names.extend(actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True))
+
+    config = echo_config(tmp_path, *RAY, "name=success", "engine.delay=0.05")
+    evoswarm.run(config, callbacks=Callbacks(notify=look))
+    assert seen.count("Particle") == 4 and seen.count("Scorer") == 2 and seen.count("Coordinator") == 1
+    for start in ("coordinator:success", "particle-0:success", "particle-3:success", "scorer-1:success"):
+        assert any(name.startswith(start) for name in names), start
     ended: list[Event] = []
     stop = Callbacks(notify=lambda e: ended.append(e) if e["kind"] == "generation" else None, stop=lambda: bool(ended))
     with pytest.raises(Stopped):
@@ -53,6 +64,7 @@ def test_no_actor_is_left_after_success_failure_and_stop(tmp_path: Path, cluster
     assert [name for name in alive() if name in ("Particle", "Scorer", "Coordinator")] == []
 
 
+@pytest.mark.slow
 def test_a_base_model_that_cannot_be_loaded_is_one_clear_line(tmp_path: Path, cluster: None) -> None:
     make_world(tmp_path)
     with pytest.raises(UserError, match="no such folder; give the base model's folder") as caught:
@@ -66,15 +78,3 @@ def test_more_gpus_than_exist_waits_with_a_message_and_then_fails(tmp_path: Path
     with pytest.raises(UserError, match=r"needs 4 GPUs .* the cluster has 0; add nodes, or lower .* \(waited 2 s\)"):
         evoswarm.run(config, callbacks=Callbacks(notify=lambda e: said.append(e.get("text", ""))))
     assert any(text.startswith("waiting up to 2 s: the run needs 4 GPUs") for text in said)
-
-
-def test_the_actors_have_readable_names(tmp_path: Path, cluster: None) -> None:
-    names: list[str] = []
-
-    def look(event: Event) -> None:
-        if event["kind"] == "generation":
-            names.extend(actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True))
-
-    evoswarm.run(echo_config(tmp_path, *RAY, "name=named", "engine.delay=0.1"), callbacks=Callbacks(notify=look))
-    for start in ("coordinator:named", "particle-0:named", "particle-3:named", "scorer-1:named"):
-        assert any(name.startswith(start) for name in names), start

@@ -113,11 +113,16 @@ def test_the_table_ranks_the_trials(done, capsys: pytest.CaptureFixture[str]) ->
     assert [float(line[4]) for line in lines] == sorted((float(line[4]) for line in lines), reverse=True)
 
 
+def written(folder: Path) -> dict[Path, int]:
+    """Every file but the lock, and when it was written."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != "lock"}
+
+
 def test_a_finished_tuning_is_read_and_another_one_in_its_place_is_refused(done) -> None:
     config, summary = done
-    before = {path: path.stat().st_mtime_ns for path in config.run.run_dir.rglob("*")}
+    before = written(config.run.run_dir)
     assert tune(config) == summary
-    assert {path: path.stat().st_mtime_ns for path in config.run.run_dir.rglob("*")} == before
+    assert written(config.run.run_dir) == before
     folder = config.run.run_dir.parents[1]
     with pytest.raises(UserError, match="has other trials or another scheduler.*another `name`"):
         tune(config_of(folder, trials=2, space=SPACE))
