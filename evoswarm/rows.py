@@ -1,7 +1,7 @@
-"""Rows: what a particle is, said in coefficients. Pure data, no tensors.
+"""Rows: the position of a particle as coefficients. Pure data, no tensors.
 
-A particle's position is `x = sum_j c_j * basis_j`. The basis starts as the pool's experts; a mutation adds one seeded
-noise vector; re-basing replaces old noise by vectors that were saved to disk.
+A particle's position is `x = sum_j c_j * basis_j`. The basis starts as the pool's experts. A mutation adds one seeded
+noise vector. Re-basing replaces old noise by vectors saved on disk.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 class ExpertVector:
     """The weights of one expert of the pool.
 
-    The base model itself, where `pool.include_base` puts it into the pool, is the expert named `base`.
+    With `pool.include_base`, the base model is the expert named `base`.
     """
 
     name: str
@@ -40,22 +40,22 @@ class NoiseVector:
 
 @dataclass(frozen=True)
 class SavedVector:
-    """Noise of many generations added up and saved as safetensors; `path` is relative to the run directory."""
+    """Summed noise of many generations, saved as safetensors. `path` is relative to the run directory."""
 
     path: str
 
     def __post_init__(self) -> None:
-        """A recipe may come from anywhere: it names no file outside its run directory."""
+        """Reject paths outside the run directory: a recipe may come from anywhere."""
         path = PurePosixPath(self.path)
         if path.is_absolute() or ".." in path.parts:
-            raise ValueError(f"{self.path!r} lies outside the run directory")
+            raise ValueError(f"{self.path!r} is outside the run directory")
 
 
 @dataclass(frozen=True)
 class LayersVector:
-    """The weights of one expert in the layers first, first + 1, .. last, and zero in all others.
+    """The weights of one expert in layers first to last, and zero in all others.
 
-    Tensors that belong to no layer (embeddings, the last norm) go with layer 0.
+    Tensors outside of layers (embeddings, the last norm) belong to layer 0.
     """
 
     name: str
@@ -74,7 +74,7 @@ _KINDS: dict[str, type] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One particle's position: its non-zero terms, in basis order. Hashable, some hundred bytes.
+    """The position of a particle: its non-zero terms in basis order. Hashable, a few hundred bytes.
 
     Example:
         Row(((ExpertVector("code"), 0.6), (ExpertVector("math"), 0.4)))
@@ -84,22 +84,19 @@ class Row:
 
     @classmethod
     def of(cls, basis: Iterable[BasisVector], coefficients: Iterable[float] | np.ndarray) -> Row:
-        """The row of one line [J] of the coefficient matrix; zeros are dropped."""
+        """The row of coefficients [J]; zeros are dropped."""
         values = coefficients.tolist() if isinstance(coefficients, np.ndarray) else list(coefficients)
         pairs = tuple(zip(basis, values, strict=True))
         return cls(pairs if all(values) else tuple(pair for pair in pairs if pair[1]))
 
     @classmethod
     def one(cls, expert: str) -> Row:
-        """The row of a single expert, as it is."""
+        """The row of a single, unchanged expert."""
         return cls(((ExpertVector(expert), 1.0),))
 
     @property
     def experts(self) -> dict[str, float]:
-        """Coefficients of the experts alone: what a person reads as the recipe.
-
-        Where layers have their own, the name says which: `code[0-3]`.
-        """
+        """The coefficients of the experts, for people. Coefficients of layers are named `code[0-3]`."""
         return {_label(v): value for v, value in self.terms if isinstance(v, ExpertVector | LayersVector)}
 
     def to_list(self) -> list[dict[str, Any]]:
@@ -127,7 +124,7 @@ def basis_to_dict(vector: BasisVector) -> dict[str, Any]:
 
 
 def basis_from_dict(data: Mapping[str, Any]) -> BasisVector:
-    """The inverse of `basis_to_dict`; a `coefficient` beside the fields is ignored."""
+    """The inverse of `basis_to_dict`. Ignores a `coefficient`."""
     fields = {key: value for key, value in data.items() if key not in ("kind", "coefficient")}
     vector: BasisVector = _KINDS[data["kind"]](**fields)
     return vector

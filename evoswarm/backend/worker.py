@@ -1,4 +1,4 @@
-"""One engine with the utility it serves: what scores a slice, in this process or in an actor."""
+"""One engine with its utility: scores slices, in this process or in an actor."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Worker:
     def __init__(
         self, config: RunConfig, *, pool: Pool, utility: Utility | None = None, engine: Engine | None = None
     ) -> None:
-        """Load the base model and the data, once; the engine and the utility only where they are not given.
+        """Load the base model and the data, unless engine and utility are given.
 
-        `notice` is then what the user should know of the engine, or None.
+        Afterwards `notice` is a message about the engine for the user, or None.
 
         Raises:
-            UserError: either cannot be loaded.
+            UserError: one of them cannot be loaded.
         """
         self.utility = utility or make_utility(config.utility, root=config.root)
         adapter = pool.experts[0].config if pool.kind == "adapter" else None
@@ -51,13 +51,13 @@ class Worker:
         self.start()
 
     def start(self) -> None:
-        """Start the engine, in place of one that has died.
+        """Start the engine, or restart it after it died.
 
         Raises:
-            UserError: it cannot be started.
+            UserError: it cannot start.
         """
         if self._started is not None:
-            with contextlib.suppress(Exception):  # it is dead; whatever it says, its memory is wanted back
+            with contextlib.suppress(Exception):  # it is dead, but its memory must be released
                 self._started.close()
             self._started = None
         try:
@@ -84,7 +84,7 @@ class Worker:
             try:
                 zeros = {name: np.zeros(spec.shape, np.float32) for name, spec in self._specs.items()}
                 zeros = self._converter.tensors(zeros) if self._converter else zeros
-                cast(Together, engine).install_all({"like the experts": zeros})
+                cast(Together, engine).install_all({"probe": zeros})
             except NotBeside:
                 engine.close()
                 raise
@@ -95,19 +95,19 @@ class Worker:
         self._engine.rest()
 
     def slices(self, split: Split) -> Slices:
-        """The slices of a split; cut when first asked for, because the test split is not touched before the end."""
+        """The slices of a split, cut on first use: the test split is not read before the end."""
         if split not in self._cut:
             requests = self.utility.requests(split)
             self._cut[split] = Slices(requests, slices(requests, self._config.engine.batch_size))
         return self._cut[split]
 
     def work(self, pieces: Sequence[Piece]) -> Done:
-        """Score some pieces of work.
+        """Score pieces of work.
 
         Raises:
-            UserError: something that no other particle would do better.
-            EngineDied: `start` it again; until then nothing is answered, because what was under way when it died would
-                be answered along.
+            UserError: a problem that would stop every particle.
+            EngineDied: call `start`. Until then every call raises, because a dead engine may still return answers of
+                the slice that it died in.
         """
         if self._died is not None:
             raise EngineDied(self._died)
@@ -122,15 +122,15 @@ class Worker:
                 raise
             except UserError:
                 raise
-            except Exception as error:  # whatever an engine raises, these particles have failed and not the run
+            except Exception as error:  # an engine may raise anything: only these particles fail
                 if out_of_memory(error):
                     raise UserError(
-                        f"the engine ran out of memory while it scored {self._config.engine.batch_size} examples at "
-                        f"once ({first_line(error)}); lower engine.batch_size, and give the run a new `name`"
+                        f"the engine ran out of memory while scoring a batch of {self._config.engine.batch_size} "
+                        f"examples ({first_line(error)}); lower engine.batch_size, and give the run a new `name`"
                     ) from None
                 if len(group) == 1:
                     done.results.append(describe(error))
-                else:  # which of them it was shows one by one
+                else:  # find the one that failed
                     for piece in group:
                         alone = self.work([piece])
                         done.results += alone.results
@@ -139,7 +139,7 @@ class Worker:
         return done
 
     def _add(self, done: Done, pieces: Sequence[Piece]) -> None:
-        """The outcomes of pieces that the engine answers at once."""
+        """Add the outcomes of pieces that the engine answers together."""
         start = time.perf_counter()
         self._install({piece.key: piece.weights for piece in pieces})
         middle = time.perf_counter()
@@ -165,7 +165,7 @@ class Worker:
         done.scoring += time.perf_counter() - middle
 
     def _install(self, particles: Mapping[Hashable, Weights | None]) -> None:
-        """Install what is not installed yet."""
+        """Install the particles unless they are installed."""
         if particles.keys() <= self._installed:
             return
         self._installed = set()
@@ -184,12 +184,12 @@ class Piece:
     """One slice of one particle.
 
     Attributes:
-        key: names the particle's weights; the same key means the same weights.
+        key: name of the weights; equal keys have equal weights.
         weights: the particle's weights; None is the base model.
         split: which examples.
         number: which slice of them.
-        texts: every prediction is wanted. Without it an answer that cannot be right any more is not generated to its
-            end, and has no prediction.
+        texts: return every prediction. Otherwise, generation stops as soon as an answer is certain to be wrong, and the
+            answer has no prediction.
     """
 
     key: Hashable
@@ -201,9 +201,9 @@ class Piece:
 
 @dataclass
 class Done:
-    """What some pieces came to: for each its outcomes, in the order of the slice's indices, or what failed; seconds.
+    """The results of pieces: the outcomes of each, in the order of the slice's indices, or an error.
 
-    For metrics alone: bytes of the weights that came for them, and tokens read and written.
+    `scoring` and `moving` are seconds. For metrics: bytes of weights received, and tokens read and written.
     """
 
     results: list[list[Outcome] | str]
@@ -214,13 +214,13 @@ class Done:
 
 
 def describe(error: BaseException) -> str:
-    """An unforeseen error in one line."""
+    """An unexpected error in one line."""
     return f"{type(error).__name__}: {first_line(error) if str(error).strip() else 'no message'}"
 
 
 @dataclass(frozen=True)
 class Slices:
-    """The requests of a split, and which of them form each slice."""
+    """The requests of a split, and the indices of each slice."""
 
     requests: list[Request]
     indices: list[tuple[int, ...]]

@@ -27,10 +27,10 @@ SEARCHES: dict[str, type[Search]] = {
 
 
 def make_search(config: Evolution, *, experts: Sequence[str], seed: int, layers: int | None = None) -> Search:
-    """The search that a configuration describes, over the experts of these names and this number of layers.
+    """Create the search of a config over the experts of these names, which have this number of layers.
 
     Raises:
-        UserError: fewer than two experts, two of the same name, or a search that does not suit them.
+        UserError: fewer than two experts, two with the same name, or a search that does not fit them.
     """
     return SEARCHES[config.type](config, experts=experts, seed=seed, layers=layers)
 

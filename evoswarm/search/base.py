@@ -1,4 +1,4 @@
-"""Ask and tell: what every search algorithm is to the loop."""
+"""The ask-and-tell interface of every search."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from evoswarm.search.state import FAILED, Best, Measured, State, flatten, to_opt
 
 @dataclass(frozen=True, eq=False)
 class Ask:
-    """Rows that wait for their utility.
+    """Rows to measure.
 
     Attributes:
         generation: 0 is the initial population.
         phase: "experts", "population", "move", "succession", "offspring" or "sample".
         particles: ids [M], unique within (generation, phase).
-        rows: coefficients [M, J], float64, over the search's basis as it is between this ask and its tell (later the
-            basis may grow). M may be 0: then tell an empty list.
+        rows: coefficients [M, J], float64, over the search's basis between this ask and its tell (later the basis may
+            grow). M may be 0: then tell an empty list.
     """
 
     generation: int
@@ -36,7 +36,7 @@ class Ask:
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """A present member of the population; rows are [J].
+    """A current member of the population; rows are [J].
 
     `utility` is None after a failed evaluation. A member that never succeeded has `best_utility` None, its own row as
     `best_row` and `best_generation` -1.
@@ -51,20 +51,20 @@ class Member:
 
 
 Steps = Generator[Ask, Measured, None]
-"""One generation: yields each ask, is sent what was measured."""
+"""One generation: yields each ask, receives its measurements."""
 
 
 class Search(ABC):
     """A search over coefficient rows; it never sees a tensor, a file, a clock or Ray.
 
-    Generation 0 of every algorithm has two asks: "experts" measures all n experts as they are (particle = index in the
-    pool), then "population" measures those first members that are not raw experts (particle = index in the
-    population). Every successful evaluation, the experts included, may become the global best (strict >) or the global
-    worst (strict <): nothing that was measured is thrown away. A failed evaluation is told as None and becomes neither,
-    nor a personal best or parent.
+    Generation 0 of every algorithm has two asks: "experts" measures all n unchanged experts (particle = index in the
+    pool), then "population" measures the first members that are not raw experts (particle = index in the population).
+    Every successful evaluation, including those of the experts, may become the global best (strict >) or the global
+    worst (strict <). A failed evaluation is told as None. It never becomes the global best or worst, a personal best or
+    a parent.
 
-    The state is read and restored between generations only. The random numbers are a function of (seed, purpose,
-    generation, particle), so a restored search goes on bit for bit as the first would have.
+    The state can be read and restored only between generations. Random numbers are a function of (seed, purpose,
+    generation, particle), so a restored search continues bit for bit like the original.
 
     Example:
         search = make_search(ModelSwarms(population=20), experts=["code", "math"], seed=7)
@@ -73,7 +73,7 @@ class Search(ABC):
 
     Attributes:
         config_class: the search's section of a config; its `type` names the search.
-        basis: what the columns of rows mean; grows by mutation, shrinks by `rebase`.
+        basis: the vectors that the columns of rows stand for; grows by mutation, shrinks by `rebase`.
         generation: the last finished generation; -1 before generation 0 is finished.
     """
 
@@ -88,8 +88,8 @@ class Search(ABC):
         Args:
             config: the algorithm's settings.
             experts: names of the pool's experts.
-            seed: what all random numbers come from.
-            layers: number of layers of an expert; None will do for algorithms that do not part them, and before
+            seed: of all random numbers.
+            layers: number of layers of an expert; may be None for algorithms that do not split layers, and before
                 `restore`.
 
         Raises:
@@ -98,7 +98,7 @@ class Search(ABC):
         if len(experts) < 2:
             raise UserError(f"the pool has {len(experts)} expert(s), a search needs 2: add experts to the pool")
         if len(set(experts)) < len(experts):
-            raise UserError("two experts of the pool have the same name; rename one of them")
+            raise UserError("two experts of the pool have the same name: rename one of them")
         self.config, self.experts, self.seed = config, list(experts), seed
         self.basis: list[BasisVector] = self._first_basis(layers)
         self.generation = -1
@@ -106,7 +106,7 @@ class Search(ABC):
         self._steps: Steps | None = None
         self._pending: Ask | None = None
 
-    # What an algorithm defines
+    # An algorithm defines these
 
     @abstractmethod
     def _first_rows(self, experts: Measured) -> tuple[np.ndarray, np.ndarray]:
@@ -122,33 +122,33 @@ class Search(ABC):
 
     @abstractmethod
     def _members(self) -> tuple[Measured, Measured]:
-        """Present members and their personal bests, both [P]."""
+        """Current members and their personal bests, both [P]."""
 
     def _first_basis(self, layers: int | None) -> list[BasisVector]:
-        """What the columns of the first rows mean."""
+        """The first basis."""
         return [ExpertVector(name) for name in self.experts]
 
     def _expert_rows(self) -> np.ndarray:
-        """The experts as they are, as rows [n, J]."""
+        """The unchanged experts as rows [n, J]."""
         return np.eye(len(self.experts))
 
     def _candidates(self) -> Measured:
-        """What the ranking is made of."""
+        """The entries that the ranking chooses from."""
         return self._members()[1]
 
     def most_rows(self, t: int) -> int:
-        """At most how many rows generation t, the next one, asks for."""
+        """Upper bound of the rows that generation t, the next one, asks for."""
         return self.config.population
 
     @property
     def step_length(self) -> float | None:
-        """Step length of the next move; None where nothing moves."""
+        """Step length of the next move; None if the algorithm does not move particles."""
         return None
 
     # Ask and tell
 
     def ask(self) -> Ask:
-        """The rows to measure next; the same `Ask` again until `tell` is called."""
+        """The rows to measure next. Returns the same `Ask` until `tell` is called."""
         if self._pending is None:
             t = self.generation + 1
             self._steps = self._start() if t == 0 else self._advance(t)
@@ -156,10 +156,10 @@ class Search(ABC):
         return self._pending
 
     def tell(self, utilities: Sequence[float | None]) -> None:
-        """Answer the last ask: one utility per row, larger is better; None where the evaluation failed.
+        """Answer the last ask with one utility per row. Larger is better; None is a failed evaluation.
 
         Raises:
-            ValueError: nothing was asked, a wrong number of utilities, or NaN or infinity among them.
+            ValueError: there was no ask, or the utilities have the wrong number, a NaN or an infinity.
             UserError: fewer than two experts succeeded in generation 0.
         """
         ask, steps = self._pending, self._steps
@@ -195,18 +195,18 @@ class Search(ABC):
         fresh = yield self._ask(0, "population", range(len(known), len(known) + len(rows)), rows)
         self._begin(known.join(fresh))
 
-    # What the loop reads
+    # For the loop
 
     @property
     def finished_generation(self) -> bool:
-        """True between generations: after the tell that finished one (or `restore`), until the next ask."""
+        """True between generations: from the tell that finished one, or `restore`, until the next ask."""
         return self._pending is None and self.generation >= 0
 
     @property
     def stop_reason(self) -> str | None:
-        """ "patience", "max_generations", "max_evaluations", or None while the search goes on.
+        """ "patience", "max_generations" or "max_evaluations"; None while the search runs.
 
-        Derived, so a longer run can be resumed.
+        It is computed from the state, so a finished run can be resumed with higher limits.
         """
         if self.generation < 0:
             return None
@@ -222,12 +222,12 @@ class Search(ABC):
 
     @property
     def expert_utilities(self) -> list[float | None]:
-        """Utilities of the raw experts, in pool order; empty before they were measured."""
+        """Utilities of the raw experts in pool order; empty before they were measured."""
         return [to_optional(u) for u in self.state.expert_utilities]
 
     @property
     def population(self) -> list[Member]:
-        """The present members; empty before generation 0 is finished."""
+        """The current members; empty before generation 0 is finished."""
         now, bests = self._members()
         return [self._member(now, bests, i) for i in range(len(now))]
 
@@ -240,18 +240,18 @@ class Search(ABC):
 
     @property
     def global_best(self) -> Best | None:
-        """The best row ever measured; None before the first success."""
+        """The best row measured so far; None before the first success."""
         return self.state.best.best(0) if len(self.state.best) else None
 
     @property
     def global_worst(self) -> Best | None:
-        """The worst row ever measured; None before the first success."""
+        """The worst row measured so far; None before the first success."""
         return self.state.worst.best(0) if len(self.state.worst) else None
 
     def ranking(self, k: int) -> list[Best]:
-        """The best k distinct rows by utility, the global best first; ties: earlier generation, then lower particle.
+        """The best k distinct rows by utility, or fewer. Ties: earlier generation, then lower particle.
 
-        Fewer than k where there are not so many. Rows are over the present basis: read again after `rebase`.
+        The global best comes first. Rows are over the current basis: read them again after `rebase`.
         """
         if not len(self.state.best) or k < 1:
             return []
@@ -263,26 +263,26 @@ class Search(ABC):
     # Checkpoints
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All arrays of the state, as copies. With `scalars` this is the complete state.
+        """Copies of all arrays of the state. Together with `scalars` this is the complete state.
 
         Raises:
-            ValueError: a generation is going on, or none is finished.
+            ValueError: a generation is running, or none is finished.
         """
         self._require_boundary()
         return flatten(self.state)[0]
 
     def scalars(self) -> dict[str, Any]:
-        """The rest of the state as plain JSON; raises as `arrays` does."""
+        """The rest of the state as plain JSON. Raises like `arrays`."""
         self._require_boundary()
         state = flatten(self.state)[1]
         basis = [basis_to_dict(vector) for vector in self.basis]
         return self._identity() | {"generation": self.generation, "basis": basis, "state": state}
 
     def restore(self, arrays: Mapping[str, np.ndarray], scalars: Mapping[str, Any]) -> None:
-        """Go on from a saved state.
+        """Restore a saved state.
 
         Raises:
-            UserError: the state is that of another algorithm, seed or pool, or is incomplete.
+            UserError: the state belongs to another algorithm, seed or pool, or is incomplete.
         """
         for key, value in self._identity().items():
             if scalars.get(key) != value:
@@ -293,7 +293,7 @@ class Search(ABC):
             state = unflatten(self.state_class, arrays, scalars["state"])
             basis, generation = [basis_from_dict(d) for d in scalars["basis"]], int(scalars["generation"])
         except KeyError as missing:
-            raise UserError(f"the checkpoint lacks {missing}: resume from an earlier one") from None
+            raise UserError(f"the checkpoint has no {missing}: resume from an earlier one") from None
         self.state, self.basis, self.generation = state, basis, generation
         self._steps = self._pending = None
 
@@ -302,14 +302,14 @@ class Search(ABC):
 
     def _require_boundary(self) -> None:
         if not self.finished_generation:
-            raise ValueError("the state can be read and re-based only between generations")
+            raise ValueError("the state can be read and rebased only between generations")
 
-    # Re-basing: only algorithms that mutate need it
+    # Re-basing, for algorithms that mutate
 
     def rebase_plan(self) -> np.ndarray | None:
-        """Rows [R, J] whose vectors must be saved before `rebase`; None where nothing is to be done."""
+        """Rows [R, J] whose vectors must be saved before `rebase`; None if no re-basing is due."""
         return None
 
     def rebase(self, paths: Sequence[str]) -> None:
-        """Replace the basis's noise by the saved vectors of the plan."""
-        raise ValueError("there is no re-basing plan to carry out")
+        """Replace the noise in the basis by the saved vectors of the plan."""
+        raise ValueError("no re-basing is due")

@@ -68,7 +68,7 @@ class EvolMerge(Covariance):
 
 @dataclass
 class CmaEsState(SamplingState):
-    """The distribution that the next generation is drawn from, over D searched coefficients.
+    """The distribution of the next generation over D searched coefficients.
 
     `covariance` is the library's packed form [D (D + 1) / 2], `path` and `path_sigma` the evolution paths [D].
     """
@@ -89,20 +89,20 @@ _NAMES = {
     "sigma": "_sigma",
     "updates": "_g",
 }
-"""Our names of the optimiser's state, and those of its own pickling protocol (`__getstate__`, `__setstate__`)."""
+"""Our names of the optimizer's state, and its names in `__getstate__` and `__setstate__`."""
 
 
 class CmaEsSearch(SamplingSearch):
     """CMA-ES by the package `cmaes`, over the coefficients of the successful experts.
 
-    With `layer_spans` S the layers are cut into S spans of equal length (the last ones a layer longer where they must
-    be), and an expert has one coefficient in each: D = S times the successful experts.
-    Generation t > 0: N samples of a normal distribution, which then learns from their order. It starts around the
+    With `layer_spans` S the layers are cut into S spans of equal length (some a layer longer if they do not divide
+    evenly), and an expert has one coefficient in each: D = S times the successful experts.
+    Generation t > 0: N samples of a normal distribution, which is then updated from their ranks. It starts around the
     uniform mix with standard deviation `sigma`. `affine` shifts a sample, in each span evenly over the experts, so that
-    the span's coefficients sum to 1. A failed sample ranks last; where all failed, nothing is learned.
-    Draws: "cma_es"(t, 0): integers(2**32), the seed of the optimiser's own stream in that generation.
+    the span's coefficients sum to 1. A failed sample ranks last; if all failed, nothing is updated.
+    Draws: "cma_es"(t, 0): integers(2**32), the seed of the optimizer's own stream in that generation.
 
-    The optimiser is built anew from the state in every generation, so a resumed search is no special case.
+    Every generation rebuilds the optimizer from the state, so resuming is no special case.
     Source: Hansen, The CMA evolution strategy: a tutorial (arXiv 1604.00772); with layer spans, parameter-space merging
     of arXiv 2403.13187, with coefficients in place of TIES-DARE densities.
     """
@@ -131,33 +131,33 @@ class CmaEsSearch(SamplingSearch):
 
     def _expert_rows(self) -> np.ndarray:
         if self.config.layer_spans != 1 and not isinstance(self.basis[0], LayersVector):
-            raise ValueError("a search over spans of layers is started with the number of `layers`")
+            raise ValueError("a search over spans of layers needs the number of `layers`")
         return np.kron(np.eye(len(self.experts)), np.ones((1, self._spans)))
 
     def _begin(self, population: Measured) -> None:
         super()._begin(population)
         good = int(self._good.sum())
-        self._remember(self._optimiser(np.full(good * self._spans, 1 / good)))
+        self._remember(self._optimizer(np.full(good * self._spans, 1 / good)))
 
     def _advance(self, t: int) -> Steps:
-        optimiser = self._optimiser(self.state.mean)
-        state = optimiser.__getstate__() | {theirs: _value(self.state, ours) for ours, theirs in _NAMES.items()}
-        optimiser.__setstate__(state)
-        optimiser.reseed_rng(int(stream(self.seed, "cma_es", t).integers(2**32)))
-        samples = [optimiser.ask() for _ in range(self.config.population)]
+        optimizer = self._optimizer(self.state.mean)
+        state = optimizer.__getstate__() | {theirs: _value(self.state, ours) for ours, theirs in _NAMES.items()}
+        optimizer.__setstate__(state)
+        optimizer.reseed_rng(int(stream(self.seed, "cma_es", t).integers(2**32)))
+        samples = [optimizer.ask() for _ in range(self.config.population)]
         fresh = yield self._ask_samples(t, np.array([self._row(sample) for sample in samples]))
         if fresh.succeeded.any():
-            optimiser.tell([(x, -u) for x, u in zip(samples, fresh.utilities.tolist(), strict=True)])
-            self._remember(optimiser)
+            optimizer.tell([(x, -u) for x, u in zip(samples, fresh.utilities.tolist(), strict=True)])
+            self._remember(optimizer)
         self._keep(fresh)
 
-    def _optimiser(self, mean: np.ndarray) -> CMA:
+    def _optimizer(self, mean: np.ndarray) -> CMA:
         from cmaes import CMA
 
         return CMA(mean, self.config.sigma, population_size=self.config.population)
 
-    def _remember(self, optimiser: CMA) -> None:
-        state: dict[str, Any] = optimiser.__getstate__()
+    def _remember(self, optimizer: CMA) -> None:
+        state: dict[str, Any] = optimizer.__getstate__()
         for ours, theirs in _NAMES.items():
             value = state[theirs]
             setattr(self.state, ours, value.copy() if isinstance(value, np.ndarray) and value.ndim else value)

@@ -1,4 +1,4 @@
-"""What GENOME and GENOME+ share: the first population, crossover, mutation, and re-basing of the noise."""
+"""The common part of GENOME and GENOME+: first population, crossover, mutation, and re-basing of the noise."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Genetic(Evolution):
 
 @dataclass
 class GeneticState(State):
-    """`members`: the present population with its utilities, in the order that selection left."""
+    """`members`: the current population with its utilities, in the order of selection."""
 
     members: Measured = field(default_factory=Measured)
 
@@ -64,20 +64,20 @@ class GeneticSearch(Search):
     """Operators of GENOME (arXiv 2503.01155) over the members of a population.
 
     Population: "mixes": N mixes a x1 + (1 - a) x2 of pairs of successful experts; "experts": the successful experts
-    (with N < n the best N, best first), filled up with such mixes. All pairs are shuffled once and used in that order,
-    from the start again where there are fewer pairs than mixes.
+    (if N < n the best N, best first), filled up with such mixes. All pairs are shuffled once and used in that order,
+    again from the start if there are fewer pairs than mixes.
     Draws: "pairs"(0, 0): permutation of the pairs (0, 1), (0, 2) .. (1, 2) ..; "mix"(0, i) of member i: a = random().
 
     Crossover: floor(M / 2) trials over M members, each with chance cross_rate: two distinct parents by roulette on
-    utility; child = (f1 x1 + f2 x2) / (f1 + f2), f the roulette weights: the utilities, less the smallest where one is
-    negative; all equal where all are 0. Where one of the two weighs 0, the child is their midpoint. Failed members are
-    no parents; with fewer than two others there is no crossover.
+    utility; child = (f1 x1 + f2 x2) / (f1 + f2), f the roulette weights: the utilities, minus the smallest if one is
+    negative; all equal if all are 0. If one of the two weights is 0, the child is the midpoint. Failed members are no
+    parents; with fewer than two others there is no crossover.
     Draws: "crossover"(t, i) of trial i: random() < cross_rate, choice(M, 2, replace=False, p = weights / their sum).
 
-    Mutation: each member that did not fail, and each child, adds with chance mutation_rate the mutant x + e, e a new
+    Mutation: each member that did not fail, and each child, adds the mutant x + e with chance mutation_rate; e is a new
     basis vector of seeded noise. Draws: "mutation"(t, i): random() < mutation_rate; i counts members, then children.
 
-    Offspring are asked as children, then mutants; their particle ids go on from the members' (M, M + 1, ...).
+    Offspring are asked as children, then mutants; their particle ids continue those of the members (M, M + 1, ...).
     """
 
     config: Genetic
@@ -110,7 +110,7 @@ class GeneticSearch(Search):
         return self._ask(t, "offspring", range(len(members), len(members) + len(rows)), rows)
 
     def _most_offspring(self, t: int, members: int) -> int:
-        """How many offspring so many members have in generation t, if none of them fails."""
+        """Number of offspring of `members` members in generation t if none of them fails."""
         crossed = [stream(self.seed, "crossover", t, i).random() for i in range(members // 2)]
         children = sum(draw < self.config.cross_rate for draw in crossed)
         return children + sum(self._mutates(t, i) for i in range(members + children))
@@ -144,11 +144,11 @@ class GeneticSearch(Search):
         return self.state.members, self.state.members
 
     def rebase_plan(self) -> np.ndarray | None:
-        """Rows [R, J] of noise alone, whose vectors must be saved before `rebase`; None where nothing is to be done.
+        """Rows [R, J] of noise alone, whose vectors must be saved before `rebase`; None if no re-basing is due.
 
-        There is a plan when more than max_noise_vectors noise columns are alive (used by a row of the state: members,
-        velocities, personal bests, global best and worst) and the distinct noise parts of those rows are fewer. With
-        no such plan, an empty one [0, J] says that columns died and that `rebase([])` drops them.
+        Re-basing is due when more than max_noise_vectors noise columns are used by rows of the state (members,
+        velocities, personal bests, global best and worst) and these rows have fewer distinct noise parts. Otherwise an
+        empty plan [0, J] means that some columns are unused and `rebase([])` drops them.
         """
         self._require_boundary()
         return plan(self.state, len(self.experts), self.config.max_noise_vectors)
@@ -156,16 +156,16 @@ class GeneticSearch(Search):
     def rebase(self, paths: Sequence[str]) -> None:
         """Replace all noise columns by one `SavedVector` per row of the plan, in its order.
 
-        Each row of the state then uses 1.0 times the vector of its own noise part; expert coefficients stay as they
-        are. With an empty plan: drop the dead noise columns.
+        Each row of the state then uses 1.0 times the vector of its own noise part; expert coefficients do not change.
+        With an empty plan: drop the unused noise columns.
 
         Raises:
-            ValueError: no plan is due, or there is not one path per row of the plan.
+            ValueError: no re-basing is due, or there is not one path per row of the plan.
         """
         rows = self.rebase_plan()
         n = len(self.experts)
         if rows is None or len(paths) != len(rows) or len(set(paths)) < len(paths):
-            raise ValueError(f"{len(paths)} path(s) do not fit the re-basing plan: one distinct path per planned row")
+            raise ValueError(f"{len(paths)} path(s) do not fit the re-basing plan: it needs one distinct path per row")
         if len(rows):
             replace(self.state, n, rows)
             self.basis = [*self.basis[:n], *(SavedVector(path) for path in paths)]

@@ -30,12 +30,12 @@ class GenomeSearch(GeneticSearch):
 
     Generation t: crossover and mutation; measure the offspring; select N of members and offspring: the
     ceil(elite_rate N) best, then winners of tournaments without replacement (losers may enter again). The order of the
-    survivors (elites best first, winners as they won) numbers the members of the next generation. Where no more than N
-    succeeded, all of these stay in their order and nothing is drawn.
+    survivors (elites best first, then winners as they won) numbers the members of the next generation. If at most N
+    succeeded, all of them stay in their order and nothing is drawn.
     Draws: "selection"(t, 0): per tournament choice(number left, min(tournament, number left), replace=False).
 
-    Failed members and offspring are dropped at selection, so the population may shrink; where none is left, the global
-    best is the only member. Utilities may be negative, zero or equal. Without mutation all rows keep the sum 1.
+    Selection drops failed members and offspring, so the population may shrink; if none is left, the global best is the
+    only member. Utilities may be negative, zero or equal. Without mutation all rows keep the sum 1.
     """
 
     config_class = Genome

@@ -49,7 +49,7 @@ class LoraHub(Evolution):
 
 @dataclass
 class LoraHubState(SamplingState):
-    """`losses`: all that the optimiser was told [T], in its order. `budget`: the samples that it was planned for."""
+    """`losses` [T]: all losses told to the optimizer, in order. `budget`: the number of samples that it plans for."""
 
     losses: np.ndarray = field(default_factory=lambda: np.zeros(0))
     budget: int = 0
@@ -58,13 +58,13 @@ class LoraHubState(SamplingState):
 class LoraHubSearch(SamplingSearch):
     """NGOpt of the package `nevergrad` over the coefficients of the successful experts, each in [-bound, bound].
 
-    Generation t > 0: the optimiser's next N samples; it is told the loss -utility + l1 mean |coefficient|. It
-    starts around all zeros, the base model: coefficients need not sum to 1. A failed sample is told the largest loss
-    so far; where there is none yet, 1. The ranking goes by utility alone.
-    Draws: "lorahub"(0, 0): integers(2**32), the seed of the optimiser's own stream.
+    Generation t > 0: the optimizer's next N samples. Their loss is -utility + l1 mean |coefficient|. The optimizer
+    starts around all zeros, the base model: coefficients need not sum to 1. A failed sample gets the largest loss so
+    far, or 1 if there is none. The ranking uses the utility alone.
+    Draws: "lorahub"(0, 0): integers(2**32), the seed of the optimizer's own stream.
 
-    The optimiser is made of many parts and has no state to save but a pickle. So a restored search makes it anew and
-    replays: the same asks, the same losses.
+    The only way to save the optimizer's state is a pickle. So a restored search creates it again and replays the same
+    asks and losses.
     Source: LoraHub (arXiv 2307.13269), which asks for one sample at a time.
     """
 
@@ -72,23 +72,23 @@ class LoraHubSearch(SamplingSearch):
     config: LoraHub
     state: LoraHubState
     state_class = LoraHubState
-    _optimiser: Any = None
+    _optimizer: Any = None
 
     def _begin(self, population: Measured) -> None:
         super()._begin(population)
         self.state.budget = self.config.population * self.config.max_generations
 
     def _advance(self, t: int) -> Steps:
-        optimiser, self._optimiser = self._ready(), None  # it is no more as the state says until it was told
-        candidates = self._candidates_of(optimiser)
+        optimizer, self._optimizer = self._ready(), None  # out of step with the state until told
+        candidates = self._candidates_of(optimizer)
         values = [np.asarray(candidate.value) for candidate in candidates]
         rows = np.zeros((len(values), len(self.experts)))
         rows[:, self._good] = values
         fresh = yield self._ask_samples(t, rows)
         losses = self._losses(fresh)
         self.state.losses = np.concatenate([self.state.losses, losses])
-        _tell(optimiser, candidates, losses)
-        self._optimiser = optimiser
+        _tell(optimizer, candidates, losses)
+        self._optimizer = optimizer
         self._keep(fresh)
 
     def _losses(self, fresh: Measured) -> np.ndarray:
@@ -99,14 +99,14 @@ class LoraHubSearch(SamplingSearch):
         return losses
 
     def _ready(self) -> Any:
-        """The optimiser as it is after all that is on record."""
+        """The optimizer after all losses of the state."""
         told = self.state.losses
-        if self._optimiser is None or self._optimiser.num_tell != len(told):
-            self._optimiser = self._fresh()
+        if self._optimizer is None or self._optimizer.num_tell != len(told):
+            self._optimizer = self._fresh()
             for start in range(0, len(told), self.config.population):
                 losses = told[start : start + self.config.population]
-                _tell(self._optimiser, self._candidates_of(self._optimiser), losses)
-        return self._optimiser
+                _tell(self._optimizer, self._candidates_of(self._optimizer), losses)
+        return self._optimizer
 
     def _fresh(self) -> Any:
         try:
@@ -120,14 +120,14 @@ class LoraHubSearch(SamplingSearch):
         budget = max(self.state.budget, self.config.population)
         return nevergrad.optimizers.NGOpt(parameters, budget=budget, num_workers=self.config.population)
 
-    def _candidates_of(self, optimiser: Any) -> list[Any]:
+    def _candidates_of(self, optimizer: Any) -> list[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return [optimiser.ask() for _ in range(self.config.population)]
+            return [optimizer.ask() for _ in range(self.config.population)]
 
 
-def _tell(optimiser: Any, candidates: Sequence[Any], losses: np.ndarray) -> None:
+def _tell(optimizer: Any, candidates: Sequence[Any], losses: np.ndarray) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for candidate, loss in zip(candidates, losses, strict=True):
-            optimiser.tell(candidate, float(loss))
+            optimizer.tell(candidate, float(loss))

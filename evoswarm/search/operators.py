@@ -18,9 +18,9 @@ def mix(x1: np.ndarray, x2: np.ndarray, w: float) -> np.ndarray:
 
 
 def first_experts(utilities: np.ndarray, places: int) -> np.ndarray:
-    """Which experts [n] enter the first population: the successful ones in pool order, at most `places` of them.
+    """Indices of the experts that enter the first population: the successful ones in pool order.
 
-    Where there are more than places: the best, in the order of their utility; ties by index.
+    If there are more than `places`: the best, in the order of their utility; ties by index.
     """
     good = np.flatnonzero(utilities != FAILED)
     return good if len(good) <= places else top(utilities, places)
@@ -56,7 +56,7 @@ def pull(
         g: global best [J].
         w: global worst [J].
         has_best: mask [P]; without a personal best the cognitive term is 0 and is not in C.
-        weights: r f of inertia, cognitive, social and repel [P, 4]. Where their sum C is 0, the velocity is 0.
+        weights: r f of inertia, cognitive, social and repel [P, 4]. If their sum C is 0, the velocity is 0.
 
     Source: Model Swarms (arXiv 2410.11163), equation 1; GENOME (arXiv 2503.01155), succession.
     """
@@ -69,12 +69,12 @@ def pull(
 
 
 def improve(bests: Measured, at: np.ndarray, fresh: Measured) -> np.ndarray:
-    """Let personal bests learn of new measurements (strict >), in place; returns the indices that improved.
+    """Update personal bests in place (strict >). Returns the indices that improved.
 
     Args:
         bests: personal bests of all particles.
         at: which particles were measured [M].
-        fresh: their new measurements [M]; a failed one never improves anything.
+        fresh: their new measurements [M]; a failed one never improves.
     """
     won = fresh.utilities > bests.utilities[at]
     bests.put(at[won], fresh.take(won))
@@ -84,8 +84,8 @@ def improve(bests: Measured, at: np.ndarray, fresh: Measured) -> np.ndarray:
 def roulette_weights(utilities: np.ndarray) -> np.ndarray:
     """Weights [P] in 0..1 for drawing and mixing by utility.
 
-    If any utility is negative the smallest is subtracted first; if then all are 0, all weigh the same. Failed entries
-    weigh 0. The largest weight is 1, so that huge utilities do not overflow.
+    If any utility is negative, the smallest is subtracted first. If then all are 0, all weights are equal. Failed
+    entries get 0. The largest weight is 1, so that huge utilities do not overflow.
     """
     good = utilities != FAILED
     weights = np.zeros(len(utilities))
@@ -101,8 +101,8 @@ def roulette_weights(utilities: np.ndarray) -> np.ndarray:
 def roulette(rng: np.random.Generator, weights: np.ndarray, good: np.ndarray, count: int) -> np.ndarray:
     """Draw `count` distinct indices, with chances proportional to the weights [P].
 
-    Entries that weigh 0 are drawn only where too few weigh more: then all of those, and the rest evenly among the good
-    ones (mask [P]) that weigh 0. A failed entry (not good) is never drawn.
+    If fewer than `count` weights are positive, all of these are chosen, and the rest is drawn evenly among the good
+    entries (mask [P]) of weight 0. A failed entry (not good) is never drawn.
     """
     chances = weights / max(weights.sum(), np.finfo(float).tiny)
     positive = np.flatnonzero(chances > 0)
@@ -114,7 +114,7 @@ def roulette(rng: np.random.Generator, weights: np.ndarray, good: np.ndarray, co
 
 
 def cross(x1: np.ndarray, x2: np.ndarray, f1: float, f2: float) -> np.ndarray:
-    """(f1 x1 + f2 x2) / (f1 + f2); the midpoint where a weight is 0, since a copy of one parent would teach nothing.
+    """(f1 x1 + f2 x2) / (f1 + f2); the midpoint if a weight is 0, since a copy of one parent would be useless.
 
     Source: GENOME (arXiv 2503.01155), crossover.
     """
@@ -126,8 +126,8 @@ def select_by_tournament(
 ) -> np.ndarray:
     """Survivors: the elites, best first, then winners of tournaments without replacement, in the order they won.
 
-    Failed entries never survive. Where no more than `places` succeeded, all of these stay, in their order, and nothing
-    is drawn. A tournament draws `size` of those not yet chosen; its best survives (ties: the lower index).
+    Failed entries never survive. If at most `places` succeeded, all of them stay, in their order, and nothing is drawn.
+    A tournament draws `size` of those not yet chosen; its best survives (ties: the lower index).
     """
     good = np.flatnonzero(utilities != FAILED)
     if len(good) <= places:
@@ -145,8 +145,8 @@ def select_by_tournament(
 def select_by_roulette(rng: np.random.Generator, utilities: np.ndarray, *, places: int, elites: int) -> np.ndarray:
     """Survivors: the elites, best first, then others by roulette without replacement, in the order they were drawn.
 
-    Failed entries never survive. Where no more than `places` succeeded, all of these stay, in their order, and nothing
-    is drawn. The roulette weights are those of the entries that are not elites.
+    Failed entries never survive. If at most `places` succeeded, all of them stay, in their order, and nothing is drawn.
+    The roulette weights are those of the entries that are not elites.
     """
     good = np.flatnonzero(utilities != FAILED)
     if len(good) <= places:

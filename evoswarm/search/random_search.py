@@ -1,4 +1,4 @@
-"""Random search: the honest control at the same number of evaluations."""
+"""Random search: the control at the same number of evaluations."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class RandomSearch(Evolution):
 
 
 class RandomMixSearch(SamplingSearch):
-    """Random search over affine mixes: nothing is learned, the best of everything measured wins.
+    """Random search over affine mixes: nothing is learned, the best measured row wins.
 
     Generation t > 0: N fresh rows u + spread (d - u), d ~ Dirichlet(concentration) over the successful experts, u their
     uniform mix. Rows sum to 1.
     Draws: "sample"(t, i): dirichlet([concentration, ...]).
 
-    Assumption: utility is worth sampling on the simplex of the experts, or a little outside of it (spread > 1).
+    Assumption: good rows are on the simplex of the experts, or a little outside of it (spread > 1).
     """
 
     config_class = RandomSearch

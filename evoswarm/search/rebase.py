@@ -1,7 +1,7 @@
-"""Re-basing: adding up the noise of many mutations so that the basis stays small.
+"""Re-basing: sum up the noise of many mutations so that the basis stays small.
 
-As a long lineage is cut by a checkpoint: the noise part of every living row is saved as one vector, and these vectors
-take the place of all noise columns. Living rows are all rows of a state. Columns [:n] are the experts.
+The noise part of every row of a state is saved as one vector, and these vectors replace all noise columns. Columns [:n]
+are the experts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from evoswarm.search.state import State, map_rows
 
 
 def noise_parts(state: State, n: int) -> np.ndarray:
-    """The noise columns of all living rows [L, J - n]."""
+    """The noise columns of all rows of a state [L, J - n]."""
     parts: list[np.ndarray] = []
 
     def collect(rows: np.ndarray) -> np.ndarray:
@@ -24,12 +24,12 @@ def noise_parts(state: State, n: int) -> np.ndarray:
 
 
 def alive(state: State, n: int) -> np.ndarray:
-    """Mask [J - n]: noise columns that a living row uses."""
+    """Mask [J - n]: noise columns that a row uses."""
     return (noise_parts(state, n) != 0).any(axis=0)
 
 
 def plan(state: State, n: int, limit: int) -> np.ndarray | None:
-    """The distinct noise parts [R, J] to save, expert columns 0; [0, J] to drop dead columns; None for nothing."""
+    """The distinct noise parts [R, J] to save, expert columns 0; [0, J]: drop unused columns; None: nothing due."""
     parts = noise_parts(state, n)
     used = parts != 0
     living = int(used.any(axis=0).sum())
@@ -42,7 +42,7 @@ def plan(state: State, n: int, limit: int) -> np.ndarray | None:
 
 
 def replace(state: State, n: int, rows: np.ndarray) -> None:
-    """Let every living row use, instead of its noise part, 1.0 times the column of the planned row that equals it."""
+    """Replace the noise part of every row by 1.0 times the column of the equal planned row."""
     column = {line.tobytes(): k for k, line in enumerate(rows[:, n:])}
 
     def change(array: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """One random stream per purpose, generation and particle.
 
-A draw never depends on who drew before, so nothing of a random state has to be saved: a search that is restored at any
-generation draws what it would have drawn, and one particle's failure shifts no other particle's numbers.
+A draw does not depend on earlier draws. So no random state has to be saved: a search restored at any generation draws
+the same numbers, and a failed particle does not shift the numbers of others.
 """
 
 from __future__ import annotations

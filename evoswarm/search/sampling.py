@@ -1,4 +1,4 @@
-"""What the searches that only sample share: generation 0 is the experts, and nothing measured is forgotten."""
+"""The common part of searches that draw samples: generation 0 is the experts, and an archive keeps the best rows."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a search remembers: rows with what was measured on them, and how a whole state becomes arrays and JSON.
+"""The state of a search: measured rows, and the conversion of a state to arrays and JSON.
 
 A state is a tree of dataclasses whose leaves are numpy arrays and JSON scalars. Every 2-D array in it holds rows [*, J]
-over the present basis, so widening the basis or re-basing it is one walk over the tree.
+over the current basis, so one walk over the tree extends or rebases all of them.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any, Self, get_type_hints
 import numpy as np
 
 FAILED = -np.inf
-"""In arrays: this row never succeeded. It is no best, no worst and no parent. Outside arrays it is None."""
+"""In arrays, the utility of a failed evaluation: never a best, worst or parent. Outside arrays it is None."""
 
 
 def no_rows() -> np.ndarray:
-    """Zero rows over no basis: what a state holds before generation 0 is finished."""
+    """Zero rows over an empty basis, before generation 0 is finished."""
     return np.zeros((0, 0))
 
 
@@ -31,15 +31,15 @@ def no_integers() -> np.ndarray:
 
 
 def to_optional(utility: float) -> float | None:
-    """A utility of an array as callers see it: None where the evaluation failed."""
+    """Convert a utility of an array for callers: None if the evaluation failed."""
     return None if utility == FAILED else float(utility)
 
 
 @dataclass(frozen=True, eq=False)
 class Best:
-    """One measured row worth knowing: the global best, the global worst, or an entry of the ranking.
+    """A measured row: the global best, the global worst, or an entry of the ranking.
 
-    `generation` and `particle` say in which ask it was measured. In generation 0 the raw experts carry the particle
+    `generation` and `particle` name the ask that measured it. In generation 0 the raw experts carry the particle
     number of their phase (the expert's index), unless they are reported as members of the population.
     """
 
@@ -51,7 +51,7 @@ class Best:
 
 @dataclass
 class Measured:
-    """M rows and what was measured on them: rows [M, J], the others [M]; a utility of -inf means failed."""
+    """M measured rows: rows [M, J], the other arrays [M]. A utility of -inf means failed."""
 
     rows: np.ndarray = field(default_factory=no_rows)
     utilities: np.ndarray = field(default_factory=_no_floats)
@@ -60,7 +60,7 @@ class Measured:
 
     @classmethod
     def of(cls, rows: np.ndarray, utilities: np.ndarray, *, generation: int, particles: Any) -> Self:
-        """Rows that were all measured in one generation. Everything is copied."""
+        """Rows that were measured in the same generation. Copies everything."""
         ids = np.array(particles, dtype=np.int64)
         return cls(rows.copy(), utilities.copy(), np.full(len(rows), generation, dtype=np.int64), ids)
 
@@ -73,7 +73,7 @@ class Measured:
         return self.utilities != FAILED
 
     def take(self, index: Any) -> Measured:
-        """A copy of the entries that an index array or mask picks, in its order."""
+        """A copy of the entries of an index array or mask, in its order."""
         return Measured(*(getattr(self, part.name)[index].copy() for part in fields(self)))
 
     def put(self, index: np.ndarray, entries: Measured) -> None:
@@ -82,7 +82,7 @@ class Measured:
             getattr(self, part.name)[index] = getattr(entries, part.name)
 
     def join(self, other: Measured) -> Measured:
-        """These entries, then the other's."""
+        """These entries followed by the other's."""
         return Measured(*(np.concatenate([getattr(self, p.name), getattr(other, p.name)]) for p in fields(self)))
 
     def best(self, i: int) -> Best:
@@ -92,9 +92,9 @@ class Measured:
 
 @dataclass
 class State:
-    """What every search remembers. `best` and `worst` hold one entry each from the first success on.
+    """The state that every search has. `best` and `worst` hold one entry each from the first success on.
 
-    `evaluations` counts the rows that were told, those that failed included.
+    `evaluations` counts all measured rows, including failed ones.
     """
 
     expert_utilities: np.ndarray = field(default_factory=_no_floats)
@@ -103,9 +103,9 @@ class State:
     evaluations: int = 0
 
     def observe(self, fresh: Measured) -> None:
-        """Let the global best (strict >) and the global worst (strict <) learn of new measurements.
+        """Update the global best (strict >) and the global worst (strict <).
 
-        Among equals the entry that was measured first stays; within `fresh`, the one that stands first.
+        Of equal entries the one measured first stays; within `fresh`, the first one.
         """
         done = fresh.take(fresh.succeeded)
         if not len(done):

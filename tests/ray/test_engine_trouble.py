@@ -55,7 +55,7 @@ def with_trap(folder: Path, trouble: str, *, times: int, name: str, more: str = 
         pytest.param(
             "time.sleep(1000)",
             ", slice_timeout: 1.5",
-            "has not answered within 1.5 s per slice, starting it again",
+            "has not answered within 1.5 s per slice, restarting it",
             marks=pytest.mark.slow,
         ),
     ],

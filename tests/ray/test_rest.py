@@ -46,7 +46,7 @@ def test_a_scorer_that_does_not_come_to_rest_is_started_again(cluster: None) -> 
     backend._rest()
     assert group.up == [0] and set(group.absent) == {1, 2}
     assert [line.partition(" (")[0] for line in said if "rest" in line] == [
-        f"scorer {number} does not come to rest, starting it again" for number in (1, 2)
+        f"scorer {number} does not go to sleep, restarting it" for number in (1, 2)
     ]
     for actor in group.actors:
         ray.kill(actor)

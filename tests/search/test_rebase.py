@@ -137,7 +137,7 @@ def test_a_plan_is_none_without_noise_and_rebasing_then_is_refused():
         search = search_of(kind)
         run_generation(search, bowl)
         assert search.rebase_plan() is None
-        with pytest.raises(ValueError, match="plan"):
+        with pytest.raises(ValueError, match="re-basing"):
             search.rebase([])
 
 

@@ -1,4 +1,4 @@
-"""Measuring on a Ray cluster. Runs inside the coordinator."""
+"""The Ray backend: measures on a cluster. Runs in the coordinator."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from evoswarm.utility import Split, Utility, slices
 
 
 class RayBackend:
-    """Particle and scorer actors, and the queue between them."""
+    """Particle and scorer actors, and the queue of their work."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class RayBackend:
         message: Callable[[str], None] = lambda text: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Start the actors and wait until they are up; see `Actors`."""
+        """Start the actors and wait until they have started; see `Actors`."""
         assert isinstance(config.backend, RayConfig)
         self.seconds, self.traffic = Seconds(), Traffic()
         self._utility, self._config, self._message = utility, config, message
@@ -57,13 +57,13 @@ class RayBackend:
         )
         calls = Calls(self._actors, round, self.seconds, self.traffic, self._settings.slice_timeout, self._message)
         while not round.finished:
-            calls.hand_out()
+            calls.send()
             yield from calls.collect()
         if self._config.engine.sleeps:
             self._rest()
 
     def cut(self, split: Split) -> list[tuple[int, ...]]:
-        """The slices of a split, as every scorer cuts them too."""
+        """The slices of a split; every scorer cuts them the same way."""
         if split not in self._sizes:
             self._sizes[split] = slices(self._utility.requests(split), self._config.engine.batch_size)
         return self._sizes[split]
@@ -81,11 +81,11 @@ class RayBackend:
         self._actors.close()
 
     def _rest(self) -> None:
-        """Engines give back what they do not need until the next slice."""
+        """Let the engines release what they do not need until the next slice."""
         scorers, limit, began = self._actors.scorers, self._settings.slice_timeout, time.monotonic()
         asked = {scorers.actors[number].rest.remote(): number for number in scorers.up}
         while asked:
-            # A slice that nobody waits for any more may still be under way.
+            # A slice of a failed job may still be running.
             ahead = AHEAD * self._config.engine.particles_per_batch
             late = limit is not None and time.monotonic() - began > ahead * limit
             for ref in list(asked) if late else self._actors.watch(list(asked)):
@@ -94,12 +94,12 @@ class RayBackend:
                     ray.get(ref, timeout=0)
                 except RayError as error:
                     if not isinstance(error, RayActorError):
-                        self._message(f"scorer {number} does not come to rest, starting it again ({describe(error)})")
+                        self._message(f"scorer {number} does not go to sleep, restarting it ({describe(error)})")
                         ray.kill(scorers.actors[number], no_restart=False)
                     scorers.lost(number)
 
     def _by_a_particle(self, call: Callable[[Any], Any]) -> None:
-        """Let any particle that is up do it: a row is the same weights everywhere."""
+        """Call any running particle: a row gives the same weights everywhere."""
         particles, losses = self._actors.particles, 0
         while True:
             number = particles.nearest(0)

@@ -1,4 +1,4 @@
-"""What is under way on the actors, for one round of work."""
+"""The calls in flight of one round of work."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from evoswarm.errors import UserError
 
 @dataclass
 class Calls:
-    """Hands slices of a round out to scorers, with the weights that particles make, and takes in what comes back.
+    """Sends slices of a round to scorers, with the weights that particles make, and collects the results.
 
     Attributes:
-        crew: the actors.
+        actors: of the run.
         round: the work.
-        seconds, traffic: are counted up.
-        slice_timeout: seconds within which an engine must be done with one slice.
-        message: is told what the user should know.
+        seconds, traffic: counters to update.
+        slice_timeout: seconds within which an engine must finish one slice.
+        message: receives lines for the user.
     """
 
     actors: Actors
@@ -41,15 +41,15 @@ class Calls:
     _movers: dict[int, int] = field(default_factory=dict)
     _pending: dict[Any, tuple[Call, float]] = field(default_factory=dict)
 
-    def hand_out(self) -> None:
-        """Give work to the scorers."""
+    def send(self) -> None:
+        """Send work to the scorers."""
         self.round.join(len(self.actors.scorers.actors))
         if self.actors.particles.up:
             for call in self.round.assign(now=time.monotonic(), absent=self.actors.scorers.absent):
-                self._pending[self._send(call)] = call, time.monotonic()
+                self._pending[self._send_call(call)] = call, time.monotonic()
         self.traffic.queued = self.round.left
 
-    def _send(self, call: Call) -> Any:
+    def _send_call(self, call: Call) -> Any:
         jobs = [self.round.jobs[index] for index, _ in call.work]
         for job, (index, _) in zip(jobs, call.work, strict=True):
             if index not in self._moved and job.row is not None:
@@ -61,24 +61,24 @@ class Calls:
         return self.actors.scorers.actors[call.worker].score.remote(pieces, *moved)
 
     def collect(self) -> list[Evaluation]:
-        """Take in what has been scored; returns the evaluations that are whole."""
-        whole = []
+        """Wait for results. Returns the evaluations that are complete."""
+        complete = []
         for ref in self.actors.watch(list(self._pending)):
             if ref in self._pending:
-                whole += self._take_in(ref, self._pending.pop(ref)[0])
+                complete += self._finish(ref, self._pending.pop(ref)[0])
         self._moved = {index: ref for index, ref in self._moved.items() if self.round.is_open(index)}
-        self._end_hung()
-        return whole
+        self._restart_hung()
+        return complete
 
-    def _take_in(self, ref: Any, call: Call) -> list[Evaluation]:
-        """The evaluations that are whole with these slices."""
+    def _finish(self, ref: Any, call: Call) -> list[Evaluation]:
+        """The evaluations that a finished call completes."""
         try:
             done: Done = ray.get(ref)
         except RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise error.cause from None
             if isinstance(error.cause, EngineDied):
-                self._start_again(call, str(error.cause))
+                self._restart(call, str(error.cause))
                 return []
             if isinstance(error.cause, RayError):
                 self._lose_particles(call, describe(error.cause))
@@ -94,13 +94,13 @@ class Calls:
         return self.round.done(call, done.results, now=time.monotonic())
 
     def _lose_particles(self, call: Call, reason: str) -> None:
-        """The weights of a call did not come: whoever had to make them may be gone."""
+        """The weights of a call did not arrive: the particles that make them may be lost."""
         for index in {index for index, _ in call.work} & self._movers.keys():
             self.actors.particles.lost(self._movers[index])
         self._lose(call, reason)
 
     def _lose_scorer(self, call: Call, reason: str) -> None:
-        """A scorer is gone with the call that it was at; what waited behind it goes elsewhere too."""
+        """A scorer is lost with its current call. The calls queued behind it go to others too."""
         self.actors.scorers.lost(call.worker)
         self._lose(call, reason)
         for ref, (other, _) in list(self._pending.items()):
@@ -113,13 +113,13 @@ class Calls:
             self._moved.pop(index, None)
         self.round.lost(call, reason, now=time.monotonic())
 
-    def _start_again(self, call: Call, reason: str) -> None:
-        """End a scorer's process; Ray starts another one, which gets nothing until it is up."""
+    def _restart(self, call: Call, reason: str) -> None:
+        """Kill a scorer's process. Ray restarts it, and it gets no work until it is ready."""
         ray.kill(self.actors.scorers.actors[call.worker], no_restart=False)
         self._lose_scorer(call, reason)
 
-    def _end_hung(self) -> None:
-        """Start scorers again that have not answered for too long; their slices go out again, as lost."""
+    def _restart_hung(self) -> None:
+        """Restart scorers that do not answer in time. Their slices count as lost."""
         limit = self.slice_timeout
         if limit is None:
             return
@@ -127,5 +127,5 @@ class Calls:
         for ref, (call, since) in list(self._pending.items()):
             if ref in self._pending and now - since > AHEAD * len(call.work) * limit:
                 del self._pending[ref]
-                self.message(f"scorer {call.worker} has not answered within {limit:g} s per slice, starting it again")
-                self._start_again(call, f"no answer within {limit:g} s per slice")
+                self.message(f"scorer {call.worker} has not answered within {limit:g} s per slice, restarting it")
+                self._restart(call, f"no answer within {limit:g} s per slice")
