@@ -1,1 +1,1 @@
-"""The one generation loop over a backend, and the run directory that it keeps."""
+"""The generation loop over a backend, and the run directory."""

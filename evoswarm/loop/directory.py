@@ -1,4 +1,4 @@
-"""The run directory: what is where, written so that a crash at any moment loses nothing that was finished."""
+"""The run directory. A crash at any moment loses nothing that was finished."""
 
 from __future__ import annotations
 
@@ -15,18 +15,16 @@ from typing import IO, Any
 from evoswarm.errors import Stopped, UserError
 
 LOCK_WAIT_SECONDS = 90.0
-"""How long a run whose driver has died may take to let go of its directory: Ray ends the workers of a lost head after a
-minute."""
+"""How long to wait for the lock of a run whose driver died: Ray ends the workers of a lost head after a minute."""
 CUT_OFF_SECONDS = 300.0
-"""How long a coordinator that was started elsewhere waits for itself on a node that Ray has lost sight of: until that
-ends it, or until network storage takes its lock away."""
+"""How long a restarted coordinator waits for the lock of its earlier process on a node that Ray has lost."""
 
 
 class RunDirectory:
-    """Paths of one run and how its files are written.
+    """The paths of one run and how its files are written.
 
-    Whole files are written under a temporary name, synced and renamed; logs are appended line by line and synced, and a
-    torn last line is ignored.
+    Whole files are written under a temporary name, synced and renamed. Logs are appended line by line and synced;
+    readers ignore a torn last line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,17 +44,25 @@ class RunDirectory:
 
     @property
     def exists(self) -> bool:
-        """Whether a run was begun here."""
+        """Whether a run was started here."""
         return self.config.exists()
+
+    def require(self) -> None:
+        """
+        Raises:
+            UserError: there is no run.
+        """
+        if not self.exists:
+            raise UserError(f"{self.path}: not a run directory (no config.yaml)")
 
     @property
     def finished(self) -> bool:
-        """Whether everything that a user takes away is here."""
+        """Whether all results are here."""
         return self.summary.exists() and self.recipe.exists() and self.best.is_dir()
 
     @property
     def held(self) -> bool:
-        """Whether a process of this machine holds the lock now."""
+        """Whether a process on this machine holds the lock."""
         try:
             with (self.path / "lock").open(encoding="utf-8") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -70,7 +76,7 @@ class RunDirectory:
         """Make the folders.
 
         Raises:
-            UserError: the place cannot be written.
+            UserError: the directory cannot be written.
         """
         try:
             for folder in (self.path, self.checkpoints, self.outcomes):
@@ -89,17 +95,17 @@ class RunDirectory:
         message: Callable[[str], None] = lambda text: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[None]:
-        """Hold the directory for one run; the lock goes with its process, however that ends.
+        """Hold the directory for one run. The lock ends with the process, even if it is killed.
 
         Args:
-            driver: process on this machine that the run belongs to. If it has died, the holder is about to.
-            session: names the coordinator, however often and wherever it is started. It waits for itself.
-            message: takes a line for the user when it has to wait.
-            stop: asked while waiting whether to stop.
+            driver: process on this machine that the run belongs to. If it has died, the holder will end soon.
+            session: id of the coordinator, the same after a restart. It waits for its earlier process.
+            message: receives a line for the user while waiting.
+            stop: polled while waiting.
 
         Raises:
             UserError: another run holds it.
-            Stopped: asked to stop while waiting.
+            Stopped: `stop` returned True.
         """
         with (self.path / "lock").open("a+", encoding="utf-8") as file:
             _acquire(file, self.path, session, message, stop)
@@ -111,7 +117,7 @@ class RunDirectory:
             yield
 
     def write(self, name: str | Path, data: bytes) -> None:
-        """Write a whole file atomically and durably; `name` is relative to the run directory."""
+        """Write a whole file atomically and durably. `name` is relative to the run directory."""
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")
@@ -137,7 +143,7 @@ class RunDirectory:
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
-    """JSON that a person can read; escaped throughout where the text has half a surrogate pair, which no file takes."""
+    """Readable JSON. Escaped if the text has half a surrogate pair, which UTF-8 cannot hold."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     return text if text.encode(errors="ignore").decode() == text else json.dumps(value, indent=indent)
 
@@ -156,7 +162,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a JSON-lines file, up to the first line that is torn or damaged; none if it is missing."""
+    """The records of a JSON-lines file up to the first torn or damaged line. No records if the file is missing."""
     if not path.exists():
         return []
     records = []
@@ -190,7 +196,7 @@ def _acquire(
             who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
             if time.monotonic() - start < patience:
                 if not said:
-                    message(f"{path} is still held by {who}, which is about to end; waiting up to {patience:g} s")
+                    message(f"{path} is still held by {who}, which should end soon; waiting up to {patience:g} s")
                 said = True
                 time.sleep(0.2)
                 continue
@@ -206,7 +212,7 @@ def _holder(text: str) -> dict[str, Any]:
 
 
 def _orphaned(holder: dict[str, Any]) -> bool:
-    """Whether the holder is being torn down: it, or what started it, is gone but its lock is still there."""
+    """Whether the holder, or its driver, is gone although its lock still exists."""
     if not holder:
         return True
     if holder["host"] != socket.gethostname():

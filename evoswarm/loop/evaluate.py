@@ -34,7 +34,7 @@ def measure(config: RunConfig, *, adapter: Path | None, recipe: Path | None, spl
         pool = open_pool(config.pool, model=config.model)
         row = _row(recipe, pool) if recipe is not None else None
     if recipe is not None:
-        config = _beside(config, recipe)
+        config = _in_directory_of(config, recipe)
     backend = LocalBackend(config, pool=pool, utility=utility)
     (evaluation,) = backend.evaluate([Job("evaluate", row, split, texts=True)])
     return evaluation
@@ -48,7 +48,7 @@ def _single(folder: Path, model: str) -> Pool:
 def _row(recipe: Path, pool: Pool) -> Row:
     data = read_json(recipe)
     if "terms" not in data:
-        raise UserError(f"{recipe}: is no recipe (no `terms`); give the recipe.json of a run")
+        raise UserError(f"{recipe}: not a recipe (no `terms`); give the recipe.json of a run")
     before = data.get("pool", {})
     try:
         row = Row.from_list(data["terms"])
@@ -56,18 +56,18 @@ def _row(recipe: Path, pool: Pool) -> Row:
     except (KeyError, TypeError, ValueError):
         finite = False
     if not finite or not isinstance(before, dict):
-        raise UserError(f"{recipe}: is a damaged recipe; copy the recipe.json of the run again")
+        raise UserError(f"{recipe}: damaged; copy the recipe.json of the run again")
     named = [v.name for v, _ in row.terms if isinstance(v, ExpertVector | LayersVector)]
     missing = [name for name in named if name not in pool.names]
     if missing:
         raise UserError(f"{recipe}: needs expert {missing[0]}, the pool has {', '.join(pool.names)}")
     changed = [expert.name for expert in pool.experts if before.get(expert.name, expert.sha256) != expert.sha256]
     if changed:
-        raise UserError(f"{recipe}: was made with another {changed[0]} (its content hash differs)")
+        raise UserError(f"{recipe}: the pool has another {changed[0]} than the recipe (its content hash differs)")
     return row
 
 
-def _beside(config: RunConfig, recipe: Path) -> RunConfig:
-    """The config with the recipe's own run directory, where saved basis vectors lie."""
+def _in_directory_of(config: RunConfig, recipe: Path) -> RunConfig:
+    """The config with the run directory of the recipe, which holds its saved basis vectors."""
     folder = RunDirectory(recipe.resolve().parent).path
     return config.model_copy(update={"output": folder.parent, "name": folder.name})

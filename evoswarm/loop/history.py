@@ -1,4 +1,4 @@
-"""Positions of the past: any particle of any generation, from its checkpoint."""
+"""Earlier positions: any particle of any generation, from its checkpoint."""
 
 from __future__ import annotations
 
@@ -17,26 +17,25 @@ from evoswarm.weights.save import save_expert
 
 
 def run_config(run_dir: Path, *, overrides: Sequence[str] = ()) -> RunConfig:
-    """The config of a run, wherever its directory has been moved to, and whatever it is called there.
+    """The config of a run. Its directory may have been moved or renamed.
 
     Raises:
-        UserError: no run is there.
+        UserError: there is no run.
     """
     directory = RunDirectory(run_dir)
-    if not directory.exists:
-        raise UserError(f"{run_dir}: holds no run (no config.yaml); give a run directory")
+    directory.require()
     place = run_dir.resolve()
     config = load_config(directory.config, overrides=overrides)
     return config.model_copy(update={"output": place.parent, "name": place.name})
 
 
 def run_pool(config: RunConfig) -> Pool:
-    """The pool of a run, unchecked."""
+    """The pool of a run, without checks."""
     return open_pool(config.pool, model=config.model, check=False)
 
 
 def search_at(run_dir: Path, generation: int | None) -> Search:
-    """The search of a run as it was after a generation; the last one if None.
+    """The search of a run after a generation (None: the last one).
 
     Raises:
         UserError: no such generation.
@@ -47,7 +46,7 @@ def search_at(run_dir: Path, generation: int | None) -> Search:
         raise UserError(f"{run_dir}: no generation is finished yet")
     wanted = saved[-1] if generation is None else generation
     if wanted not in saved:
-        raise UserError(f"{run_dir}: generation {wanted} is not there; there are {saved[0]} to {saved[-1]}")
+        raise UserError(f"{run_dir}: there is no generation {wanted}, only {saved[0]} to {saved[-1]}")
     search = make_search(config.search, experts=run_pool(config).names, seed=config.seed)
     try:
         load_checkpoint(directory.path / checkpoint_path(wanted), search)
@@ -57,7 +56,7 @@ def search_at(run_dir: Path, generation: int | None) -> Search:
 
 
 def position(run_dir: Path, *, generation: int | None = None, particle: int | None = None) -> Row:
-    """The row of a particle after a generation; of the global best if `particle` is None.
+    """The row of a particle (None: of the global best) after a generation.
 
     Raises:
         UserError: no such generation or particle.
@@ -70,7 +69,7 @@ def position(run_dir: Path, *, generation: int | None = None, particle: int | No
     members = {member.particle: member for member in search.population}
     if particle not in members:
         last = max(members)
-        raise UserError(f"{run_dir}: generation {search.generation} has no particle {particle}; there are 0 to {last}")
+        raise UserError(f"{run_dir}: generation {search.generation} has no particle {particle}, only 0 to {last}")
     return Row.of(search.basis, members[particle].row)
 
 
@@ -78,7 +77,7 @@ def save_position(run_dir: Path, row: Row, output: Path) -> None:
     """Write the weights of a row of a run as an expert folder.
 
     Raises:
-        UserError: the folder exists and is not empty.
+        UserError: the output exists and is not an empty folder.
     """
     require_free(output)
     config = run_config(run_dir)
@@ -86,10 +85,10 @@ def save_position(run_dir: Path, row: Row, output: Path) -> None:
 
 
 def require_free(output: Path) -> None:
-    """Refuse a folder that holds something.
+    """Check that an output folder is empty or missing.
 
     Raises:
-        UserError: it is a file, or is not empty.
+        UserError: it is not.
     """
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: is a file; choose another folder")

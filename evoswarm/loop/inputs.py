@@ -1,4 +1,4 @@
-"""What a run starts from, checked before anything else is started."""
+"""The inputs of a run, checked before anything starts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from evoswarm.weights.expert import read_json
 from evoswarm.weights.pool import Pool, open_pool
 
 MAY_CHANGE = {"backend", "output", "name", "root", "storage_seconds", "loggers"}
-"""What a resumed run may have otherwise than before: where it runs and who is told, not what it computes."""
+"""Settings that a resumed run may change: where it runs and logs, not what it computes."""
 MAY_CHANGE_IN_SEARCH = {"max_generations", "max_evaluations"}
-"""A finished run can be resumed to go on for longer. (Patience would change restarts, and with them every move.)"""
+"""A finished run can be extended. (Patience would change restarts, and with them every move.)"""
 
 
 @dataclass
 class Inputs:
-    """The checked pool and utility of a run, and what identifies them."""
+    """The checked pool and utility of a run, and their hashes."""
 
     pool: Pool
     utility: Utility
@@ -32,7 +32,7 @@ class Inputs:
 
     @property
     def warnings(self) -> list[str]:
-        """What the user should know, one line each."""
+        """Messages for the user, one line each."""
         return [*self.pool.warnings, *self.utility.warnings]
 
 
@@ -41,10 +41,10 @@ def read_inputs(config: RunConfig, *, check: bool = True) -> Inputs:
 
     Args:
         config: the run.
-        check: False where they were checked before, by the process that started this one.
+        check: False if the process that started this one has checked them.
 
     Raises:
-        UserError: anything in them that a user has to put right, or a logger's package is missing.
+        UserError: a problem in them that the user has to fix, or a logger's package is missing.
     """
     require(config.loggers)
     utility = make_utility(config.utility, root=config.root)
@@ -56,22 +56,22 @@ def read_inputs(config: RunConfig, *, check: bool = True) -> Inputs:
 
 
 def claim(directory: RunDirectory, config: RunConfig, identity: dict[str, Any], *, resume: str) -> bool:
-    """Make the directory this run's: write its config, or check that it is the same run as before.
+    """Claim the directory for a run: write its config, or check that it matches the run in the directory.
 
     Args:
-        directory: where the run lives.
+        directory: the run directory.
         config: the run.
         identity: hashes of pool and data.
-        resume: "auto" or "must" goes on if there is something, "never" refuses to.
+        resume: "auto" or "must" resume an earlier run, "never" refuses to.
 
     Returns:
-        Whether an earlier run goes on.
+        Whether an earlier run is resumed.
 
     Raises:
-        UserError: `resume` does not allow what is there, or config, pool or data differ from before.
+        UserError: `resume` forbids it, or config, pool or data have changed.
     """
     if resume == "never" and directory.exists:
-        raise UserError(f"{directory.path}: holds a run already; use --resume auto, another `name`, or remove it")
+        raise UserError(f"{directory.path}: already holds a run; use --resume auto or another `name`, or remove it")
     if directory.exists:
         _same_config(directory, config)
         _same_identity(directory, identity)
@@ -93,7 +93,7 @@ def _same_config(directory: RunDirectory, config: RunConfig) -> None:
     ]
     if differing:
         raise UserError(
-            f"{directory.path}: the run there has another {', '.join(differing)}; "
+            f"{directory.path}: the run in it has another {', '.join(differing)}; "
             "change it back, or give this run another `name`"
         )
 
@@ -104,17 +104,19 @@ def _same_identity(directory: RunDirectory, identity: dict[str, Any]) -> None:
     try:
         before = {"pool": {}, "data": ""} | read_json(directory.inputs)
     except UserError as error:
-        raise UserError(f"{error}; restore it, or remove it if pool and data are what they were") from None
+        raise UserError(f"{error}; restore it, or remove it if pool and data have not changed") from None
     changed = [name for name, value in identity["pool"].items() if before["pool"].get(name) != value]
     if changed or set(before["pool"]) != set(identity["pool"]):
         what = f"expert {changed[0]}" if changed else "the list of experts"
-        raise UserError(f"{directory.path}: {what} has changed since this run began; give the new run another `name`")
+        raise UserError(f"{directory.path}: {what} has changed since this run started; give the new run another `name`")
     if before["data"] != identity["data"]:
-        raise UserError(f"{directory.path}: the data has changed since this run began; give the new run another `name`")
+        raise UserError(
+            f"{directory.path}: the data has changed since this run started; give the new run another `name`"
+        )
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the result may depend on."""
+    """Versions of the packages that the result may depend on."""
     packages = ("evoswarm", "ray", "torch", "transformers", "peft", "safetensors", "numpy", "vllm")
     found = {"python": platform.python_version()}
     for package in packages:

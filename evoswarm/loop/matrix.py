@@ -1,4 +1,4 @@
-"""Every expert of a pool on every task: who is good at what, and how much they differ."""
+"""The utility of every expert of a pool on every task, and how much the experts differ."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ BASE_MODEL = "(base model)"
 
 @dataclass(frozen=True)
 class Column:
-    """One task: utility on the validation split of the base model and of every expert, None where it failed.
+    """One task: validation utility of the base model and of every expert.
 
     Attributes:
-        task: name of the config, and of the task in it where it has several.
-        utilities: by expert.
-        any: mean over examples of the best expert's score: what one could have by always asking the right expert.
+        task: name of the config, and of the task within a multi_task utility.
+        utilities: by expert; None if the evaluation failed.
+        any: mean over examples of the best expert's score, the upper bound for routing to one expert per example.
         disagreement: share of examples on which two experts' scores differ, mean over pairs of experts.
     """
 
@@ -39,10 +39,10 @@ class Column:
 
 
 def utility_matrix(config: RunConfig, *, pool: Path | str) -> list[Column]:
-    """Measure a pool on a config's utility, on this machine; of `multi_task`, on each of its tasks.
+    """Measure a pool on a config's utility on this machine, or on each task of `multi_task`.
 
     Args:
-        config: says model, engine and utility; its own pool does not matter.
+        config: model, engine and utility; its own pool is ignored.
         pool: folder of expert folders.
 
     Raises:
@@ -71,7 +71,7 @@ def _column(config: RunConfig, task: str, folder: Path | str) -> Column:
 
 
 def _spread(scores: np.ndarray) -> tuple[float, float]:
-    """The mean best score, and how often two experts differ, from scores [experts, examples]."""
+    """`Column.any` and `Column.disagreement` of scores [experts, examples]."""
     if not len(scores):
         return float("nan"), float("nan")
     pairs = [float(np.mean(a != b)) for a, b in combinations(scores, 2)]
@@ -79,7 +79,7 @@ def _spread(scores: np.ndarray) -> tuple[float, float]:
 
 
 def renamed(columns: Sequence[Column]) -> list[Column]:
-    """With a number behind names that repeat."""
+    """Columns with unique names: repeated ones get a number."""
     seen: dict[str, int] = {}
     result = []
     for column in columns:

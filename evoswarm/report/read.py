@@ -122,8 +122,7 @@ def load_run(run_dir: Path) -> Run:
         UserError: no run is there, or a file of it is damaged.
     """
     directory = RunDirectory(run_dir)
-    if not directory.exists:
-        raise UserError(f"{run_dir}: holds no run (no config.yaml); give a run directory")
+    directory.require()
     try:
         return _load(directory)
     except (KeyError, TypeError, AttributeError, IndexError, SafetensorError) as error:

@@ -30,7 +30,7 @@ def test_a_renamed_run_resumes_in_its_new_folder(evoswarm, tmp_path: Path) -> No
     shutil.copytree("runs/echo", "runs/a copy")
     status, _, err = evoswarm("resume", "runs/a copy")
     assert status == 2 and "name: string should match" in err
-    assert "holds no run" in evoswarm("resume", "nothing")[2]
+    assert "not a run directory" in evoswarm("resume", "nothing")[2]
 
 
 @pytest.mark.parametrize("command", ["export", "materialize"])
@@ -58,7 +58,7 @@ def test_a_damaged_recipe_gives_one_error_line(evoswarm, tmp_path: Path, change:
     assert evoswarm("evaluate", "it.yaml", "--recipe", "r.json") == (
         2,
         "",
-        "error: r.json: is a damaged recipe; copy the recipe.json of the run again\n",
+        "error: r.json: damaged; copy the recipe.json of the run again\n",
     )
 
 

@@ -35,7 +35,7 @@ def test_a_coordinator_waits_for_itself_and_says_so(tmp_path: Path) -> None:
 
     with directory.lock(session="one", message=message):
         thread.join()
-    assert len(said) == 1 and "which is about to end; waiting up to 300 s" in said[0]
+    assert len(said) == 1 and "which should end soon; waiting up to 300 s" in said[0]
 
 
 def test_another_session_is_refused_at_once_and_a_wait_can_be_stopped(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_resume_never_and_must_refuse(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing to resume"):
         evoswarm.run(config, resume="must")
     evoswarm.run(config)
-    with pytest.raises(UserError, match="holds a run already"):
+    with pytest.raises(UserError, match="already holds a run"):
         evoswarm.run(config, resume="never")
 
 
@@ -301,7 +301,7 @@ def test_any_particle_of_any_generation_can_be_materialised(tmp_path: Path) -> N
     assert first.experts == {"e2": 1.0} and summary["best"]["recipe"] == best.experts
     with pytest.raises(UserError, match="has no particle 99"):
         position(config.run_dir, generation=1, particle=99)
-    with pytest.raises(UserError, match="generation 44 is not there; there are 0 to 4"):
+    with pytest.raises(UserError, match="there is no generation 44, only 0 to 4"):
         position(config.run_dir, generation=44)
 
 

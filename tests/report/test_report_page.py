@@ -266,7 +266,7 @@ def test_failed_evaluations_are_counted_with_their_reasons(make_run: MakeRun, tm
 
 
 def test_a_folder_without_run_and_a_damaged_run_are_one_line(make_run: MakeRun, tmp_path: Path):
-    with pytest.raises(UserError, match="holds no run"):
+    with pytest.raises(UserError, match="not a run directory"):
         write_report(tmp_path)
     path = make_run()
     edit_lines(path / "generations.jsonl", lambda record: record.pop("best_generation"))

@@ -31,7 +31,7 @@ def test_a_recipe_reads_nothing_outside_its_run(tmp_path: Path, path: str) -> No
     config = echo_config(tmp_path)
     terms = [{"kind": "expert", "name": "e0", "coefficient": 1.0}, {"kind": "saved", "path": path, "coefficient": 1.0}]
     (tmp_path / "recipe.json").write_text(json.dumps({"terms": terms}))
-    with pytest.raises(UserError, match="is a damaged recipe"):
+    with pytest.raises(UserError, match="damaged; copy the recipe"):
         measure(config, adapter=None, recipe=tmp_path / "recipe.json", split="test")
 
 
