@@ -68,7 +68,7 @@ class LocalBackend:
                 self.seconds.moving += done.moving
                 self.seconds.scoring += done.scoring
                 yield from round.done(call, done.results, now=clock())
-        worker.rest()
+        worker.sleep()
 
     def save_expert(self, row: Row, folder: Path) -> None:
         """See `Backend.save_expert`."""

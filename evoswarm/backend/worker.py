@@ -12,10 +12,10 @@ from typing import cast
 import numpy as np
 
 from evoswarm.config import RunConfig
-from evoswarm.engine import Engine, EngineDied, NotBeside, Together, answer
+from evoswarm.engine import AdaptersNotSupported, Engine, EngineDied, MultiAdapterEngine, answer
 from evoswarm.engine.errors import first_line, out_of_memory
 from evoswarm.errors import UserError
-from evoswarm.utility import Beginning, Outcome, Request, Split, Utility, make_utility, slices
+from evoswarm.utility import Outcome, Prefix, Request, Split, Utility, make_utility, slices
 from evoswarm.weights.kinds import lora_converter
 from evoswarm.weights.materialise import Weights
 from evoswarm.weights.pool import Pool
@@ -62,7 +62,7 @@ class Worker:
             self._started = None
         try:
             self._started = self._open()
-        except NotBeside as problem:
+        except AdaptersNotSupported as problem:
             self.notice = f"{problem}: particles are merged into the base instead (engine.adapter_mode: merged)"
             self._config = self._config.with_(engine=self._config.engine.merged())
             self.together = 1
@@ -84,15 +84,15 @@ class Worker:
             try:
                 zeros = {name: np.zeros(spec.shape, np.float32) for name, spec in self._specs.items()}
                 zeros = self._converter.tensors(zeros) if self._converter else zeros
-                cast(Together, engine).install_all({"probe": zeros})
-            except NotBeside:
+                cast(MultiAdapterEngine, engine).install_adapters({"probe": zeros})
+            except AdaptersNotSupported:
                 engine.close()
                 raise
         return engine
 
-    def rest(self) -> None:
-        """See `Engine.rest`."""
-        self._engine.rest()
+    def sleep(self) -> None:
+        """See `Engine.sleep`."""
+        self._engine.sleep()
 
     def slices(self, split: Split) -> Slices:
         """The slices of a split, cut on first use: the test split is not read before the end."""
@@ -146,15 +146,15 @@ class Worker:
         places = [(piece, index) for piece in pieces for index in self.slices(piece.split).indices[piece.number]]
         requests = [self.slices(piece.split).requests[index] for piece, index in places]
 
-        def ruled_out(position: int, beginning: str) -> bool:
+        def ruled_out(position: int, prefix: str) -> bool:
             piece, index = places[position]
-            return self.utility.ruled_out(piece.split, index, beginning)
+            return self.utility.ruled_out(piece.split, index, prefix)
 
         verify = self._verify and not pieces[0].texts
         of = [piece.key for piece, _ in places] if self.together > 1 else None
         replies = answer(self._engine, requests, of=of, ruled_out=ruled_out if verify else None)
         outcomes = [
-            _WRONG if isinstance(reply, Beginning) else self.utility.outcome(piece.split, index, reply)
+            _WRONG if isinstance(reply, Prefix) else self.utility.outcome(piece.split, index, reply)
             for (piece, index), reply in zip(places, replies, strict=True)
         ]
         for piece in pieces:
@@ -172,7 +172,7 @@ class Worker:
         if self._converter is not None:
             particles = {key: w if w is None else self._converter.tensors(w) for key, w in particles.items()}
         if self.together > 1:
-            cast(Together, self._engine).install_all(particles)
+            cast(MultiAdapterEngine, self._engine).install_adapters(particles)
         else:
             for weights in particles.values():
                 self._engine.install(weights)

@@ -3,7 +3,7 @@
 Importing this package imports no torch, transformers or vllm.
 """
 
-from evoswarm.engine.base import Engine, NotBeside, Together, answer
+from evoswarm.engine.base import AdaptersNotSupported, Engine, MultiAdapterEngine, answer
 from evoswarm.engine.config import EngineConfig
 from evoswarm.engine.errors import EngineDied
 from evoswarm.engine.fake import FakeEngine
@@ -23,8 +23,8 @@ __all__ = [
     "EngineConfig",
     "EngineDied",
     "FakeEngine",
-    "NotBeside",
-    "Together",
+    "AdaptersNotSupported",
+    "MultiAdapterEngine",
     "TransformersEngine",
     "VllmEngine",
     "answer",

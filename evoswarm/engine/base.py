@@ -1,4 +1,4 @@
-"""What every engine does, and how a slice of requests is put to one."""
+"""The engine protocol, and how an engine answers a slice of requests."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Protocol, cast
 import numpy as np
 
 from evoswarm.errors import UserError
-from evoswarm.utility.types import Beginning, Choose, Generate, OptionScore, Prompt, Request, Response
+from evoswarm.utility.types import Choose, Generate, OptionScore, Prefix, Prompt, Request, Response
 
 
 class Engine(Protocol):
-    """Runs one base model, loaded once; particles are installed into it one after another."""
+    """Runs one base model, loaded once. Particles are installed into it one after another."""
 
     exact: bool
-    """`verify` and `generate` agree but for near-ties in the last digits of float32."""
+    """`verify` and `generate` agree, except for near-ties in the last digits of float32."""
     tokens: Counter[str]
-    """Tokens `read` and `written` so far; for metrics alone."""
+    """Tokens `read` and `written` so far, for metrics."""
 
     def install(self, weights: Mapping[str, np.ndarray] | None) -> None:
-        """Make the engine answer as the base model with these weights; None is the base model itself.
+        """Install the weights of a particle; None is the base model itself.
 
         Args:
             weights: an adapter's tensors (merged as W + s B A) or a full checkpoint's, by their names in the pool.
 
         Raises:
-            UserError: tensors that the base model has no place for. The engine stays usable.
+            UserError: the base model does not have these tensors. The engine stays usable.
         """
         ...
 
@@ -37,11 +37,11 @@ class Engine(Protocol):
 
     def verify(
         self, prompts: Sequence[Prompt], drafts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str] = ()
-    ) -> list[str | Beginning]:
-        """What `generate` would return, or only its beginning where that departs from the draft.
+    ) -> list[str | Prefix]:
+        """What `generate` would return, or only its prefix if it differs from the draft.
 
-        One forward pass: greedy decoding yields the draft if and only if each of its tokens is the most likely one
-        after those before it. An engine that cannot do this returns what it generates.
+        Takes one forward pass: greedy decoding yields the draft if and only if each of its tokens is the most likely one
+        after its predecessors. An engine that cannot do this generates the answer.
         """
         ...
 
@@ -51,32 +51,32 @@ class Engine(Protocol):
         """Log-probability of each option of each prompt as its continuation, summed over the option's tokens."""
         ...
 
-    def rest(self) -> None:
-        """Give back what is not needed until the next call, where the engine was told to (a GPU's memory)."""
+    def sleep(self) -> None:
+        """Release what is not needed until the next call (GPU memory), if the config asks for it."""
         ...
 
     def close(self) -> None:
-        """Give back everything; the engine is not used again."""
+        """Release everything. The engine is not used again."""
         ...
 
 
-class NotBeside(UserError):
-    """These adapters cannot be served beside each other; merged into the base they may."""
+class AdaptersNotSupported(UserError):
+    """These adapters cannot be served in one batch. Merged into the base they may work."""
 
 
-class Together(Engine, Protocol):
-    """An engine that answers as several particles in one batch: `of` names the particle of each prompt.
+class MultiAdapterEngine(Engine, Protocol):
+    """An engine that serves several particles in one batch.
 
     Raises:
-        NotBeside: from its constructor or from `install_all`.
+        AdaptersNotSupported: from its constructor or from `install_adapters`.
     """
 
-    def install_all(self, particles: Mapping[Hashable, Mapping[str, np.ndarray] | None]) -> None:
-        """Install particles by name, in place of those before."""
+    def install_adapters(self, particles: Mapping[Hashable, Mapping[str, np.ndarray] | None]) -> None:
+        """Replace the installed particles by these, by name."""
         ...
 
     def group(self, of: Sequence[Hashable]) -> Engine:
-        """This engine, for one call with as many prompts, answered by these particles."""
+        """This engine for one call, in which prompt i is answered by particle `of[i]`."""
         ...
 
 
@@ -86,21 +86,21 @@ def answer(
     *,
     of: Sequence[Hashable] | None = None,
     ruled_out: Callable[[int, str], bool] | None = None,
-) -> list[Response | Beginning]:
-    """The engine's responses to some requests.
+) -> list[Response | Prefix]:
+    """The engine's responses to requests.
 
     Args:
-        engine: what answers; a `Together` where `of` is given.
-        requests: the requests.
-        of: the particle that answers each request; None: the one that is installed.
-        ruled_out: whether the answer to the request at this position is wrong if it begins so. Given, drafts are
-            verified, and of answers that are wrong the beginning may come back. None: whole answers.
+        engine: a `MultiAdapterEngine` if `of` is given.
+        requests: in the order of the responses.
+        of: the particle that answers each request; None: the installed one.
+        ruled_out: whether an answer to the request at this position is certainly wrong, given its prefix. Drafts are
+            then verified, and wrong answers may be returned as a prefix. None: return complete answers.
     """
 
     def speaker(positions: Iterable[int]) -> Engine:
-        return engine if of is None else cast(Together, engine).group([of[i] for i in positions])
+        return engine if of is None else cast(MultiAdapterEngine, engine).group([of[i] for i in positions])
 
-    found: dict[int, Response | Beginning] = {}
+    found: dict[int, Response | Prefix] = {}
     chosen = {i: request for i, request in enumerate(requests) if isinstance(request, Choose)}
     if chosen:
         prompts, options = [r.prompt for r in chosen.values()], [r.options for r in chosen.values()]
@@ -123,7 +123,7 @@ def answer(
 
 
 def _alike(requests: Mapping[int, Generate]) -> list[dict[int, Generate]]:
-    """The requests in groups of the same settings."""
+    """The requests in groups with equal settings."""
     groups: dict[tuple[int, tuple[str, ...]], dict[int, Generate]] = {}
     for i, request in requests.items():
         groups.setdefault((request.max_new_tokens, request.stop), {})[i] = request

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from evoswarm.engine.errors import first_line
 from evoswarm.errors import UserError
-from evoswarm.utility.types import Beginning, Message, Prompt
+from evoswarm.utility.types import Message, Prefix, Prompt
 
 Ids = tuple[int, ...]
 
@@ -65,14 +65,14 @@ class Encoder:
         self.tokens["written"] += last
         return cut(self._decode(tokens), stop)
 
-    def reply(self, tokens: Sequence[int], *, max_new_tokens: int, stop: Sequence[str]) -> str | Beginning:
+    def reply(self, tokens: Sequence[int], *, max_new_tokens: int, stop: Sequence[str]) -> str | Prefix:
         """The first tokens of a greedy answer as text: the whole answer where it ends with them."""
         last = next((i for i, token in enumerate(tokens) if token in self.ends), None)
         self.tokens["written"] += len(tokens) if last is None else last + 1
         text = self._decode(tokens if last is None else tokens[: last + 1])
         if last is not None or len(tokens) >= max_new_tokens or any(end in text for end in stop):
             return cut(text, stop)
-        return Beginning(text[: len(text) - _begun(text, stop)])
+        return Prefix(text[: len(text) - _begun(text, stop)])
 
     def _decode(self, tokens: Sequence[int]) -> str:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))

@@ -13,7 +13,7 @@ import numpy as np
 from evoswarm.engine.base import Engine
 from evoswarm.engine.config import EngineConfig
 from evoswarm.section import NonNegative
-from evoswarm.utility.types import Beginning, OptionScore, Prompt
+from evoswarm.utility.types import OptionScore, Prefix, Prompt
 
 
 class FakeEngine(EngineConfig):
@@ -60,7 +60,7 @@ class EchoEngine:
 
     def verify(
         self, prompts: Sequence[Prompt], drafts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str] = ()
-    ) -> list[str | Beginning]:
+    ) -> list[str | Prefix]:
         """What it generates."""
         return list(self.generate(prompts, max_new_tokens=max_new_tokens, stop=stop))
 
@@ -74,7 +74,7 @@ class EchoEngine:
             for prompt, row in zip(prompts, options, strict=True)
         ]
 
-    def rest(self) -> None:
+    def sleep(self) -> None:
         """Nothing to give back."""
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from evoswarm.engine.transformers import HfEngine
 from evoswarm.engine.transformers_config import TransformersEngine
-from evoswarm.utility.types import Beginning, OptionScore, Prompt
+from evoswarm.utility.types import OptionScore, Prefix, Prompt
 
 Weigh = Callable[["MixtureEngine", Sequence[Prompt]], torch.Tensor]
 """Weights [B, N] of the experts for each prompt; lines sum to 1."""
@@ -79,7 +79,7 @@ class MixtureEngine(HfEngine):
 
     def verify(
         self, prompts: Sequence[Prompt], drafts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str] = ()
-    ) -> list[str | Beginning]:
+    ) -> list[str | Prefix]:
         """See `Engine.verify`."""
         self._now = self.weigh(self, prompts)
         return super().verify(prompts, drafts, max_new_tokens=max_new_tokens, stop=stop)

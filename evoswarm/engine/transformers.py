@@ -19,7 +19,7 @@ from evoswarm.engine.install import Installer
 from evoswarm.engine.load import end_tokens, load_model, load_tokenizer
 from evoswarm.engine.transformers_config import TransformersEngine
 from evoswarm.errors import UserError
-from evoswarm.utility.types import Beginning, OptionScore, Prompt
+from evoswarm.utility.types import OptionScore, Prefix, Prompt
 
 Pairs = list[tuple[Ids, Ids]]
 """(prompt, option) of each option of one request"""
@@ -66,8 +66,8 @@ class HfEngine:
         self._shared = None
         self._installer.install(weights)
 
-    def rest(self) -> None:
-        """See `Engine.rest`. It keeps everything."""
+    def sleep(self) -> None:
+        """See `Engine.sleep`. It keeps everything."""
 
     def close(self) -> None:
         """See `Engine.close`."""
@@ -92,7 +92,7 @@ class HfEngine:
     @torch.inference_mode()
     def verify(
         self, prompts: Sequence[Prompt], drafts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str] = ()
-    ) -> list[str | Beginning]:
+    ) -> list[str | Prefix]:
         """See `Engine.verify`. A draft whose first token would merge with the prompt is verified as far as nothing."""
         encoded = [self._encoder.draft(prompt, draft) for prompt, draft in zip(prompts, drafts, strict=True)]
         limit = self._encoder.room(max(len(context) for context, _ in encoded), max_new_tokens)
@@ -100,7 +100,7 @@ class HfEngine:
         longest = max(len(draft) for _, draft in pairs)
         inputs = self._batch([context + draft for context, draft in pairs], last=longest + 1)
         greedy = self._forward(inputs, keep=longest + 1).logits.argmax(-1).tolist()
-        replies: list[str | Beginning] = []
+        replies: list[str | Prefix] = []
         for (_, wanted), row in zip(pairs, greedy, strict=True):
             chosen = row[-len(wanted) - 1 :]
             agreed = next((i for i, token in enumerate(wanted) if token != chosen[i]), len(wanted))

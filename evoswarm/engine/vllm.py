@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import save
 from transformers import AutoConfig, GenerationConfig
 
-from evoswarm.engine.base import NotBeside
+from evoswarm.engine.base import AdaptersNotSupported
 from evoswarm.engine.encode import Encoder, Ids
 from evoswarm.engine.errors import dies_on_error
 from evoswarm.engine.load import end_tokens, load_tokenizer
@@ -26,7 +26,7 @@ from evoswarm.engine.vllm_internals import (
 )
 from evoswarm.engine.vllm_settings import arguments, explain
 from evoswarm.errors import UserError
-from evoswarm.utility.types import Beginning, OptionScore, Prompt
+from evoswarm.utility.types import OptionScore, Prefix, Prompt
 
 Spoken = tuple[Hashable, Ids]
 """Token ids, and the particle that they are put to."""
@@ -74,7 +74,7 @@ class VllmEngine:
     def install(self, weights: Mapping[str, np.ndarray] | None) -> None:
         """See `Engine.install`."""
         if self._beside:
-            return self.install_all({None: weights})
+            return self.install_adapters({None: weights})
         self._wake()
         payload = weights if weights is None or self._in_process else save(dict(weights))
         with dies_on_error("vllm"):
@@ -85,8 +85,8 @@ class VllmEngine:
             if problem is not None:
                 raise UserError(problem)
 
-    def install_all(self, particles: Mapping[Hashable, Mapping[str, np.ndarray] | None]) -> None:
-        """See `Together.install_all`. Every particle gets a number that was never used: vLLM caches by number."""
+    def install_adapters(self, particles: Mapping[Hashable, Mapping[str, np.ndarray] | None]) -> None:
+        """See `MultiAdapterEngine`. Every particle gets a new number, because vLLM caches adapters by number."""
         self._wake()
         self._llm.collective_rpc("evoswarm_unload", args=([n for n in self._numbers.values() if n is not None],))
         self._numbers = {}
@@ -104,11 +104,11 @@ class VllmEngine:
             problems = self._llm.collective_rpc("evoswarm_load", args=(self._last_number, payload, self._adapter))
             for problem in problems:
                 if problem is not None:
-                    raise NotBeside(problem)
+                    raise AdaptersNotSupported(problem)
             self._numbers[name] = self._last_number
 
-    def rest(self) -> None:
-        """See `Engine.rest`. Weights go to the machine's memory and come back as they were."""
+    def sleep(self) -> None:
+        """See `Engine.sleep`. Weights go to the machine's memory and come back as they were."""
         if self._sleeps and not self._asleep:
             self._llm.sleep(level=1)
             self._asleep = True
@@ -124,7 +124,7 @@ class VllmEngine:
         self._llm.llm_engine.engine_core.shutdown()
 
     def group(self, of: Sequence[Hashable]) -> VllmEngine:
-        """See `Together.group`."""
+        """See `MultiAdapterEngine.group`."""
         view = copy.copy(self)
         view._of = of
         return view
@@ -137,7 +137,7 @@ class VllmEngine:
 
     def verify(
         self, prompts: Sequence[Prompt], drafts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str] = ()
-    ) -> list[str | Beginning]:
+    ) -> list[str | Prefix]:
         """See `Engine.verify`. Generates, but never further than one token behind the draft's length."""
         encoded = [self._encoder.draft(prompt, draft) for prompt, draft in zip(prompts, drafts, strict=True)]
         limits = [min(max_new_tokens, len(draft) + 1 if draft else max_new_tokens) for _, draft in encoded]

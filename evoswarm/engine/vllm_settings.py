@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from evoswarm.engine.base import NotBeside
+from evoswarm.engine.base import AdaptersNotSupported
 from evoswarm.engine.errors import first_line, out_of_memory
 from evoswarm.engine.vllm_config import VllmEngine
 from evoswarm.errors import UserError
@@ -21,7 +21,7 @@ def arguments(config: VllmEngine, *, model: str, adapter: Mapping[str, Any] | No
     """Arguments of vLLM's engine; the user's own come before what is only a default.
 
     Raises:
-        NotBeside: adapters beside each other are asked for, and these cannot be.
+        AdaptersNotSupported: adapters beside each other are asked for, and these cannot be.
     """
     found: dict[str, Any] = {"enable_prefix_caching": True, "seed": 0} | config.args
     if config.sleep:
@@ -50,11 +50,11 @@ def explain(error: BaseException, *, model: str) -> UserError:
 def _slots(count: int, adapter: Mapping[str, Any] | None) -> dict[str, Any]:
     """Arguments for so many adapters beside each other."""
     if adapter is None:
-        raise NotBeside("multi_lora is for adapters, and the experts are checkpoints")
+        raise AdaptersNotSupported("multi_lora is for adapters, and the experts are checkpoints")
     rank = max([int(adapter["r"]), *(adapter.get("rank_pattern") or {}).values()])
     fitting = [known for known in RANKS if known >= rank]
     if not fitting:
-        raise NotBeside(f"vLLM takes adapters up to rank {RANKS[-1]}, not {rank}")
+        raise AdaptersNotSupported(f"vLLM takes adapters up to rank {RANKS[-1]}, not {rank}")
     return {"enable_lora": True, "max_loras": count, "max_lora_rank": fitting[0], "max_cpu_loras": 2 * count + 2}
 
 

@@ -13,7 +13,7 @@ from evoswarm.utility.config import UtilityConfig
 from evoswarm.utility.multi_task import MultiTaskUtility
 from evoswarm.utility.slices import slices
 from evoswarm.utility.tasks import TASKS
-from evoswarm.utility.types import Beginning, Choose, Generate, OptionScore, Outcome, Request, Response, Split, Utility
+from evoswarm.utility.types import Choose, Generate, OptionScore, Outcome, Prefix, Request, Response, Split, Utility
 
 UTILITIES: ChainMap[str, type[Any]] = ChainMap(TASKS, {"multi_task": MultiTaskUtility})
 """All utilities by the `type` of their config; new entries become tasks."""
@@ -36,7 +36,7 @@ def make_utility(config: UtilityConfig, *, root: Path) -> Utility:
 __all__ = [
     "UTILITIES",
     "UtilityConfig",
-    "Beginning",
+    "Prefix",
     "Choose",
     "Generate",
     "OptionScore",

@@ -69,15 +69,15 @@ class ExactMatchUtility(TaskUtility[ExactMatch]):
         assert isinstance(request, Generate)
         return replace(request, draft=delimiter(prompt) + self.answer(example))
 
-    def ruled_out(self, split: Split, index: int, beginning: str) -> bool:
+    def ruled_out(self, split: Split, index: int, prefix: str) -> bool:
         """Whether no reference begins so.
 
         Text that begins with ASCII characters still does once it is decomposed and folded, whatever follows; of other
         characters that is not so, and nothing is said.
         """
-        if not beginning.isascii():
+        if not prefix.isascii():
             return False
-        start = unicodedata.normalize("NFD", self._comparable(beginning) or "")
+        start = unicodedata.normalize("NFD", self._comparable(prefix) or "")
         references = self._read_references(self._examples[split][index])
         return not any(unicodedata.normalize("NFD", reference).startswith(start) for reference in references)
 

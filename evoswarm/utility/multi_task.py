@@ -91,10 +91,10 @@ class MultiTaskUtility:
         name, own_index = self._places[split][index]
         return self.tasks[name].outcome(split, own_index, response)
 
-    def ruled_out(self, split: Split, index: int, beginning: str) -> bool:
+    def ruled_out(self, split: Split, index: int, prefix: str) -> bool:
         """What the example's task says."""
         name, own_index = self._places[split][index]
-        return self.tasks[name].ruled_out(split, own_index, beginning)
+        return self.tasks[name].ruled_out(split, own_index, prefix)
 
     def vote(self, split: Split, index: int, predictions: Sequence[str | None]) -> Outcome:
         """The vote of the example's task."""

@@ -88,7 +88,7 @@ class TaskUtility(ABC, Generic[C]):
         """The example's fields, at least `id` and `question`."""
         return {**self._examples[split][index].fields, "question": self._questions[split][index]}
 
-    def ruled_out(self, split: Split, index: int, beginning: str) -> bool:
+    def ruled_out(self, split: Split, index: int, prefix: str) -> bool:
         """Never, unless the task can tell."""
         return False
 

@@ -18,9 +18,8 @@ Prompt = str | tuple[Message, ...]
 class Generate:
     """Continue the prompt greedily. The response is the generated text, a `str`.
 
-    `draft` is the right answer as it would stand behind the prompt, where the utility can tell from the beginning of an
-    answer that it is wrong (`Utility.ruled_out`). An engine may then look only how far the greedy answer goes along
-    with the draft, which takes one forward pass.
+    `draft` is the right answer as it would follow the prompt, if the utility can rule out an answer from its prefix
+    (`Utility.ruled_out`). An engine may then check in one forward pass how far the greedy answer agrees with the draft.
 
     Example:
         Generate("What is 2 + 3?\\nAnswer:", max_new_tokens=8, stop=("\\n",), draft=" 5")
@@ -58,8 +57,8 @@ class OptionScore:
 
 
 @dataclass(frozen=True)
-class Beginning:
-    """How a greedy answer begins, up to and with the first token in which it differs from its draft."""
+class Prefix:
+    """The start of a greedy answer, up to and including the first token that differs from its draft."""
 
     text: str
 
@@ -96,7 +95,7 @@ class Utility(Protocol):
     def outcome(self, split: Split, index: int, response: Response) -> Outcome:
         """Judge the response to request `index`."""
 
-    def ruled_out(self, split: Split, index: int, beginning: str) -> bool:
+    def ruled_out(self, split: Split, index: int, prefix: str) -> bool:
         """Whether every answer to request `index` that begins so is wrong. Asked only where the request has a draft."""
 
     def aggregate(self, split: Split, scores: Sequence[float]) -> float:

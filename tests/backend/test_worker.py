@@ -10,7 +10,7 @@ import pytest
 
 from evoswarm.backend.worker import Piece, Worker
 from evoswarm.config.load import parse_config
-from evoswarm.engine import ENGINES, EngineDied, NotBeside, VllmEngine
+from evoswarm.engine import ENGINES, AdaptersNotSupported, EngineDied, VllmEngine
 from evoswarm.toy import world
 from evoswarm.toy.config import target_config
 from evoswarm.utility import Outcome
@@ -75,8 +75,8 @@ class NoSlot(Engine):
     def __init__(self, merged: bool) -> None:
         self._merged = merged
 
-    def install_all(self, particles: object) -> None:
-        raise NotBeside("vLLM has no place for lm_head beside the base")
+    def install_adapters(self, particles: object) -> None:
+        raise AdaptersNotSupported("vLLM has no place for lm_head beside the base")
 
 
 class NoSlotEngine(VllmEngine):

@@ -11,7 +11,7 @@ import pytest
 from evoswarm.engine import TransformersEngine
 from evoswarm.engine.base import answer
 from evoswarm.engine.transformers import HfEngine
-from evoswarm.utility.types import Beginning, Generate
+from evoswarm.utility.types import Generate, Prefix
 
 PROMPTS = ["a", "What is 2 + 3?", "The quick brown fox jumps over the lazy dog.", "zz", "", "7"]
 LENGTH = 6
@@ -44,12 +44,12 @@ def test_another_draft_gives_the_greedy_answer_up_to_where_they_part(
 ) -> None:
     found = engine.verify(PROMPTS, [unlike(text, kept) for text in greedy], max_new_tokens=LENGTH)
     for text, reply in zip(greedy, found, strict=True):
-        assert reply == (text if len(text) <= kept else Beginning(text[: kept + 1]))
+        assert reply == (text if len(text) <= kept else Prefix(text[: kept + 1]))
 
 
 def test_a_draft_that_stops_short_says_how_the_answer_goes_on(engine: HfEngine, greedy: list[str]) -> None:
     for text, reply in zip(greedy, engine.verify(PROMPTS, [""] * len(PROMPTS), max_new_tokens=LENGTH), strict=True):
-        assert reply == (Beginning(text[:1]) if text else text)
+        assert reply == (Prefix(text[:1]) if text else text)
 
 
 def test_a_draft_longer_than_the_answer_may_be_is_cut(engine: HfEngine, greedy: list[str]) -> None:
@@ -74,7 +74,7 @@ def test_only_what_is_not_ruled_out_is_generated(engine: HfEngine, greedy: list[
         return position == 1
 
     found = answer(engine, requests, ruled_out=ruled_out)
-    assert found == [greedy[0], Beginning(greedy[1][0]), greedy[2], greedy[3]]
+    assert found == [greedy[0], Prefix(greedy[1][0]), greedy[2], greedy[3]]
     assert asked == [(1, greedy[1][0]), (2, greedy[2][0])]
     assert answer(engine, requests) == greedy[:4]
 
@@ -86,7 +86,7 @@ def test_what_may_become_a_stop_string_is_not_taken_for_the_answer(engine: HfEng
         assert expected != text
         for kept in range(LENGTH):
             (reply,) = engine.verify([PROMPTS[1]], [unlike(text, kept)], max_new_tokens=LENGTH, stop=stop)
-            assert reply == expected or (isinstance(reply, Beginning) and expected.startswith(reply.text))
+            assert reply == expected or (isinstance(reply, Prefix) and expected.startswith(reply.text))
 
 
 def test_nothing_behind_an_end_token_counts(engine: HfEngine, greedy: list[str], tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_draft_is_cut_where_the_model_takes_no_more(engine: HfEngine) -> None:
     longest = engine.model.config.max_position_embeddings
     prompts = ["x" * (longest - 9), "y"]
     for reply in engine.verify(prompts, ["A" * 60, "B" * 60], max_new_tokens=64):
-        assert isinstance(reply, Beginning)
+        assert isinstance(reply, Prefix)
 
 
 def test_only_in_float32_is_verifying_as_good_as_generating(tiny_llama: Path) -> None:

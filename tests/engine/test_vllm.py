@@ -11,14 +11,14 @@ import pytest
 from evoswarm.config.load import parse_config
 from evoswarm.engine import TransformersEngine
 from evoswarm.engine import VllmEngine as VllmConfig
-from evoswarm.engine.base import Engine, NotBeside, answer
+from evoswarm.engine.base import AdaptersNotSupported, Engine, answer
 from evoswarm.engine.vllm import VllmEngine
 from evoswarm.errors import UserError
 from evoswarm.toy import world
 from evoswarm.toy.config import target_config
 from evoswarm.toy.targets import TARGETS
 from evoswarm.utility import Outcome, Utility, make_utility
-from evoswarm.utility.types import Beginning, Generate
+from evoswarm.utility.types import Generate, Prefix
 from evoswarm.weights.expert import open_expert
 
 pytest.importorskip("vllm", reason="installed by the Makefile on Linux x86-64")
@@ -73,7 +73,7 @@ def outcomes(engine: Engine, utility: Utility, *, verify: bool = False) -> list[
     replies = answer(engine, utility.requests("validation"), ruled_out=ruled_out if verify else None)
     wrong = Outcome(0.0, None)
     return [
-        wrong if isinstance(reply, Beginning) else utility.outcome("validation", i, reply)
+        wrong if isinstance(reply, Prefix) else utility.outcome("validation", i, reply)
         for i, reply in enumerate(replies)
     ]
 
@@ -183,7 +183,7 @@ def test_particles_beside_each_other_answer_as_each_alone(beside: VllmEngine, re
     requests = utility.requests("validation")[:60]
     for names in (["rev", "eats", None, "sort"], ["work", "rev", "swap", None], [None]):
         particles: dict[str | None, Any] = {name: weights(name) if name else None for name in names}
-        beside.install_all(particles)
+        beside.install_adapters(particles)
         together = answer(beside, requests * len(names), of=[name for name in names for _ in requests])
         for name, start in zip(names, range(0, len(together), len(requests)), strict=True):
             reference.install(particles[name])
@@ -197,7 +197,7 @@ def test_a_particle_beside_others_answers_the_same_when_its_place_is_taken_by_an
     beside: VllmEngine,
 ) -> None:
     def ask(*names: str) -> list[Any]:
-        beside.install_all({name: weights(name) for name in names})
+        beside.install_adapters({name: weights(name) for name in names})
         requests = [Generate(text, 8) for text in LONG]
         return answer(beside, requests * len(names), of=[name for name in names for _ in requests])
 
@@ -209,10 +209,10 @@ def test_a_particle_beside_others_answers_the_same_when_its_place_is_taken_by_an
 def test_what_vllm_would_leave_out_without_a_word_is_refused_and_the_engine_goes_on(beside: VllmEngine) -> None:
     strange = {name.replace("q_proj", "w_proj"): tensor for name, tensor in weights("sort").items()}
     with pytest.raises(UserError, match="no place for .*w_proj beside the base"):
-        beside.install_all({"a": weights("rev"), "b": strange})
+        beside.install_adapters({"a": weights("rev"), "b": strange})
     whole = weights("sort") | {"base_model.model.lm_head.weight": np.zeros((101, 160), np.float32)}
-    with pytest.raises(NotBeside, match="beside each other .*lm_head.weight"):
-        beside.install_all({"a": whole})
+    with pytest.raises(AdaptersNotSupported, match="beside each other .*lm_head.weight"):
+        beside.install_adapters({"a": whole})
     beside.install(weights("rev"))
     assert beside.generate([(("user", "rev abcd"),)], max_new_tokens=8) == ["dcba"]
 

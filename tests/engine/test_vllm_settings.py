@@ -8,7 +8,7 @@ import pytest
 
 from evoswarm.config.load import parse_config
 from evoswarm.engine import TransformersEngine, VllmEngine
-from evoswarm.engine.base import NotBeside
+from evoswarm.engine.base import AdaptersNotSupported
 from evoswarm.engine.vllm_config import FEW_EXAMPLES
 from evoswarm.engine.vllm_settings import arguments, explain
 from evoswarm.toy import world
@@ -30,9 +30,9 @@ def test_slots_fit_the_adapters_that_go_beside_each_other() -> None:
     config = VllmEngine(adapter_mode="multi_lora", max_loras=5)
     found = arguments(config, model=BASE, adapter=ADAPTER | {"rank_pattern": {"q_proj": 17}})
     assert (found["max_loras"], found["max_cpu_loras"], found["max_lora_rank"]) == (5, 12, 32)
-    with pytest.raises(NotBeside, match="up to rank 512, not 1024"):
+    with pytest.raises(AdaptersNotSupported, match="up to rank 512, not 1024"):
         arguments(config, model=BASE, adapter=ADAPTER | {"r": 1024})
-    with pytest.raises(NotBeside, match="the experts are checkpoints"):
+    with pytest.raises(AdaptersNotSupported, match="the experts are checkpoints"):
         arguments(config, model=BASE, adapter=None)
 
 

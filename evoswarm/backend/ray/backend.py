@@ -60,7 +60,7 @@ class RayBackend:
             calls.send()
             yield from calls.collect()
         if self._config.engine.sleeps:
-            self._rest()
+            self._sleep()
 
     def cut(self, split: Split) -> list[tuple[int, ...]]:
         """The slices of a split; every scorer cuts them the same way."""
@@ -80,10 +80,10 @@ class RayBackend:
         """See `Backend.close`."""
         self._actors.close()
 
-    def _rest(self) -> None:
+    def _sleep(self) -> None:
         """Let the engines release what they do not need until the next slice."""
         scorers, limit, began = self._actors.scorers, self._settings.slice_timeout, time.monotonic()
-        asked = {scorers.actors[number].rest.remote(): number for number in scorers.up}
+        asked = {scorers.actors[number].sleep.remote(): number for number in scorers.up}
         while asked:
             # A slice of a failed job may still be running.
             ahead = AHEAD * self._config.engine.particles_per_batch

@@ -45,9 +45,9 @@ class Scorer:
         """Answers once the engine is loaded, or has failed to load."""
         return self._start if self._worker is None else replace(self._start, notice=self._worker.notice)
 
-    def rest(self) -> None:
+    def sleep(self) -> None:
         """Release what the engine does not need until the next slice."""
-        built(self._worker).rest()
+        built(self._worker).sleep()
 
     def __repr__(self) -> str:
         return f"Scorer({self.number})"
