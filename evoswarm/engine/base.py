@@ -40,8 +40,8 @@ class Engine(Protocol):
     ) -> list[str | Prefix]:
         """What `generate` would return, or only its prefix if it differs from the draft.
 
-        Takes one forward pass: greedy decoding yields the draft if and only if each of its tokens is the most likely one
-        after its predecessors. An engine that cannot do this generates the answer.
+        One forward pass: greedy decoding yields the draft if and only if each of its tokens is the most likely one
+        given those before it. An engine that cannot do this generates the answer.
         """
         ...
 

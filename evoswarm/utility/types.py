@@ -96,7 +96,7 @@ class Utility(Protocol):
         """Judge the response to request `index`."""
 
     def ruled_out(self, split: Split, index: int, prefix: str) -> bool:
-        """Whether every answer to request `index` that begins so is wrong. Asked only where the request has a draft."""
+        """Whether every answer to request `index` with this prefix is wrong. Called only if the request has a draft."""
 
     def aggregate(self, split: Split, scores: Sequence[float]) -> float:
         """The utility: the scores of all examples of the split, in order, as one number."""
