@@ -6,18 +6,12 @@ import contextlib
 import fcntl
 import json
 import os
-import socket
-import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from evoswarm.errors import Stopped, UserError
-
-LOCK_WAIT_SECONDS = 90.0
-"""How long to wait for the lock of a run whose driver died: Ray ends the workers of a lost head after a minute."""
-CUT_OFF_SECONDS = 300.0
-"""How long a restarted coordinator waits for the lock of its earlier process on a node that Ray has lost."""
+from evoswarm.errors import UserError
+from evoswarm.loop.lock import acquire, holder
 
 
 class RunDirectory:
@@ -108,11 +102,10 @@ class RunDirectory:
             Stopped: `stop` returned True.
         """
         with (self.path / "lock").open("a+", encoding="utf-8") as file:
-            _acquire(file, self.path, session, message, stop)
+            acquire(file, self.path, session, message, stop)
             file.seek(0)
             file.truncate()
-            holder = {"host": socket.gethostname(), "pid": os.getpid(), "driver": driver or os.getpid()}
-            file.write(json.dumps(holder | ({"session": session} if session else {})))
+            file.write(holder(driver=driver, session=session))
             file.flush()
             yield
 
@@ -176,48 +169,6 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         if record:
             records.append(record)
     return records
-
-
-def _acquire(
-    file: IO[str], path: Path, session: str | None, message: Callable[[str], None], stop: Callable[[], bool]
-) -> None:
-    start, said = time.monotonic(), False
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except OSError:
-            file.seek(0)
-            holder = _holder(file.read())
-            own = session is not None and holder.get("session") == session
-            patience = CUT_OFF_SECONDS if own else LOCK_WAIT_SECONDS if _orphaned(holder) else 0
-            if stop():
-                raise Stopped from None
-            who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
-            if time.monotonic() - start < patience:
-                if not said:
-                    message(f"{path} is still held by {who}, which should end soon; waiting up to {patience:g} s")
-                said = True
-                time.sleep(0.2)
-                continue
-        raise UserError(f"{path}: another run holds this directory ({who}); wait for it, stop it, or change `name`")
-
-
-def _holder(text: str) -> dict[str, Any]:
-    try:
-        holder = json.loads(text)
-    except ValueError:
-        return {}
-    return holder if isinstance(holder, dict) else {}
-
-
-def _orphaned(holder: dict[str, Any]) -> bool:
-    """Whether the holder, or its driver, is gone although its lock still exists."""
-    if not holder:
-        return True
-    if holder["host"] != socket.gethostname():
-        return False
-    return not all(Path(f"/proc/{holder[key]}").exists() for key in ("pid", "driver"))
 
 
 def _sync_folder(folder: Path) -> None:
