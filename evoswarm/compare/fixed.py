@@ -1,4 +1,4 @@
-"""The methods that are no search: each chooses one thing on validation, with a few evaluations or none."""
+"""The methods that are not searches: each chooses one candidate on validation, with a few evaluations or none."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ DENSITIES = (0.2, 0.5, 0.8)
 SCALES = (1.0, 1.5)
 LAMBDAS = tuple(round(0.1 * k, 1) for k in range(1, 11))
 TEMPERATURE = 0.1
-"""Of pack of LLMs and of cBTM (both papers: 0.1)."""
+"""Temperature of PackLLM and c-BTM (both papers: 0.1)."""
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a method ends with: one candidate, or several that vote, best first."""
+    """The result of a method: one candidate, or several that vote, best first."""
 
     candidates: tuple[Candidate, ...]
 
@@ -44,7 +44,7 @@ def best_expert(tally: Tally) -> Chosen:
 
 
 def prediction_merge(tally: Tally) -> Chosen:
-    """Majority vote of all experts as they are; among ties that of the best on validation."""
+    """Majority vote of all unchanged experts; the best on validation breaks ties."""
     return Chosen(tuple(tally.expert(name) for name in tally.ranked_experts()))
 
 
@@ -54,7 +54,7 @@ def uniform_soup(tally: Tally) -> Chosen:
 
 
 def greedy_soup(tally: Tally) -> Chosen:
-    """Experts join the mean, best first, where that is no worse on validation (model soups, arXiv 2203.05482)."""
+    """Add experts to the mean, best first, if validation does not get worse (model soups, arXiv 2203.05482)."""
     ranked = tally.ranked_experts()
     soup, best = ranked[:1], tally.utility(tally.expert(ranked[0]))
     for name in ranked[1:]:
@@ -67,21 +67,21 @@ def greedy_soup(tally: Tally) -> Chosen:
 def two_best(tally: Tally) -> Chosen:
     """Slerp between the two best experts, at the best of three ts."""
     pair = tally.ranked_experts()[:2]
-    merges = [_member(tally, "slerp", pair, slerp(t=t), t=t) for t in SLERP_TS]
+    merges = [merged(tally, "slerp", pair, slerp(t=t), t=t) for t in SLERP_TS]
     return Chosen((tally.best(merges),))
 
 
 def ties_grid(tally: Tally) -> Chosen:
     """TIES-Merging of all experts, at the best of three densities and two scales."""
     grid = [(density, scale) for density in DENSITIES for scale in SCALES]
-    merges = [_member(tally, "ties", tally.experts, ties(density=d, scale=s), density=d, scale=s) for d, s in grid]
+    merges = [merged(tally, "ties", tally.experts, ties(density=d, scale=s), density=d, scale=s) for d, s in grid]
     return Chosen((tally.best(merges),))
 
 
 def dare_ties_grid(tally: Tally, *, seed: int) -> Chosen:
     """DARE with rescaling, then TIES, at the best of three densities and two scales."""
     merges = [
-        _member(
+        merged(
             tally,
             "dare_ties",
             tally.experts,
@@ -106,14 +106,14 @@ def task_arithmetic(tally: Tally) -> Chosen:
         def combine(name: str, tasks: list[torch.Tensor]) -> torch.Tensor:
             return factor * sum(tasks[1:], tasks[0])
 
-        return _member(tally, "task_arithmetic", tally.experts, combine, factor=factor)
+        return merged(tally, "task_arithmetic", tally.experts, combine, factor=factor)
 
     return Chosen((tally.best([candidate(factor) for factor in LAMBDAS]),))
 
 
 def stock(tally: Tally) -> Chosen:
     """Model Stock of all experts."""
-    return Chosen((_member(tally, "model_stock", tally.experts, model_stock),))
+    return Chosen((merged(tally, "model_stock", tally.experts, model_stock),))
 
 
 def pack_weights(tally: Tally) -> Chosen:
@@ -144,7 +144,7 @@ def pack_tokens(tally: Tally) -> Chosen:
 
 
 def cbtm(tally: Tally, *, training: dict[str, Path]) -> Chosen:
-    """Next-token mixing by how near a prompt is to each expert's training data (c-BTM, arXiv 2303.14177)."""
+    """Next-token mixing by the similarity of a prompt to each expert's training data (c-BTM, arXiv 2303.14177)."""
     router = Router.of({name: training[name] for name in tally.experts}, temperature=TEMPERATURE)
     digest = router.digest[:12]
     return Chosen((Candidate(f"cbtm {digest}", mix=lambda engine, prompts: router.weigh(prompts)),))
@@ -157,7 +157,7 @@ def data_merge(tally: Tally, *, seed: int, training: dict[str, Path], settings: 
 
 
 def lora_same_examples(tally: Tally, *, seed: int, settings: dict[str, Any]) -> Chosen:
-    """One LoRA adapter trained on the validation examples, which all other methods only look at."""
+    """One LoRA adapter trained on the validation examples, which all other methods only evaluate on."""
     records = solved_examples(tally.bench)
     settings = {"epochs": 3} | settings
     return Chosen((trained_expert(tally, "lora_same_examples", records, seed=seed, settings=settings),))
@@ -168,10 +168,10 @@ def _mean(tally: Tally, experts: Sequence[str]) -> Candidate:
     return tally.bench.row(f"soup {' '.join(sorted(names))}", dict.fromkeys(names, 1 / len(names)))
 
 
-def _member(tally: Tally, method: str, experts: Sequence[str], combine: Combine, **parameters: Any) -> Candidate:
-    """A merge that is no row: a new member of the pool, with its lineage."""
+def merged(tally: Tally, method: str, experts: Sequence[str], combine: Combine, **parameters: Any) -> Candidate:
+    """A merge that is not linear in the experts: a new member of the pool, with its lineage."""
     bench = tally.bench
-    make = partial(_merged, tally, tuple(experts), combine)
+    make = partial(_merge, tally, tuple(experts), combine)
     values = " ".join(f"{key}={value}" for key, value in parameters.items())
     lineage = {"method": method, "parameters": parameters, "experts": list(experts)}
     return Candidate(
@@ -179,7 +179,7 @@ def _member(tally: Tally, method: str, experts: Sequence[str], combine: Combine,
     )
 
 
-def _merged(tally: Tally, experts: Sequence[str], combine: Combine) -> Any:
+def _merge(tally: Tally, experts: Sequence[str], combine: Combine) -> Any:
     bench = tally.bench
     return merge(bench.pool, experts, base_weights(bench.pool, Path(bench.config.model)), combine)
 

@@ -1,7 +1,7 @@
-"""Merges that are not linear in the experts. Tensor by tensor, on the tensors as they are saved.
+"""Merges that are not linear in the experts, tensor by tensor, on the saved tensors.
 
-Of an adapter these are A and B, as in every search here; of a checkpoint the differences to the base. Peft's
-`merge_utils` do the arithmetic of TIES and DARE.
+For an adapter these are A and B, as in every search here; for a checkpoint they are the differences from the base
+model. peft's `merge_utils` do the arithmetic of TIES and DARE.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from evoswarm.weights.save import save_expert
 from evoswarm.weights.tensorfile import TensorFile
 
 Combine = Callable[[str, list[torch.Tensor]], torch.Tensor]
-"""From a tensor's name and the experts' task tensors (fp32, differences to the base) to the merged one."""
+"""From a tensor's name and the experts' task tensors (fp32, differences from the base model) to the merged one."""
 
 
 def merge(pool: Pool, experts: Sequence[str], base: Weights | None, combine: Combine) -> Weights:
-    """The weights that `combine` makes of some experts.
+    """Merge some experts with `combine`.
 
     Args:
-        pool: where the experts are.
+        pool: the pool of the experts.
         experts: their names.
         base: the base checkpoint, by tensor name; None for adapters, whose base is zero.
-        combine: what is done with each tensor.
+        combine: merges one tensor.
     """
     merged: Weights = {}
     for spec in pool.layout:
@@ -51,9 +51,9 @@ def merge(pool: Pool, experts: Sequence[str], base: Weights | None, combine: Com
 
 
 def ties(*, density: float, scale: float) -> Combine:
-    """TIES-Merging (arXiv 2306.01708): keep the largest `density`, elect signs, mean of those that agree, times scale.
+    """TIES-Merging (arXiv 2306.01708): keep the largest `density`, elect signs, average those that agree, times scale.
 
-    The largest are taken per tensor, where the paper takes them over all of an expert.
+    The largest values are chosen per tensor; the paper chooses them over the whole expert.
     """
     from peft.utils import merge_utils  # takes seconds
 
@@ -76,7 +76,7 @@ def dare_ties(*, density: float, scale: float, seed: int) -> Combine:
 
 
 def slerp(*, t: float) -> Combine:
-    """Spherical interpolation between two experts, t of the way to the second; a straight line where they are parallel.
+    """Spherical interpolation between two experts, t of the way to the second; linear if they are parallel.
 
     Source: Shoemake, Animating rotation with quaternion curves (1985).
     """
@@ -94,9 +94,9 @@ def slerp(*, t: float) -> Combine:
 
 
 def model_stock(name: str, tasks: list[torch.Tensor]) -> torch.Tensor:
-    """Model Stock (arXiv 2403.19522): the mean of the experts, drawn towards the base by how far they disagree.
+    """Model Stock (arXiv 2403.19522): the mean of the experts, moved toward the base model by how much they disagree.
 
-    t = N cos / (1 + (N - 1) cos), cos the mean cosine of two task tensors, no less than 0.
+    t = N cos / (1 + (N - 1) cos), where cos is the mean cosine between two task tensors, at least 0.
     """
     n = len(tasks)
     pairs = [torch.cosine_similarity(a.flatten(), b.flatten(), dim=0) for a, b in combinations(tasks, 2)]
@@ -105,7 +105,7 @@ def model_stock(name: str, tasks: list[torch.Tensor]) -> torch.Tensor:
 
 
 def base_weights(pool: Pool, model: Path) -> Weights | None:
-    """What the pool's tensors are in the base: None for adapters, whose base is zero."""
+    """The pool's tensors in the base model; None for adapters, whose base is zero."""
     if pool.kind == "adapter":
         return None
     from evoswarm.weights.expert import checkpoint_files
@@ -115,7 +115,7 @@ def base_weights(pool: Pool, model: Path) -> Weights | None:
 
 
 class _Given(Materialiser):
-    """Hands out weights that were made elsewhere, so that they are saved as any expert is."""
+    """Returns given weights, so that they are saved like any expert."""
 
     def __init__(self, pool: Pool, weights: Weights) -> None:
         super().__init__(pool)
@@ -127,7 +127,7 @@ class _Given(Materialiser):
 
 
 def save_member(pool: Pool, weights: Weights, folder: Path, *, base: str, lineage: dict[str, Any]) -> None:
-    """Write merged weights as an expert of the pool's kind, with `lineage.json`: how it was made, of what."""
+    """Save merged weights as an expert of the pool's kind, with `lineage.json`: how it was made, and from what."""
     save_expert(_Given(pool, weights), Row(()), folder, base=base)
     record = lineage | {"base": base, "pool": pool.hashes}
     RunDirectory(folder).write_json("lineage.json", record)
