@@ -1,1 +1,1 @@
-"""The pool of experts and its arithmetic: read, check, materialise, merge, save."""
+"""The pool of experts and its arithmetic: read, check, materialize, merge, save."""

@@ -1,4 +1,4 @@
-"""Whether experts fit a base model that lies in a local folder."""
+"""Checks that experts fit a base model in a local folder."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from evoswarm.weights.merge import full_tensors, lora_modules
 from evoswarm.weights.tensorfile import TensorFile, TensorSpec
 
 _HEAD = "lm_head"
-"""A tied head has no tensor of its own on disk."""
+"""A tied head has no tensor on disk."""
 _MOST = 6
-"""Differences of one expert that are named one by one."""
+"""The maximum number of reported differences per expert."""
 
 
 def base_mismatches(experts: Sequence[Expert], base: Path) -> list[str]:
-    """Ways in which experts do not fit the base model, one line each; experts of the same tensors are compared once."""
+    """Reasons why experts do not fit the base model, one line each. Experts with the same tensors are compared once."""
     try:
         specs = _read(base)
     except UserError as error:
@@ -56,9 +56,9 @@ def _adapter(expert: Expert, base: Mapping[str, TensorSpec]) -> Iterator[str]:
     try:
         pairs = lora_modules(expert.specs)
     except UserError:
-        return  # reported where the expert is checked alone
+        return  # `check` reports this
     for module, pair in pairs.items():
-        # Embeddings and GPT-2's layers are stored the other way round: only the pair of sizes is compared.
+        # Embeddings and GPT-2's layers are stored transposed, so only the sorted sizes are compared.
         size = (pair.b.shape[0], pair.a.shape[1])
         yield from _place(expert, module, f"{module}.weight", tuple(sorted(size)), base, any_order=True)
     for name, spec in full_tensors(expert.specs).items():
@@ -68,7 +68,7 @@ def _adapter(expert: Expert, base: Mapping[str, TensorSpec]) -> Iterator[str]:
 def _place(
     expert: Expert, what: str, name: str, shape: tuple[int, ...], base: Mapping[str, TensorSpec], *, any_order: bool
 ) -> Iterator[str]:
-    # A bare backbone on disk has names without the head model's prefix.
+    # Names in a backbone without a head do not have the head model's prefix.
     weight = base.get(name) or base.get(name.partition(".")[2])
     if weight is None:
         if not name.startswith(f"{_HEAD}."):

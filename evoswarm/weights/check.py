@@ -1,4 +1,4 @@
-"""Whether experts fit each other: every mismatch of every expert is found. `basecheck` compares with the base model."""
+"""Checks that experts are compatible; reports all mismatches. `basecheck` compares them with the base model."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ _DEFAULTS: dict[str, Any] = {
     "r": 8,
 }
 _MOST = 12
-"""Differences of one expert that are named one by one."""
+"""The maximum number of reported differences per expert."""
 
 
 def mismatches(experts: Sequence[Expert], *, include_base: bool = False) -> list[str]:
-    """Every way in which experts are no use, or do not fit the first one, one line each."""
+    """All reasons why experts are invalid or incompatible with the first one, one line each."""
     first = experts[0]
     problems = [line for expert in experts for line in _alone(expert, include_base=include_base)]
     for expert in experts[1:]:
         if expert.kind != first.kind:
-            problems.append(f"{expert.name}: is of kind {expert.kind}, {first.name} of kind {first.kind}")
+            problems.append(f"{expert.name}: is of kind {expert.kind}, but {first.name} is of kind {first.kind}")
             continue
         problems += _settings(expert, first) + _tensors(expert, first)
     return problems
@@ -49,9 +49,9 @@ def mismatches(experts: Sequence[Expert], *, include_base: bool = False) -> list
 
 def _alone(expert: Expert, *, include_base: bool) -> list[str]:
     if not expert.specs:
-        return [f"{expert.name}: holds no tensors; save it again"]
+        return [f"{expert.name}: contains no tensors; save it again"]
     return [f"{expert.name}: {line}" for line in _unfit(expert)] + [
-        f"{expert.name}: saves whole modules ({name}); include_base needs pure LoRA adapters"
+        f"{expert.name}: contains fully trained modules ({name}); include_base needs pure LoRA adapters"
         for name in list(full_tensors(expert.specs))[:1]
         if include_base and expert.kind == "adapter"
     ]
@@ -74,16 +74,16 @@ def _settings(expert: Expert, first: Expert) -> list[str]:
     for key, label in _settings_of(expert).items():
         mine, theirs = (_canonical(key, e.config.get(key)) for e in (expert, first))
         if key == "target_modules" and set(expert.specs) == set(first.specs):
-            continue  # another spelling of the same modules
+            continue  # an equivalent spelling of the same modules
         if key == "base_model_name_or_path" and None in (mine, theirs):
-            continue  # not every tool writes it
+            continue  # some tools do not write it
         if mine != theirs:
             lines.append(f"{expert.name}: {label} {_show(mine)}, {first.name} has {_show(theirs)}")
     return lines
 
 
 def _settings_of(expert: Expert) -> Mapping[str, str]:
-    """Settings that must be the same for all experts, and their names in messages."""
+    """The settings that all experts must share, with their names in messages."""
     if expert.kind == "checkpoint":
         return _MODEL_SETTINGS
     kind = kind_of(expert.config)
@@ -101,7 +101,7 @@ def _canonical(key: str, value: Any) -> Any:
 
 
 def base_name(name: str | None) -> str | None:
-    """A base model's own name: the same in a hub name, in a folder anywhere, and in the hub's cache.
+    """The name of a base model, independent of its location: a hub name, a local folder, or the hub's cache.
 
     Example:
         base_name("org/Model") == base_name("/data/model/") == "model"
@@ -129,7 +129,7 @@ def _tensors(expert: Expert, first: Expert) -> list[str]:
 
 
 def tensor_names(mine: Mapping[str, Any], theirs: Mapping[str, Any], name: str, other: str) -> list[str]:
-    """Tensors that only one of the two has."""
+    """Tensors that only one of two experts has."""
     lines = []
     for label, left, right in (("lacks", theirs, mine), ("has an extra", mine, theirs)):
         odd = sorted(set(left) - set(right))

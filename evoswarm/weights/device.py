@@ -18,15 +18,15 @@ from evoswarm.weights.tensorfile import TensorSpec
 BLOCK = 1 << 22
 """Scalars per step: source, product and total of one row stay in a GPU's L2 cache. A multiple of the noise's CHUNK."""
 SPARE = 0.1
-"""Share of the GPU's memory that the resident basis leaves free."""
+"""Fraction of the GPU's memory that the resident basis leaves free."""
 
 
 class DeviceMaterialiser(Materialiser):
     """Sums on `device`; each product and each sum is its own kernel, correctly rounded in fp32.
 
-    Experts and saved vectors stay on the device once they were used, as long as it has room; a move then copies only
-    the result. Results are host arrays in pinned memory, because they leave the actor through the object store. Noise
-    is drawn on the CPU, whose random stream defines it.
+    Experts and saved vectors stay on the device after their first use, if there is room; a move then copies only the
+    result. Results are host arrays in pinned memory, because they leave the actor through the object store. Noise is
+    generated on the CPU, because its random stream defines it.
     """
 
     def __init__(self, pool: Pool, *, root: Path | None = None, device: str = "cuda") -> None:

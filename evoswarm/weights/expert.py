@@ -24,7 +24,7 @@ _MARKS = (ADAPTER_CONFIG, ADAPTER_FILE, "adapter_model.bin", "config.json", "mod
 
 @dataclass(frozen=True)
 class Expert:
-    """A named checkpoint of the pool; its tensors are read lazily."""
+    """A named adapter or checkpoint in the pool; its tensors are read lazily."""
 
     name: str
     path: Path
@@ -34,7 +34,7 @@ class Expert:
 
     @cached_property
     def specs(self) -> dict[str, TensorSpec]:
-        """Every tensor by name, over all files."""
+        """The tensors of all files, by name."""
         return {name: spec for file in self.files for name, spec in file.specs.items()}
 
     @cached_property
@@ -43,16 +43,16 @@ class Expert:
 
     @property
     def nbytes(self) -> int:
-        """Size of all tensors in bytes."""
+        """Total size of the tensors in bytes."""
         return sum(spec.nbytes for spec in self.specs.values())
 
     def flat(self, tensor: str) -> np.ndarray:
-        """Tensor as a read-only array [numel] in the expert's data type."""
+        """A tensor as a read-only array [numel] in the expert's data type."""
         return self._where[tensor].flat(tensor)
 
     @cached_property
     def sha256(self) -> str:
-        """Content hash over the configuration and all files."""
+        """Content hash of the configuration and all files."""
         digest = hashlib.sha256(json.dumps(_settings(self.config), sort_keys=True).encode())
         for file in self.files:
             with file.path.open("rb") as stream:
@@ -60,7 +60,7 @@ class Expert:
         return digest.hexdigest()
 
     def non_finite(self) -> list[str]:
-        """Names of the tensors that hold NaN or infinity; reads every value."""
+        """Names of the tensors with NaN or infinite values; reads all values."""
         return [name for name, spec in sorted(self.specs.items()) if spec.is_float and not _finite(self.flat(name))]
 
 
@@ -69,12 +69,12 @@ def _finite(flat: np.ndarray, step: int = 64 * CHUNK) -> bool:
 
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration without what says where it lies rather than what it is."""
+    """The configuration without paths, which do not affect the expert's content."""
     return {key: value for key, value in config.items() if key not in ("base_model_name_or_path", "_name_or_path")}
 
 
 def is_expert_folder(path: Path) -> bool:
-    """Whether `path` looks like an adapter or checkpoint folder, readable or not."""
+    """Whether `path` looks like an adapter or checkpoint folder. It may be unreadable."""
     return path.is_dir() and any((path / name).exists() for name in _MARKS)
 
 
@@ -82,7 +82,7 @@ def open_expert(path: Path, *, name: str | None = None) -> Expert:
     """Open an adapter or checkpoint folder.
 
     Raises:
-        UserError: no expert there, a pickle, or a file that is missing, truncated or damaged.
+        UserError: there is no expert, it is a pickle, or a file is missing, truncated or damaged.
     """
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; an expert is a folder with {ADAPTER_CONFIG} or config.json")
@@ -91,8 +91,8 @@ def open_expert(path: Path, *, name: str | None = None) -> Expert:
     if (path / "config.json").exists():
         return _open_checkpoint(path, name or path.name)
     raise UserError(
-        f"{path}: neither {ADAPTER_CONFIG} nor config.json is there; an expert is a PEFT adapter or a checkpoint as "
-        "save_pretrained writes it"
+        f"{path}: has neither {ADAPTER_CONFIG} nor config.json; an expert is a PEFT adapter or a checkpoint written "
+        "by save_pretrained"
     )
 
 
@@ -115,7 +115,7 @@ def _open_checkpoint(path: Path, name: str) -> Expert:
 
 
 def no_weights(path: Path) -> str:
-    """Why a checkpoint folder without safetensors cannot be read, and what to do."""
+    """The error message for a checkpoint folder without safetensors."""
     if any(path.glob("*.bin")):
         return (
             "its weights are a pickle, which can run code and is not read; convert it where you trust it: "
@@ -128,7 +128,7 @@ def checkpoint_files(path: Path) -> list[Path]:
     """The safetensors files of a checkpoint folder, sharded or not; empty if there are none.
 
     Raises:
-        UserError: the index names a shard that is not there or lies outside the folder.
+        UserError: the index names a shard that is missing or outside the folder.
     """
     index = path / INDEX_FILE
     if not index.exists():
@@ -158,5 +158,5 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path}: is not valid JSON ({error})") from None
     if not isinstance(data, dict):
-        raise UserError(f"{path}: must hold a JSON object")
+        raise UserError(f"{path}: must contain a JSON object")
     return data

@@ -1,8 +1,8 @@
-"""LoRA from WeGeFT: a particle is phi and psi, and the LoRA that they generate goes to the engine.
+"""Converts WeGeFT to LoRA: a particle is phi and psi, and the engine gets the generated LoRA.
 
-    A = psi,  B = s W phi^T,  s = wegeft_alpha / r        W [out, in] of the base model, as it is in its files
+    A = psi,  B = s W phi^T,  s = wegeft_alpha / r        W [out, in] from the base model's files
 
-Source: WeGeFT (arXiv 2312.00700). The tuner of peft that trains such adapters is in evoswarm.experts.wegeft.
+Source: WeGeFT (arXiv 2312.00700). The peft tuner that trains these adapters is in evoswarm.experts.wegeft.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FIELDS = ("target_modules", "exclude_modules", "layers_to_transform", "layers_p
 
 
 class LoraGenerator:
-    """Makes LoRA of phi and psi, with the base weights read from disk as they are needed."""
+    """Generates LoRA from phi and psi. Reads base weights from disk as needed."""
 
     def __init__(self, model: str, config: Mapping[str, Any]) -> None:
         """
@@ -34,13 +34,13 @@ class LoraGenerator:
             config: adapter_config.json of the WeGeFT adapters.
 
         Raises:
-            UserError: the base model's files are not there.
+            UserError: the base model's files are missing.
         """
         self._config = config
         self._files = {name: file for file in map(TensorFile, base_files(model)) for name in file.specs}
 
     def keys(self) -> dict[str, str]:
-        """Adapted module, as in the base model, to the key under which its phi and psi are kept.
+        """Name of each adapted module in the base model to the key of its phi and psi.
 
         Raises:
             UserError: the base model has none of the modules.
@@ -57,10 +57,10 @@ class LoraGenerator:
 
     @torch.inference_mode()
     def tensors(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The LoRA tensors, by their names in a saved adapter and in phi's data type.
+        """The LoRA tensors in phi's data type, with the names of a saved adapter.
 
         Raises:
-            UserError: a pair is missing, or is made for another width.
+            UserError: a pair is missing or has the wrong width.
         """
         result: dict[str, np.ndarray] = {}
         scale = float(self._config.get("wegeft_alpha", 128)) / int(self._config.get("r", 64))
@@ -71,7 +71,7 @@ class LoraGenerator:
                 raise UserError(f"the experts have no phi and psi for {module}; check `model`") from None
             base = self._weight(module)
             if base.shape[1] != phi.shape[1]:
-                raise UserError(f"the experts' {key} is made for width {phi.shape[1]}, {module} has {base.shape[1]}")
+                raise UserError(f"the experts' {key} has width {phi.shape[1]}, {module} has {base.shape[1]}")
             b = scale * (base @ to_torch(phi).to(torch.float32).T)
             start = f"base_model.model.{module}.lora_"
             result[f"{start}A.weight"] = psi
@@ -115,8 +115,8 @@ def base_files(model: str) -> list[Path]:
         try:
             folder = Path(snapshot_download(model, allow_patterns=["*.safetensors", "*.json"]))
         except (OSError, ValueError) as error:
-            raise UserError(f"{model}: its files cannot be had ({str(error).splitlines()[0]})") from None
+            raise UserError(f"{model}: cannot download the base model ({str(error).splitlines()[0]})") from None
     files = checkpoint_files(folder)
     if not files:
-        raise UserError(f"{model}: holds no safetensors, from which WeGeFT's weights are generated")
+        raise UserError(f"{model}: has no safetensors files, which WeGeFT needs to generate its weights")
     return files

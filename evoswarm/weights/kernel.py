@@ -21,9 +21,9 @@ _BLOCK = 4096
 
 
 def combine_for(multiply_adds: int, *, loaded: Container[str] = sys.modules) -> Combine:
-    """The faster of two equal implementations for a job of this size.
+    """The faster of two equivalent implementations for a job of this size.
 
-    A process that has loaded vLLM always uses numpy: vLLM's CPU build cannot start an engine after numba is loaded.
+    A process that has loaded vLLM always uses numpy, because vLLM's CPU build cannot start an engine after numba.
     """
     return compiled() if multiply_adds > COMPILE_ABOVE and "vllm" not in loaded else combine_numpy
 
@@ -53,7 +53,7 @@ def combine_numpy(parts: Sequence[np.ndarray], coefficients: np.ndarray, out: Se
 
 @cache
 def compiled() -> Combine:
-    """`combine_numpy` in machine code. numba does not fuse multiply and add unless `fastmath` is set."""
+    """`combine_numpy` in compiled code. numba does not fuse multiply and add unless `fastmath` is set."""
     from numba import njit, types
     from numba.typed import List
 
@@ -69,7 +69,7 @@ def compiled() -> Combine:
         for start in range(0, out[0].size, _BLOCK):
             block = slice(start, start + _BLOCK)
             for r in range(0, len(out), 2):
-                s = min(r + 1, len(out) - 1)  # an odd last row is paired with itself, into memory that nobody reads
+                s = min(r + 1, len(out) - 1)  # an odd last row is paired with itself; its second result is never read
                 x = out[r][block]
                 y = out[s][block] if s > r else spare[: x.size]
                 x[:] = y[:] = np.float32(-0.0)  # the neutral element: 0.0 would turn -0.0 into 0.0
@@ -117,7 +117,7 @@ def _add_one(x, y, a, v, w):  # type: ignore[no-untyped-def]
 
 
 def _groups(coefficients: np.ndarray) -> list[tuple[list[int], list[int]]]:
-    """Rows by the parts that they use: (parts with a coefficient that is not zero, rows)."""
+    """Groups of rows that use the same parts: (parts with nonzero coefficients, rows)."""
     groups: dict[bytes, list[int]] = {}
     used = coefficients != 0
     for r, mask in enumerate(used):
@@ -132,7 +132,7 @@ def _read_only(array: np.ndarray) -> np.ndarray:
 
 
 def _check(parts: Sequence[np.ndarray], coefficients: np.ndarray, out: Sequence[np.ndarray]) -> None:
-    """Compiled code checks nothing."""
+    """Check the arguments, because compiled code does not."""
     arrays = (*parts, *out)
     plain = all(array.dtype == np.float32 and array.flags.c_contiguous and array.flags.aligned for array in arrays)
     if not plain or len({array.size for array in arrays}) > 1 or not all(array.flags.writeable for array in out):

@@ -1,4 +1,4 @@
-"""Kinds of adapters that can be evolved, by the `peft_type` of their adapter_config.json."""
+"""The kinds of adapters that can be evolved, by the `peft_type` in adapter_config.json."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evoswarm.weights.lora import lora_problems
 from evoswarm.weights.tensorfile import TensorSpec
 
 Config = Mapping[str, Any]
-"""An adapter_config.json."""
+"""The content of adapter_config.json."""
 
 
 class LoraConverter(Protocol):
@@ -25,7 +25,7 @@ class LoraConverter(Protocol):
         ...
 
     def tensors(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The LoRA's tensors, by their names in a saved adapter."""
+        """The LoRA's tensors, with the names of a saved adapter."""
         ...
 
 
@@ -35,10 +35,10 @@ class AdapterKind:
 
     Attributes:
         problems: why an adapter cannot be evolved, from its config and its tensors; one line each.
-        converter: `module:class` of the LoraConverter, which is made from a base model and an adapter config; it is
-            imported when it is needed. Empty: engines serve the adapter as it is.
-        setup: a line of Python after which peft can load such adapters; for model cards.
-        settings: keys of the config that must be the same for all experts, and their names in messages.
+        converter: `module:class` of the LoraConverter, which takes a base model and an adapter config; imported on
+            first use. Empty: engines serve the adapter directly.
+        setup: a line of Python that peft needs before it can load such adapters; for model cards.
+        settings: config keys that all experts must share, with their names in messages.
     """
 
     problems: Callable[[Config, Mapping[str, TensorSpec]], Iterable[str]]
@@ -56,16 +56,16 @@ ADAPTER_KINDS: dict[str, AdapterKind] = {
         settings={"wegeft_alpha": "alpha", "shared": "shared"},
     ),
 }
-"""Kinds of adapters by `peft_type`. To add one, write its functions and add one line here."""
+"""Kinds of adapters by `peft_type`. To add one, write its functions and add an entry here."""
 
 
 def kind_of(config: Config) -> AdapterKind | None:
-    """The kind of an adapter; None if it is not known."""
+    """The kind of an adapter; None if it is unknown."""
     return ADAPTER_KINDS.get(str(config.get("peft_type", "LORA")).upper())
 
 
 def lora_converter(model: str, config: Config | None) -> LoraConverter | None:
-    """What turns such adapters into LoRA; None if engines serve them as they are, or for checkpoints (no config)."""
+    """The converter to LoRA; None for adapters that engines serve directly, and for checkpoints (no config)."""
     kind = kind_of(config) if config is not None else None
     if kind is None or not kind.converter:
         return None

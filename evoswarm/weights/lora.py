@@ -1,4 +1,4 @@
-"""What a plain LoRA adapter must be, so that it can be mixed and merged."""
+"""Checks that a LoRA adapter can be mixed and merged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from evoswarm.errors import UserError
 from evoswarm.weights.merge import lora_modules, rank_of
 from evoswarm.weights.tensorfile import TensorSpec
 
-_REFUSED = {
+_UNSUPPORTED = {
     "use_dora": "DoRA's magnitude makes the merge non-linear",
     "use_qalora": "its layers are quantized",
     "lora_bias": "the base model has no place for a bias of B",
@@ -17,18 +17,18 @@ _REFUSED = {
     "trainable_token_indices": "single tokens cannot be merged; train the embedding as one of modules_to_save",
     "target_parameters": "only whole modules can be merged",
     "alora_invocation_tokens": "an adapter that acts on part of the text cannot be merged",
-    "use_bdlora": "it is not a plain LoRA",
-    "arrow_config": "it is not a plain LoRA",
-    "kasa_config": "it is not a plain LoRA",
-    "monteclora_config": "it is not a plain LoRA",
+    "use_bdlora": "it is not plain LoRA",
+    "arrow_config": "it is not plain LoRA",
+    "kasa_config": "it is not plain LoRA",
+    "monteclora_config": "it is not plain LoRA",
 }
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Values of `init_lora_weights` with which peft also changes the base weights, when it loads the adapter."""
+"""Values of `init_lora_weights` for which peft also changes the base weights when it loads the adapter."""
 
 
 def lora_problems(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> Iterator[str]:
     """Why a LoRA adapter cannot be evolved, from its config and its tensors."""
-    yield from (f"{key} is not supported ({why})" for key, why in _REFUSED.items() if config.get(key))
+    yield from (f"{key} is not supported ({why})" for key, why in _UNSUPPORTED.items() if config.get(key))
     start = config.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
         yield (
@@ -44,8 +44,8 @@ def lora_problems(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) ->
 def _ranks(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> list[str]:
     wrong = []
     for module, pair in lora_modules(specs).items():
-        said, found = rank_of(config, module), {pair.a.shape[:1], pair.b.shape[1:]}
-        if found != {(said,)}:
+        expected, found = rank_of(config, module), {pair.a.shape[:1], pair.b.shape[1:]}
+        if found != {(expected,)}:
             shapes = f"A {list(pair.a.shape)} and B {list(pair.b.shape)}"
-            wrong.append(f"{module} has {shapes}, adapter_config.json says rank {said}")
+            wrong.append(f"{module} has {shapes}, adapter_config.json says rank {expected}")
     return wrong[:1]

@@ -1,7 +1,7 @@
-"""From rows to weights: x = sum_j c_j * basis_j, streamed over the pool once for any number of rows.
+"""From rows to weights: x = sum_j c_j * basis_j, in one pass over the pool for any number of rows.
 
-The same row gives the same weights bit for bit, alone or among others, with any number of threads, on any machine:
-fp32 in one fixed order of the basis (see `kernel`), and one rounding to the expert's data type at the end.
+A row always gives the same bits, alone or in a batch, with any number of threads, on any machine: fp32 sums in a fixed
+order of the basis (see `kernel`), and one rounding to the expert's data type at the end.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Materialiser:
         """
         Args:
             pool: the experts.
-            root: the run directory, which saved basis vectors are relative to.
+            root: the run directory; saved basis vectors are relative to it.
             threads: CPU threads; does not change the result.
             choose: the kernel for a number of multiply-adds; does not change the result.
         """
@@ -54,7 +54,7 @@ class Materialiser:
 
         Args:
             rows: P rows.
-            into: weights that are no longer needed; they are overwritten, because new memory costs page faults.
+            into: weights to overwrite, because new memory costs page faults.
         """
         result: list[Weights] = [*into[: len(rows)], *({} for _ in rows[len(into) :])]
         for spec, arrays in self.stream(rows, into=result):
@@ -82,7 +82,7 @@ class Materialiser:
         with ThreadPoolExecutor(self.threads) as executor:
             for spec in specs:
                 known = [weights.get(spec.name) for weights in into] or [None] * len(rows)
-                # Nothing here may hold on to the arrays: the next tensor is made when these are gone.
+                # Keep no reference to the arrays: they are freed before the next tensor is created.
                 yield spec, self._tensor(executor, spec, basis, coefficients, combine, known)
 
     def _tensor(
@@ -107,7 +107,7 @@ class Materialiser:
         return out
 
     def _empty(self, spec: TensorSpec) -> np.ndarray:
-        """Memory for one tensor of a result."""
+        """Allocate memory for one tensor of a result."""
         return np.empty(spec.shape, spec.numpy_dtype)
 
     def _sum(
@@ -119,7 +119,7 @@ class Materialiser:
         combine: Combine,
         flats: list[np.ndarray],
     ) -> None:
-        """Write one tensor of every row into `flats`, an array [numel] for each."""
+        """Write one tensor of every row into `flats`, one array [numel] per row."""
         sources = [self._source(vector, spec.name) for vector in basis]
         dtypes = {spec.numpy_dtype, *(source.dtype if source is not None else None for source in sources)}
         direct = dtypes == {np.dtype(np.float32)}
@@ -145,7 +145,7 @@ class Materialiser:
     def _matrix(self, rows: Sequence[Row]) -> tuple[list[BasisVector], np.ndarray]:
         """The vectors that `rows` use, and the coefficients [P, J] of each row.
 
-        The order of the vectors, and so of a row's sum, must not depend on which other rows are asked for.
+        The order of the vectors, and so of each row's sum, must not depend on the other rows.
         """
         used = {vector for row in rows for vector, _ in row.terms if not self._is_zero(vector)}
         basis = sorted(used, key=self._order)
@@ -168,7 +168,7 @@ class Materialiser:
         return isinstance(vector, ExpertVector | LayersVector) and self.pool.is_zero(vector.name)
 
     def _source(self, vector: BasisVector, tensor: str) -> np.ndarray | None:
-        """The whole tensor of a basis vector as a lazy view; None for noise, which is drawn chunk by chunk."""
+        """The whole tensor of a basis vector as a lazy view; None for noise, which is generated in chunks."""
         if isinstance(vector, ExpertVector | LayersVector):
             return self.pool.flat(vector.name, tensor)
         if isinstance(vector, SavedVector):
@@ -180,19 +180,19 @@ class Materialiser:
 
 
 def _reaches(vector: BasisVector, tensor: str) -> bool:
-    """Whether a basis vector is not zero all over a tensor."""
+    """Whether a basis vector is nonzero in a tensor."""
     return not isinstance(vector, LayersVector) or vector.first <= layer_of(tensor) <= vector.last
 
 
 def _fits(array: np.ndarray | None, spec: TensorSpec) -> TypeGuard[np.ndarray]:
-    """Whether a tensor can be written into an array as it is."""
+    """Whether a tensor can be written directly into an array."""
     if array is None or array.shape != spec.shape or array.dtype != spec.numpy_dtype:
         return False
     return array.flags.c_contiguous and array.flags.writeable and array.flags.aligned
 
 
 def _chunk(vector: BasisVector, source: np.ndarray | None, tensor: str, start: int, stop: int) -> np.ndarray:
-    """Scalars [stop - start] of one basis vector in fp32; a view where they are that already."""
+    """Scalars [stop - start] of one basis vector in fp32; a view if they are already fp32."""
     if source is None:
         assert isinstance(vector, NoiseVector)
         return noise_chunk(vector, tensor, start // CHUNK, stop - start)

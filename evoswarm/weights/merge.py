@@ -1,4 +1,4 @@
-"""Merging an adapter into base weights: W + s B A, from a base that is kept as it was.
+"""Merges an adapter into base weights: W + s B A, from an unchanged copy of the base.
 
 Source: LoRA (arXiv 2106.09685), s = alpha / r; rsLoRA (arXiv 2312.03732), s = alpha / sqrt(r).
 """
@@ -32,7 +32,7 @@ class LoraPair(Generic[Tensor]):
 
 
 def lora_modules(tensors: Mapping[str, Tensor]) -> dict[str, LoraPair[Tensor]]:
-    """Module name (as in the base model) to its pair of LoRA tensors, from the keys of a saved adapter.
+    """Base-model module name to its pair of LoRA tensors, from the keys of a saved adapter.
 
     Raises:
         UserError: a module has only one of A and B.
@@ -50,20 +50,20 @@ def lora_modules(tensors: Mapping[str, Tensor]) -> dict[str, LoraPair[Tensor]]:
 
 
 def full_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of an adapter that replace a whole parameter (`modules_to_save`, trained biases), by base-model name."""
+    """Adapter tensors that replace whole parameters (`modules_to_save`, trained biases), by base-model name."""
     whole = {key: tensor for key, tensor in tensors.items() if not _LORA.match(key) and not key.startswith(_WEGEFT)}
     return {key.removeprefix(_PREFIX).replace(".base_layer.", "."): tensor for key, tensor in whole.items()}
 
 
 def scaling(config: Mapping[str, Any], module: str) -> float:
-    """The factor s of one module, from adapter_config.json, per-module patterns included."""
+    """The factor s of one module from adapter_config.json, including per-module patterns."""
     rank = rank_of(config, module)
     alpha = _pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", 8))
     return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
 
 
 def rank_of(config: Mapping[str, Any], module: str) -> int:
-    """The LoRA rank of one module, from adapter_config.json, `rank_pattern` included."""
+    """The LoRA rank of one module from adapter_config.json, including `rank_pattern`."""
     return int(_pattern(config.get("rank_pattern"), module, config.get("r", 8)))
 
 

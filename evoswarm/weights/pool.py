@@ -1,4 +1,4 @@
-"""The pool: experts that were checked to fit each other, read lazily."""
+"""The pool: compatible experts, read lazily."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from evoswarm.weights.expert import Expert, Kind, is_expert_folder, open_expert
 from evoswarm.weights.tensorfile import TensorSpec
 
 BASE = "base"
-"""Name of the base model where it is an expert of the pool."""
+"""The base model's name as an expert in the pool."""
 
 
 @dataclass
 class Pool:
     """Experts of one kind with the same tensors.
 
-    With `include_base`, `names` ends with `base`: for adapters the zero adapter, for checkpoints the base checkpoint.
+    With `include_base`, `names` ends with `base`: the zero adapter, or the base checkpoint in a pool of checkpoints.
     """
 
     experts: list[Expert]
@@ -48,7 +48,7 @@ class Pool:
 
     @property
     def kind(self) -> Kind:
-        """adapter or checkpoint."""
+        """The kind of all experts."""
         return self.experts[0].kind
 
     @property
@@ -58,12 +58,12 @@ class Pool:
 
     @property
     def layers(self) -> int:
-        """Number of layers that the experts' tensors belong to."""
+        """The number of layers in the experts' tensor names."""
         return 1 + max(layer_of(spec.name) for spec in self.layout)
 
     @property
     def hashes(self) -> dict[str, str]:
-        """Content hash of every expert that has a file."""
+        """Content hashes of the experts that have files."""
         with ThreadPoolExecutor(4) as threads:
             return dict(zip(self._by_name, threads.map(lambda e: e.sha256, self.experts), strict=True))
 
@@ -72,24 +72,24 @@ class Pool:
         return name == BASE and self.has_zero_base
 
     def flat(self, name: str, tensor: str) -> np.ndarray:
-        """Tensor [numel] of an expert, a view of its file."""
+        """A tensor [numel] of an expert, as a view of its file."""
         return self._by_name[name].flat(tensor)
 
 
 def layer_of(tensor: str) -> int:
-    """The layer that a tensor belongs to: the first number in its name; 0 where there is none."""
+    """The layer of a tensor: the first number in its name, or 0."""
     match = re.search(r"(?:^|\.)(\d+)\.", tensor)
     return int(match[1]) if match else 0
 
 
 def open_pool(config: PoolConfig, *, model: str, check: bool = True, alone: bool = False) -> Pool:
-    """Open the experts and check that they fit each other and the base model.
+    """Open the experts and check that they are compatible with each other and with the base model.
 
     Args:
-        config: where the experts are.
-        model: base model; its tensors are compared where it is a local folder.
-        check: False where the same pool was checked before (worker processes).
-        alone: one expert will do.
+        config: the pool's settings.
+        model: base model; its tensors are compared if it is a local folder.
+        check: False if the same pool was already checked (in worker processes).
+        alone: accept a single expert.
 
     Raises:
         UserError: one error that lists every problem of every expert.
@@ -132,7 +132,7 @@ def _non_finite(experts: Sequence[Expert]) -> list[str]:
 def _base_name_warnings(experts: Sequence[Expert], model: str) -> list[str]:
     named = [e.config["base_model_name_or_path"] for e in experts if e.config.get("base_model_name_or_path")]
     if named and base_name(named[0]) != base_name(model):
-        return [f"the experts were made on {named[0]}, the run uses {model}; make sure that it is the same model"]
+        return [f"the experts were trained on {named[0]}, the run uses {model}; check that it is the same model"]
     return []
 
 
@@ -147,7 +147,7 @@ def _open_all(folders: dict[str, Path]) -> tuple[list[Expert], list[str]]:
 
 
 def _folders(config: PoolConfig) -> dict[str, Path]:
-    """Expert name to folder: the folder's name, or longer where two have the same."""
+    """Expert name to folder: the folder's name, with its parent if names repeat."""
     if isinstance(config.experts, list):
         places = config.experts
         if not places:
@@ -163,14 +163,14 @@ def _folders(config: PoolConfig) -> dict[str, Path]:
         names = ["/".join(part) for part in parts]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"pool: {twice} is listed twice; name every expert once")
+        raise UserError(f"pool: {twice} is listed twice; list every expert once")
     if BASE in names and config.include_base:
         raise UserError(f"pool: an expert folder is named {BASE!r}, the name of the base model in the pool; rename it")
     return dict(zip(names, (_local(place) for place in places), strict=True))
 
 
 def _local(place: Place) -> Path:
-    """The folder, or this node's copy of what lies at a URL."""
+    """The folder, or this node's copy of a folder at a URL."""
     if isinstance(place, Path):
         return place
     from evoswarm.storage.cache import cached_folder
@@ -183,16 +183,16 @@ def _remote_children(url: str) -> list[Place]:
 
     found: list[Place] = [f"{url}/{name}" for name in children(url)]
     if not found:
-        raise UserError(f"pool: {url} holds no folders with files; give a URL of expert folders, or a list of them")
+        raise UserError(f"pool: {url} has no folders with files; give the URL of a folder of experts, or a list")
     return found
 
 
 def _children(folder: Path) -> list[Place]:
     if not folder.is_dir():
-        raise UserError(f"pool: {folder} is no folder; give a folder of expert folders, or a list of them")
+        raise UserError(f"pool: {folder} is not a folder; give a folder of expert folders, or a list of them")
     visible = (child for child in folder.iterdir() if not child.name.startswith("."))
     children: list[Place] = sorted(child for child in visible if is_expert_folder(child))
     if not children:
-        hint = "; it is itself an expert: give the folder above it" if is_expert_folder(folder) else ""
-        raise UserError(f"pool: {folder} holds no expert folders (adapter_config.json or config.json inside){hint}")
+        hint = "; it is itself an expert: give its parent folder" if is_expert_folder(folder) else ""
+        raise UserError(f"pool: {folder} contains no expert folders (with adapter_config.json or config.json){hint}")
     return children

@@ -1,4 +1,4 @@
-"""Weights on disk: a PEFT adapter, a sharded checkpoint, or one saved basis vector."""
+"""Saves weights: a PEFT adapter, a sharded checkpoint, or a basis vector."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from evoswarm.weights.materialise import Materialiser
 from evoswarm.weights.tensorfile import TensorSpec, write_safetensors
 
 SHARD_BYTES = 2 << 30
-"""Largest file of a saved checkpoint; not a bound on memory, which is one tensor."""
+"""Maximum file size of a saved checkpoint. Saving needs memory for only one tensor."""
 
 
 def save_expert(
     materialiser: Materialiser, row: Row, folder: Path, *, base: str, shard_bytes: int = SHARD_BYTES
 ) -> None:
-    """Write the weights of `row` as a folder of the pool's own kind; the folder appears only when it is whole.
+    """Write the weights of `row` to a folder of the pool's kind, atomically.
 
     Adapters load with `PeftModel.from_pretrained`, checkpoints with `AutoModelForCausalLM.from_pretrained`.
 
@@ -31,8 +31,8 @@ def save_expert(
         materialiser: the pool.
         row: the position.
         folder: replaced if it exists.
-        base: base model as the adapter's config shall name it, and, if a folder, where a checkpoint's tokenizer is.
-        shard_bytes: largest file of a checkpoint.
+        base: base model, for the adapter's config; if it is a folder, a checkpoint's tokenizer is copied from it.
+        shard_bytes: maximum file size of a checkpoint.
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -48,7 +48,7 @@ def save_expert(
 
 
 def _replace(folder: Path, new: Path) -> None:
-    """Put `new` in the place of `folder`, which is moved aside until then: a crash never leaves half of either."""
+    """Replace `folder` by `new`. The old folder is moved aside first, so a crash never leaves a partial folder."""
     old = new.with_suffix(".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -67,7 +67,7 @@ def save_vector(materialiser: Materialiser, row: Row, path: Path) -> None:
 def _tensors(materialiser: Materialiser, row: Row, specs: list[TensorSpec]) -> Iterator[tuple[str, np.ndarray]]:
     for spec, array in materialiser.stream([row], specs=specs):
         yield spec.name, array[0]
-        del array  # before the next one is made: one tensor in memory, not two
+        del array  # free it before the next one is created, so that only one is in memory
 
 
 def _save_adapter(materialiser: Materialiser, row: Row, folder: Path, base: str) -> None:
@@ -94,7 +94,7 @@ def _save_checkpoint(materialiser: Materialiser, row: Row, folder: Path, base: s
 
 
 def _copy_settings(source: Path, folder: Path) -> None:
-    """Copy configuration and tokenizer of a checkpoint; files that are there already stay."""
+    """Copy a checkpoint's configuration and tokenizer; keep existing files."""
     for path in sorted(source.iterdir()) if source.is_dir() else ():
         wanted = path.suffix in (".json", ".model", ".txt", ".jinja") and not path.name.endswith(".index.json")
         if wanted and path.is_file() and not (folder / path.name).exists():

@@ -1,4 +1,4 @@
-"""How alike the experts of a pool are."""
+"""Similarity of the experts in a pool."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _STEP = 16 * CHUNK
 
 
 def cosines(pool: Pool) -> np.ndarray:
-    """Pairwise cosine [n, n] of the flattened experts that have a file; one pass over the pool, fp64 sums."""
+    """Pairwise cosine [n, n] of the flattened experts that have files; one pass over the pool, fp64 sums."""
     gram = np.zeros((len(pool.experts), len(pool.experts)))
     for spec in pool.layout:
         if not spec.is_float:
@@ -25,7 +25,7 @@ def cosines(pool: Pool) -> np.ndarray:
 
 
 def effective_number(cosine: np.ndarray) -> float:
-    """How many experts there are, counted by their difference: n if all are at right angles, 1 if all are alike.
+    """The effective number of experts: n if all are orthogonal, 1 if all are identical.
 
     Source: the Vendi score (arXiv 2210.02410), exp of the entropy of the eigenvalues of cosine / n.
     """

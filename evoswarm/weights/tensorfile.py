@@ -1,7 +1,7 @@
 """Safetensors files as lazy numpy arrays, bfloat16 included, and a writer that never holds more than one tensor.
 
-The safetensors package checks a file when it is opened; the arrays are then views of a memory map, because its numpy
-interface has no bfloat16 and copies slices.
+The safetensors package checks a file when it is opened. The arrays are views of our own memory map, because the
+package's numpy interface has no bfloat16 and copies slices.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class TensorSpec:
 
     @property
     def is_float(self) -> bool:
-        """Whether the tensor takes part in arithmetic; others are copied."""
+        """Whether the tensor is mixed; others are copied."""
         return self.dtype in FLOATS
 
     @property
@@ -70,7 +70,7 @@ class TensorFile:
         """Open and check `path`.
 
         Raises:
-            UserError: the file is missing, truncated, damaged, or holds a data type that is not supported.
+            UserError: the file is missing, truncated or damaged, or has an unsupported data type.
         """
         self.path = path
         try:
@@ -88,9 +88,11 @@ class TensorFile:
         self._map: np.ndarray | None = None
 
     def flat(self, name: str) -> np.ndarray:
-        """Tensor `name` as a read-only array [numel], a view of the memory map."""
+        """Tensor `name` as a read-only array [numel]; a view of the memory map."""
         if self._map is None:
-            self._map = np.asarray(np.memmap(self.path, mode="r", dtype=np.uint8))  # plain: its slices cost half
+            self._map = np.asarray(
+                np.memmap(self.path, mode="r", dtype=np.uint8)
+            )  # a plain array: its slices are twice as fast
         spec, offset = self.specs[name], self._offsets[name]
         return self._map[offset : offset + spec.nbytes].view(spec.numpy_dtype)
 
@@ -111,12 +113,12 @@ def write_safetensors(
     *,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write tensors one by one as they come; the file appears under its name only when it is whole and on disk.
+    """Write tensors one by one, atomically: the file gets its name only when it is complete and on disk.
 
     Args:
         path: the file to write.
-        specs: every tensor, in the order in which `tensors` yields them.
-        tensors: names and arrays of the shapes and types of `specs`.
+        specs: all tensors, in the order of `tensors`.
+        tensors: names and arrays with the shapes and types of `specs`.
         metadata: text for the header.
     """
     specs = list(specs)
@@ -129,7 +131,7 @@ def write_safetensors(
                 name, array = next(arrays)
                 assert (name, array.shape, array.dtype) == (spec.name, spec.shape, spec.numpy_dtype), name
                 file.write(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
-                del array  # before the next one is made: one tensor in memory, not two
+                del array  # free it before the next one is created, so that only one is in memory
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -1,4 +1,4 @@
-"""WeGeFT adapters in the pool (arXiv 2312.00700): what they must contain. `generate` turns them into LoRA."""
+"""Checks WeGeFT adapters (arXiv 2312.00700) in the pool. `generate` converts them to LoRA."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def problems(config: Mapping[str, Any], names: Mapping[str, Any]) -> list[str]:
     found = ["modules_to_save is not supported with WeGeFT"] if config.get("modules_to_save") else []
     phi, psi = ({name.removeprefix(start) for name in names if name.startswith(start)} for start in PREFIXES)
     if not phi or phi != psi or len(phi) + len(psi) != len(names):
-        found.append("has other tensors than pairs of phi and psi; save the adapter again")
+        found.append("has tensors that are not pairs of phi and psi; save the adapter again")
     return found

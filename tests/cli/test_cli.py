@@ -117,7 +117,7 @@ def test_resume_needs_a_run(tmp_path: Path, finished: Path) -> None:
 
 
 BAD = {
-    "an empty pool": ({"pool": "empty"}, "holds no expert folders"),
+    "an empty pool": ({"pool": "empty"}, "contains no expert folders"),
     "one expert": ({"pool": ["experts/e0"]}, "only one expert"),
     "a missing data file": ({"utility": {"type": "exact_match", "data": "none.json"}}, "none.json"),
     "a population of 1": ({"search": {"population": 1}}, "search.population"),

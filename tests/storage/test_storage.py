@@ -217,7 +217,7 @@ def test_what_is_wrong_with_a_place_is_one_line(
 
     assert "there is no such bucket" in refused(config_of(tmp_path, "s3://nobody-has-this"))
     assert "is not a known kind of storage" in refused(config_of(tmp_path, "nosuch://x"))
-    assert "holds no folders with files" in refused(config_of(tmp_path, bucket, f"pool={bucket}/nothing"))
+    assert "has no folders with files" in refused(config_of(tmp_path, bucket, f"pool={bucket}/nothing"))
     for text in ("s3://key:hunter2@bucket/runs", "s3://bucket/runs?secret=hunter2"):
         with pytest.raises(UserError, match="output holds a secret|do not belong into a URL") as error:
             config_of(tmp_path, text)

@@ -158,7 +158,7 @@ def test_different_or_missing_spellings_of_the_base_model_are_accepted(pool_fold
 
 def test_a_different_base_model_than_the_experts_name_gives_a_warning(adapters: Path) -> None:
     (warning,) = pool_of(adapters).warnings
-    assert "the experts were made on" in warning and "the run uses nobody/nothing" in warning
+    assert "the experts were trained on" in warning and "the run uses nobody/nothing" in warning
 
 
 def test_equivalent_spellings_of_target_modules_are_accepted(pool_folder: MakePool) -> None:
@@ -215,7 +215,7 @@ def test_checkpoints_of_different_architectures_are_rejected(tmp_path: Path) -> 
 def test_adapters_and_checkpoints_do_not_mix(pool_folder: MakePool) -> None:
     folder = pool_folder()
     write_checkpoint(folder / "z", {"w": np.ones(3, np.float32)})
-    assert "z: is of kind checkpoint, a of kind adapter" in refusal(folder)
+    assert "z: is of kind checkpoint, but a is of kind adapter" in refusal(folder)
 
 
 def test_the_hash_depends_on_the_content_and_not_on_the_location(pool_folder: MakePool, adapters: Path) -> None:

@@ -51,16 +51,16 @@ def test_an_expert_listed_twice_is_rejected(adapters: Path) -> None:
 
 
 def test_an_empty_folder_and_an_empty_list_are_rejected(tmp_path: Path) -> None:
-    assert "holds no expert folders" in refusal(tmp_path)
+    assert "contains no expert folders" in refusal(tmp_path)
     assert "the list of experts is empty" in refusal([])
 
 
 def test_a_pool_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    assert f"{tmp_path / 'none'} is no folder" in refusal(tmp_path / "none")
+    assert f"{tmp_path / 'none'} is not a folder" in refusal(tmp_path / "none")
 
 
 def test_a_folder_that_is_itself_an_expert_is_explained(adapters: Path) -> None:
-    assert "it is itself an expert: give the folder above it" in refusal(adapters / "a")
+    assert "it is itself an expert: give its parent folder" in refusal(adapters / "a")
 
 
 def test_a_pool_needs_two_experts_or_one_and_the_base(pool_folder: MakePool) -> None:
@@ -101,7 +101,7 @@ def test_hidden_folders_and_folders_without_weights_are_ignored(pool_folder: Mak
 def test_an_adapter_without_its_config_is_an_error(pool_folder: MakePool) -> None:
     folder = pool_folder()
     (folder / "b" / "adapter_config.json").unlink()
-    assert "b: neither adapter_config.json nor config.json is there" in refusal(folder)
+    assert "b: has neither adapter_config.json nor config.json" in refusal(folder)
 
 
 def test_pickles_are_rejected_with_a_conversion_hint(pool_folder: MakePool, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_missing_weights_of_an_adapter_are_named(pool_folder: MakePool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [("{", "is not valid JSON"), ("[]", "must hold a JSON object"), ("\xff", "is not valid JSON")]
+    ("text", "reason"), [("{", "is not valid JSON"), ("[]", "must contain a JSON object"), ("\xff", "is not valid JSON")]
 )
 def test_a_broken_adapter_config_is_named(pool_folder: MakePool, text: str, reason: str) -> None:
     folder = pool_folder()
