@@ -76,11 +76,12 @@ def _sections(schema: Schema, path: str = "") -> Iterator[str]:
         properties = {name: prop for name, prop in section["properties"].items() if "const" not in prop}
         rows = [_row(name, prop, definitions, section.get("required", ())) for name, prop in properties.items()]
         yield "\n".join(["| key | value | default | meaning |", "|---|---|---|---|", *rows] if rows else ["No keys."])
-        for name, prop in properties.items():
-            yield from variants(name, prop, path)
+        inner = {name: list(_objects(prop, definitions, _join(path, name))) for name, prop in properties.items()}
+        new = {name: [(at, variant) for at, variant in found if _new(variant, seen)] for name, found in inner.items()}
+        for name, found in new.items():
+            yield from variants(properties[name], found)
 
-    def variants(name: str, prop: Schema, path: str) -> Iterator[str]:
-        found = [(at, v) for at, v in _objects(prop, definitions, _join(path, name)) if _new(v, seen)]
+    def variants(prop: Schema, found: list[tuple[str, Schema]]) -> Iterator[str]:
         if len(found) > 1:
             yield f"### `{found[0][0]}`"
             yield _text(prop.get("description", ""))
@@ -144,7 +145,8 @@ def _values(node: Schema, definitions: Schema) -> str:
 
 def _bounds(node: Schema) -> str:
     signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    bounds = [f"{sign} {_number(node[key])}" for key, sign in signs.items() if key in node]
+    loose = {"minimum": "exclusiveMinimum", "maximum": "exclusiveMaximum"}
+    bounds = [f"{s} {_number(node[key])}" for key, s in signs.items() if key in node and loose.get(key) not in node]
     return f" {', '.join(bounds)}" if bounds else ""
 
 

@@ -1,4 +1,4 @@
-"""What a comparison is: a run's config with a `compare` section beside it."""
+"""What a comparison is: a run's config with a `compare` section."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from evoswarm.config.load import (
     split_section,
 )
 from evoswarm.config.run import RunConfig
-from evoswarm.config.training import Optimisation
+from evoswarm.config.training import Optimization
 from evoswarm.errors import UserError
 from evoswarm.section import Section
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-"""Of a target, and of its folder."""
+"""Names of targets, which are also folder names."""
 TAKEN = ("plots", "training")
-"""Folders of the comparison itself."""
+"""Folder names that the comparison itself uses."""
 
 
 class Comparison(Section):
     """The `compare` section."""
 
     methods: list[str] | None = Field(None, min_length=1)
-    """Names of the methods (`evoswarm compare --list`); null: all that the rest of the config allows."""
+    """Names of the methods (`evoswarm compare --list`); null: all methods that the config allows."""
     seeds: list[Seed] = Field([0, 1, 2, 3, 4], min_length=1)
-    """Every method that draws random numbers is run once with each seed."""
+    """Methods that use random numbers run once per seed."""
     budget: int = Field(300, ge=2)
-    """Evaluations (full utilities on validation) that a method may use, those of the initial experts included."""
+    """Evaluations (full utilities on validation) per method, including those of the initial experts."""
     searches: dict[str, dict[str, Any]] = {}
-    """Settings of searches in place of their defaults, by method: {model_swarms: {population: 10}}."""
+    """Settings that replace the defaults of a search, by method: {model_swarms: {population: 10}}."""
     targets: dict[str, dict[str, Any]] = {}
-    """Several utilities, by name, in place of the config's `utility`."""
+    """Several utilities by name, instead of the config's `utility`."""
     training: dict[str, Path] = {}
-    """What each expert was trained on, by expert: JSONL of question and answer. For methods that need training data."""
+    """The training data of each expert, for methods that need it: JSONL files with question and answer."""
     trainings: dict[str, dict[str, Any]] = {}
-    """Settings of the methods that train an adapter, by method, as under `training` of `evoswarm experts train`:
+    """Settings of methods that train an adapter, by method, with the keys of `training` in `evoswarm experts train`:
     {lora_same_examples: {epochs: 10}}."""
 
     @field_validator("targets")
@@ -93,7 +93,7 @@ def parse_compare(data: dict[str, Any], *, root: Path, source: str = "config") -
     """Check the config of a comparison given as plain data; `root` is what relative paths start from."""
     comparison, data = split_section(data, "compare", Comparison, source=source)
     for name, settings in comparison.trainings.items():
-        check_section(settings, Optimisation, source=f"{source}: compare.trainings.{name}")
+        check_section(settings, Optimization, source=f"{source}: compare.trainings.{name}")
     if comparison.targets and "utility" in data:
         raise UserError(f"{source}: both utility and compare.targets are given; move the utility into the targets")
     utilities = comparison.targets or {"target": data.pop("utility", None)}

@@ -16,7 +16,7 @@ _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 def _local(value: Any) -> Any:
     if isinstance(value, str) and is_url(value):
-        raise ValueError("is a URL, and experts are trained from and into folders; copy it, or mount it")
+        raise ValueError("is a URL; training reads and writes folders only: copy or mount it")
     return value
 
 
@@ -24,22 +24,22 @@ Local = Annotated[Path, BeforeValidator(_local)]
 
 
 class TrainingData(Section):
-    """The examples of one expert. A bare string in place of this section is the `path`."""
+    """The examples of one expert. A plain string instead of this section is the `path`."""
 
     path: Local
     """A JSONL, JSON, CSV or Parquet file, or a folder written by datasets' `save_to_disk`. Records are `messages` (a
     list of role and content, as in Tulu), `prompt` and `completion`, `instruction`, `input` and `output` (Alpaca), or
     `question` and `answer`."""
     split: str | None = None
-    """Split of a file or folder that has several; null: `train`, or the only one."""
+    """The split to use; null: `train`, or the only one."""
     columns: dict[str, str] = {}
-    """Column mapping, evoswarm's name to the file's: {completion: response}."""
+    """Column mapping from evoswarm's name to the file's: {completion: response}."""
     limit: int | None = Field(None, ge=1)
-    """Use the first this many records."""
+    """Use only this many records, from the start."""
     chat_template: bool | None = None
-    """Render prompts with the tokenizer's chat template; null: where it has one. `messages` always are."""
+    """Render prompts with the tokenizer's chat template; null: if it has one. `messages` always use it."""
     turns: Literal["all", "last"] = "all"
-    """Which turns of the assistant are learnt. `last` is for templates that rewrite earlier turns."""
+    """Which assistant turns count in the loss. `last` is for templates that rewrite earlier turns."""
 
 
 class Method(Section):
@@ -60,42 +60,43 @@ class Method(Section):
         return dict(self.model_extra or {})
 
 
-class Optimisation(Section):
-    """How long and how fast experts learn. Defaults are GENOME's, where it says."""
+class Optimization(Section):
+    """Training hyperparameters. Defaults are GENOME's where published."""
 
     epochs: Positive = 1
     """Passes over the data."""
     max_steps: int | None = Field(None, ge=1)
-    """Stop after this many steps, whatever `epochs` says."""
+    """Stop after this many steps; overrides `epochs`."""
     learning_rate: Positive = 2e-4
     """Peak learning rate."""
     schedule: str = "cosine"
-    """Learning rate schedule, by transformers' name: cosine, linear, constant_with_warmup, ..."""
+    """Learning rate schedule, with its name in transformers: cosine, linear, constant_with_warmup, ..."""
     warmup: Rate = 0.1
-    """Share of the steps in which the rate rises."""
+    """Share of the steps in which the learning rate rises."""
     batch_size: int = Field(16, ge=1)
     """Examples per step."""
     micro_batch_size: int | None = Field(None, ge=1)
-    """Examples at once on the device; null: all of the batch. Must divide `batch_size`."""
+    """Examples per forward pass; null: the whole batch. Must divide `batch_size`."""
     weight_decay: NonNegative = 0
     """AdamW's weight decay."""
     max_grad_norm: Positive = 1
     """Gradients are clipped to this norm."""
     max_length: int = Field(2048, ge=2)
-    """Longer examples are cut at their end."""
+    """Longer examples are truncated at the end, in tokens."""
     packing: bool = False
-    """Put the examples of a batch into one row, without padding; none sees another."""
+    """Put the examples of a batch into one row without padding. They do not attend to each other."""
     bf16: bool | None = None
-    """Compute in bfloat16 beside float32 adapters; null: on GPUs that can."""
+    """Compute in bfloat16, with adapters in float32; null: on GPUs that support it."""
     gradient_checkpointing: bool = False
-    """Compute activations again instead of keeping them: slower, with much less memory."""
+    """Recompute activations instead of storing them: slower, with much less memory."""
     checkpoint_steps: int = Field(200, ge=1)
-    """Steps between checkpoints; a training that is killed goes on from the newest."""
+    """Steps between checkpoints. A killed training resumes from the newest one."""
     args: dict[str, Any] = {}
-    """Any other argument of transformers' TrainingArguments, as it is: `optim`, `adam_beta2`, `neftune_noise_alpha`."""
+    """Any other argument of transformers' TrainingArguments, passed on unchanged: `optim`, `adam_beta2`,
+    `neftune_noise_alpha`."""
 
     @model_validator(mode="after")
-    def _whole_micro_batches(self) -> Optimisation:
+    def _whole_micro_batches(self) -> Optimization:
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:
             raise ValueError(
                 f"batch_size {self.batch_size} is no multiple of micro_batch_size {self.micro_batch_size}; change one"
@@ -104,12 +105,12 @@ class Optimisation(Section):
 
 
 class Expert(Section):
-    """One expert. A bare string in place of this section is its data."""
+    """One expert. A plain string instead of this section is its data."""
 
     data: TrainingData
-    """What it learns."""
-    training: Optimisation | None = None
-    """Settings of its own in place of the common ones."""
+    """Its training data."""
+    training: Optimization | None = None
+    """Its own hyperparameters, instead of the common ones."""
 
     @field_validator("data", mode="before")
     @classmethod
@@ -130,41 +131,41 @@ class TrainingRay(Section):
     address: str | None = None
     """Cluster address (`auto`, `host:6379`, `ray://host:10001`); null: RAY_ADDRESS if set, else a local cluster."""
     gpus: Rate | None = None
-    """GPU of each expert, up to 1; null: 1 where the cluster has GPUs, else 0. Fractions share a GPU."""
+    """GPUs per expert, up to 1; null: 1 if the cluster has GPUs, else 0. Fractions share a GPU."""
     wait_seconds: NonNegative = 300
     """How long to wait for resources that the cluster does not have yet."""
     max_retries: int = Field(3, ge=0)
-    """How often an expert whose worker was lost is taken up again, from its newest checkpoint."""
+    """How often to retry an expert whose worker was lost, from its newest checkpoint."""
 
 
 class TrainingConfig(Section):
-    """One pool of experts to make."""
+    """One pool of experts to train."""
 
     model: str
     """Base model: a folder, or a name on the Hugging Face hub."""
     pool: Local
-    """Folder to write: one expert folder each, ready for `evoswarm run`."""
+    """Folder to write, with one folder per expert, ready for `evoswarm run`."""
     experts: dict[str, Expert] = Field(min_length=1)
-    """Name of each expert and its data."""
+    """The experts: name and data of each."""
     method: Method = Method()
-    """How they are adapted."""
-    training: Optimisation = Optimisation()
-    """How they learn."""
+    """The adapter method."""
+    training: Optimization = Optimization()
+    """Hyperparameters of all experts."""
     save: Literal["lora", "native"] = "lora"
-    """lora: what converts exactly to plain LoRA is saved as such, and other methods are refused, because they cannot be
-    evolved. native: what peft saves for the method. A pool of native WeGeFT experts evolves in phi and psi."""
+    """lora: save as plain LoRA. Methods without an exact conversion are refused, because their experts cannot evolve.
+    native: save in the method's own format. A pool of native WeGeFT experts evolves in phi and psi."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Data type of the base model; auto: as saved."""
     trust_remote_code: bool = False
-    """Run Python code that comes with the model. Off unless you trust its author."""
+    """Run Python code that comes with the model. Leave it off unless you trust its author."""
     threads: int = Field(1, ge=1, le=1024)
-    """CPU threads of each expert. Part of the result's definition: another number may round differently."""
+    """CPU threads per expert. Part of the definition of the result: another number may round differently."""
     seed: int = Field(0, ge=0, lt=2**32)
-    """Seed of initial adapters, order of examples and dropout. All experts start from the same adapter."""
+    """Seed of the initial adapter, the order of examples and dropout. All experts start from the same adapter."""
     backend: Annotated[TrainingLocal | TrainingRay, Field(discriminator="type")] = TrainingRay()
     """Where it runs."""
     root: Path = Path(".")
-    """Folder that relative paths start from; the config file's own folder by default."""
+    """Folder that relative paths start from; default: the config file's folder."""
 
     @field_validator("experts", mode="before")
     @classmethod
@@ -186,6 +187,6 @@ class TrainingConfig(Section):
     def _default_backend(cls, value: Any) -> Any:
         return {"type": "ray"} | value if isinstance(value, dict) else value
 
-    def optimisation(self, expert: str) -> Optimisation:
+    def optimization(self, expert: str) -> Optimization:
         """The training settings of one expert."""
         return self.experts[expert].training or self.training

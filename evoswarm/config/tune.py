@@ -1,4 +1,4 @@
-"""What a tuning is: a run's config with a `tune` section beside it."""
+"""What a tuning is: a run's config with a `tune` section."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _KEY = re.compile(r"[^=\s.]+(\.[^=\s.]+)*")
 
 
 class Domain(Section):
-    """What one key may be: exactly one of these."""
+    """The values that a key can take: exactly one of these."""
 
     choice: Values | None = None
-    """One of these values, drawn for each trial."""
+    """One of these values, drawn per trial."""
     grid: Values | None = None
-    """Every one of these values, with everything else that is drawn."""
+    """Each of these values, combined with the other grids and all draws."""
     uniform: tuple[FiniteFloat, FiniteFloat] | None = None
-    """A number from the first to the second."""
+    """A number between these two, drawn uniformly."""
     loguniform: tuple[FiniteFloat, FiniteFloat] | None = None
-    """The same, with a logarithm that is drawn evenly."""
+    """A number between these two, drawn uniformly on a log scale."""
     randint: tuple[Whole, Whole] | None = None
-    """A whole number from the first to the second, both included."""
+    """An integer between these two, both included."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Domain:
@@ -50,35 +50,35 @@ class Domain(Section):
 
     @property
     def extremes(self) -> list[Any]:
-        """The values between which, or of which, one is drawn."""
+        """The bounds, or all values."""
         return list(self.choice or self.grid or self.uniform or self.loguniform or self.randint or ())
 
 
 def published(search: Evolution) -> dict[str, Domain]:
-    """The space that is published for this type of search; empty if there is none."""
+    """The published grid for this type of search; empty if there is none."""
     return {f"search.{name}": Domain(choice=list(values)) for name, values in search.published.items()}
 
 
 FIXED = ("name", "output", "root", "backend", "loggers")
-"""What a space cannot hold: it says where trials run and are kept."""
+"""Keys that a space cannot have: they say where trials run and where they are saved."""
 
 
 class Tuning(Section):
     """The `tune` section."""
 
     space: dict[str, Domain] | None = Field(None, min_length=1)
-    """Keys of the config, dotted, and what they may be: {search.inertia: {uniform: [0.1, 0.5]}}. null: what is
-    published for the type of search."""
+    """Dotted config keys and their values: {search.inertia: {uniform: [0.1, 0.5]}}. null: the published grid for this
+    type of search."""
     trials: int = Field(20, ge=1)
-    """Draws from the space; with grids, for each of their combinations. Equal draws are one trial."""
+    """Number of draws from the space, for each combination of the grids. Equal draws are one trial."""
     scheduler: Literal["none", "asha"] = "none"
-    """none: every trial runs to its end. asha: of the trials that have come to a rung, only the better ones go on."""
+    """none: every trial runs to its end. asha: at each rung, only the best trials continue."""
     grace: int = Field(3, ge=1)
-    """asha: generations before a trial may be stopped; the first rung."""
+    """asha: the first rung, in generations. No trial stops earlier."""
     reduction: float = Field(3, gt=1)
-    """asha: one in this many goes on, and rungs are this many times apart."""
+    """asha: one trial in this many continues, and each rung is this many times the previous one."""
     concurrent: int | None = Field(None, ge=1)
-    """Trials at once; null: as many as the cluster has room for."""
+    """Trials that run at the same time; null: as many as the cluster has room for."""
 
     @field_validator("space")
     @classmethod
@@ -90,12 +90,12 @@ class Tuning(Section):
 
 
 class TuneConfig(Section):
-    """One tuning, as it was given: what a trial changes is set before anything else is made of the data."""
+    """One tuning. It keeps the plain data, because a trial changes values before the config is parsed."""
 
     tuning: Tuning
     """The `tune` section."""
     run: RunConfig
-    """The run without changes; its directory is the tuning's."""
+    """The unchanged run; its directory is the tuning's."""
     data: dict[str, Any]
     """The plain config of the run."""
     start: Path

@@ -11,7 +11,7 @@ from evoswarm.experts.method import Chosen
 
 def training_card(config: TrainingConfig, name: str, chosen: Chosen, record: dict[str, Any]) -> str:
     """README.md in the Hugging Face format: data, settings, loss, and how to load the expert."""
-    data, loss, settings = record["data"], record["loss"], config.optimisation(name)
+    data, loss, settings = record["data"], record["loss"], config.optimization(name)
     converted = chosen.route == "converted" and config.save == "lora"
     front = {"library_name": "peft", "base_model": config.model, "tags": ["evoswarm", chosen.name]}
     header = "\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items())

@@ -48,7 +48,7 @@ def prepare_data(config: TrainingConfig, name: str) -> dict[str, Any]:
     Raises:
         UserError: the data is unusable, or the folder holds an expert with different data or settings.
     """
-    settings, data, folder = config.optimisation(name), config.experts[name].data, config.pool / name
+    settings, data, folder = config.optimization(name), config.experts[name].data, config.pool / name
     check(settings)
     if folder.exists() and not (folder / RECORD).exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: already exists and was not created by `evoswarm experts train`; move it away")
@@ -131,7 +131,7 @@ def _train(
     config: TrainingConfig, name: str, folder: Path, work: Path, trained: Callable[[PeftModel], object]
 ) -> dict[str, Any]:
     progress = Progress(work / "progress.json")
-    settings, chosen = config.optimisation(name), choose(config.method)
+    settings, chosen = config.optimization(name), choose(config.method)
     options = arguments(settings, work / "steps", seed=config.seed)
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     with _quiet():

@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.trainer_utils import SchedulerType
 
-from evoswarm.config.training import Optimisation
+from evoswarm.config.training import Optimization
 from evoswarm.engine.load import first_line
 from evoswarm.errors import UserError
 from evoswarm.weights.expert import read_json
@@ -104,7 +104,7 @@ class Progress(TrainerCallback):
         temporary.replace(self._path)
 
 
-def check(settings: Optimisation) -> None:
+def check(settings: Optimization) -> None:
     """Check the schedule and the extra arguments.
 
     Raises:
@@ -122,7 +122,7 @@ def check(settings: Optimisation) -> None:
             raise UserError(f"training.args.{name} is not an argument of transformers' TrainingArguments{hint}")
 
 
-def arguments(settings: Optimisation, work: Path, *, seed: int) -> TrainingArguments:
+def arguments(settings: Optimization, work: Path, *, seed: int) -> TrainingArguments:
     """The config as TrainingArguments.
 
     Raises:
@@ -164,7 +164,7 @@ def arguments(settings: Optimisation, work: Path, *, seed: int) -> TrainingArgum
     return made
 
 
-def collator(tokenizer: PreTrainedTokenizerBase, settings: Optimisation) -> Any:
+def collator(tokenizer: PreTrainedTokenizerBase, settings: Optimization) -> Any:
     """Makes batches: right-padded, or packed into one row in which positions restart at each example.
 
     If there is no attention mask, transformers detects the examples by their positions and keeps them separate.

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from evoswarm.errors import UserError
 from evoswarm.utility.config import Task
 from evoswarm.utility.data import Example
-from evoswarm.utility.parsing import last_match, last_number, normalise
+from evoswarm.utility.parsing import last_match, last_number, normalize
 from evoswarm.utility.prompts import delimiter
 from evoswarm.utility.task import TaskUtility, refuse
 from evoswarm.utility.types import Generate, Outcome, Prompt, Request, Response, Split
@@ -36,7 +36,7 @@ class ExactMatchUtility(TaskUtility[ExactMatch]):
     """1.0 where the answer equals the reference as text or as a number, never as a substring.
 
     The field `answer` is the reference, or a list of references of which any will do. In numeric mode a reference is
-    its last number, so that worked solutions that end in the number serve too. The prediction is the normalised text,
+    its last number, so that worked solutions that end in the number serve too. The prediction is the normalized text,
     or the number in canonical form.
 
     Raises:
@@ -95,13 +95,13 @@ class ExactMatchUtility(TaskUtility[ExactMatch]):
         if self.config.mode == "numeric":
             return last_number(text)
         ignore = {"ignore_case": self.config.ignore_case, "ignore_punctuation": self.config.ignore_punctuation}
-        return normalise(text, **ignore) or None
+        return normalize(text, **ignore) or None
 
     def _read_references(self, example: Example) -> set[str]:
         references = _listed(example.get("answer"))
         comparable = {self._comparable(str(reference)) for reference in references}
         if not references or None in comparable:
-            lacks = "holds no number" if self.config.mode == "numeric" else "is empty after normalisation"
+            lacks = "holds no number" if self.config.mode == "numeric" else "is empty after normalization"
             raise refuse(example, f"answer {str(example.get('answer'))[:60]!r} {lacks}")
         return {reference for reference in comparable if reference is not None}
 

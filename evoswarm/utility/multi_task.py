@@ -50,7 +50,7 @@ class MultiTaskUtility:
     """The examples of all tasks, one task after the other, and one number for all of them.
 
     harmonic_mean: n / sum_k 1 / u_k over the n tasks' utilities u_k, and 0 where one of them is 0.
-    weighted_sum: sum_k w_k u_k, weights normalised to sum 1.
+    weighted_sum: sum_k w_k u_k, weights normalized to sum 1.
 
     Source: Model Swarms (arXiv 2410.11163), section 3.2; GENOME (arXiv 2503.01155), weighted sum.
 

@@ -26,7 +26,7 @@ class MultipleChoice(Task):
     """Choose the most likely option, or parse the option from generated text."""
     options: Literal["letters", "texts"] = "letters"
     """loglikelihood: score the letters A, B, ... or the options' texts."""
-    normalise: Literal["none", "bytes", "tokens"] = "none"
+    normalize: Literal["none", "bytes", "tokens"] = "none"
     """loglikelihood: divide by the option's length (lm-eval's acc_norm is `bytes`)."""
     max_new_tokens: int = Field(16, ge=1)
     """generate: maximum length of the answer."""
@@ -94,4 +94,4 @@ class MultipleChoiceUtility(TaskUtility[MultipleChoice]):
 
     def _value(self, score: OptionScore, option: str) -> float:
         lengths = {"none": 1, "bytes": len(option.encode()), "tokens": max(score.tokens, 1)}
-        return score.logprob / lengths[self.config.normalise]
+        return score.logprob / lengths[self.config.normalize]

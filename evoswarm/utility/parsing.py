@@ -44,8 +44,8 @@ def parse_choice(text: str, choices: Mapping[str, str]) -> str | None:
     if first_line or stated or leading:
         letter = first_line[1] if first_line else stated[-1] if stated else leading[1] if leading else ""
         return letter if letter in choices else None
-    given = normalise(text, ignore_case=True, ignore_punctuation=True)
-    same = [k for k, v in choices.items() if normalise(v, ignore_case=True, ignore_punctuation=True) == given]
+    given = normalize(text, ignore_case=True, ignore_punctuation=True)
+    same = [k for k, v in choices.items() if normalize(v, ignore_case=True, ignore_punctuation=True) == given]
     if len(same) == 1 and given:
         return same[0]
     standing = set(_STANDING.findall(flat)) & set(choices)
@@ -99,7 +99,7 @@ def last_match(pattern: re.Pattern[str], text: str) -> str | None:
     return found
 
 
-def normalise(text: str, *, ignore_case: bool = False, ignore_punctuation: bool = False) -> str:
+def normalize(text: str, *, ignore_case: bool = False, ignore_punctuation: bool = False) -> str:
     """Unicode form C without white space at the ends; then, as asked for, without case, punctuation, repeated space."""
     text = unicodedata.normalize("NFC", text).strip()
     if ignore_case:

@@ -17,7 +17,7 @@ from training_helpers import LONG, plain_config, result_bytes, training_config, 
 
 import evoswarm
 from evoswarm.config.load import parse_config, parse_training
-from evoswarm.config.training import Optimisation, TrainingData
+from evoswarm.config.training import Optimization, TrainingData
 from evoswarm.errors import UserError
 from evoswarm.experts.encode import encode
 from evoswarm.experts.pool import train_pool
@@ -72,7 +72,7 @@ def test_a_packed_batch_has_the_same_loss_as_a_padded_one(tiny_llama: Path, tmp_
     model, found = load(tiny_llama), []
     model.config.use_cache = False  # as in training: with a cache, transformers does not detect packed rows
     for packing in (False, True):
-        batch = collator(make_tokenizer(), Optimisation(packing=packing))(rows[:6])
+        batch = collator(make_tokenizer(), Optimization(packing=packing))(rows[:6])
         assert len(batch["input_ids"]) == (1 if packing else 6)
         found.append(model(**batch).loss.item())
     assert found[0] == pytest.approx(found[1], rel=1e-5)

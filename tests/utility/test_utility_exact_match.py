@@ -77,9 +77,9 @@ def test_equal_numbers_vote_together(make: Make) -> None:
     [
         ("many", {"mode": "numeric"}, ["answer 'many' holds no number"]),
         (["5", "many"], {"mode": "numeric"}, ["holds no number"]),
-        (" ", {}, ["is empty after normalisation"]),
-        ("!", {"ignore_punctuation": True}, ["answer '!' is empty after normalisation"]),
-        ([], {}, ["is empty after normalisation"]),
+        (" ", {}, ["is empty after normalization"]),
+        ("!", {"ignore_punctuation": True}, ["answer '!' is empty after normalization"]),
+        ([], {}, ["is empty after normalization"]),
     ],
 )
 def test_references_that_nothing_can_match_are_rejected(

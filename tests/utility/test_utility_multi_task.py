@@ -45,7 +45,7 @@ def test_the_harmonic_mean_of_the_tasks_is_the_utility(make: Make) -> None:
     assert utility.aggregate("validation", SCORES) == pytest.approx(2 / (3 / 2 + 4))
 
 
-def test_the_weighted_sum_normalises_the_weights(make: Make) -> None:
+def test_the_weighted_sum_normalizes_the_weights(make: Make) -> None:
     equal = make("multi_task", **TASKS, combine="weighted_sum")
     assert equal.aggregate("validation", SCORES) == pytest.approx((2 / 3 + 1 / 4) / 2)
     weighted = make("multi_task", **TASKS, combine="weighted_sum", weights={"facts": 3, "sums": 1})

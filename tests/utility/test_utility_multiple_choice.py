@@ -44,14 +44,14 @@ def test_option_scores_that_are_not_numbers_fail_the_example(make: Make) -> None
         assert "not numbers" in outcome.error
 
 
-def test_normalisation_divides_by_bytes_or_tokens(make: Make, write: Write) -> None:
+def test_normalization_divides_by_bytes_or_tokens(make: Make, write: Write) -> None:
     record = {"question": "q", "choices": ["é", "abcd"], "answer": 0}
     root = write("x.json", [record])
     responses = (OptionScore(-3.0, 3), OptionScore(-4.0, 2))
     # none: -3 > -4.  bytes: é is 2 bytes, -1.5 < -1.  tokens: -1 > -2.
-    for normalise, letter in (("none", "A"), ("bytes", "B"), ("tokens", "A")):
+    for normalize, letter in (("none", "A"), ("bytes", "B"), ("tokens", "A")):
         data = {"path": "x.json", "test": None}
-        utility = make("multiple_choice", root, data=data, options="texts", normalise=normalise)
+        utility = make("multiple_choice", root, data=data, options="texts", normalize=normalize)
         assert utility.outcome("validation", 0, responses).prediction == letter
 
 

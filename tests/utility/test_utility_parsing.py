@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evoswarm.utility.parsing import last_match, last_number, normalise, parse_choice
+from evoswarm.utility.parsing import last_match, last_number, normalize, parse_choice
 
 CHOICES = {"A": "Madrid", "B": "Rome", "C": "Paris", "D": "Vienna"}
 
@@ -183,15 +183,15 @@ def test_extraction_returns_the_first_group_of_the_last_match() -> None:
     assert last_match(re.compile(r"(\d+)|nothing"), "5 nothing") is None
 
 
-def test_text_is_normalised_as_asked_for_and_no_further() -> None:
-    assert normalise("  The  U.S.\n") == "The  U.S."
-    assert normalise("The  U.S.", ignore_punctuation=True) == "The US"
-    assert normalise("Straße", ignore_case=True) == "strasse"
-    assert normalise("e\u0301") == "\u00e9"
-    assert normalise("« oui » — non", ignore_punctuation=True) == "oui non"
+def test_text_is_normalized_as_asked_for_and_no_further() -> None:
+    assert normalize("  The  U.S.\n") == "The  U.S."
+    assert normalize("The  U.S.", ignore_punctuation=True) == "The US"
+    assert normalize("Straße", ignore_case=True) == "strasse"
+    assert normalize("e\u0301") == "\u00e9"
+    assert normalize("« oui » — non", ignore_punctuation=True) == "oui non"
 
 
 @given(st.text(), st.booleans())
-def test_normalising_twice_changes_nothing(text: str, punctuation: bool) -> None:
-    once = normalise(text, ignore_punctuation=punctuation)
-    assert normalise(once, ignore_punctuation=punctuation) == once
+def test_normalizing_twice_changes_nothing(text: str, punctuation: bool) -> None:
+    once = normalize(text, ignore_punctuation=punctuation)
+    assert normalize(once, ignore_punctuation=punctuation) == once
