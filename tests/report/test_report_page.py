@@ -189,7 +189,15 @@ def test_a_run_without_any_generation_says_so(make_run: MakeRun):
     assert "No generation is finished yet" in page.text and "svg" not in page.tags
 
 
-@pytest.mark.parametrize("kind", ["model_swarms", "genome", "genome_plus", "random_search", "cma_es", "evolmerge"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "model_swarms",
+        "genome_plus",
+        "cma_es",
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("genome", "random_search", "evolmerge")),
+    ],
+)
 def test_every_algorithm_and_the_smallest_population_have_a_report(make_run: MakeRun, kind: str):
     extra = {"genome_plus": {"max_population": 2}, "cma_es": {"population": 4}, "evolmerge": {"population": 4}}
     search = {"type": kind, "population": 2, "max_generations": 1} | extra.get(kind, {})
