@@ -1,4 +1,4 @@
-"""What is maximised: examples to ask a model, and what its answers are worth. Knows no engine.
+"""What a run maximizes: examples to ask a model, and scores for its answers. Independent of engines.
 
 Importing this package imports neither torch, transformers and ray nor datasets and pyarrow.
 """
@@ -20,14 +20,14 @@ UTILITIES: ChainMap[str, type[Any]] = ChainMap(TASKS, {"multi_task": MultiTaskUt
 
 
 def make_utility(config: UtilityConfig, *, root: Path) -> Utility:
-    """Read the data and make the utility.
+    """Read the data and create the utility.
 
     Args:
         config: The `utility` section.
-        root: Folder that relative paths start from, and that a custom function may be imported from.
+        root: Folder for relative paths and for importing a custom function.
 
     Raises:
-        UserError: anything in data, prompt or function that a user has to put right.
+        UserError: the data, the prompt or the function is invalid.
     """
     utility: Utility = UTILITIES[config.type](config, root=root)
     return utility

@@ -1,4 +1,4 @@
-"""The options of a multiple-choice record, in the shapes that data sets have, and which of them is right."""
+"""Reads the options of a multiple-choice record in all common formats, and the correct option."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Choices:
-    """Options in order, by the letter that a prompt shows, and by the label that the file uses."""
+    """Options in order, by the letter in the prompt and by the label in the file."""
 
     texts: dict[str, str]
     """Letter to text."""
@@ -23,13 +23,13 @@ class Choices:
         return "\n".join(f"{letter}. {text}" for letter, text in self.texts.items())
 
     def letter_of(self, answer: Any) -> str:
-        """The letter of the right option.
+        """The letter of the correct option.
 
-        A number is a label or an index from 0. Text is a label, a letter, an option's text, a small letter or an index,
-        tried in this order.
+        A number is a label or an index from 0. Text is tried as a label, a letter, an option's text, a lowercase letter
+        and an index, in this order.
 
         Raises:
-            ValueError: it is none of these, or could mean several options.
+            ValueError: the answer matches no option, or several.
         """
         if isinstance(answer, float) and answer.is_integer():
             answer = int(answer)
@@ -50,13 +50,13 @@ class Choices:
 
 
 def read_choices(value: Any) -> Choices:
-    """Understand `{A: text, ...}`, `[text, ...]`, `{text: [...], label: [...]}`, or one of these as JSON text.
+    """Parse `{A: text, ...}`, `[text, ...]`, `{text: [...], label: [...]}`, or one of these as JSON text.
 
-    Null entries of a mapping are left out: columnar files pad records with fewer options that way. Labels that are not
+    Skips null entries of a mapping, with which columnar files pad records that have fewer options. Labels that are not
     single capital letters are shown as A, B, ... by position.
 
     Raises:
-        ValueError: it is something else, or does not hold 2 to 26 options.
+        ValueError: the format is unknown, or there are not 2 to 26 options.
     """
     pairs = _pairs(_parsed(value))
     if not 2 <= len(pairs) <= len(string.ascii_uppercase):

@@ -1,4 +1,4 @@
-"""A utility that the user writes as a Python function."""
+"""A utility written by the user as a Python function."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Custom(Task):
 class CustomUtility(TaskUtility[Custom]):
     """The mean of `f(example, response)`.
 
-    An example fails if the function raises or returns anything but a finite number: it gets no score, and the outcome
-    says why. Answers are not voted on. Only few-shot prompts need the field `answer`.
+    An example fails if the function raises or does not return a finite number: it gets no score, and the outcome
+    contains the reason. There are no votes. Only few-shot prompts need the field `answer`.
 
     Raises:
         UserError: the function cannot be imported.
@@ -62,19 +62,19 @@ class CustomUtility(TaskUtility[Custom]):
         return Outcome(float(value), None)
 
     def score(self, split: Split, index: int, prediction: str) -> float:
-        """Not offered: there are no predictions."""
+        """Not supported, because there are no predictions."""
         raise ValueError(f"{self.config.function} has no predictions")
 
 
 def import_function(path: str, *, root: Path) -> Callable[..., Any]:
-    """Import `module:function`, also from `root`, which is put to the end of the import path and stays there.
+    """Import `module:function`. Appends `root` to the import path permanently.
 
     Raises:
         UserError: the module cannot be imported, or has no such function.
     """
     module_name, _, name = path.partition(":")
     folder = str(root.resolve())
-    # At the end: a data folder or script beside the config file must never hide an installed package.
+    # Append: a folder or script next to the config file must never shadow an installed package.
     if folder not in sys.path:
         sys.path.append(folder)
     try:
@@ -90,6 +90,6 @@ def import_function(path: str, *, root: Path) -> Callable[..., Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A number out of a NumPy or torch scalar."""
+    """Convert a NumPy or torch scalar to a number."""
     item = getattr(value, "item", None)
     return item() if callable(item) else value

@@ -18,7 +18,7 @@ from evoswarm.utility.types import SPLITS, Split
 
 @dataclass(frozen=True)
 class Example:
-    """One record after column mapping. `fields["id"]` is always there; `where` names file, split and record."""
+    """One record after column mapping. `fields["id"]` always exists; `where` names file, split and record."""
 
     fields: dict[str, Any]
     where: str
@@ -40,14 +40,14 @@ class Examples:
 
     splits: dict[Split, list[Example]]
     shots: list[Example]
-    """Few-shot examples, in the order in which they are shown."""
+    """Few-shot examples, in prompt order."""
     shot_text: str | None
-    """Few-shot examples that the file gives as finished text (`icl_prompt`)."""
+    """Few-shot examples from the file as formatted text (`icl_prompt`)."""
     warnings: list[str] = field(default_factory=list)
 
     @property
     def sha256(self) -> str:
-        """Hash of everything here that reaches a prompt or a score."""
+        """Hash of everything that affects prompts or scores."""
         content: list[Any] = [[example.fields for example in self.splits[split]] for split in SPLITS]
         content += [[example.fields for example in self.shots], self.shot_text]
         text = json.dumps(content, sort_keys=True, default=repr)
@@ -57,17 +57,17 @@ class Examples:
 def load_examples(config: Data, *, root: Path, few_shot: int = 0) -> Examples:
     """Read both splits.
 
-    Few-shot examples come from the file's `icl_prompt`: finished text is taken whole, whatever the number asked for; of
-    a list of records, the first `few_shot`. Without `icl_prompt` they are the last `few_shot` records of the validation
-    split, which then no longer holds them. Limits apply afterwards.
+    Few-shot examples come from the file's `icl_prompt`: all of it if it is text, or the first `few_shot` records of a
+    list. Without `icl_prompt`, they are the last `few_shot` records of the validation split, which then no longer
+    contains them. Limits apply afterwards.
 
     Args:
         config: The `data` section.
-        root: Folder that relative paths start from.
+        root: Folder for relative paths.
         few_shot: Number of solved examples.
 
     Raises:
-        UserError: anything in the data that a user has to put right.
+        UserError: the data is invalid.
     """
     source = read(resolve(config.path, root))
     records, where = _split(source, config.validation, "validation", root)
@@ -87,7 +87,7 @@ def load_examples(config: Data, *, root: Path, few_shot: int = 0) -> Examples:
 
 
 def overlap_warnings(questions: dict[Split, list[str]], ids: dict[Split, list[Any]], *, path: Path) -> list[str]:
-    """Say how many questions of the test split also are in the validation split; white space does not count."""
+    """A warning about test questions that are also in the validation split, ignoring white space."""
     keys = {split: [" ".join(question.split()) for question in questions[split]] for split in SPLITS}
     known = set(keys["validation"])
     repeated = [i for i, key in enumerate(keys["test"]) if key in known]
@@ -104,12 +104,12 @@ def overlap_warnings(questions: dict[Split, list[str]], ids: dict[Split, list[An
 
 
 def resolve(path: str | Path, root: Path) -> Path:
-    """`path`, from `root` where it is relative."""
+    """`path`, relative to `root` unless it is absolute."""
     return root / Path(path).expanduser()
 
 
 def _split(source: Source, name: str, split: Split, root: Path) -> tuple[list[Any], str]:
-    """The records of the split that `name` means, and "file: split" for messages."""
+    """The records of the split `name`, and "file: split" for messages."""
     if source.splits is not None and name in source.splits:
         return _checked(source.splits[name], f"{source.path}: {name}")
     other = resolve(name, root)
@@ -176,12 +176,12 @@ def _icl_prompt(source: Source, config: Data, few_shot: int) -> tuple[str | None
 
 
 def _unique(examples: list[Example], where: str) -> tuple[list[Example], list[str]]:
-    """Where ids are repeated, the record's index in place of every id of the split, and a warning.
+    """If ids repeat, replace all ids of the split by the record's index and warn.
 
-    Files of the field repeat ids on different records, so that is no error.
+    This is no error, because published files repeat ids on different records.
 
     Raises:
-        UserError: a whole record is repeated, id and all: it would count twice.
+        UserError: a complete record is repeated, including its id: it would count twice.
     """
     seen: dict[str, Example] = {}
     for example in examples:

@@ -1,9 +1,9 @@
-"""How an example becomes a prompt.
+"""Renders examples as prompts.
 
-Plain text follows lm-eval: solved examples, then the question, joined by the separator; an answer stands one space
-behind its question, or directly behind it where that ends in white space. With a chat template the solved examples are
-turns of user and assistant, `answer_prefix` ends the user's turn, and an answer stands alone in the assistant's. Solved
-examples that the file gives as finished text go before the question as they are: into the user's turn in a chat.
+Plain text follows lm-eval: solved examples, then the question, joined by the separator; an answer follows its question
+after one space, or directly if the question ends in white space. With a chat template, solved examples are user and
+assistant turns, `answer_prefix` ends the user turn, and the answer is the assistant turn. Solved examples that the file
+provides as text precede the question unchanged; in a chat they are in the user turn.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def template_fields(template: str) -> list[str]:
 
 
 def with_choices(template: str) -> str:
-    """Show the lettered options, unless the template has `{choices}` already.
+    """Add the lettered options, unless the template already has `{choices}`.
 
-    They go on their own lines to the end, or before what follows the last field on a new line, such as "\\nAnswer:".
+    They are added on separate lines at the end, or before text that follows the last field on a new line ("\\nAnswer:").
     """
     if "choices" in template_fields(template):
         return template
@@ -55,7 +55,7 @@ def render(template: str, example: Example) -> str:
     """Fill the template with the example's fields; `{choices}` becomes lines such as `A. text`.
 
     Raises:
-        UserError: it names a field that the example does not have, or formats one in a way that it cannot be.
+        UserError: the example does not have a field of the template, or the field cannot be formatted.
     """
     fields = dict(example.fields)
     names = template_fields(template)
@@ -75,20 +75,20 @@ def render(template: str, example: Example) -> str:
 
 
 def delimiter(prompt: Prompt) -> str:
-    """What stands between a prompt and its answer: a space in plain text that does not end in white space."""
+    """The text between a prompt and its answer: a space for plain text that does not end in white space."""
     return " " if isinstance(prompt, str) and prompt and not prompt[-1].isspace() else ""
 
 
 def compose(
     settings: PromptConfig, question: str, *, shots: Sequence[tuple[str, str]] = (), shot_text: str | None = None
 ) -> Prompt:
-    """The whole prompt of one question.
+    """The complete prompt for one question.
 
     Args:
         settings: The `prompt` section.
         question: The rendered template.
         shots: (rendered template, answer) of the solved examples.
-        shot_text: Solved examples as finished text.
+        shot_text: Solved examples as formatted text.
     """
     if settings.chat_template:
         return _chat(settings, question, shots, shot_text)

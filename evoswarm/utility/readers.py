@@ -1,7 +1,7 @@
-"""Reads a data file or folder into lists of records, by split. Knows formats, not tasks.
+"""Reads a data file or folder into lists of records per split. Independent of tasks.
 
-Only folders of `save_to_disk` go through datasets. Its loaders for files would change the records (CSV cells become
-numbers, missing fields of JSON become null), name no line in errors, and write a copy into a cache.
+Only folders written by `save_to_disk` are read with datasets. Its file loaders would change the records (CSV cells
+become numbers, missing JSON fields become null), give no line numbers in errors, and write a copy to a cache.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Source:
 
 
 def read(path: Path) -> Source:
-    """Read `path`; the format follows from its suffix.
+    """Read `path`; its suffix determines the format.
 
     Raises:
-        UserError: it is missing, damaged, not UTF-8, or of an unknown format.
+        UserError: the file is missing, damaged, not UTF-8, or has an unknown format.
     """
     if path.is_dir():
         return _read_folder(path)
@@ -69,7 +69,7 @@ def _read_json(path: Path) -> Source:
 
 def _read_jsonl(path: Path) -> Source:
     records = []
-    # Not splitlines(): it also splits at U+2028 and others, which JSON allows inside strings.
+    # splitlines() would also split at U+2028 and others, which JSON allows inside strings.
     for number, line in enumerate(_text(path).split("\n"), start=1):
         if not line.strip():
             continue

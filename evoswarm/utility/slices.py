@@ -1,4 +1,4 @@
-"""Cuts requests into the fixed slices that engines answer as one batch."""
+"""Cuts requests into fixed slices, which engines answer as one batch."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from evoswarm.utility.types import Choose, Request
 
 
 def slices(requests: Sequence[Request], size: int) -> list[tuple[int, ...]]:
-    """Sort by (kind, length in characters, index) and cut into pieces of `size`; a piece holds one kind only.
+    """Sort by (kind, length in characters, index) and cut into slices of `size`; each slice has only one kind.
 
-    The result depends on the requests and on `size` alone, so an example always shares its batch with the same others,
-    whoever answers it and whenever.
+    The result depends only on the requests and `size`, so an example is always in the same batch, on any worker and at
+    any time.
 
     Returns:
-        Tuples of request indices; together they hold every index exactly once.
+        Tuples of request indices; every index occurs exactly once.
 
     Raises:
         ValueError: `size` is below 1.

@@ -1,4 +1,4 @@
-"""What the utilities over one data set share: examples, requests, means and votes."""
+"""The base of all utilities over one data set: examples, requests, means and votes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ C = TypeVar("C", bound=Task)
 
 
 class TaskUtility(ABC, Generic[C]):
-    """A `Utility` over one data set. Everything is read, checked and rendered in the constructor.
+    """A `Utility` over one data set. The constructor reads, checks and renders everything.
 
     Raises:
-        UserError: anything in data or prompt that a user has to put right.
+        UserError: the data or the prompt is invalid.
     """
 
     config_class: type[C]
@@ -57,27 +57,27 @@ class TaskUtility(ABC, Generic[C]):
         return self.config.prompt.template
 
     def prepare(self, example: Example) -> Example:
-        """Check one example and bring its fields into the task's form."""
+        """Check one example and convert its fields to the task's format."""
         return example
 
     def answer(self, example: Example) -> str:
-        """The right answer as a solved example shows it."""
+        """The correct answer as in a solved example."""
         return str(example.get("answer")).strip()
 
     def request(self, example: Example, prompt: Prompt) -> Request:
-        """What to ask the model."""
+        """The request to the model."""
         return Generate(prompt, self.config.max_new_tokens, tuple(self.config.stop))
 
     @abstractmethod
     def outcome(self, split: Split, index: int, response: Response) -> Outcome:
-        """Judge the response to request `index`."""
+        """Score the response to request `index`."""
 
     @abstractmethod
     def score(self, split: Split, index: int, prediction: str) -> float:
-        """1.0 for a right prediction, 0.0 for a wrong one."""
+        """1.0 for a correct prediction, 0.0 for a wrong one."""
 
     def size(self, split: Split) -> int:
-        """Number of examples; 0 for a test split that the configuration leaves out."""
+        """Number of examples; 0 if the config has no test split."""
         return len(self._examples[split])
 
     def requests(self, split: Split) -> list[Request]:
@@ -89,7 +89,7 @@ class TaskUtility(ABC, Generic[C]):
         return {**self._examples[split][index].fields, "question": self._questions[split][index]}
 
     def ruled_out(self, split: Split, index: int, prefix: str) -> bool:
-        """Never, unless the task can tell."""
+        """False, unless the task can decide it."""
         return False
 
     def aggregate(self, split: Split, scores: Sequence[float]) -> float:
@@ -103,28 +103,28 @@ class TaskUtility(ABC, Generic[C]):
         return math.fsum(scores) / len(scores)
 
     def task_utilities(self, split: Split, scores: Sequence[float]) -> dict[str, float]:
-        """None: there is one task."""
+        """Empty, because there is only one task."""
         return {}
 
     def vote(self, split: Split, index: int, predictions: Sequence[str | None]) -> Outcome:
-        """Judge the majority; among tied predictions that of the earliest voter wins, None does not vote.
+        """Score the majority vote; ties go to the earliest voter, and None does not vote.
 
         Raises:
-            ValueError: this utility's answers cannot be voted on.
+            ValueError: this utility does not support votes.
         """
         if not self.votes:
             raise ValueError(f"answers of {self.config.data.path} cannot be put to a vote")
         return self.judge(split, index, majority(predictions))
 
     def judge(self, split: Split, index: int, prediction: str | None) -> Outcome:
-        """Score a prediction; None, an answer that could not be read, is wrong."""
+        """Score a prediction; None (an answer that could not be parsed) is wrong."""
         return Outcome(0.0 if prediction is None else self.score(split, index, prediction), prediction)
 
 
 def majority(predictions: Sequence[str | None]) -> str | None:
-    """The most frequent prediction, ties going to the earliest; None where nobody answered."""
+    """The most frequent prediction (ties go to the earliest); None if there are no votes."""
     counts = Counter(prediction for prediction in predictions if prediction is not None)
-    # A Counter keeps the order of first votes, and max returns the first of equals.
+    # A Counter keeps the order of first votes, and max returns the first maximum.
     return max(counts, key=lambda prediction: counts[prediction], default=None)
 
 

@@ -14,4 +14,4 @@ TASKS: dict[str, type[TaskUtility[Any]]] = {
     "exact_match": ExactMatchUtility,
     "custom": CustomUtility,
 }
-"""Utilities by the `type` of their config. To add one, write its file and add one line here."""
+"""Utilities by the `type` of their config. To add one, write its file and add an entry here."""

@@ -1,4 +1,4 @@
-"""What a utility asks of a model, what comes back, and what a utility is."""
+"""Requests to a model, responses, outcomes, and the Utility protocol."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ SPLITS: tuple[Split, ...] = ("validation", "test")
 Message = tuple[str, str]
 """(role, content)"""
 Prompt = str | tuple[Message, ...]
-"""Text that is sent as it is, or messages for the tokenizer's chat template."""
+"""Text that is sent unchanged, or messages for the tokenizer's chat template."""
 
 
 @dataclass(frozen=True)
 class Generate:
     """Continue the prompt greedily. The response is the generated text, a `str`.
 
-    `draft` is the right answer as it would follow the prompt, if the utility can rule out an answer from its prefix
-    (`Utility.ruled_out`). An engine may then check in one forward pass how far the greedy answer agrees with the draft.
+    `draft` is the correct answer as a continuation of the prompt, if the utility can rule out an answer from its prefix
+    (`Utility.ruled_out`). An engine can then check in one forward pass how far the greedy answer agrees with the draft.
 
     Example:
         Generate("What is 2 + 3?\\nAnswer:", max_new_tokens=8, stop=("\\n",), draft=" 5")
@@ -35,7 +35,7 @@ class Generate:
 class Choose:
     """Score each option as a continuation of the prompt. The response is one `OptionScore` per option.
 
-    Options are put behind the prompt as they are: in plain text they carry their leading space.
+    Options are appended to the prompt unchanged: in plain text they include their leading space.
 
     Example:
         Choose("The sky is\\nA. blue\\nB. green\\nAnswer:", options=(" A", " B"))
@@ -50,7 +50,7 @@ Request = Generate | Choose
 
 @dataclass(frozen=True)
 class OptionScore:
-    """Sum of the log-probabilities (natural logarithm) of an option's tokens, and how many tokens those are."""
+    """Sum of the log-probabilities (natural logarithm) of an option's tokens, and the number of tokens."""
 
     logprob: float
     tokens: int
@@ -64,15 +64,15 @@ class Prefix:
 
 
 Response = str | Sequence[OptionScore]
-"""Of `Generate`: text. Of `Choose`: one score per option, in the order of the options."""
+"""For `Generate`: text. For `Choose`: one score per option, in the same order."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one answer is worth.
+    """The result of one example.
 
-    `score` None: this example failed, and `error` says why in one line. An answer that cannot be read has not failed:
-    its score is 0.0 and its `prediction` is None.
+    `score` None: the example failed, and `error` is the reason in one line. An answer that cannot be parsed is not a
+    failure: its score is 0.0 and its `prediction` is None.
     """
 
     score: float | None
@@ -81,19 +81,19 @@ class Outcome:
 
 
 class Utility(Protocol):
-    """A number to maximise, as examples that a model answers. Knows no engine and no weights."""
+    """A number to maximize, computed from a model's answers to examples. Independent of engines and weights."""
 
     votes: bool
-    """The predictions of several experts can be put to a majority vote."""
+    """Whether the predictions of several experts can be combined by majority vote."""
 
     def size(self, split: Split) -> int:
-        """Number of examples; 0 for a test split that the configuration leaves out."""
+        """Number of examples; 0 if the config has no test split."""
 
     def requests(self, split: Split) -> list[Request]:
         """One request per example, always in the same order."""
 
     def outcome(self, split: Split, index: int, response: Response) -> Outcome:
-        """Judge the response to request `index`."""
+        """Score the response to request `index`."""
 
     def ruled_out(self, split: Split, index: int, prefix: str) -> bool:
         """Whether every answer to request `index` with this prefix is wrong. Called only if the request has a draft."""
@@ -102,9 +102,9 @@ class Utility(Protocol):
         """The utility: the scores of all examples of the split, in order, as one number."""
 
     def vote(self, split: Split, index: int, predictions: Sequence[str | None]) -> Outcome:
-        """Judge the majority of the predictions, which are ordered from the best voter to the worst.
+        """Score the majority of the predictions, which are ordered from the best voter to the worst.
 
-        None does not vote. Among tied predictions that of the earliest voter wins.
+        None does not vote. Ties go to the earliest voter.
         """
 
     def task_utilities(self, split: Split, scores: Sequence[float]) -> dict[str, float]:

@@ -124,7 +124,8 @@ def test_missing_weights_of_an_adapter_are_named(pool_folder: MakePool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [("{", "is not valid JSON"), ("[]", "must contain a JSON object"), ("\xff", "is not valid JSON")]
+    ("text", "reason"),
+    [("{", "is not valid JSON"), ("[]", "must contain a JSON object"), ("\xff", "is not valid JSON")],
 )
 def test_a_broken_adapter_config_is_named(pool_folder: MakePool, text: str, reason: str) -> None:
     folder = pool_folder()
