@@ -30,7 +30,7 @@ def test_a_run_continues_from_whichever_side_has_the_newer_checkpoint(tmp_path: 
     with Mirror(f"local://{tmp_path}/there", tmp_path / "here", patience=0, message=messages.append):
         newest = tmp_path / "here/checkpoints/gen_10000.safetensors"
         assert newest.read_text() == "10000"
-    assert any("holds more of this run" in message for message in messages) == (here > there)
+    assert any("has more of this run" in message for message in messages) == (here > there)
 
 
 def test_the_newest_checkpoint_is_the_one_with_the_highest_number(tmp_path: Path) -> None:
