@@ -10,12 +10,12 @@ from evoswarm.utility.config import Task
 
 
 def model_card(config: RunConfig, summary: dict[str, Any], recipe: dict[str, Any], *, setup: str = "") -> str:
-    """README.md in the Hugging Face format: what the expert is, how it was made, how to load it.
+    """README.md in the Hugging Face format: what the expert is, how it was made, and how to load it.
 
     Args:
         config: the run.
         summary: its result.
-        recipe: how the expert is made.
+        recipe: of the expert.
         setup: a line of Python that peft needs before it can load the expert.
     """
     best, initial, base = summary["best"], summary["initial"], summary["base"]

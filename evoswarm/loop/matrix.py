@@ -50,14 +50,14 @@ def utility_matrix(config: RunConfig, *, pool: Path | str) -> list[Column]:
     """
     if isinstance(config.utility, MultiTask):
         tasks = {f"{config.name}/{name}": task for name, task in config.utility.tasks.items()}
-        return [_column(config.model_copy(update={"utility": task}), name, pool) for name, task in tasks.items()]
+        return [_column(config.with_(utility=task), name, pool) for name, task in tasks.items()]
     return [_column(config, config.name, pool)]
 
 
 def _column(config: RunConfig, task: str, folder: Path | str) -> Column:
     from evoswarm.backend.local import LocalBackend
 
-    config = config.model_copy(update={"pool": PoolConfig(experts=folder)})
+    config = config.with_(pool=PoolConfig(experts=folder))
     opened = open_pool(config.pool, model=config.model)
     backend = LocalBackend(config, pool=opened, utility=make_utility(config.utility, root=config.root))
     rows = {BASE_MODEL: None, **{name: Row.one(name) for name in opened.names}}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evoswarm.search.base import Ask, Member, Search
+from evoswarm.search.ask import Ask, Member
+from evoswarm.search.base import Search
 from evoswarm.search.cma_es import CmaEsSearch, EvolMergeSearch
 from evoswarm.search.config import Evolution
 from evoswarm.search.genome import GenomeSearch

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from evoswarm.errors import UserError
 from evoswarm.rows import BasisVector, LayersVector
-from evoswarm.search.base import Steps
+from evoswarm.search.ask import Steps
 from evoswarm.search.config import Evolution, Patience, Population
 from evoswarm.search.rng import stream
 from evoswarm.search.sampling import SamplingSearch, SamplingState

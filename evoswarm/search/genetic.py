@@ -10,7 +10,8 @@ import numpy as np
 from pydantic import Field
 
 from evoswarm.rows import NoiseVector, SavedVector
-from evoswarm.search.base import Ask, Search
+from evoswarm.search.ask import Ask
+from evoswarm.search.base import Search
 from evoswarm.search.config import Evolution, Patience, Population
 from evoswarm.search.operators import cross, first_experts, mix, roulette, roulette_weights
 from evoswarm.search.rebase import alive, plan, replace

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from evoswarm.search.base import Steps
+from evoswarm.search.ask import Steps
 from evoswarm.search.genetic import Genetic, GeneticSearch
 from evoswarm.search.operators import elite_count, select_by_tournament
 from evoswarm.search.rng import stream

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from evoswarm.search.base import Steps
+from evoswarm.search.ask import Steps
 from evoswarm.search.config import Cognitive, MaxGenerations, Pulls, Repel, Social, StepLength
 from evoswarm.search.genetic import (
     GeneRate,

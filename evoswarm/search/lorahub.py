@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from evoswarm.errors import UserError
-from evoswarm.search.base import Steps
+from evoswarm.search.ask import Steps
 from evoswarm.search.config import Evolution, MaxGenerations, Patience, Population
 from evoswarm.search.rng import stream
 from evoswarm.search.sampling import SamplingSearch, SamplingState

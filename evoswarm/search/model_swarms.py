@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import model_validator
 
-from evoswarm.search.base import Search, Steps
+from evoswarm.search.ask import Steps
+from evoswarm.search.base import Search
 from evoswarm.search.config import Evolution, Pulls
 from evoswarm.search.operators import first_experts, improve, mix
 from evoswarm.search.rng import stream

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from evoswarm.search.base import Steps
+from evoswarm.search.ask import Steps
 from evoswarm.search.config import Evolution, Patience
 from evoswarm.search.rng import stream
 from evoswarm.search.sampling import SamplingSearch

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from evoswarm.search.base import Ask, Search
+from evoswarm.search.ask import Ask
+from evoswarm.search.base import Search
 from evoswarm.search.operators import distinct_top
 from evoswarm.search.state import FAILED, Measured, State
 
