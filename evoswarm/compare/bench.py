@@ -1,4 +1,4 @@
-"""Measures candidates of methods that are no search, and counts what each method used."""
+"""Measures the candidates of methods other than searches, and counts what each method used."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Something that can be measured: weights, or experts that answer together.
+    """Something that can be measured: weights, or experts whose predictions are mixed.
 
     Attributes:
-        name: unique within a target; the same name is measured once.
-        make: gives its weights; None is the base model as it is.
-        mix: instead, the weights with which all experts' next-token distributions are mixed.
-        lineage: how its weights are made, where they are no row.
-        row: the row it is, where it is one.
+        name: unique within a target; a name is measured once.
+        make: makes its weights; None is the base model.
+        mix: in place of `make`, the weights for mixing the next-token distributions of all experts.
+        lineage: how its weights are made, if they are not a row.
+        row: its row, if it is one.
     """
 
     name: str
@@ -47,13 +47,13 @@ class Candidate:
 
 
 class Bench:
-    """One engine, one pool, one utility; what was measured is kept in a folder and never measured again."""
+    """One engine, one pool, one utility. Outcomes are kept in a folder, and nothing is measured twice."""
 
     def __init__(self, config: RunConfig, folder: Path, *, make_worker: Callable[..., Worker] = Worker) -> None:
         """
         Args:
             config: model, pool, utility and engine.
-            folder: where outcomes are kept.
+            folder: folder for the outcomes.
             make_worker: starts the engine.
 
         Raises:
@@ -83,7 +83,7 @@ class Bench:
             record = read_json(path)
             fields = (record[key] for key in ("utility", "scores", "predictions", "error"))
             return Evaluation(job.key, *fields), record["seconds"]
-        worker = self._worker(candidate)  # its start is no part of the method
+        worker = self._worker(candidate)  # starting it does not count as time of the method
         start = time.perf_counter()
         evaluation = self._evaluate(worker, candidate, job)
         seconds = time.perf_counter() - start
@@ -96,7 +96,7 @@ class Bench:
     def remember(
         self, name: str, compute: Callable[[], Any], *, ready: Callable[[], Any] = lambda: None
     ) -> tuple[Any, float]:
-        """A value that JSON can hold, computed once, and the seconds that took; `ready` comes before them."""
+        """A JSON value that is computed once, and the seconds that took. `ready` runs first and is not counted."""
         path = self._path(name, "values")
         if path.exists():
             record = read_json(path)
@@ -109,10 +109,10 @@ class Bench:
         return value, seconds
 
     def mixture(self) -> tuple[MixtureEngine, Worker]:
-        """The engine that holds all experts, and the worker that has it.
+        """The engine that mixes all experts, and its worker.
 
         Raises:
-            UserError: another engine than transformers.
+            UserError: the engine is not transformers.
         """
         if self._mixture is None:
             from evoswarm.engine.mixture import MixtureEngine
@@ -155,7 +155,7 @@ class Bench:
 
 @dataclass
 class Tally:
-    """What one method used: each evaluation is counted as if the method stood alone, whoever measured it first.
+    """What one method used. Evaluations are counted as if the method had run alone, whoever measured them first.
 
     `curve` is (evaluations, best utility so far).
     """
@@ -172,7 +172,7 @@ class Tally:
         return self.bench.pool.names
 
     def utility(self, candidate: Candidate) -> float:
-        """The candidate's utility on validation; counted once."""
+        """The candidate's utility on validation. It is counted once."""
         if candidate.name not in self._seen:
             evaluation, seconds = self.bench.measure(candidate, "validation")
             assert evaluation.utility is not None
@@ -183,19 +183,19 @@ class Tally:
         return self._seen[candidate.name]
 
     def charge(self, evaluations: int, seconds: float) -> None:
-        """Work that gave no utility: passes over the validation split (perplexities of prompts), or training."""
+        """Count work without a utility: passes over the validation split (perplexities of prompts), or training."""
         self.evaluations += evaluations
         self.seconds += seconds
 
     def expert(self, name: str) -> Candidate:
-        """One expert as it is."""
+        """One expert, unchanged."""
         return self.bench.row(f"expert {name}", {name: 1.0})
 
     def ranked_experts(self) -> list[str]:
-        """Experts by utility, best first; ties in pool order."""
+        """Experts by utility, best first. Ties are in pool order."""
         utilities = {name: self.utility(self.expert(name)) for name in self.experts}
         return sorted(self.experts, key=lambda name: -utilities[name])
 
     def best(self, candidates: Sequence[Candidate]) -> Candidate:
-        """The best on validation; ties go to the first."""
+        """The best candidate on validation. Of equal ones, the first."""
         return max(candidates, key=self.utility)

@@ -1,4 +1,4 @@
-"""From single results to the comparison: a line per method and target, and one over all targets."""
+"""From single results to the comparison: one line per method and target, and one over all targets."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from evoswarm.config.compare import CompareConfig
 from evoswarm.loop.inputs import versions
 
 REFERENCES = ("best_expert", "random_search")
-"""Each method's gain over these is shown, paired."""
+"""The gain of each method over these is shown, paired."""
 Line = dict[str, Any]
 Means = dict[str, tuple[float, np.ndarray]]
-"""Of each method: its mean and the resampled ones."""
+"""The mean of each method, and its resampled means."""
 
 
 def summarise(
@@ -27,7 +27,7 @@ def summarise(
     failed: dict[str, str],
     results: list[Result],
 ) -> dict[str, Any]:
-    """Everything that `compare.json` holds."""
+    """The content of `compare.json`."""
     targets: dict[str, Any] = {}
     means: dict[str, Means] = {}
     for number, target in enumerate(config.targets):
@@ -65,11 +65,11 @@ def _means(of: dict[str, list[Result]], seeds: int, number: int) -> Means:
     split = _split(of)
     tables = {name: np.array([r["scores"] for r in found]) for name, found in of.items()}
     utilities = {name: np.array([[r[split]] for r in found]) for name, found in of.items()}
-    # Where a utility is no mean over examples, whole utilities are resampled over seeds alone.
+    # If the utility is not a mean over examples, whole utilities are resampled, over seeds only.
     plain = all(np.allclose(tables[name].mean(axis=1), utilities[name][:, 0], atol=1e-9) for name in of)
     tables = tables if plain else utilities
     bootstrap = Bootstrap(seeds=seeds, examples=next(iter(tables.values())).shape[1], seed=number)
-    # A method with fewer seeds than the others is one that failed with some: it is not paired.
+    # A method with fewer seeds than the others failed with some of them, so it cannot be paired.
     return {
         name: (float(utilities[name].mean()), bootstrap.means(table))
         for name, table in tables.items()
@@ -103,7 +103,7 @@ def _gain(means: Means, name: str, reference: str) -> dict[str, float] | None:
 
 
 def _overall(methods: Sequence[str], targets: list[Means]) -> list[Line]:
-    """The mean over targets; each target's seeds and examples are drawn for themselves."""
+    """The mean over targets. Seeds and examples of each target are drawn independently."""
     complete = [name for name in methods if all(name in means for means in targets)]
     both: Means = {
         name: (

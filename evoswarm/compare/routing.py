@@ -1,6 +1,6 @@
-"""Which expert a prompt belongs to, by the texts that each was trained on.
+"""Weights of experts for a prompt, from the texts that each was trained on.
 
-Source: c-BTM (arXiv 2303.14177): tf-idf and a truncated SVD, weights exp(-distance^2 / T), the nearest few alone.
+Source: c-BTM (arXiv 2303.14177): tf-idf and a truncated SVD, weights exp(-distance^2 / T) of the nearest few experts.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 DIMENSIONS = 100
 NEAREST = 4
 MOST_TEXTS = 20_000
-"""Of each expert; the first of its file."""
+"""Texts used per expert, from the start of its file."""
 _FIELDS = ("question", "prompt", "instruction", "text")
 
 
 @dataclass
 class Router:
-    """Centres of the experts' training texts, in the space of tf-idf and SVD; vectors have length 1."""
+    """Centers of the experts' training texts in the space of tf-idf and SVD. Vectors have length 1."""
 
     embed: Any
-    centres: np.ndarray
+    centers: np.ndarray
     temperature: float
     digest: str
 
@@ -42,7 +42,7 @@ class Router:
         """Read the training texts of every expert and embed them.
 
         Raises:
-            UserError: a file is missing or holds no text; scikit-learn is not installed.
+            UserError: a file is missing or has no text, or scikit-learn is not installed.
         """
         try:
             from sklearn.decomposition import TruncatedSVD
@@ -56,30 +56,30 @@ class Router:
         vectorizer = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b")
         try:
             size = min(DIMENSIONS, len(vectorizer.fit(every).vocabulary_) - 1)
-        except ValueError:  # not a word
+        except ValueError:  # no words
             size = 0
         if size < 1:
             raise UserError(
-                "cbtm: the texts of compare.training hold fewer than two different words; nothing to route by"
+                "cbtm: the texts of compare.training have fewer than two different words, too few for routing"
             )
         embed = make_pipeline(vectorizer, TruncatedSVD(size, random_state=0), Normalizer()).fit(every)
-        centres = np.stack([embed.transform(lines).mean(axis=0) for lines in texts.values()])
+        centers = np.stack([embed.transform(lines).mean(axis=0) for lines in texts.values()])
         digest = hashlib.sha256(json.dumps([list(texts.items()), temperature]).encode()).hexdigest()
-        return cls(embed, centres, temperature, digest)
+        return cls(embed, centers, temperature, digest)
 
     def weigh(self, prompts: Sequence[Prompt]) -> torch.Tensor:
         """Weights [B, N] of the experts for each prompt."""
         import torch
 
         vectors = self.embed.transform([as_text(prompt) for prompt in prompts])
-        distances = ((vectors[:, None] - self.centres[None]) ** 2).sum(axis=-1)
+        distances = ((vectors[:, None] - self.centers[None]) ** 2).sum(axis=-1)
         far = distances > np.sort(distances, axis=1)[:, [min(NEAREST, distances.shape[1]) - 1]]
         logits = np.where(far, -np.inf, -distances / self.temperature)
         return torch.from_numpy(logits).float().softmax(dim=-1)
 
 
 def as_text(prompt: Prompt) -> str:
-    """What a prompt says, without its template."""
+    """The text of a prompt."""
     return prompt if isinstance(prompt, str) else " ".join(content for _, content in prompt)
 
 
@@ -87,7 +87,7 @@ def read_texts(path: Path) -> list[str]:
     """The questions of a JSONL file of training examples.
 
     Raises:
-        UserError: it is missing, or holds none.
+        UserError: it is missing, or has no questions.
     """
     texts = [text for record in training_records(path)[:MOST_TEXTS] if (text := _text(record))]
     if not texts:
@@ -102,10 +102,10 @@ def training_records(path: Path) -> list[dict[str, Any]]:
         UserError: it is missing or damaged.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file; compare.training names a JSONL file for each expert")
+        raise UserError(f"{path}: no such file; compare.training needs one JSONL file per expert")
     records = list(read(path).records)
     if not all(isinstance(record, dict) for record in records):
-        raise UserError(f"{path}: every line is an object of named fields")
+        raise UserError(f"{path}: every line must be an object of named fields")
     return records
 
 

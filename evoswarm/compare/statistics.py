@@ -31,11 +31,11 @@ class Interval:
 
 
 class Bootstrap:
-    """Resampled means of tables [S, E] (seeds by examples). All tables of one target share the draws: they are paired.
+    """Resampled means of tables [S, E] (seeds x examples). All tables of a target share the draws, so they are paired.
 
-    Seeds and examples are drawn independently of each other, with replacement. A table of one line belongs to a method
-    that draws no random numbers: its line stands for every seed. A table of one column holds whole utilities, where
-    these are no means over examples: then seeds alone are drawn.
+    Seeds and examples are drawn independently, with replacement. A table with one row belongs to a method without
+    random numbers: the row counts for every seed. A table with one column has whole utilities that are not means over
+    examples: only seeds are drawn.
     """
 
     def __init__(self, *, seeds: int, examples: int, seed: int = 0) -> None:
@@ -44,7 +44,7 @@ class Bootstrap:
         self._examples = rng.multinomial(examples, np.full(examples, 1 / examples), RESAMPLES) / examples
 
     def means(self, table: np.ndarray) -> np.ndarray:
-        """[RESAMPLES]"""
+        """Resampled means [RESAMPLES] of one table."""
         by_seed = self._examples @ table.T if table.shape[1] > 1 else np.tile(table.T, (RESAMPLES, 1))
         return by_seed[:, 0] if table.shape[0] == 1 else (by_seed * self._seeds).sum(axis=1)
 

@@ -1,4 +1,4 @@
-"""Experts made by gradients, as methods of a comparison: through `evoswarm experts train`."""
+"""Experts trained with gradients by `evoswarm experts train`, as methods of a comparison."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Record = dict[str, Any]
 
 
 def trained_expert(tally: Tally, name: str, records: Sequence[Record], *, seed: int, settings: Record) -> Candidate:
-    """The candidate of one LoRA adapter of the pool's own shape, trained on some records; its seconds are charged.
+    """Train one LoRA adapter with the pool's settings; the seconds count for the method.
 
     Args:
-        tally: of the method; the adapter is kept in the bench's folder.
-        name: of the method.
-        records: prompt and completion, or messages.
-        seed: of the training.
-        settings: of the training, see `evoswarm experts train`.
+        tally: the method's tally; the adapter is kept in the bench's folder.
+        name: the method.
+        records: training records: prompt and completion, or messages.
+        seed: seed of the training.
+        settings: as under `training` of `evoswarm experts train`.
     """
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     key = hashlib.sha256(json.dumps([text, seed, settings]).encode()).hexdigest()[:12]
@@ -68,16 +68,16 @@ def _train(bench: Bench, name: str, text: str, seed: int, settings: Record) -> N
 
 
 def target_modules(bench: Bench) -> list[str]:
-    """Last parts of the names of the modules that the pool's experts adapt."""
+    """Last parts of the names of the modules that the experts adapt."""
     names = {spec.name: None for spec in bench.pool.layout}
     return sorted({module.rpartition(".")[2] for module in lora_modules(names)})
 
 
 def solved_examples(bench: Bench) -> list[Record]:
-    """The validation split as training records: each prompt with its right answer.
+    """The validation split as training records: each prompt with its correct answer.
 
     Raises:
-        UserError: a right answer cannot be told.
+        UserError: an example has no known correct answer.
     """
     utility = bench.utility
     records: list[Record] = []
@@ -85,7 +85,7 @@ def solved_examples(bench: Bench) -> list[Record]:
         answer = _right(bench, index) if isinstance(request, Choose) else request.draft
         answer = answer if answer is not None else utility.example("validation", index).get("answer")
         if isinstance(answer, bool) or not isinstance(answer, str | int | float):
-            raise UserError(f"lora_same_examples: example {index} has no right answer to train on")
+            raise UserError(f"lora_same_examples: example {index} has no correct answer to train on")
         answer = str(answer)
         if isinstance(request.prompt, str):
             records.append({"prompt": request.prompt, "completion": answer})
@@ -96,7 +96,7 @@ def solved_examples(bench: Bench) -> list[Record]:
 
 
 def _right(bench: Bench, index: int) -> str | None:
-    """The option that the utility takes for right."""
+    """The option that the utility scores as correct."""
     request = bench.utility.requests("validation")[index]
     assert isinstance(request, Choose)
     for k, option in enumerate(request.options):
@@ -107,7 +107,7 @@ def _right(bench: Bench, index: int) -> str | None:
 
 
 def merged_data(paths: Sequence[Path]) -> list[Record]:
-    """All records of the experts' training files, one after another from each, so that none comes last.
+    """All records of the experts' training files, interleaved so that no file comes last.
 
     Raises:
         UserError: a file is missing or damaged.

@@ -1,4 +1,4 @@
-"""A comparison for people: markdown, one HTML page, plots; and JSON."""
+"""Writes a comparison as markdown, one HTML page with plots, and JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evoswarm.compare.result import REFERENCES, as_interval
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.report.drawing import Plot, legend, plain, render
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#8a9099")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#8a9099")
 TITLES = {"best_expert": "over best expert", "random_search": "over random search"}
 
 
@@ -26,14 +26,18 @@ def write_comparison(directory: RunDirectory, summary: dict[str, Any]) -> None:
     loader = PackageLoader("evoswarm", "compare")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     page = environment.get_template("compare.html.j2").render(
-        summary=summary, tables=tables(summary), plots=plots, methods=summary["methods"]
+        summary=summary,
+        introduction=introduction(summary),
+        tables=tables(summary),
+        plots=plots,
+        methods=summary["methods"],
     )
     directory.write("compare.html", page.encode("utf-8", errors="replace"))
     directory.write_json("compare.json", summary)
 
 
 def tables(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each table as a title, a header and lines of text."""
+    """Each table as a title, a header and lines of cells."""
     found = []
     for target, data in summary["targets"].items():
         header = ["method", f"{data['split']} utility", *(TITLES[r] for r in REFERENCES)]
@@ -70,11 +74,11 @@ def markdown(summary: dict[str, Any]) -> str:
 
 
 def introduction(summary: dict[str, Any]) -> str:
-    """What the figures are."""
+    """An explanation of the numbers."""
     return (
-        f"At most {summary['budget']} evaluations per method, those of the initial experts included; seeds "
-        f"{', '.join(map(str, summary['seeds']))}. Everything is chosen on validation, the test split is read once, at "
-        "the end. Intervals: 95 %, bootstrap over seeds and examples, paired for gains."
+        f"At most {summary['budget']} evaluations per method, including those of the initial experts; seeds "
+        f"{', '.join(map(str, summary['seeds']))}. Everything is chosen on validation. The test split is read once, at "
+        "the end. Intervals: 95%, bootstrap over seeds and examples, paired for gains."
     )
 
 
@@ -94,9 +98,9 @@ def _draw(axes: Axes, *, target: str, curves: dict[str, list[list[float]]]) -> s
     styles = ("-", "--", ":")
     for k, (name, curve) in enumerate(curves.items()):
         points = list(zip(*curve, strict=True))
-        colour, style = COLOURS[k % len(COLOURS)], styles[k // len(COLOURS) % len(styles)]
+        color, style = COLORS[k % len(COLORS)], styles[k // len(COLORS) % len(styles)]
         mark = "o" if len(curve) == 1 else None
-        axes.step(*points, where="post", color=colour, linestyle=style, label=plain(name), linewidth=1.3, marker=mark)
+        axes.step(*points, where="post", color=color, linestyle=style, label=plain(name), linewidth=1.3, marker=mark)
     axes.set_xlabel("evaluations")
     axes.set_ylabel("best utility on validation")
     legend(axes, columns=2)

@@ -1,1 +1,1 @@
-"""Ray Tune over any field of a config: one trial is one whole search."""
+"""Ray Tune over any field of a config. One trial is one whole search."""

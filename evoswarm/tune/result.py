@@ -1,4 +1,4 @@
-"""What a tuning comes to, from the run directories of its trials."""
+"""The result of a tuning, from the run directories of its trials."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BEST_CONFIG = "best.yaml"
 
 
 def trial_line(trial: Trial) -> dict[str, Any]:
-    """A trial as it is on disk; `state` is finished, stopped (by the scheduler) or failed."""
+    """The record of a trial. `state` is finished, stopped (by the scheduler) or failed."""
     directory = RunDirectory(trial.run.run_dir)
     lines = read_lines(directory.generations)
     failure = read_json(directory.path / FAILURE)["error"] if (directory.path / FAILURE).exists() else None
@@ -34,19 +34,19 @@ def trial_line(trial: Trial) -> dict[str, Any]:
 
 
 def best_trial(trials: list[Trial], lines: list[dict[str, Any]]) -> Trial:
-    """The finished trial that is best on validation; ties go to the first.
+    """The finished trial that is best on validation. Of equal ones, the first.
 
     Raises:
-        UserError: none is finished.
+        UserError: no trial finished.
     """
     finished = [line for line in lines if line["state"] == "finished"]
     if not finished:
-        raise UserError(f"no trial came to its end; the first reason: {lines[0]['error']}")
+        raise UserError(f"no trial finished; the first reason: {lines[0]['error']}")
     return trials[max(finished, key=lambda line: line["validation"])["trial"]]
 
 
 def write_result(config: TuneConfig, lines: list[dict[str, Any]], best: Trial, test: float | None) -> dict[str, Any]:
-    """Write `tune.json`, `tune.md` and `best.yaml`, which `evoswarm run` takes; returns what is in the first."""
+    """Write `tune.json`, `tune.md`, and `best.yaml` for `evoswarm run`. Returns the content of `tune.json`."""
     directory = RunDirectory(config.run.run_dir)
     chosen = best.wanted.model_copy(update={"name": f"{config.run.name}-best"})
     directory.write(BEST_CONFIG, dump_config(chosen).encode())
@@ -64,7 +64,7 @@ def write_result(config: TuneConfig, lines: list[dict[str, Any]], best: Trial, t
 
 
 def table(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines, the best first, what did not end last."""
+    """Header and lines: the best trial first, unfinished ones last."""
     keys = list(summary["space"])
     ranked = sorted(
         summary["trials"],
@@ -94,7 +94,7 @@ def _markdown(summary: dict[str, Any]) -> str:
     best = summary["best"]
     test = "" if best["test"] is None else f", test {best['test']:.4f}"
     text = [f"# {summary['name']}", "", f"Chosen on validation: trial {best['trial']}, {best['validation']:.4f}{test}."]
-    text += ["The test split was read for this trial alone. As a config: `best.yaml`.", ""]
+    text += ["The test split was read only for this trial. Its config: `best.yaml`.", ""]
     text += [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *lines)]
     failed = [f"- trial {line['trial']}: {line['error']}" for line in summary["trials"] if line["error"]]
     return "\n".join([*text, *(["", "Failed:", "", *failed] if failed else []), ""])

@@ -1,4 +1,4 @@
-"""A whole tuning: Ray Tune runs the trials side by side on a cluster, and goes on where it was killed."""
+"""A whole tuning: Ray Tune runs the trials in parallel on a cluster. A killed tuning can be resumed."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ from evoswarm.utility import make_utility
 from evoswarm.weights.expert import read_json
 
 STATE = "state"
-"""Folder of Ray Tune's own state."""
+"""Folder of Ray Tune's state."""
 ENVIRONMENT = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials have loggers of their own
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # nothing has to be saved: the trials' directories hold everything
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials have their own loggers
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # nothing needs saving: everything is in the trials' directories
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the old one is silent where it is told to be
+    "RAY_AIR_NEW_OUTPUT": "0",  # the old output can be silenced
 }
-"""For Ray Tune, while it runs."""
+"""Environment of Ray Tune while it runs."""
 
 
 def tune(config: TuneConfig, *, callbacks: Callbacks | None = None) -> dict[str, Any]:
-    """Run what is missing, choose on validation, then write `tune.json`, `tune.md` and `best.yaml`.
+    """Run the trials that are missing, choose on validation, and write `tune.json`, `tune.md` and `best.yaml`.
 
     Args:
         config: the tuning; see `load_tune`.
-        callbacks: who is told.
+        callbacks: receive progress.
 
     Returns:
-        What is in `tune.json`.
+        The content of `tune.json`.
 
     Raises:
-        UserError: something that the user has to put right; of a trial, only if none came to its end.
-        ClusterError: workers of a trial were lost again and again.
+        UserError: the user must fix something. Errors of trials are raised only if no trial finished.
+        ClusterError: workers of a trial were lost more than `backend.max_retries` times.
     """
     callbacks = callbacks or Callbacks()
     trials = make_trials(config)
@@ -62,7 +62,7 @@ def tune(config: TuneConfig, *, callbacks: Callbacks | None = None) -> dict[str,
     with directory.lock():
         _claim(directory, config, trials)
         if (directory.path / "tune.json").exists():
-            callbacks.message("the tuning is finished already; this is its result")
+            callbacks.message("the tuning has already finished; this is its result")
             return read_json(directory.path / "tune.json")
         callbacks.message(f"{len(trials)} trials in {directory.path}")
         backend = config.run.backend if isinstance(config.run.backend, RayBackend) else RayBackend(address="local")
@@ -70,7 +70,7 @@ def tune(config: TuneConfig, *, callbacks: Callbacks | None = None) -> dict[str,
             placement = place_engine(config.run, backend, nodes())
             if text := missing(placement, nodes()):
                 callbacks.message(f"waiting for resources: {text}")
-            with _environment(), _told(callbacks, trials):
+            with _environment(), _reported(callbacks, trials):
                 _fit(_tuner(config, trials, directory, backend, placement))
             lines = [trial_line(trial) for trial in trials]
             best = best_trial(trials, lines)
@@ -79,17 +79,17 @@ def tune(config: TuneConfig, *, callbacks: Callbacks | None = None) -> dict[str,
 
 
 def _claim(directory: RunDirectory, config: TuneConfig, trials: list[Trial]) -> None:
-    """Make the folder this tuning's, or check that it is the same one as before."""
+    """Claim the folder for this tuning, or check that it is the same tuning as before."""
     tuning = config.tuning.model_dump(mode="json", include={"scheduler", "grace", "reduction"})
     loose = {"backend", "loggers", "root", "output"}
-    # Without the test split, which no trial sees: it may be corrected before the end.
+    # Without the test split: no trial reads it, so it may change before the end.
     asked = [trial.wanted.model_copy(update={"utility": trial.run.utility}) for trial in trials]
     now = {"tuning": tuning, "trials": [run.model_dump(mode="json", exclude=loose) for run in asked]}
     path = directory.path / "trials.json"
     if path.exists() and read_json(path) != now:
         raise UserError(
             f"{directory.path}: the tuning there has other trials or another scheduler; change them back, or give this "
-            "one another `name`"
+            "tuning another `name`"
         )
     if not path.exists():
         directory.write_json(path.name, now)
@@ -98,23 +98,27 @@ def _claim(directory: RunDirectory, config: TuneConfig, trials: list[Trial]) -> 
 def _fit(tuner: ray_tune.Tuner) -> None:
     results = tuner.fit()
     if results.errors:
-        first = str(results.errors[0]).strip().splitlines() or ["of an unknown reason"]
-        raise ClusterError(f"{results.num_errors} trials were lost, the first: {first[-1]}; run the same again")
+        first = str(results.errors[0]).strip().splitlines() or ["unknown reason"]
+        raise ClusterError(
+            f"{results.num_errors} trials were lost, the first: {first[-1]}; rerun the command to resume"
+        )
 
 
 def _tuner(
     config: TuneConfig, trials: list[Trial], directory: RunDirectory, backend: RayBackend, placement: Placement
 ) -> ray_tune.Tuner:
-    """Ray Tune as it was when it was killed, or new. Without its state, trials still go on from their directories."""
+    """Restore Ray Tune from its state, or start it anew. Even then, trials resume from their directories."""
     trainable = ray_tune.with_resources(
         ray_tune.with_parameters(run_trial, runs=[trial.run for trial in trials], driver=os.getpid()),
         {"cpu": placement.cpus * placement.ranks, "gpu": placement.scorer_gpus},
     )
     state = str(directory.path / STATE)
     if any(RunDirectory(trial.run.run_dir).path.joinpath(FAILURE).exists() for trial in trials):
-        shutil.rmtree(state, ignore_errors=True)  # for Ray Tune they have ended; the user may have mended the reason
+        shutil.rmtree(
+            state, ignore_errors=True
+        )  # Ray Tune would not rerun failed trials, but the user may have fixed the reason
     if ray_tune.Tuner.can_restore(state):
-        with contextlib.suppress(Exception):  # of any kind: a file that was torn by a kill
+        with contextlib.suppress(Exception):  # of any kind: a kill can leave a damaged file
             return ray_tune.Tuner.restore(state, trainable, resume_errored=True)
     return ray_tune.Tuner(
         trainable,
@@ -143,7 +147,7 @@ def _scheduler(config: TuneConfig, trials: list[Trial]) -> TrialScheduler:
         time_attr=TIME,
         metric=METRIC,
         mode="max",
-        # Tune ends a trial that has come this far, and would do so before it has written its result.
+        # Tune ends a trial at `max_t`, before the trial has written its result: the last generation must be below.
         max_t=max(longest, config.tuning.grace) + 1,
         grace_period=config.tuning.grace,
         reduction_factor=config.tuning.reduction,
@@ -155,7 +159,7 @@ def _folder(trial: RayTrial) -> str:
 
 
 def _test(best: Trial, placement: Placement) -> float | None:
-    """The one reading of the test split, in a task of its own."""
+    """Read the test split, once, in its own task."""
     if not make_utility(best.wanted.utility, root=best.wanted.root).size("test"):
         return None
     return ray.get(
@@ -164,29 +168,29 @@ def _test(best: Trial, placement: Placement) -> float | None:
 
 
 class Progress(ray_tune.Callback):
-    """Says which trials have ended. Ray Tune pickles its callbacks with its state, so whom they tell is not theirs."""
+    """Reports finished trials. Ray Tune pickles its callbacks, so the receiver is a class attribute."""
 
-    tell: ClassVar[Callable[[RayTrial, int], None]] = lambda trial, done: None
+    report: ClassVar[Callable[[RayTrial, int], None]] = lambda trial, done: None
 
     def on_trial_complete(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
         """See ray.tune.Callback."""
         ended = {one.trial_id for one in trials if one.is_finished()} | {trial.trial_id}
-        Progress.tell(trial, len(ended))
+        Progress.report(trial, len(ended))
 
 
 @contextlib.contextmanager
-def _told(callbacks: Callbacks, trials: list[Trial]) -> Iterator[None]:
-    def tell(trial: RayTrial, done: int) -> None:
+def _reported(callbacks: Callbacks, trials: list[Trial]) -> Iterator[None]:
+    def report(trial: RayTrial, done: int) -> None:
         line = trial_line(trials[trial.config["trial"]["number"]])
         utility = "-" if line["validation"] is None else f"{line['validation']:.4f}"
         text = f"trial {line['trial']}: {utility}, {line['state']} ({described(line['values'])})"
         callbacks.unit(text, done=done, of=len(trials))
 
-    before, Progress.tell = Progress.tell, tell
+    before, Progress.report = Progress.report, report
     try:
         yield
     finally:
-        Progress.tell = before
+        Progress.report = before
 
 
 @contextlib.contextmanager
@@ -195,7 +199,7 @@ def _environment() -> Iterator[None]:
     os.environ.update(ENVIRONMENT)
     logger = logging.getLogger("ray.tune")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # it warns of the files of its own loggers, which are off
+    logger.setLevel(logging.ERROR)  # it warns about files of its own loggers, which are off
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""The trials of a tuning, all drawn and checked before the first one starts. Knows no Ray."""
+"""The trials of a tuning. All are drawn and checked before the first one starts. Imports no Ray."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from evoswarm.loop.inputs import read_inputs
 from evoswarm.utility import make_utility
 
 ATTEMPTS = 20
-"""Draws per trial that is asked for: a small space has fewer different ones."""
+"""Draws per trial. A small space may have fewer different values than trials."""
 Values = dict[str, Any]
 
 
@@ -28,9 +28,9 @@ class Trial:
     """One trial.
 
     Attributes:
-        values: what it sets, by dotted key.
-        wanted: the config to run with these values outside of the tuning.
-        run: the same as an ordinary run in the tuning's folder, in one process, blind to the test split.
+        values: its values by dotted key.
+        wanted: the config with these values, to run outside the tuning.
+        run: the same as a run in the tuning's folder, in one process and without the test split.
     """
 
     number: int
@@ -43,7 +43,7 @@ def make_trials(config: TuneConfig) -> list[Trial]:
     """Draw the trials of a tuning; the seed of the config determines them.
 
     Raises:
-        UserError: a key, a value or a combination that the config refuses, or pool or data that cannot be used.
+        UserError: the config refuses a key, value or combination, or pool or data cannot be used.
     """
     _check(config)
     trials = []
@@ -61,7 +61,7 @@ def make_trials(config: TuneConfig) -> list[Trial]:
 
 
 def draw(space: dict[str, Domain], *, trials: int, seed: int) -> list[Values]:
-    """Different sets of values: `trials` draws for each combination of the grids, fewer where a space is small."""
+    """Different sets of values: `trials` draws for each combination of the grids, fewer if the space is small."""
     rng = np.random.default_rng(seed)
     grids = [[(key, value) for value in domain.grid] for key, domain in space.items() if domain.grid]
     found: dict[str, Values] = {}
@@ -90,19 +90,19 @@ def _one(domain: Domain, rng: np.random.Generator) -> Any:
 
 
 def described(values: Values) -> str:
-    """Values for a person."""
+    """Values as text."""
     return ", ".join(
         f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items()
     )
 
 
 def _check(config: TuneConfig) -> None:
-    """Every key alone, with each end of what it may be, beside the first of all others."""
+    """Check every key with each of its extreme values, and the first value of all other keys."""
     space = config.space
     first = {key: domain.extremes[0] for key, domain in space.items()}
     for key, domain in space.items():
         if key.partition(".")[0] in FIXED:
-            raise UserError(f"{config.source}: tune.space.{key}: is the same for all trials; set it in the config")
+            raise UserError(f"{config.source}: tune.space.{key}: must be the same for all trials; set it in the config")
         for value in domain.extremes:
             config.with_values(first | {key: value}, f"tune.space.{key}")
 

@@ -1,4 +1,4 @@
-"""One trial in a Ray Tune worker: a whole search in this process, its generations reported."""
+"""One trial in a Ray Tune worker: a whole search in this process, which reports every generation."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ FAILURE = "failure.json"
 
 
 def run_trial(settings: dict[str, Any], *, runs: list[RunConfig], driver: int) -> None:
-    """Run, or go on with, the trial of a number.
+    """Run or resume a trial.
 
-    What is on record is reported again first: the scheduler may have lost it. A mistake that the user has to put right
-    ends the trial, not the tuning, and is written down in its directory.
+    Finished generations are reported again first, because the scheduler may have lost them. A UserError ends the trial,
+    not the tuning, and is written to the trial's directory.
 
     Args:
-        settings: holds the number, as `trial`.
-        runs: of all trials.
+        settings: the trial's number and values, as `trial`.
+        runs: configs of all trials.
         driver: process id of the tuning.
     """
     config = runs[settings["trial"]["number"]]
@@ -50,5 +50,5 @@ def _report(record: dict[str, Any]) -> None:
 
 
 def utility_on_test(wanted: RunConfig, run: RunConfig) -> float | None:
-    """The utility on the test split of what a trial has evolved."""
+    """The utility of a trial's best expert on the test split."""
     return measure(wanted, adapter=RunDirectory(run.run_dir).best, recipe=None, split="test").utility

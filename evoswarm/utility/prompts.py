@@ -37,7 +37,7 @@ def template_fields(template: str) -> list[str]:
 def with_choices(template: str) -> str:
     """Add the lettered options, unless the template already has `{choices}`.
 
-    They are added on separate lines at the end, or before text that follows the last field on a new line ("\\nAnswer:").
+    They go on separate lines at the end, or before text that follows the last field on a new line ("\\nAnswer:").
     """
     if "choices" in template_fields(template):
         return template

@@ -28,7 +28,7 @@ def test_records_come_one_after_another_from_each_file(tmp_path: Path) -> None:
     [
         ('{"question": "a"}\n{broken\n{"question": "b"}\n', "a.jsonl, line 2: broken JSON"),
         (b'{"question": "\xff"}', "not UTF-8"),
-        ("[1, 2]\n", "every line is an object"),
+        ("[1, 2]\n", "every line must be an object"),
         ("[" * 100_000, "line 1: is nested too deeply"),
         ('{"other": "a"}\n', "no record has a text"),
     ],
