@@ -1,4 +1,4 @@
-"""WeGeFT adapters on disk as the plain LoRA adapters that they are."""
+"""Converts WeGeFT adapters on disk to equivalent LoRA adapters."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from evoswarm.weights.tensorfile import DTYPES, TensorSpec, write_safetensors
 
 
 def export_lora(source: Path, output: Path, *, model: str) -> list[Path]:
-    """Write the LoRA of one WeGeFT adapter, or of each one of a pool; no model is loaded.
+    """Write the equivalent LoRA of one WeGeFT adapter, or of each adapter in a pool. Loads no model.
 
     Args:
         source: an adapter folder, or a folder of them.
-        output: an adapter folder, or a folder of them; it must not hold anything.
-        model: base model, from whose weights the LoRA is generated.
+        output: an adapter folder, or a folder of them; must be empty.
+        model: base model; the LoRA is generated from its weights.
 
     Returns:
         The adapter folders.
 
     Raises:
-        UserError: there is no WeGeFT adapter, it does not fit the base model, or `output` holds something.
+        UserError: there is no WeGeFT adapter, it does not fit the base model, or `output` is not empty.
     """
     if output.exists() and any(output.iterdir()):
-        raise UserError(f"{output} is not empty; name a new folder")
+        raise UserError(f"{output} is not empty; choose a new folder")
     if is_expert_folder(source):
         return [_export(open_expert(source), output, model)]
     pool = open_pool(PoolConfig(experts=source.resolve()), model=model, alone=True)

@@ -1,4 +1,4 @@
-"""From the config's `method` to a peft config, and what becomes of the method's experts in evolution."""
+"""Converts the config's `method` to a peft config, and determines whether its experts can be evolved."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-import evoswarm.experts.wegeft  # noqa: F401  peft is to know it
+import evoswarm.experts.wegeft  # noqa: F401  registers WeGeFT with peft
 from evoswarm.config.training import Method
 from evoswarm.engine.load import first_line
 from evoswarm.errors import UserError, did_you_mean
@@ -23,16 +23,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dora": {"use_dora": True},
     **{name: {"init_lora_weights": name} for name in ("pissa", "olora", "corda", "lora_ga", "loftq")},
 }
-"""LoRA's variants that go by a name of their own, and what makes them so in LoraConfig."""
+"""LoRA variants with their own names, and their settings in LoraConfig."""
 DEFAULTS: dict[str, dict[str, Any]] = {
     "lora": _LORA,
     "miss": {"target_modules": "all-linear"},
     "vera": {"target_modules": "all-linear"},
 }
-"""evoswarm's defaults, where peft has none or others. GENOME's for LoRA; WeGeFT's are in its own config."""
+"""Defaults that differ from peft's. GENOME's for LoRA; WeGeFT's are in its own config."""
 _CONVERTED = ("wegeft", "miss", "vera")
 CHANGES_BASE = ("pissa", "olora", "corda", "lora_ga")
-"""Initialisations that take what the adapter starts with out of the base weights: W + s (B A - B0 A0)."""
+"""Initializations that subtract the initial adapter from the base weights: W + s (B A - B0 A0)."""
 _REASONS = {
     "dora": "its magnitude makes the merge non-linear",
     "loftq": "it is trained on quantised base weights, and what they lost is of full rank",
@@ -50,13 +50,13 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class Chosen:
-    """A method that was chosen.
+    """A training method.
 
     Attributes:
-        name: as in the user's config.
+        name: its name in the user's config.
         config: peft's config.
-        route: plain: peft saves plain LoRA. converted: an exact conversion to plain LoRA exists. none: none does.
-        reason: why not.
+        route: plain: peft saves plain LoRA. converted: there is an exact conversion to plain LoRA. none: there is none.
+        reason: why there is no conversion.
     """
 
     name: str
@@ -66,15 +66,15 @@ class Chosen:
 
     @property
     def changes_base(self) -> bool:
-        """Whether the adapter's start was taken out of the base weights."""
+        """Whether the initial adapter was subtracted from the base weights."""
         return str(getattr(self.config, "init_lora_weights", "")).lower().startswith(CHANGES_BASE)
 
 
 def choose(method: Method) -> Chosen:
-    """The method as peft knows it.
+    """The method with its peft config.
 
     Raises:
-        UserError: unknown method, unknown key, or a value that peft refuses.
+        UserError: the method or a key is unknown, or peft rejects a value.
     """
     name = method.type.lower()
     kinds = {str(kind.value).lower(): config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
@@ -101,7 +101,7 @@ def choose(method: Method) -> Chosen:
 
 
 def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """With the settings of CorDA, LoRA-GA and LoftQ as the objects that peft wants."""
+    """Convert the settings of CorDA, LoRA-GA and LoftQ to the objects that peft needs."""
     from peft.tuners.lora.config import CordaConfig, LoftQConfig, LoraGAConfig
 
     result = dict(settings)
@@ -136,10 +136,10 @@ def _route(name: str, config: PeftConfig) -> tuple[Route, str]:
 
 
 def check_targets(chosen: Chosen, model: nn.Module) -> None:
-    """Every target module that is named exists.
+    """Check that every target module exists.
 
     Raises:
-        UserError: one does not; those that exist are listed.
+        UserError: one does not exist; the error lists the existing ones.
     """
     named = getattr(chosen.config, "target_modules", None)
     if named is None or isinstance(named, str):

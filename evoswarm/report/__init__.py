@@ -1,6 +1,7 @@
-"""The report of a run: one self-contained HTML page and PNG plots, from its run directory alone.
+"""The report of a run: one self-contained HTML page and PNG plots.
 
-Reads what a run wrote, finished or not; starts no engine and no cluster. The same run directory gives the same bytes.
+Needs only the run directory, not an engine or a cluster; the run may be unfinished. The same run directory gives the
+same bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def write_report(run_dir: Path) -> Path:
         The path of the page.
 
     Raises:
-        UserError: no run is there, or a file of it is damaged.
+        UserError: there is no run, or one of its files is damaged.
     """
     run = load_run(run_dir)
     directory = RunDirectory(run_dir)
@@ -38,7 +39,7 @@ def write_report(run_dir: Path) -> Path:
 
 
 def write_report_at(place: str) -> str:
-    """`write_report` of a run directory or of the URL of one; where the page is."""
+    """`write_report` for a run directory or its URL; returns the location of the page."""
     if not is_url(place):
         return str(write_report(Path(place)))
     folder = local_copy(place, light=True)

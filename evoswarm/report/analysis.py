@@ -10,20 +10,20 @@ import numpy as np
 
 
 def solved(scores: np.ndarray) -> np.ndarray:
-    """Mask [B] of the examples whose score is 1 or more; an example without a score (NaN) is not solved."""
+    """Mask [B] of the examples with a score of at least 1; examples without a score (NaN) are not solved."""
     return np.asarray(scores) >= 1
 
 
 @dataclass(frozen=True)
 class Emergence:
-    """How many of the examples that no initial expert solved are solved, per generation.
+    """Per generation: how many of the examples that no initial expert solved are now solved.
 
     Attributes:
-        total: examples.
-        unsolved: examples that no initial expert solved.
-        best: by the global best as of each generation; None if its scores are not recorded.
-        present: by at least one evaluation of each generation.
-        ever: by at least one evaluation up to each generation.
+        total: number of examples.
+        unsolved: number of examples that no initial expert solved.
+        best: solved by the global best of each generation; None if its scores are not recorded.
+        present: solved by at least one evaluation of each generation.
+        ever: solved by at least one evaluation up to each generation.
     """
 
     total: int
@@ -38,15 +38,15 @@ def emergence(
     generations: Sequence[Sequence[np.ndarray]],
     bests: Sequence[np.ndarray | None],
 ) -> Emergence | None:
-    """C-emergence: skills of the collective that no initial expert had.
+    """C-emergence: skills that no initial expert had.
 
     Args:
-        experts: scores [B] of each initial expert; empty arrays (nothing was scored) are ignored.
+        experts: scores [B] of each initial expert; ignores empty arrays (nothing was scored).
         generations: scores [B] of each evaluation of each generation.
         bests: scores [B] of the global best as of each generation.
 
     Returns:
-        The counts, or None if it does not apply: nothing is recorded, or no score reaches 1.
+        The counts; None if nothing is recorded or no score reaches 1.
 
     Source: Model Swarms (arXiv 2410.11163), analysis of correctness emergence.
     """
@@ -72,7 +72,7 @@ def graded(scores: Sequence[np.ndarray]) -> bool:
 
 @dataclass(frozen=True)
 class Flips:
-    """Examples by whether they were solved before and after. `lost` are the negative flips."""
+    """Examples grouped by whether they were solved before and after. `lost` are the negative flips."""
 
     lost: tuple[int, ...]
     gained: tuple[int, ...]
@@ -95,7 +95,7 @@ def flips(before: np.ndarray, after: np.ndarray) -> Flips:
 
 
 def sign_test(lost: int, gained: int) -> float:
-    """Probability of flips at least this uneven if both sides are equally good (two-sided exact McNemar test)."""
+    """The p-value of the flips if both sides are equally good (two-sided exact McNemar test)."""
     from scipy.stats import binomtest  # takes a second to import
 
     return float(binomtest(lost, lost + gained).pvalue)
@@ -111,7 +111,7 @@ class Rank:
 
     @property
     def lower_half(self) -> bool:
-        """Whether more than half of all are as good or better."""
+        """Whether more than half of all are at least as good."""
         return self.place > self.of / 2
 
 

@@ -1,4 +1,4 @@
-"""How a plot becomes SVG for the page and PNG for a folder: one style, the same bytes every time."""
+"""Renders plots as SVG for the page and as PNG files: one style, the same bytes every time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which the colour-blind can tell apart. On the page each becomes a variable of the style
-# sheet, so that a plot follows the light or dark theme.
+# Okabe and Ito's colors, which are safe for color blindness. On the page, each becomes a CSS variable, so that plots
+# follow the light or dark theme.
 INK, FAINT, GRID, PAPER = "#1f2328", "#8a9099", "#e3e6ea", "#fffffe"
 BEST, WORST, EXTRA, CALM = "#0072b2", "#d55e00", "#e69f00", "#009e73"
 VARIABLES = {
@@ -58,7 +58,7 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Plot:
-    """A finished plot: `alt` says in words what it shows, `svg` goes into the page, `png` into a file."""
+    """A finished plot: `alt` is a description in words, `svg` is for the page, `png` for a file."""
 
     name: str
     alt: str
@@ -70,9 +70,9 @@ def render(name: str, draw: Callable[[Axes], str], *, height: float = 3.1) -> Pl
     """Draw a plot.
 
     Args:
-        name: of the PNG file.
+        name: name of the PNG file.
         draw: draws into the axes and returns the alternative text.
-        height: inches.
+        height: height in inches.
     """
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
@@ -88,7 +88,7 @@ def render(name: str, draw: Callable[[Axes], str], *, height: float = 3.1) -> Pl
 
 
 def inline(svg: str, alt: str) -> Markup:
-    """Matplotlib's SVG as a part of an HTML page: themed, named, without ids of groups and without metadata."""
+    """Matplotlib's SVG for embedding in an HTML page: themed, named, without group ids and metadata."""
     svg = re.sub(r"<metadata>.*?</metadata>|<style .*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     view = re.search(r'viewBox="([\d. ]+)"', svg)
     assert view is not None
@@ -99,13 +99,13 @@ def inline(svg: str, alt: str) -> Markup:
 
 
 def plain(text: str, limit: int = 22) -> str:
-    """A name for a plot: no control characters, one line, not too long."""
+    """A label for a plot: one short line without control characters."""
     text = "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def legend(axes: Axes, *, columns: int) -> None:
-    """A legend under the plot."""
+    """Add a legend under the plot."""
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.19), ncols=columns, columnspacing=1.2, borderpad=0)
 
 

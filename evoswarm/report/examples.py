@@ -1,4 +1,4 @@
-"""The texts behind the numbers: questions of the data set, if it is still there and still the same."""
+"""The texts behind the numbers: questions from the data set, if it still exists and is unchanged."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ MAX_EXAMPLES = 20
 
 
 def open_utility(run: Run) -> tuple[Utility | None, str | None]:
-    """The utility of a run, or None and why its texts cannot be shown."""
+    """The utility of a run, or None and the reason why its texts cannot be shown."""
     try:
         utility = make_utility(run.config.utility, root=run.config.root)
     except (UserError, OSError) as error:
-        return None, f"the data cannot be read any more: {error}"
+        return None, f"the data can no longer be read: {error}"
     if run.hashes[""] and utility.sha256 != run.hashes[""]:
-        return None, "the data has changed since this run began"
+        return None, "the data has changed since the run started"
     return utility, None
 
 
 def flip_examples(pair: tuple[Measurement, Measurement] | None, utility: Utility | None) -> list[dict[str, Any]]:
-    """Up to 20 negative flips; without the utility they have no texts."""
+    """Up to 20 negative flips; they have no texts if there is no utility."""
     if pair is None:
         return []
     before, after = pair
@@ -43,7 +43,7 @@ def flip_examples(pair: tuple[Measurement, Measurement] | None, utility: Utility
 
 
 def task_table(run: Run, utility: Utility | None) -> list[dict[str, Any]]:
-    """Utility of each task of a multi-task run for base, best expert and winner, on test if there is one."""
+    """Utilities per task of a multi-task run: base, best expert and winner, on test if possible."""
     split: Any = "test" if ("ensemble:0", "test") in run.finals else "validation"
     expert, winner = run.finals.get(("best_expert", split)), run.finals.get(("ensemble:0", split))
     who = {"base": run.finals.get(("base", split)), "expert": expert, "winner": winner}

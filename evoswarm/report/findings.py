@@ -1,4 +1,4 @@
-"""What the run says, before it is drawn or written: the analyses applied to a run directory."""
+"""Applies the analyses to a run, for plots and text."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from evoswarm.search.operators import first_experts
 from evoswarm.search.state import FAILED
 
 MAX_COMPARED = 11
-"""At most this many finalists are compared with the best expert."""
+"""The maximum number of finalists that are compared with the best expert."""
 
 
 def track(run: Run, particle: int) -> list[Measurement | None]:
-    """The evaluation of a particle in each generation, where particles persist; None where it was not evaluated."""
+    """The evaluation of a persistent particle in each generation; None if it was not evaluated."""
     phases = {"population", "move"}
     found = [next((m for m in line if m.particle == particle and m.phase in phases), None) for line in run.measured]
     if found and found[0] is None:
@@ -26,7 +26,7 @@ def track(run: Run, particle: int) -> list[Measurement | None]:
 
 
 def _raw_start(run: Run, particle: int) -> Measurement | None:
-    """The raw expert that a particle started as."""
+    """The expert that a particle started from."""
     utilities = np.array([FAILED if m.utility is None else m.utility for m in run.initial])
     order = first_experts(utilities, run.config.search.population)
     return run.initial[order[particle]] if particle < len(order) else None
@@ -34,18 +34,18 @@ def _raw_start(run: Run, particle: int) -> Measurement | None:
 
 @lru_cache(maxsize=2)
 def emergence_of(run: Run) -> Emergence | None:
-    """C-emergence of a run; None where it does not apply."""
+    """C-emergence of a run; None if it does not apply."""
     bests = [best.scores if best is not None else None for best in run.bests]
     return emergence([m.scores for m in run.initial], [[m.scores for m in line] for line in run.measured], bests)
 
 
 def is_graded(run: Run) -> bool:
-    """Whether scores are anything else than right or wrong."""
+    """Whether there are scores other than right or wrong."""
     return graded([m.scores for m in run.initial])
 
 
 def compared_pair(run: Run) -> tuple[Measurement, Measurement] | None:
-    """The best initial expert and the winner on the same split: test, or validation where there is no test."""
+    """The best initial expert and the winner on the same split: test, or validation if there is no test."""
     pair = run.finals.get(("best_expert", "test")), run.finals.get(("ensemble:0", "test"))
     if pair[0] is None or pair[1] is None:
         pair = run.finals.get(("best_expert", "validation")), run.finals.get(("ensemble:0", "validation"))
@@ -58,7 +58,7 @@ def compared_pair(run: Run) -> tuple[Measurement, Measurement] | None:
 
 
 def finalist_flips(run: Run) -> list[tuple[str, Flips]]:
-    """Flips against the best initial expert: of the winner, then of the other finalists, last of the base."""
+    """Flips against the best initial expert: the winner, then the other finalists, then the base."""
     pair = compared_pair(run)
     if pair is None:
         return []
@@ -70,7 +70,7 @@ def finalist_flips(run: Run) -> list[tuple[str, Flips]]:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the winner came from: utilities to rank, the marked ones, the axis label, and a sentence."""
+    """The origin of the winner: utilities to rank, the marked ones, the axis label, and a sentence."""
 
     utilities: tuple[float | None, ...]
     marked: tuple[int, ...]
@@ -79,7 +79,7 @@ class Origin:
 
 
 def origin_of(run: Run, winner: Measurement) -> Origin:
-    """The rank of the winning particle in the first population, or, without identity, of the experts in its recipe."""
+    """The rank of the winning particle in the first population or, if particles do not persist, of its experts."""
     if run.persistent and run.start:
         return _particle_origin(run, winner)
     return _recipe_origin(run, winner)

@@ -1,4 +1,4 @@
-"""The page of a report: what the template is given. Everything in it is escaped, except the plots drawn here."""
+"""The page of a report: the template's data. Everything is escaped, except our own plots."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def render_page(run: Run, plots: Mapping[str, Plot]) -> str:
 
 
 def clean(value: Any, limit: int = 400) -> str:
-    """Text of unknown origin for display: control and direction characters made visible, cut at `limit`."""
+    """Untrusted text for display: makes control and direction characters visible and truncates at `limit`."""
     text = "".join(
         c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "\ufffd" for c in str(value)
     )
@@ -43,12 +43,12 @@ def clean(value: Any, limit: int = 400) -> str:
 
 
 def number(value: float | None) -> str:
-    """Four decimals, or a dash where there is no number."""
+    """Four decimals, or a dash for None."""
     return "–" if value is None else f"{value:.4f}" if abs(value) < 1000 else f"{value:.6g}"
 
 
 def signed(value: float | None) -> str:
-    """As `number`, always with its sign, which is a true minus."""
+    """Like `number`, but always with a sign; uses a true minus."""
     return "–" if value is None else f"{'+' if value >= 0 else '−'}{number(abs(value))}"
 
 
@@ -115,7 +115,7 @@ def _line(label: str, validation: float | None, test: float | None, *, name: str
 
 
 def _headline(run: Run) -> dict[str, Any] | None:
-    """The one number to remember: the winner's utility and its gain over the best initial expert."""
+    """The main result: the winner's utility and its gain over the best initial expert."""
     lines = _lines(run)
     winner = lines[2]
     split = "test" if winner["test"] is not None else "validation"
@@ -132,8 +132,8 @@ def _status(run: Run) -> dict[str, str]:
         reason = STOPPED.get(run.summary["stop_reason"], run.summary["stop_reason"] or "it ended")
         return {"label": "finished", "text": "Stopped because " + reason.format(**search.model_dump()) + "."}
     if done < 0:
-        return {"label": "unfinished", "text": "No generation is finished yet; there are no results to show."}
-    text = f"Generation {done} of at most {search.max_generations} is finished. The test split was not read yet."
+        return {"label": "unfinished", "text": "No generation is finished yet, so there are no results."}
+    text = f"Generation {done} of at most {search.max_generations} is finished. The test split has not been read yet."
     return {"label": "unfinished", "text": text}
 
 
@@ -141,12 +141,12 @@ def _warnings(run: Run) -> list[str]:
     found = list((run.summary or {}).get("warnings", []))
     failed = sum(1 for line in run.measured for m in line if m.error)
     if failed:
-        found.append(f"{failed} of {sum(map(len, run.measured))} evaluations failed; their reasons are below")
+        found.append(f"{failed} of {sum(map(len, run.measured))} evaluations failed; the reasons are below")
     failed_finals = [m.who for m in run.finals.values() if m.error]
     gain = _lines(run)[2]["gain"]
     if run.finals and gain is not None and gain < 0:
         worse = f"the winner is worse than the best initial expert on test ({signed(gain)})"
-        found.append(f"{worse}: its gain on validation did not carry over")
+        found.append(f"{worse}: its gain on validation did not transfer")
     if failed_finals:
         found.append(f"the final measurement failed for {', '.join(failed_finals)}")
     return found + list(run.notes)
@@ -161,7 +161,7 @@ def _recipe(run: Run) -> str | None:
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
-    """Pairs of what and how much."""
+    """Labels and values of the run's statistics."""
     seconds = [record["seconds"] for record in run.timings]
     total, scoring, moving = (sum(line.get(key, 0.0) for line in seconds) for key in ("total", "scoring", "moving"))
     last = run.generations[-1] if run.generations else {"evaluations": 0, "examples_scored": 0, "examples_reused": 0}
@@ -176,19 +176,19 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     if winner := run.winner:
         facts.append(("Winner found in", f"generation {winner.generation}, by particle {winner.particle}"))
     if run.under_way:
-        facts.append(("Under way", f"{run.under_way} evaluations of a generation that is not finished"))
+        facts.append(("In progress", f"{run.under_way} evaluations of the unfinished generation"))
     return facts
 
 
 def _examples(record: Record) -> str:
-    """How many were scored, and which share was reused from equal rows."""
+    """The number of scored examples, and the fraction reused from equal rows."""
     scored, reused = record["examples_scored"], record["examples_reused"]
     share = f" ({reused / (reused + scored):.0%} reused)" if reused else ""
     return f"{scored:,}{share}"
 
 
 def _findings(run: Run) -> list[str]:
-    """What the analyses found, one sentence each."""
+    """The results of the analyses, one sentence each."""
     winner, found, flips, pair = run.winner, emergence_of(run), _flips(run), compared_pair(run)
     findings = [origin_of(run, winner).sentence] if winner and run.initial else []
     if found is not None and found.unsolved and found.best[-1] is not None:
@@ -197,8 +197,8 @@ def _findings(run: Run) -> list[str]:
         )
     if flips and pair:
         findings.append(
-            f"On {pair[1].split} it lost {flips['lost']} examples that the best initial expert had right, "
-            f"and gained {flips['gained']}."
+            f"On {pair[1].split} it fails on {flips['lost']} examples that the best initial expert solved, and solves "
+            f"{flips['gained']} others."
         )
     return findings
 
@@ -211,20 +211,20 @@ def _duration(seconds: float) -> str:
 
 
 def _captions(run: Run) -> dict[str, str]:
-    """What was left out of a plot, by its name."""
+    """What is missing in each plot, by plot name."""
     particles, captions = len(run.start or ()), {}
     if run.persistent and particles > MAX_LINES:
         captions["utility"] = captions["trajectories"] = (
-            f"{MAX_LINES} of {particles} particles are drawn, evenly chosen, and the winner."
+            f"Shows {MAX_LINES} of {particles} particles, evenly sampled, and the winner."
         )
     if not run.persistent and any(len(line) > MAX_POINTS for line in run.measured):
         captions["utility"] = captions["trajectories"] = (
-            f"At most {MAX_POINTS} evaluations of each generation are drawn, evenly chosen."
+            f"Shows at most {MAX_POINTS} evaluations per generation, evenly sampled."
         )
     if run.winner and len(run.winner.experts) > MAX_BARS:
-        captions["recipe"] = f"The {MAX_BARS} largest of {len(run.winner.experts)} coefficients are drawn."
+        captions["recipe"] = f"Shows the {MAX_BARS} largest of {len(run.winner.experts)} coefficients."
     if run.winner and run.winner.noise:
-        captions["trajectories"] = captions.get("trajectories", "") + " Mutation noise lies outside of this plane."
+        captions["trajectories"] = captions.get("trajectories", "") + " Mutation noise is outside this plane."
     return captions
 
 
@@ -246,7 +246,7 @@ def _experts(run: Run) -> list[dict[str, Any]]:
 
 
 def _flips(run: Run) -> dict[str, Any] | None:
-    """The winner against the best initial expert."""
+    """The winner compared with the best initial expert."""
     compared, pair = finalist_flips(run), compared_pair(run)
     if not compared or pair is None:
         return None
@@ -260,7 +260,7 @@ def _flips(run: Run) -> dict[str, Any] | None:
         "neither": flips.neither,
         "total": flips.total,
         "rate": f"{lost / right:.1%}" if right else None,
-        # On validation the winner was chosen for its gains, so chance would be understated.
+        # Not on validation, because the winner was selected there for its gains.
         "chance": sign_test(lost, gained) if pair[1].split == "test" and lost + gained else None,
     }
 

@@ -17,16 +17,16 @@ from evoswarm.report.findings import emergence_of, finalist_flips, origin_of, tr
 from evoswarm.report.read import Measurement, Run
 
 MAX_LINES = 60
-"""More particles than this are sampled; the winner is always drawn."""
+"""The maximum number of particles drawn; more are sampled. The winner is always drawn."""
 MAX_POINTS = 40
-"""More evaluations of one generation than this are sampled, where particles have no identity."""
+"""The maximum number of evaluations drawn per generation if particles do not persist; more are sampled."""
 MAX_BARS = 30
 RASTER_ABOVE = 500
-"""A cloud of more points than this is an image inside the SVG, which is then the smaller of the two."""
+"""Clouds with more points than this are embedded as images, because these are smaller than SVG."""
 
 
 def all_plots(run: Run) -> dict[str, Plot]:
-    """Every plot that the run has something to show in, by name."""
+    """All plots for which the run has data, by name."""
     if not run.generations:
         return {}
     winner, found = run.winner, emergence_of(run)
@@ -46,13 +46,13 @@ def all_plots(run: Run) -> dict[str, Plot]:
 
 
 def drawn_particles(run: Run) -> list[int]:
-    """The particles whose lines are drawn."""
+    """The particles that are drawn."""
     winner = run.winner
     return evenly(len(run.start or ()), MAX_LINES, keep=winner.particle if winner else None)
 
 
 def utility(axes: Axes, *, run: Run) -> str:
-    """Utility per generation: particles, median, global best, global worst."""
+    """Plot the utility per generation: particles, median, global best, global worst."""
     steps = [record["generation"] for record in run.generations]
     if run.persistent and run.start:
         for particle in drawn_particles(run):
@@ -80,7 +80,7 @@ def utility(axes: Axes, *, run: Run) -> str:
 
 
 def trajectories(axes: Axes, *, run: Run) -> str:
-    """Paths in the plane of the first two principal components of the coefficients."""
+    """Plot paths in the plane of the first two principal components of the coefficients."""
     everything = [m.experts for line in run.measured for m in line]
     plane = principal_plane(coefficients(everything, run.experts))
 
@@ -112,7 +112,7 @@ def trajectories(axes: Axes, *, run: Run) -> str:
 
 
 def recipe(axes: Axes, *, run: Run, winner: Measurement) -> str:
-    """The winner's coefficients as bars."""
+    """Plot the winner's coefficients as bars."""
     terms = sorted(winner.experts.items(), key=lambda item: -abs(item[1]))[:MAX_BARS]
     values = [value for _, value in terms]
     colours = [BEST if value > 0 else WORST for value in values]
@@ -133,7 +133,7 @@ def recipe(axes: Axes, *, run: Run, winner: Measurement) -> str:
 
 
 def emergence(axes: Axes, *, run: Run) -> str:
-    """Examples that no initial expert solved, solved per generation."""
+    """Plot how many examples that no initial expert solved are solved per generation."""
     found = emergence_of(run)
     assert found is not None
     steps = [record["generation"] for record in run.generations]
@@ -158,7 +158,7 @@ def emergence(axes: Axes, *, run: Run) -> str:
 
 
 def start(axes: Axes, *, run: Run, winner: Measurement) -> str:
-    """Where the winner came from: the first population, or the initial experts, from best to worst."""
+    """Plot the origin of the winner: the first population or the initial experts, from best to worst."""
     origin = origin_of(run, winner)
     values = [float("nan") if u is None else u for u in origin.utilities]
     order = sorted(range(len(values)), key=lambda i: (rank(origin.utilities, i).place, i not in origin.marked, i))
@@ -182,7 +182,7 @@ def start(axes: Axes, *, run: Run, winner: Measurement) -> str:
 
 
 def negative_flips(axes: Axes, *, compared: list[tuple[str, Flips]]) -> str:
-    """Examples lost and gained against the best initial expert, by finalist."""
+    """Plot the examples lost and gained compared with the best initial expert, per finalist."""
     for i, (_, flips) in enumerate(compared):
         lost, gained = len(flips.lost), len(flips.gained)
         axes.barh(i, -lost, color=WORST, height=0.66, label=None if i else "lost (negative flips)")
@@ -215,10 +215,10 @@ def _cloud(axes: Axes, points: Sequence[tuple[float, float]], *, color: str, lab
 
 
 def _by_generation(axes: Axes, run: Run, points: Callable[[list[Measurement]], np.ndarray]) -> None:
-    """A cloud of evaluations, coloured by generation."""
+    """Plot a cloud of evaluations, colored by generation."""
     chosen = [m for line in run.measured for m in _sample(line)]
     last = max(run.generations[-1]["generation"], 1)
-    # The middle of the scale: its ends would vanish on white or on black.
+    # Only the middle of the scale, because its ends are invisible on white or black.
     colours = matplotlib.colormaps["viridis"]([0.2 + 0.65 * m.generation / last for m in chosen])
     x, y = points(chosen).T
     axes.scatter(x, y, c=colours, s=11, alpha=0.7, linewidths=0, rasterized=len(chosen) > RASTER_ABOVE)
@@ -229,7 +229,7 @@ def _by_generation(axes: Axes, run: Run, points: Callable[[list[Measurement]], n
 
 
 def _labels(run: Run, places: np.ndarray) -> list[tuple[str, tuple[float, float]]]:
-    """Names for all experts, or for the six that weigh most where there are many."""
+    """Labels for all experts, or for the six with the largest coefficients if there are many."""
     winner = run.winner
     weights = winner.experts if winner else {}
     order = sorted(range(len(run.experts)), key=lambda j: -abs(weights.get(run.experts[j], 0.0)))

@@ -1,4 +1,4 @@
-"""What a report is made of: a run directory, read into one frozen value."""
+"""Reads a run directory into one frozen value for the report."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """One evaluation on record.
+    """One recorded evaluation.
 
     Attributes:
         experts: coefficient of each expert in its row (see `expert_coefficients`).
-        noise: how many mutation vectors (or saved sums of them) its row has besides.
-        scores: [B] by example index, NaN where that example failed; empty where the engine failed.
+        noise: number of mutation vectors (or saved sums of them) in its row.
+        scores: [B] by example index, NaN for failed examples; empty if the engine failed.
         who: `base`, `best_expert` or `ensemble:i` for finalists, else empty.
         place: file and line of the record, for `predictions`.
     """
@@ -52,7 +52,7 @@ class Measurement:
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """One particle of the first population; `utility` None where its evaluation failed."""
+    """One particle of the first population; `utility` is None if its evaluation failed."""
 
     particle: int
     utility: float | None
@@ -60,7 +60,7 @@ class Start:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run directory as a report sees it.
+    """The data of a run directory.
 
     Attributes:
         config: the resolved configuration.
@@ -95,18 +95,18 @@ class Run:
 
     @property
     def initial(self) -> tuple[Measurement, ...]:
-        """The evaluations of the raw experts."""
+        """The evaluations of the unchanged experts."""
         return tuple(m for m in self.measured[0] if m.phase == "experts") if self.measured else ()
 
     @property
     def best_expert(self) -> Measurement | None:
-        """The best initial expert on validation; ties: the first one."""
+        """The best initial expert on validation; ties go to the first one."""
         known = [m for m in self.initial if m.utility is not None]
         return max(known, key=lambda m: m.utility or 0.0, default=None)
 
     @property
     def winner(self) -> Measurement | None:
-        """The evaluation that is the global best now."""
+        """The evaluation of the current global best."""
         return self.bests[-1] if self.bests else None
 
     @property
@@ -119,7 +119,7 @@ def load_run(run_dir: Path) -> Run:
     """Read a run directory.
 
     Raises:
-        UserError: no run is there, or a file of it is damaged.
+        UserError: there is no run, or one of its files is damaged.
     """
     directory = RunDirectory(run_dir)
     directory.require()
@@ -162,14 +162,14 @@ def _load(directory: RunDirectory) -> Run:
 
 
 def predictions(measurement: Measurement) -> list[str | None]:
-    """What was answered, by example index. Read again, because all of them together would fill the memory."""
+    """The answers by example index. Not cached, because all of them together would need too much memory."""
     path, line = measurement.place
     found: list[str | None] = read_lines(path)[line]["predictions"]
     return found
 
 
 def _summary(directory: RunDirectory, config: RunConfig, generations: tuple[Record, ...]) -> Record | None:
-    """The summary, unless the run has gone on, or is about to, since it was written."""
+    """The summary, unless the run has continued since then or will be continued."""
     summary = _json(directory.summary)
     if not summary or not generations or summary["generations"] != generations[-1]["generation"]:
         return None
@@ -213,7 +213,7 @@ def _measurements(path: Path) -> Iterable[Measurement]:
 
 
 def expert_coefficients(terms: list[Record]) -> dict[str, float]:
-    """The coefficient of each expert; where every span of layers has its own, their mean over the layers."""
+    """The coefficient of each expert; the mean over layers if spans of layers have different coefficients."""
     layers = 1 + max((term["last"] for term in terms if term["kind"] == "layers"), default=0)
     found: dict[str, float] = {}
     for term in terms:
@@ -226,7 +226,7 @@ def expert_coefficients(terms: list[Record]) -> dict[str, float]:
 
 
 def _terms(path: Path) -> list[list[Record]]:
-    """The terms of each line's row: finalists carry theirs, those of a generation lie in a file beside it."""
+    """The terms of each line's row. Finalists include their terms; those of a generation are in a separate file."""
     if path.name == "final.jsonl":
         return [record["row"] or [] for record in read_lines(path)]
     directory = RunDirectory(path.parent.parent)

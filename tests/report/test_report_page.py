@@ -137,7 +137,7 @@ def test_negative_flips_are_listed_with_question_answer_and_both_predictions(mak
 
     edit_lines(path / "outcomes/final.jsonl", lose_two)
     text = report(path).text
-    assert "Of 60 test examples the winner lost 2 that the best initial expert had right" in text.replace("  ", " ")
+    assert "Of 60 test examples, the winner lost 2 that the best initial expert solves" in text.replace("  ", " ")
     assert "say w1000" in text and "say w1001" in text and "say w1002" not in text
     assert "right one" in text and "no readable answer" in text
 
@@ -152,7 +152,7 @@ def test_flips_come_without_texts_where_the_data_is_not_the_same(make_run: MakeR
         data = (tmp_path / "echo.json").read_text()
         (tmp_path / "echo.json").write_text(data.replace("say w1001", "say other 1001"))
     text = report(path).text
-    assert "Without the texts of the questions: the data " in text
+    assert "The question texts are not available: the data " in text
     assert "say w100" not in text and "The first 20 of 60" in text
 
 
@@ -233,12 +233,12 @@ def test_mutation_noise_is_a_number_not_a_list(make_run: MakeRun):
     noise = [NoiseVector(0, i, 0, 0.1, 0.1) for i in range(300)]
     save_rows(directory, generation, basis[:6] + noise, [np.pad(rows[:, :6], ((0, 0), (0, 300)), constant_values=1)])
     text = report(path).text
-    assert "and 300 mutation vectors" in text and "Mutation noise lies outside of this plane" in text
+    assert "and 300 mutation vectors" in text and "Mutation noise is outside this plane" in text
 
 
 def test_many_particles_are_sampled_and_that_is_said(make_run: MakeRun):
     path = make_run(search={"type": "model_swarms", "population": 150, "max_generations": 1})
-    assert "60 of 150 particles are drawn, evenly chosen, and the winner." in report(path).text
+    assert "Shows 60 of 150 particles, evenly sampled, and the winner." in report(path).text
 
 
 def test_a_report_of_40_particles_over_many_generations_stays_below_2_mb(make_run: MakeRun):
@@ -250,14 +250,14 @@ def test_multi_task_runs_show_each_task(make_run: MakeRun):
     again = {"type": "exact_match", "data": "echo.json", "prompt": {"template": "Again {question}"}}
     tasks = {"first <i>": {"type": "exact_match", "data": "echo.json"}, "second": again}
     page = report(make_run(utility={"type": "multi_task", "tasks": tasks}))
-    assert "Utility of each task on test" in page.text and "first <i>" in page.text
+    assert "Utility per task on test" in page.text and "first <i>" in page.text
 
 
 def test_scores_that_never_reach_one_have_no_emergence_and_no_flips(make_run: MakeRun, tmp_path: Path):
     (tmp_path / "short.py").write_text("def f(example, response):\n    return 0.9 if response != '?' else 0.1\n")
     utility = {"type": "custom", "function": "short:f", "data": "echo.json"}
     text = report(make_run(utility=utility)).text
-    assert text.count("Not applicable") == 2 and "Nothing was left to emerge" not in text
+    assert text.count("Not applicable") == 2 and "Nothing to emerge" not in text
 
 
 def test_failed_evaluations_are_counted_with_their_reasons(make_run: MakeRun, tmp_path: Path):
