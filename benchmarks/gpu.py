@@ -1,4 +1,4 @@
-"""On a GPU: materialising and scoring 40 rank-16 adapters of a randomly initialised model of gemma-2-2b's shape, and
+"""On a GPU: materializing and scoring 40 rank-16 adapters of a randomly initialized model of gemma-2-2b's shape, and
 one generation of 40 particles x 200 prompts. Local backend, transformers engine: needs neither Ray nor vLLM.
 
 `--small` takes a tiny model, to try the benchmark itself on a CPU; its figures mean nothing.
@@ -25,8 +25,8 @@ from evoswarm.config.load import parse_config
 from evoswarm.rows import ExpertVector, Row
 from evoswarm.toy import world
 from evoswarm.utility import make_utility
-from evoswarm.weights.device import DeviceMaterialiser
-from evoswarm.weights.materialise import Materialiser
+from evoswarm.weights.device import DeviceMaterializer
+from evoswarm.weights.materialize import Materializer
 from evoswarm.weights.pool import Pool, open_pool
 from evoswarm.weights.tensorfile import TensorSpec, write_safetensors
 
@@ -121,12 +121,12 @@ def configuration(place: Path) -> dict[str, Any]:
 
 
 def measure_moving(pool: Pool, rows: list[Row]) -> dict[str, Any]:
-    """Bytes per second of materialising all rows on the GPU and on the CPU, and of copying as many bytes there."""
+    """Bytes per second of materializing all rows on the GPU and on the CPU, and of copying as many bytes there."""
     size = len(rows) * pool.experts[0].nbytes
-    cpu = best(lambda: Materialiser(pool, threads=8).all(rows))
+    cpu = best(lambda: Materializer(pool, threads=8).all(rows))
     found: dict[str, Any] = {"GB": size / 1e9, "CPU, GB/s": size / cpu / 1e9, "GPU, GB/s": None, "of a copy": None}
     if torch.cuda.is_available():
-        gpu = best(lambda: DeviceMaterialiser(pool).all(rows))
+        gpu = best(lambda: DeviceMaterializer(pool).all(rows))
         source, target = (torch.empty(size, dtype=torch.uint8, device="cuda") for _ in range(2))
         copy = best(lambda: (target.copy_(source), torch.cuda.synchronize()))
         found |= {"GPU, GB/s": size / gpu / 1e9, "copy, GB/s": size / copy / 1e9, "of a copy": copy / gpu}

@@ -1,4 +1,4 @@
-"""Materialising 40 particles of 20M parameters from 10 experts, against a plain copy of the same bytes, and against
+"""Materializing 40 particles of 20M parameters from 10 experts, against a plain copy of the same bytes, and against
 merging one particle at a time as published code does (load every expert, add it up, save)."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from benchmarks.common import close, make_lora_pool, show
 from evoswarm.rows import ExpertVector, Row
 from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.kernel import compiled
-from evoswarm.weights.materialise import Materialiser
+from evoswarm.weights.materialize import Materializer
 from evoswarm.weights.pool import open_pool
 
 PARTICLES, EXPERTS, PARAMETERS, ROUNDS, ONE_BY_ONE = 40, 10, 20_000_000, 8, 2
@@ -31,13 +31,13 @@ def main() -> None:
         rows = np.random.default_rng(0).standard_normal((PARTICLES, EXPERTS))
         rows /= rows.sum(axis=1, keepdims=True)
         compiled()
-        materialiser = Materialiser(pool, threads=os.cpu_count() or 1)
+        materializer = Materializer(pool, threads=os.cpu_count() or 1)
         asked = [Row.of([ExpertVector(name) for name in pool.names], row) for row in rows]
-        moving = _moving(materialiser, asked)
+        moving = _moving(materializer, asked)
         copying = _copying(pool.experts[0].specs.values())
         naive = _one_by_one(place, rows[:ONE_BY_ONE]) / ONE_BY_ONE * PARTICLES
     size = PARTICLES * sum(spec.nbytes for spec in pool.layout)
-    seconds = {"materialise": min(moving), "plain copy": min(copying), "one by one": naive}
+    seconds = {"materialize": min(moving), "plain copy": min(copying), "one by one": naive}
     show("moving", [{"way": k, "seconds": s, "GB/s": size / s / 1e9} for k, s in seconds.items()])
     close(
         "moving",
@@ -45,23 +45,23 @@ def main() -> None:
         goal="at least 0.6 of a plain copy of the same bytes, and 20 times faster than one by one",
         bytes=size,
         seconds=seconds,
-        all_seconds={"materialise": moving, "plain copy": copying},
+        all_seconds={"materialize": moving, "plain copy": copying},
         times_faster_than_one_by_one=round(naive / min(moving), 1),
     )
 
 
-def _moving(materialiser: Materialiser, rows: list[Row]) -> list[float]:
+def _moving(materializer: Materializer, rows: list[Row]) -> list[float]:
     """Seconds of each round; particles are resident: every round but the first writes into memory that is there."""
     seconds, resident = [], []
     for _ in range(ROUNDS):
         start = time.perf_counter()
-        resident = materialiser.all(rows, into=resident)
+        resident = materializer.all(rows, into=resident)
         seconds.append(time.perf_counter() - start)
     return seconds
 
 
 def _copying(specs) -> list[float]:  # type: ignore[no-untyped-def]
-    """The same for copies of one expert's bytes to every particle, by as many threads as materialising has."""
+    """The same for copies of one expert's bytes to every particle, by as many threads as materializing has."""
     sources = [np.ones(spec.shape, np.float32) for spec in specs]
     resident = [[np.empty_like(source) for source in sources] for _ in range(PARTICLES)]
 

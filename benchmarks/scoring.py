@@ -23,7 +23,7 @@ from evoswarm.backend.worker import Done, Piece, Worker
 from evoswarm.config.load import parse_config
 from evoswarm.toy import world
 from evoswarm.toy.config import target_config
-from evoswarm.weights.materialise import Weights
+from evoswarm.weights.materialize import Weights
 from evoswarm.weights.pool import open_pool
 
 TARGET, PARTICLES, TURNS, EXAMPLES = "office", (1, 10, 40), 20, 200

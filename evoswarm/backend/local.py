@@ -14,7 +14,7 @@ from evoswarm.config import RunConfig
 from evoswarm.engine import EngineDied
 from evoswarm.rows import Row
 from evoswarm.utility import Utility
-from evoswarm.weights.materialise import Materialiser, Weights
+from evoswarm.weights.materialize import Materializer, Weights
 from evoswarm.weights.pool import Pool
 from evoswarm.weights.save import save_expert, save_vector
 
@@ -38,7 +38,7 @@ class LocalBackend:
         self.seconds = Seconds()
         self._base = config.model
         self._resident: list[Weights] = []
-        self._materialiser = Materialiser(pool, root=config.run_dir, threads=config.engine.cpus)
+        self._materializer = Materializer(pool, root=config.run_dir, threads=config.engine.cpus)
         self._worker = Worker(config, pool=pool, utility=utility)
         if self._worker.notice:
             message(self._worker.notice)
@@ -72,11 +72,11 @@ class LocalBackend:
 
     def save_expert(self, row: Row, folder: Path) -> None:
         """See `Backend.save_expert`."""
-        save_expert(self._materialiser, row, folder, base=self._base)
+        save_expert(self._materializer, row, folder, base=self._base)
 
     def save_vector(self, row: Row, path: Path) -> None:
         """See `Backend.save_vector`."""
-        save_vector(self._materialiser, row, path)
+        save_vector(self._materializer, row, path)
 
     def close(self) -> None:
         """See `Backend.close`."""
@@ -87,12 +87,12 @@ class LocalBackend:
         if moved.keys() >= set(needed):
             return moved
         start = time.perf_counter()
-        step = max(len(needed), ROWS_AT_ONCE_BYTES // max(1, self._materialiser.pool.experts[0].nbytes))
+        step = max(len(needed), ROWS_AT_ONCE_BYTES // max(1, self._materializer.pool.experts[0].nbytes))
         following = (i for i in range(needed[0], len(round.jobs)) if round.is_open(i))
         # The needed jobs come first: after an engine died they may not be the next in order.
         rows = {index: round.jobs[index].row for index in islice(dict.fromkeys([*needed, *following]), step)}
         present = [row for row in rows.values() if row is not None]
-        self._resident = self._materialiser.all(present, into=self._resident) if present else self._resident
+        self._resident = self._materializer.all(present, into=self._resident) if present else self._resident
         made = iter(self._resident)
         self.seconds.moving += time.perf_counter() - start
         return {index: None if row is None else next(made) for index, row in rows.items()}

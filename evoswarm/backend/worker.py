@@ -17,7 +17,7 @@ from evoswarm.engine.errors import first_line, out_of_memory
 from evoswarm.errors import UserError
 from evoswarm.utility import Outcome, Prefix, Request, Split, Utility, make_utility, slices
 from evoswarm.weights.kinds import lora_converter
-from evoswarm.weights.materialise import Weights
+from evoswarm.weights.materialize import Weights
 from evoswarm.weights.pool import Pool
 
 _WRONG = Outcome(0.0, None)

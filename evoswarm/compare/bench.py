@@ -20,7 +20,7 @@ from evoswarm.loop.directory import RunDirectory
 from evoswarm.rows import ExpertVector, Row
 from evoswarm.utility import Split, make_utility
 from evoswarm.weights.expert import read_json
-from evoswarm.weights.materialise import Materialiser, Weights
+from evoswarm.weights.materialize import Materializer, Weights
 from evoswarm.weights.pool import open_pool
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Bench:
         self.config, self.directory = config, RunDirectory(folder)
         self.utility = make_utility(config.utility, root=config.root)
         self.pool = open_pool(config.pool, model=config.model)
-        self.materialiser = Materialiser(self.pool, threads=config.engine.cpus)
+        self.materializer = Materializer(self.pool, threads=config.engine.cpus)
         identity = {"pool": self.pool.hashes, "data": self.utility.sha256}
         identity |= config.model_dump(mode="json", include={"model", "utility", "engine"})
         self._key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -73,7 +73,7 @@ class Bench:
     def row(self, name: str, coefficients: dict[str, float]) -> Candidate:
         """The candidate of one row over the experts."""
         row = Row(tuple((ExpertVector(expert), value) for expert, value in coefficients.items() if value))
-        return Candidate(name, make=lambda: self.materialiser.one(row), row=row)
+        return Candidate(name, make=lambda: self.materializer.one(row), row=row)
 
     def measure(self, candidate: Candidate, split: Split) -> tuple[Evaluation, float]:
         """What a candidate comes to, and the seconds it took, now or when it was measured."""
@@ -120,7 +120,7 @@ class Bench:
             if not isinstance(self.config.engine, TransformersEngine):
                 raise UserError("mixing next-token distributions needs engine.type transformers")
             adapter = self.pool.experts[0].config if self.pool.kind == "adapter" else None
-            experts = (self.materialiser.one(Row.one(name)) for name in self.pool.names)
+            experts = (self.materializer.one(Row.one(name)) for name in self.pool.names)
             engine = MixtureEngine(self.config.engine, model=self.config.model, adapter=adapter, experts=experts)
             self._mixture = engine, Worker(self.config, pool=self.pool, utility=self.utility, engine=engine)
         return self._mixture

@@ -18,7 +18,7 @@ import torch
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.rows import Row
 from evoswarm.weights.device import to_torch
-from evoswarm.weights.materialise import Materialiser, Weights
+from evoswarm.weights.materialize import Materializer, Weights
 from evoswarm.weights.pool import Pool
 from evoswarm.weights.save import save_expert
 from evoswarm.weights.tensorfile import TensorFile
@@ -114,7 +114,7 @@ def base_weights(pool: Pool, model: Path) -> Weights | None:
     return {spec.name: files[spec.name].flat(spec.name).reshape(spec.shape) for spec in pool.layout}
 
 
-class _Given(Materialiser):
+class _Given(Materializer):
     """Returns given weights, so that they are saved like any expert."""
 
     def __init__(self, pool: Pool, weights: Weights) -> None:

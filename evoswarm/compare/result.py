@@ -20,7 +20,7 @@ Means = dict[str, tuple[float, np.ndarray]]
 """The mean of each method, and its resampled means."""
 
 
-def summarise(
+def summarize(
     config: CompareConfig,
     methods: Sequence[str],
     missing: dict[str, str],

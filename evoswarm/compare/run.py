@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from evoswarm.compare.methods import chosen_methods
-from evoswarm.compare.result import summarise
+from evoswarm.compare.result import summarize
 from evoswarm.compare.units import Result, Unit, run_unit, units
 from evoswarm.compare.write import write_comparison
 from evoswarm.config import RunConfig
@@ -63,7 +63,7 @@ def compare(config: CompareConfig, *, callbacks: Callbacks | None = None) -> dic
             callbacks.unit(str(unit), done=done, of=len(work))
         if not results:
             raise UserError(f"everything failed; the first reason: {next(iter(failed.values()))}")
-        summary = summarise(config, methods, missing, failed, results)
+        summary = summarize(config, methods, missing, failed, results)
         write_comparison(directory, summary)
     return summary
 

@@ -16,7 +16,7 @@ from evoswarm.errors import UserError
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.utility import Choose, OptionScore
 from evoswarm.weights.expert import open_expert
-from evoswarm.weights.materialise import Weights
+from evoswarm.weights.materialize import Weights
 from evoswarm.weights.merge import lora_modules
 
 Record = dict[str, Any]

@@ -23,7 +23,7 @@ from evoswarm.errors import UserError
 from evoswarm.experts.card import training_card
 from evoswarm.experts.convert import Factors, lora_factors, save_lora
 from evoswarm.experts.encode import encode
-from evoswarm.experts.initialise import prepare
+from evoswarm.experts.initialize import prepare
 from evoswarm.experts.method import Chosen, check_targets, choose
 from evoswarm.experts.trainer import ExpertTrainer, LossNotFinite, Progress, arguments, check, collator
 from evoswarm.weights.expert import ADAPTER_CONFIG, read_json

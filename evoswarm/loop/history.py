@@ -11,7 +11,7 @@ from evoswarm.loop.checkpoint import checkpoint_path, generations_saved, load_ch
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.rows import Row
 from evoswarm.search import Search, make_search
-from evoswarm.weights.materialise import Materialiser
+from evoswarm.weights.materialize import Materializer
 from evoswarm.weights.pool import Pool, open_pool
 from evoswarm.weights.save import save_expert
 
@@ -81,7 +81,7 @@ def save_position(run_dir: Path, row: Row, output: Path) -> None:
     """
     require_free(output)
     config = run_config(run_dir)
-    save_expert(Materialiser(run_pool(config), root=run_dir), row, output, base=config.model)
+    save_expert(Materializer(run_pool(config), root=run_dir), row, output, base=config.model)
 
 
 def require_free(output: Path) -> None:

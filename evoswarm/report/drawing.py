@@ -110,6 +110,6 @@ def legend(axes: Axes, *, columns: int) -> None:
 
 
 def _themed(style: str) -> str:
-    for colour, variable in VARIABLES.items():
-        style = style.replace(colour, f"var({variable})")
+    for color, variable in VARIABLES.items():
+        style = style.replace(color, f"var({variable})")
     return style

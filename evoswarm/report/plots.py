@@ -115,8 +115,8 @@ def recipe(axes: Axes, *, run: Run, winner: Measurement) -> str:
     """Plot the winner's coefficients as bars."""
     terms = sorted(winner.experts.items(), key=lambda item: -abs(item[1]))[:MAX_BARS]
     values = [value for _, value in terms]
-    colours = [BEST if value > 0 else WORST for value in values]
-    axes.barh(range(len(terms)), values, color=colours, height=0.66)
+    colors = [BEST if value > 0 else WORST for value in values]
+    axes.barh(range(len(terms)), values, color=colors, height=0.66)
     low, high = min(0.0, *values), max(0.0, *values)
     span = high - low or 1.0
     for i, value in enumerate(values):
@@ -143,9 +143,9 @@ def emergence(axes: Axes, *, run: Run) -> str:
         (found.present, EXTRA, "--", "by any in this generation"),
         (found.best, BEST, "-", "by the global best"),
     ]
-    for values, colour, style, label in lines:
+    for values, color, style, label in lines:
         shown = [np.nan if value is None else value for value in values]
-        axes.plot(steps, shown, color=colour, linestyle=style, linewidth=2, marker=marker, markersize=4, label=label)
+        axes.plot(steps, shown, color=color, linestyle=style, linewidth=2, marker=marker, markersize=4, label=label)
     axes.set(xlabel="generation", ylabel=f"solved of {found.unsolved} examples")
     axes.set_ylim(bottom=0, top=max(1, *found.ever) * 1.08)
     for axis in (axes.xaxis, axes.yaxis):
@@ -164,10 +164,10 @@ def start(axes: Axes, *, run: Run, winner: Measurement) -> str:
     order = sorted(range(len(values)), key=lambda i: (rank(origin.utilities, i).place, i not in origin.marked, i))
     shown = [order[i] for i in evenly(len(order), 2 * MAX_LINES)]
     shown = [i for i in order if i in set(shown) | set(origin.marked)]
-    colours = [BEST if i in origin.marked else FAINT for i in shown]
+    colors = [BEST if i in origin.marked else FAINT for i in shown]
     places, few = [order.index(i) + 1 for i in shown], len(shown) <= 40
-    axes.vlines(places, 0, [values[i] for i in shown], colors=colours, linewidth=1.5 if few else 0.5, alpha=0.8)
-    axes.scatter(places, [values[i] for i in shown], c=colours, s=26 if few else 9, zorder=3)
+    axes.vlines(places, 0, [values[i] for i in shown], colors=colors, linewidth=1.5 if few else 0.5, alpha=0.8)
+    axes.scatter(places, [values[i] for i in shown], c=colors, s=26 if few else 9, zorder=3)
     if winner.utility is not None:
         axes.axhline(winner.utility, color=BEST, linestyle="--", linewidth=1.2)
         place: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
@@ -219,9 +219,9 @@ def _by_generation(axes: Axes, run: Run, points: Callable[[list[Measurement]], n
     chosen = [m for line in run.measured for m in _sample(line)]
     last = max(run.generations[-1]["generation"], 1)
     # Only the middle of the scale, because its ends are invisible on white or black.
-    colours = matplotlib.colormaps["viridis"]([0.2 + 0.65 * m.generation / last for m in chosen])
+    colors = matplotlib.colormaps["viridis"]([0.2 + 0.65 * m.generation / last for m in chosen])
     x, y = points(chosen).T
-    axes.scatter(x, y, c=colours, s=11, alpha=0.7, linewidths=0, rasterized=len(chosen) > RASTER_ABOVE)
+    axes.scatter(x, y, c=colors, s=11, alpha=0.7, linewidths=0, rasterized=len(chosen) > RASTER_ABOVE)
     for share, label in ((0.2, "evaluation, early"), (0.85, "late")):
         axes.plot(
             [], [], color=matplotlib.colormaps["viridis"](share), marker="o", markersize=4, linestyle="", label=label

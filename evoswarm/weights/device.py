@@ -10,7 +10,7 @@ import torch
 
 from evoswarm.rows import BasisVector, NoiseVector, SavedVector
 from evoswarm.weights.kernel import Combine
-from evoswarm.weights.materialise import Materialiser
+from evoswarm.weights.materialize import Materializer
 from evoswarm.weights.noise import CHUNK, noise_chunk
 from evoswarm.weights.pool import Pool
 from evoswarm.weights.tensorfile import TensorSpec
@@ -21,7 +21,7 @@ SPARE = 0.1
 """Fraction of the GPU's memory that the resident basis leaves free."""
 
 
-class DeviceMaterialiser(Materialiser):
+class DeviceMaterializer(Materializer):
     """Sums on `device`; each product and each sum is its own kernel, correctly rounded in fp32.
 
     Experts and saved vectors stay on the device after their first use, if there is room; a move then copies only the

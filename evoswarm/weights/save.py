@@ -13,7 +13,7 @@ import numpy as np
 
 from evoswarm.rows import Row
 from evoswarm.weights.expert import ADAPTER_CONFIG, ADAPTER_FILE
-from evoswarm.weights.materialise import Materialiser
+from evoswarm.weights.materialize import Materializer
 from evoswarm.weights.tensorfile import TensorSpec, write_safetensors
 
 SHARD_BYTES = 2 << 30
@@ -21,14 +21,14 @@ SHARD_BYTES = 2 << 30
 
 
 def save_expert(
-    materialiser: Materialiser, row: Row, folder: Path, *, base: str, shard_bytes: int = SHARD_BYTES
+    materializer: Materializer, row: Row, folder: Path, *, base: str, shard_bytes: int = SHARD_BYTES
 ) -> None:
     """Write the weights of `row` to a folder of the pool's kind, atomically.
 
     Adapters load with `PeftModel.from_pretrained`, checkpoints with `AutoModelForCausalLM.from_pretrained`.
 
     Args:
-        materialiser: the pool.
+        materializer: the pool.
         row: the position.
         folder: replaced if it exists.
         base: base model, for the adapter's config; if it is a folder, a checkpoint's tokenizer is copied from it.
@@ -38,10 +38,10 @@ def save_expert(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        if materialiser.pool.kind == "adapter":
-            _save_adapter(materialiser, row, temporary, base)
+        if materializer.pool.kind == "adapter":
+            _save_adapter(materializer, row, temporary, base)
         else:
-            _save_checkpoint(materialiser, row, temporary, base, shard_bytes)
+            _save_checkpoint(materializer, row, temporary, base, shard_bytes)
         _replace(folder, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -57,37 +57,37 @@ def _replace(folder: Path, new: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def save_vector(materialiser: Materialiser, row: Row, path: Path) -> None:
+def save_vector(materializer: Materializer, row: Row, path: Path) -> None:
     """Write the weights of `row` in fp32 as one basis vector (re-basing)."""
-    specs = [replace(spec, dtype="F32") for spec in materialiser.pool.layout if spec.is_float]
+    specs = [replace(spec, dtype="F32") for spec in materializer.pool.layout if spec.is_float]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_safetensors(path, specs, _tensors(materialiser, row, specs))
+    write_safetensors(path, specs, _tensors(materializer, row, specs))
 
 
-def _tensors(materialiser: Materialiser, row: Row, specs: list[TensorSpec]) -> Iterator[tuple[str, np.ndarray]]:
-    for spec, array in materialiser.stream([row], specs=specs):
+def _tensors(materializer: Materializer, row: Row, specs: list[TensorSpec]) -> Iterator[tuple[str, np.ndarray]]:
+    for spec, array in materializer.stream([row], specs=specs):
         yield spec.name, array[0]
         del array  # free it before the next one is created, so that only one is in memory
 
 
-def _save_adapter(materialiser: Materialiser, row: Row, folder: Path, base: str) -> None:
-    pool = materialiser.pool
+def _save_adapter(materializer: Materializer, row: Row, folder: Path, base: str) -> None:
+    pool = materializer.pool
     config = pool.experts[0].config | {"base_model_name_or_path": base, "inference_mode": True}
     _write_text(folder / ADAPTER_CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
     write_safetensors(
-        folder / ADAPTER_FILE, pool.layout, _tensors(materialiser, row, pool.layout), metadata={"format": "pt"}
+        folder / ADAPTER_FILE, pool.layout, _tensors(materializer, row, pool.layout), metadata={"format": "pt"}
     )
 
 
-def _save_checkpoint(materialiser: Materialiser, row: Row, folder: Path, base: str, shard_bytes: int) -> None:
-    _copy_settings(materialiser.pool.experts[0].path, folder)
+def _save_checkpoint(materializer: Materializer, row: Row, folder: Path, base: str, shard_bytes: int) -> None:
+    _copy_settings(materializer.pool.experts[0].path, folder)
     _copy_settings(Path(base), folder)
-    shards = _shards(materialiser.pool.layout, shard_bytes)
+    shards = _shards(materializer.pool.layout, shard_bytes)
     names = _shard_names(len(shards))
     for name, specs in zip(names, shards, strict=True):
-        write_safetensors(folder / name, specs, _tensors(materialiser, row, specs), metadata={"format": "pt"})
+        write_safetensors(folder / name, specs, _tensors(materializer, row, specs), metadata={"format": "pt"})
     if len(shards) > 1:
-        total = sum(spec.nbytes for spec in materialiser.pool.layout)
+        total = sum(spec.nbytes for spec in materializer.pool.layout)
         where = {spec.name: name for name, specs in zip(names, shards, strict=True) for spec in specs}
         index = {"metadata": {"total_size": total}, "weight_map": where}
         _write_text(folder / "model.safetensors.index.json", json.dumps(index, indent=2) + "\n")

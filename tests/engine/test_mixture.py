@@ -14,7 +14,7 @@ from evoswarm.engine.transformers import HfEngine
 from evoswarm.rows import Row
 from evoswarm.toy import world
 from evoswarm.weights.config import PoolConfig
-from evoswarm.weights.materialise import Materialiser
+from evoswarm.weights.materialize import Materializer
 from evoswarm.weights.pool import open_pool
 
 NAMES = ["add", "rev", "sort"]
@@ -27,7 +27,7 @@ CONFIG = TransformersEngine()
 def parts():
     folder = world()
     pool = open_pool(PoolConfig(experts=[folder / "experts" / name for name in NAMES]), model=str(folder / "base"))
-    weights = Materialiser(pool).all([Row.one(name) for name in NAMES])
+    weights = Materializer(pool).all([Row.one(name) for name in NAMES])
     settings = {"model": str(folder / "base"), "adapter": pool.experts[0].config}
     return MixtureEngine(CONFIG, experts=weights, **settings), HfEngine(CONFIG, **settings), weights
 

@@ -20,7 +20,7 @@ from evoswarm.rows import ExpertVector, Row
 from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.expert import open_expert
 from evoswarm.weights.generate import LoraGenerator
-from evoswarm.weights.materialise import Materialiser
+from evoswarm.weights.materialize import Materializer
 from evoswarm.weights.pool import open_pool
 
 
@@ -54,7 +54,7 @@ def test_the_same_coefficients_give_the_same_model_in_both_spaces(
     mixed = {}
     for pool in (native, tmp_path / "lora"):
         opened = open_pool(PoolConfig(experts=pool), model=str(tiny_llama))
-        (mixed[pool.name],) = Materialiser(opened, root=tmp_path).all([row])
+        (mixed[pool.name],) = Materializer(opened, root=tmp_path).all([row])
     generator = LoraGenerator(str(tiny_llama), open_expert(native / "a").config)
     generated = generator.tensors(mixed["native"])
     assert generated.keys() == mixed["lora"].keys()

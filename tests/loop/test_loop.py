@@ -289,7 +289,7 @@ def test_mutation_noise_is_bounded_by_rebasing_and_resumes_bit_for_bit(tmp_path:
     assert result_bytes(parts.run_dir) == result_bytes(whole.run_dir)
 
 
-def test_any_particle_of_any_generation_can_be_materialised(tmp_path: Path) -> None:
+def test_any_particle_of_any_generation_can_be_materialized(tmp_path: Path) -> None:
     config = echo_config(tmp_path)
     summary = evoswarm.run(config)
     best = position(config.run_dir)

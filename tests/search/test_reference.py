@@ -63,7 +63,7 @@ class Race:
             self.vectors[vector] = flat(noise(vector))
         return self.vectors[vector]
 
-    def materialised(self, row: np.ndarray) -> np.ndarray:
+    def materialized(self, row: np.ndarray) -> np.ndarray:
         """Sum of coefficient times basis vector in fp64, flat [D]."""
         assert row.shape == (len(self.search.basis),)
         total = np.zeros_like(FLAT_TARGET)
@@ -75,7 +75,7 @@ class Race:
         assert all(tensor.dtype == np.float32 for tensor in weights.values())
         expected = flat(weights)
         scale = max(1.0, float(np.abs(expected).max()))
-        error = float(np.abs(self.materialised(row) - expected).max())
+        error = float(np.abs(self.materialized(row) - expected).max())
         assert error <= TOLERANCE * scale, f"{where}: differs by {error:.2g} (largest weight {scale:.2g})"
 
     def run(self, generations: int = GENERATIONS) -> Race:
@@ -102,7 +102,7 @@ class Race:
         for position, (row, weights) in enumerate(zip(ask.rows, wanted, strict=True)):
             self.agree(row, weights, where=f"{where}, position {position}")
             raw = closeness(flat(weights))
-            assert closeness(self.materialised(row)) == pytest.approx(raw, rel=1e-3, abs=1e-4)
+            assert closeness(self.materialized(row)) == pytest.approx(raw, rel=1e-3, abs=1e-4)
             failed = self.fails(phase, ask.generation, position)
             utilities.append(None if failed else float(self.utility(raw)))
             self.asks, self.failures = self.asks + 1, self.failures + failed
@@ -140,7 +140,7 @@ class Race:
         if plan is None:
             return
         paths = [f"basis/{self.reference.generation:04d}_{line}.safetensors" for line in range(len(plan))]
-        self.vectors |= {SavedVector(path): self.materialised(row) for path, row in zip(paths, plan, strict=True)}
+        self.vectors |= {SavedVector(path): self.materialized(row) for path, row in zip(paths, plan, strict=True)}
         assert not plan[:, : len(NAMES)].any()
         before = [member.row[: len(NAMES)] for member in self.search.population]
         self.search.rebase(paths)

@@ -11,7 +11,7 @@ from scipy import stats
 from weight_helpers import pool_of, same_bytes, write_checkpoint
 
 from evoswarm.rows import ExpertVector, NoiseVector, Row, SavedVector
-from evoswarm.weights.materialise import Materialiser
+from evoswarm.weights.materialize import Materializer
 from evoswarm.weights.noise import CHUNK, noise_chunk
 from evoswarm.weights.save import save_vector
 
@@ -75,15 +75,15 @@ def test_the_noise_stream_is_unchanged_from_saved_runs() -> None:
 
 
 @pytest.fixture
-def maker(tmp_path: Path) -> Materialiser:
+def maker(tmp_path: Path) -> Materializer:
     for seed, name in enumerate("ab"):
         rng = np.random.default_rng(seed)
         tensors = {"v": rng.standard_normal(40000), "w": rng.standard_normal((3, 5))}
         write_checkpoint(tmp_path / name, {k: t.astype(np.float16) for k, t in tensors.items()})
-    return Materialiser(pool_of(tmp_path), root=tmp_path)
+    return Materializer(pool_of(tmp_path), root=tmp_path)
 
 
-def test_a_saved_noise_row_equals_the_noise_to_fp32_rounding(maker: Materialiser) -> None:
+def test_a_saved_noise_row_equals_the_noise_to_fp32_rounding(maker: Materializer) -> None:
     second = replace(NOISE, particle=9)
     noisy = Row(((NOISE, 0.5), (second, -1.5)))
     assert maker.root is not None
@@ -97,7 +97,7 @@ def test_a_saved_noise_row_equals_the_noise_to_fp32_rounding(maker: Materialiser
         np.testing.assert_allclose(left[name].astype(float), right[name].astype(float), rtol=2**-10, atol=1e-7)
 
 
-def test_noise_does_not_depend_on_the_tensors_position_in_the_pool(maker: Materialiser) -> None:
+def test_noise_does_not_depend_on_the_tensors_position_in_the_pool(maker: Materializer) -> None:
     row = Row(((NOISE, 1.0),))
     alone = dict(maker.stream([row], specs=maker.pool.layout[1:]))
     ((spec, array),) = alone.items()

@@ -17,7 +17,7 @@ from weight_helpers import pool_of, same_bytes, write_checkpoint
 from evoswarm.engine.install import Installer
 from evoswarm.rows import ExpertVector, NoiseVector, Row
 from evoswarm.weights.config import PoolConfig
-from evoswarm.weights.materialise import Materialiser
+from evoswarm.weights.materialize import Materializer
 from evoswarm.weights.pool import open_pool
 from evoswarm.weights.save import save_expert, save_vector
 
@@ -50,7 +50,7 @@ def test_peft_loads_a_saved_adapter_with_the_same_outputs_as_installed_weights(
 ) -> None:
     for seed, name in enumerate("ab"):
         save_adapter(tiny_llama, tmp_path / "pool" / name, seed=seed, **lora)  # type: ignore[arg-type]
-    maker = Materialiser(pool_on(tiny_llama, tmp_path / "pool"))
+    maker = Materializer(pool_on(tiny_llama, tmp_path / "pool"))
     save_expert(maker, MIX, tmp_path / "best", base=str(tiny_llama))
     loaded = PeftModel.from_pretrained(load(tiny_llama), tmp_path / "best").eval()
     model = load(tiny_llama)
@@ -68,7 +68,7 @@ def test_transformers_loads_a_saved_checkpoint_and_pools_accept_it(
 ) -> None:
     for seed, name in enumerate("ab"):
         save_llama(tmp_path / "pool" / name, seed=seed, shard="100KB" if name == "a" else "1GB")
-    maker = Materialiser(pool_on(tiny_llama, tmp_path / "pool", include_base=True))
+    maker = Materializer(pool_on(tiny_llama, tmp_path / "pool", include_base=True))
     save_expert(maker, MIX, tmp_path / "best", base=str(tiny_llama), shard_bytes=shard_bytes)
     expected = maker.one(MIX)
     state = load(tmp_path / "best").state_dict()
@@ -76,7 +76,7 @@ def test_transformers_loads_a_saved_checkpoint_and_pools_accept_it(
     shards = len(list((tmp_path / "best").glob("*.safetensors")))
     assert (shards > 1) == (shard_bytes < 1 << 20)
     (tmp_path / "best").rename(tmp_path / "pool" / "c")
-    assert same_bytes(Materialiser(pool_on(tiny_llama, tmp_path / "pool")).one(Row.one("c")), expected)
+    assert same_bytes(Materializer(pool_on(tiny_llama, tmp_path / "pool")).one(Row.one("c")), expected)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "pool" / "c")
     assert tokenizer("ab").input_ids == make_tokenizer()("ab").input_ids
 
@@ -88,12 +88,12 @@ def test_a_checkpoint_keeps_its_config_and_gets_only_the_tokenizer_from_the_base
     (base / "tokenizer.json").write_text("{}")
     for name in "ab":
         write_checkpoint(tmp_path / "pool" / name, {"w": np.ones(3, np.float32)})
-    save_expert(Materialiser(pool_of(tmp_path / "pool")), MIX, tmp_path / "best", base=str(base))
+    save_expert(Materializer(pool_of(tmp_path / "pool")), MIX, tmp_path / "best", base=str(base))
     assert json.loads((tmp_path / "best" / "config.json").read_text())["model_type"] == "llama"
     assert (tmp_path / "best" / "tokenizer.json").read_text() == "{}"
 
 
-class Interrupted(Materialiser):
+class Interrupted(Materializer):
     """Fails after the first tensor."""
 
     def stream(self, rows, *, specs=None):  # type: ignore[no-untyped-def]
@@ -103,7 +103,7 @@ class Interrupted(Materialiser):
 
 def test_a_failure_in_mid_write_leaves_the_old_folder_and_nothing_else(adapters: Path, tmp_path: Path) -> None:
     pool = pool_of(adapters)
-    save_expert(Materialiser(pool), Row.one("a"), tmp_path / "best", base="x")
+    save_expert(Materializer(pool), Row.one("a"), tmp_path / "best", base="x")
     before = {path.name: path.read_bytes() for path in (tmp_path / "best").iterdir()}
     with pytest.raises(OSError, match="disk full"):
         save_expert(Interrupted(pool), MIX, tmp_path / "best", base="x")
@@ -114,7 +114,7 @@ def test_a_failure_in_mid_write_leaves_the_old_folder_and_nothing_else(adapters:
 
 
 def test_saving_again_replaces_the_folder(adapters: Path, tmp_path: Path) -> None:
-    maker = Materialiser(pool_of(adapters))
+    maker = Materializer(pool_of(adapters))
     for name in "ab":
         save_expert(maker, Row.one(name), tmp_path / "best", base="x")
         (tmp_path / "best" / f"note-{name}").touch()
@@ -131,7 +131,7 @@ def test_saving_a_checkpoint_needs_memory_for_one_tensor_and_the_chunks(tmp_path
     for seed, name in enumerate("abc"):
         value = np.full(scalars, seed, dtype)
         write_checkpoint(tmp_path / "pool" / name, {f"w{i}": value for i in range(count)})
-    maker = Materialiser(pool_of(tmp_path / "pool", check_values=False), threads=2)
+    maker = Materializer(pool_of(tmp_path / "pool", check_values=False), threads=2)
     tensor = scalars * np.dtype(dtype).itemsize
     tracemalloc.start()
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from evoswarm.backend.ray.start import Start, attempt, built
 from evoswarm.config import RunConfig
 from evoswarm.rows import Row, SavedVector
-from evoswarm.weights.materialise import Materialiser, Weights
+from evoswarm.weights.materialize import Materializer, Weights
 from evoswarm.weights.pool import open_pool
 from evoswarm.weights.save import save_expert, save_vector
 
@@ -27,11 +27,11 @@ class Particle:
         Args:
             config: the run; its pool has been checked.
             number: the particle's number.
-            gpu: materialise on the GPU that Ray assigned to this actor.
+            gpu: materialize on the GPU that Ray assigned to this actor.
         """
         self.number, self._base = number, config.model
         self._config, self._fetched = config, set[str]()
-        self._materialiser, self._start = attempt(lambda: _materialiser(config, gpu))
+        self._materializer, self._start = attempt(lambda: _materializer(config, gpu))
         self._row: Row | None = None
         self._weights: Weights = {}
 
@@ -41,20 +41,20 @@ class Particle:
         if row != self._row:
             self._row, self._weights = None, {}
             self._fetch(row)
-            self._weights = built(self._materialiser).one(row)
+            self._weights = built(self._materializer).one(row)
             self._row = row
         return self._weights, time.perf_counter() - start
 
     def save_expert(self, row: Row, folder: Path) -> None:
         """Write the weights of a row as an expert folder."""
         self._fetch(row)
-        save_expert(built(self._materialiser), row, folder, base=self._base)
+        save_expert(built(self._materializer), row, folder, base=self._base)
         self._publish(folder)
 
     def save_vector(self, row: Row, path: Path) -> None:
         """Write the weights of a row as one fp32 basis vector."""
         self._fetch(row)
-        save_vector(built(self._materialiser), row, path)
+        save_vector(built(self._materializer), row, path)
         self._publish(path)
 
     def _fetch(self, row: Row) -> None:
@@ -87,10 +87,10 @@ class Particle:
         return f"Particle({self.number})"
 
 
-def _materialiser(config: RunConfig, gpu: bool) -> Materialiser:
+def _materializer(config: RunConfig, gpu: bool) -> Materializer:
     pool = open_pool(config.pool, model=config.model, check=False)
     if gpu:
-        from evoswarm.weights.device import DeviceMaterialiser
+        from evoswarm.weights.device import DeviceMaterializer
 
-        return DeviceMaterialiser(pool, root=config.run_dir, device="cuda")
-    return Materialiser(pool, root=config.run_dir)
+        return DeviceMaterializer(pool, root=config.run_dir, device="cuda")
+    return Materializer(pool, root=config.run_dir)

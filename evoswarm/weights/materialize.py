@@ -24,7 +24,7 @@ Weights = dict[str, np.ndarray]
 """Tensor name to array of the expert's shape and data type."""
 
 
-class Materialiser:
+class Materializer:
     """Makes weights from rows of one pool.
 
     Peak memory beyond the result of `all`: one chunk of 64 kB per thread for each basis vector, and one more. `stream`

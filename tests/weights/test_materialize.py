@@ -14,9 +14,9 @@ from tiny_models import save_adapter
 from weight_helpers import pool_of, same_bytes, write_checkpoint, write_lora
 
 from evoswarm.rows import BasisVector, ExpertVector, LayersVector, NoiseVector, Row, SavedVector
-from evoswarm.weights.device import DeviceMaterialiser
+from evoswarm.weights.device import DeviceMaterializer
 from evoswarm.weights.kernel import combine_numpy, compiled
-from evoswarm.weights.materialise import Materialiser
+from evoswarm.weights.materialize import Materializer
 from evoswarm.weights.noise import CHUNK
 from evoswarm.weights.save import save_vector
 
@@ -62,25 +62,25 @@ ROWS = [
 
 
 def test_a_row_alone_gives_the_same_bits_as_in_a_batch(folder: Path) -> None:
-    maker = Materialiser(pool_of(folder))
+    maker = Materializer(pool_of(folder))
     for together, alone in zip(maker.all(ROWS), ROWS, strict=True):
         assert same_bytes(together, maker.one(alone))
 
 
 def test_the_order_of_rows_does_not_change_their_bits(folder: Path) -> None:
-    maker = Materialiser(pool_of(folder))
+    maker = Materializer(pool_of(folder))
     for forward, backward in zip(maker.all(ROWS), reversed(maker.all(ROWS[::-1])), strict=True):
         assert same_bytes(forward, backward)
 
 
 def test_the_number_of_threads_does_not_change_the_bits(folder: Path) -> None:
-    one, two, three = (Materialiser(pool_of(folder), threads=n).all(ROWS) for n in (1, 2, 3))
+    one, two, three = (Materializer(pool_of(folder), threads=n).all(ROWS) for n in (1, 2, 3))
     assert all(same_bytes(a, b) and same_bytes(a, c) for a, b, c in zip(one, two, three, strict=True))
 
 
 def test_machine_code_gives_the_same_weights_as_numpy(folder: Path) -> None:
     numpy, machine = (
-        Materialiser(pool_of(folder), choose=lambda _, kernel=kernel: kernel).all(ROWS)
+        Materializer(pool_of(folder), choose=lambda _, kernel=kernel: kernel).all(ROWS)
         for kernel in (combine_numpy, compiled())
     )
     assert all(same_bytes(a, b) for a, b in zip(numpy, machine, strict=True))
@@ -92,16 +92,16 @@ def test_the_device_path_gives_the_same_bits(
 ) -> None:
     monkeypatch.setattr("evoswarm.weights.device.BLOCK", block)
     pool = pool_of(folder)
-    save_vector(Materialiser(pool), row((NOISE, 0.5)), tmp_path / "saved.safetensors")
+    save_vector(Materializer(pool), row((NOISE, 0.5)), tmp_path / "saved.safetensors")
     rows = [*ROWS, row(("a", 0.3), (SavedVector("saved.safetensors"), 0.7), (NOISE, -1.0))]
-    host = Materialiser(pool, root=tmp_path).all(rows)
-    device = DeviceMaterialiser(pool, root=tmp_path, device="cpu").all(rows)
+    host = Materializer(pool, root=tmp_path).all(rows)
+    device = DeviceMaterializer(pool, root=tmp_path, device="cpu").all(rows)
     assert all(same_bytes(a, b) for a, b in zip(host, device, strict=True))
 
 
 def test_a_row_of_one_expert_gives_its_own_bytes(folder: Path) -> None:
     pool = pool_of(folder)
-    for maker in (Materialiser(pool), DeviceMaterialiser(pool, device="cpu")):
+    for maker in (Materializer(pool), DeviceMaterializer(pool, device="cpu")):
         for weights, name in zip(maker.all([Row.one(n) for n in "abc"]), "abc", strict=True):
             assert all(weights[t].tobytes() == pool.flat(name, t).tobytes() for t in weights)
 
@@ -126,7 +126,7 @@ def test_each_span_of_layers_uses_its_own_coefficients(layered: Path) -> None:
     below, above = row(("a", 0.6), ("c", 0.4)), row(("b", -0.3), ("c", 1.3))
     pool = pool_of(layered)
     assert pool.layers == 3
-    for maker in (Materialiser(pool, threads=2), DeviceMaterialiser(pool, device="cpu")):
+    for maker in (Materializer(pool, threads=2), DeviceMaterializer(pool, device="cpu")):
         got, lower, upper = maker.all([both, below, above])
         for name in got:
             assert got[name].tobytes() == (upper if "layers.2" in name else lower)[name].tobytes(), name
@@ -136,24 +136,24 @@ def test_each_span_of_layers_uses_its_own_coefficients(layered: Path) -> None:
 def test_an_expert_split_by_layers_is_unchanged_and_unused_layers_are_zero(layered: Path) -> None:
     pool = pool_of(layered)
     pieces = row((LayersVector("b", 0, 0), 1.0), (LayersVector("b", 1, 2), 1.0))
-    for maker in (Materialiser(pool), DeviceMaterialiser(pool, device="cpu")):
+    for maker in (Materializer(pool), DeviceMaterializer(pool, device="cpu")):
         whole, parts, part = maker.all([Row.one("b"), pieces, row((LayersVector("b", 0, 0), 1.0))])
         assert same_bytes(whole, parts)
         assert {name for name, array in part.items() if array.any()} == {"embed_tokens.weight", "layers.0.q.weight"}
 
 
 def test_integers_are_copied_not_averaged(folder: Path) -> None:
-    steps = Materialiser(pool_of(folder)).one(row(("a", 0.2), ("b", 0.2)))["steps"]
+    steps = Materializer(pool_of(folder)).one(row(("a", 0.2), ("b", 0.2)))["steps"]
     assert steps.dtype == np.int64 and steps.tolist() == [0, 1, 2, 3]
 
 
 def test_the_empty_row_is_zero(folder: Path) -> None:
-    weights = Materialiser(pool_of(folder)).one(row())
+    weights = Materializer(pool_of(folder)).one(row())
     assert not weights["long"].astype(np.float32).any() and weights["long"].shape == (SIZE,)
 
 
 def test_an_empty_batch_gives_no_weights(folder: Path) -> None:
-    assert Materialiser(pool_of(folder)).all([]) == []
+    assert Materializer(pool_of(folder)).all([]) == []
 
 
 @pytest.mark.parametrize(("dtype", "torch_dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
@@ -163,7 +163,7 @@ def test_half_precision_is_one_rounding_to_nearest_even_of_the_fp32_sum(
     for seed, name in enumerate("ab"):
         write_checkpoint(tmp_path / name, tensors(seed, DTYPES[dtype]))
     pool = pool_of(tmp_path)
-    weights = Materialiser(pool).one(row(("a", 0.5), ("b", 0.37)))
+    weights = Materializer(pool).one(row(("a", 0.5), ("b", 0.37)))
     a, b = (torch.from_numpy(pool.flat(n, "long").astype(np.float32)) for n in "ab")
     expected = (a * 0.5 + b * torch.tensor(0.37, dtype=torch.float32)).to(torch_dtype)
     assert weights["long"].view(np.int16).tobytes() == expected.view(torch.int16).numpy().tobytes()
@@ -173,14 +173,14 @@ def test_bf16_ties_round_to_even(tmp_path: Path) -> None:
     one, step = ml_dtypes.bfloat16(1), 2.0**-7
     for name, value in (("a", 1.0), ("b", step)):
         write_checkpoint(tmp_path / name, {"w": np.array([value, 1 + step if name == "a" else step], type(one))})
-    weights = Materialiser(pool_of(tmp_path)).one(row(("a", 1.0), ("b", 0.5)))
+    weights = Materializer(pool_of(tmp_path)).one(row(("a", 1.0), ("b", 0.5)))
     assert weights["w"].astype(float).tolist() == [1.0, 1 + 2 * step]
 
 
 def test_base_is_the_zero_adapter(tmp_path: Path) -> None:
     for name, value in (("a", 1.0), ("b", 3.0)):
         write_lora(tmp_path / name, {f"m.lora_{x}.weight": np.full((4, 4), value, np.float32) for x in "AB"})
-    maker = Materialiser(pool_of(tmp_path, include_base=True))
+    maker = Materializer(pool_of(tmp_path, include_base=True))
     zero, half = maker.all([Row.one("base"), row(("a", 0.25), ("base", 0.5), ("b", 0.25))])
     assert not zero["m.lora_A.weight"].any()
     assert (half["m.lora_A.weight"] == 1.0).all()
@@ -191,7 +191,7 @@ def test_real_adapters_in_bf16_are_read_and_combined(tmp_path: Path, tiny_llama:
         save_adapter(tiny_llama, tmp_path / name, seed=seed, dtype=torch.bfloat16)
     pool = pool_of(tmp_path)
     key = pool.layout[0].name
-    weights = Materialiser(pool).one(row(("a", 2.0)))
+    weights = Materializer(pool).one(row(("a", 2.0)))
     assert pool.layout[0].dtype == "BF16"
     assert (weights[key].astype(np.float32).ravel() == 2 * pool.flat("a", key).astype(np.float32)).all()
 
@@ -201,7 +201,7 @@ numbers = st.floats(-2, 2, width=32)
 
 @given(left=st.lists(numbers, min_size=3, max_size=3), right=st.lists(numbers, min_size=3, max_size=3), t=numbers)
 @settings(max_examples=40, deadline=None)
-def test_materialising_is_linear(small_pool: Materialiser, left: list[float], right: list[float], t: float) -> None:
+def test_materializing_is_linear(small_pool: Materializer, left: list[float], right: list[float], t: float) -> None:
     basis = [ExpertVector("a"), ExpertVector("b"), NOISE]
     mixed = [t * x + (1 - t) * y for x, y in zip(left, right, strict=True)]
     x, y, z = small_pool.all([Row.of(basis, c) for c in (left, right, mixed)])
@@ -211,16 +211,16 @@ def test_materialising_is_linear(small_pool: Materialiser, left: list[float], ri
 
 
 @pytest.fixture(scope="module")
-def small_pool(tmp_path_factory: pytest.TempPathFactory) -> Materialiser:
+def small_pool(tmp_path_factory: pytest.TempPathFactory) -> Materializer:
     root = tmp_path_factory.mktemp("small")
     for seed, name in enumerate("ab"):
         rng = np.random.default_rng(seed)
         write_checkpoint(root / name, {"w": rng.standard_normal((5, 9)).astype(np.float32)})
-    return Materialiser(pool_of(root))
+    return Materializer(pool_of(root))
 
 
 def test_output_arrays_of_the_wrong_shape_are_rejected(folder: Path) -> None:
-    maker = Materialiser(pool_of(folder, check_values=False))
+    maker = Materializer(pool_of(folder, check_values=False))
     expected = maker.one(ROWS[1])
     locked = np.zeros_like(expected["long"])
     locked.flags.writeable = False
