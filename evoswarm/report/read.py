@@ -69,7 +69,7 @@ class Run:
         generations: the records of the finished generations, in order.
         timings: the records of `timings.jsonl`.
         measured: the evaluations of each finished generation, on validation.
-        bests: the evaluation that is the global best after each generation; None where it is not on record.
+        bests: the evaluation that is the global best after each generation; None if it is not recorded.
         finals: the evaluations of the finalists by (who, split); empty unless finished.
         experts: names of the initial experts, in pool order.
         start: the first population; None where its checkpoint cannot be read.

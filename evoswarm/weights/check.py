@@ -131,7 +131,7 @@ def _tensors(expert: Expert, first: Expert) -> list[str]:
 def tensor_names(mine: Mapping[str, Any], theirs: Mapping[str, Any], name: str, other: str) -> list[str]:
     """Tensors that only one of two experts has."""
     lines = []
-    for label, left, right in (("lacks", theirs, mine), ("has an extra", mine, theirs)):
+    for label, left, right in (("has no", theirs, mine), ("has an extra", mine, theirs)):
         odd = sorted(set(left) - set(right))
         if odd:
             more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""

@@ -74,7 +74,7 @@ class Materializer:
         Args:
             rows: P rows.
             specs: a selection of tensors, or other data types for the result; the pool's layout by default.
-            into: for every row arrays by name to write into where there are any; new arrays otherwise.
+            into: for every row, arrays by name to write into; missing ones are allocated.
         """
         basis, coefficients = self._matrix(rows)
         specs = self.pool.layout if specs is None else specs
@@ -94,7 +94,7 @@ class Materializer:
         combine: Combine,
         known: list[np.ndarray | None],
     ) -> list[np.ndarray]:
-        """One tensor of every row, in the arrays of `known` where there are any."""
+        """One tensor of every row, written into the arrays of `known` that fit."""
         out = [array if _fits(array, spec) else self._empty(spec) for array in known]
         flats = [array.reshape(-1) for array in out]
         if spec.is_float:

@@ -80,7 +80,7 @@ def test_missing_and_extra_tensors_shapes_and_types_are_named(pool_folder: MakeP
     text = refusal(folder)
     assert f"b: {key} has shape [4, 63], a has [4, 64]" in text
     assert f"b: {other} is F16, a has F32" in text
-    assert f"c: lacks tensor {key} (compared with a)" in text
+    assert f"c: has no tensor {key} (compared with a)" in text
     assert "c: has an extra tensor extra.lora_A.weight and 1 more" in text
 
 
