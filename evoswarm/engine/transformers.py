@@ -66,6 +66,11 @@ class HfEngine:
         self._shared = None
         self._installer.install(weights)
 
+    @property
+    def pristine_places(self) -> dict[str, int]:
+        """Bytes of the base's copies on each type of device."""
+        return self._installer.pristine.places
+
     def sleep(self) -> None:
         """See `Engine.sleep`. It keeps everything."""
 
