@@ -29,13 +29,13 @@ def measure(stage: Stage) -> dict[str, Any]:
 
 
 def on_cpu(shapes: dict[str, Shape]) -> list[dict[str, Any]]:
-    """One thread and all of them, on the first two layers of each shape."""
+    """One thread and all of them, on the first layer of each shape."""
     rows = []
     before = torch.get_num_threads()
     for threads in (1, os.cpu_count() or 1):
         torch.set_num_threads(threads)
         for name, shape in shapes.items():
-            for row in measure_shape(name, shape.with_layers(2), device="cpu"):
+            for row in measure_shape(name, shape.with_layers(1), device="cpu"):
                 rows.append({"threads": threads} | row)
     torch.set_num_threads(before)
     return rows

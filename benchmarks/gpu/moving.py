@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,17 +27,18 @@ def measure(stage: Stage) -> dict[str, Any]:
     rows = [Row.of([ExpertVector(name) for name in pool.names], line) for line in values]
     size = pool.experts[0].nbytes
     found: dict[str, Any] = {"GB of a particle": size / 1e9}
-    expected = []
+    expected: list[Weights] = []
     for threads in (1, os.cpu_count() or 1):
-        seconds, expected = moved(Materialiser(pool, threads=threads), rows)
+        expected = []
+        seconds = moved(Materialiser(pool, threads=threads), rows, expected.append)
         found[f"CPU, {threads} threads, GB/s"] = size / min(seconds) / 1e9
-    particle = DeviceMaterialiser(pool, device=stage.device)
-    seconds, results = moved(particle, rows)
+    particle, equal = DeviceMaterialiser(pool, device=stage.device), list[bool]()
+    seconds = moved(particle, rows, lambda weights: equal.append(same(weights, expected[len(equal)])))
     found |= {
         "first move, s": seconds[0],
         "later move, s": min(seconds[1:]),
         "GPU, GB/s": size / min(seconds[1:]) / 1e9,
-        "same bytes": all(same(a, b) for a, b in zip(expected, results, strict=True)),
+        "same bytes": all(equal),
         "same bytes with noise": with_noise(pool, particle, rows[0]),
     }
     if torch.cuda.is_available():
@@ -49,14 +51,16 @@ def measure(stage: Stage) -> dict[str, Any]:
     return found
 
 
-def moved(maker: Materialiser, rows: list[Row]) -> tuple[list[float], list[Weights]]:
-    """Seconds of each move, and the results."""
-    seconds, results = [], []
+def moved(maker: Materialiser, rows: list[Row], keep: Callable[[Weights], object]) -> list[float]:
+    """Seconds of each move; `keep` is given each result, which is dropped before the next move."""
+    seconds = []
     for row in rows:
         start = time.perf_counter()
-        results.append(maker.one(row))
+        weights = maker.one(row)
         seconds.append(time.perf_counter() - start)
-    return seconds, results
+        keep(weights)
+        del weights
+    return seconds
 
 
 def with_noise(pool: Pool, particle: DeviceMaterialiser, row: Row) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.gpu.engine import RANK
 from benchmarks.gpu.stage import Stage
 
-PARTICLES, PROMPTS, TOKENS = 40, 200, 16
+PARTICLES, PROMPTS, TOKENS = 40, 200, 8
 LIMIT = 150
 """Seconds after which the run is stopped."""
 

@@ -1,4 +1,4 @@
-"""Part 4: seconds of a decode step from 8 to 512 sequences, and answers that change with the shape of the batch."""
+"""Part 4: seconds of a decode step from 8 to 512 sequences; answers and scores that change with the batch's shape."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ def measure(stage: Stage) -> dict[str, Any]:
     engine = stage.engine(RANK)
     engine.install(stage.adapter(RANK, 1))
     prompts = stage.prompts(max(sizes))
-    engine.generate(prompts[: sizes[0]], max_new_tokens=2)
+    for count in sizes[:2]:  # warm up
+        engine.generate(prompts[:count], max_new_tokens=2)
     step = {count: seconds_of_step(engine, prompts[:count]) for count in sizes}
     some = prompts[: max(compared)]
     whole, again = (in_batches(engine, some, len(some)) for _ in range(2))
     others = {size: in_batches(engine, some, size) for size in compared if size < len(some)}
+    scores = {size: scored(engine, some, size) for size in compared}
     release(engine)
     return {
         "ms per step": {count: 1000 * seconds for count, seconds in step.items()},
@@ -36,7 +38,20 @@ def measure(stage: Stage) -> dict[str, Any]:
         "different answers": len(set(whole)),
         "changed when repeated": changed(whole, again),
         "changed": {f"batches of {size}, not {len(some)}": changed(whole, other) for size, other in others.items()},
+        "scores": {f"batches of {size}": differences(scores[max(compared)], scores[size]) for size in compared[:-1]},
     }
+
+
+def scored(engine: HfEngine, prompts: list[Prompt], size: int) -> list[float]:
+    """Log-probability of one option of each prompt, so many prompts at a time."""
+    engine.batch_size = size
+    return [score.logprob for (score,) in engine.loglikelihood(prompts, [["next"]] * len(prompts))]
+
+
+def differences(some: list[float], others: list[float]) -> dict[str, float]:
+    """How many scores differ, and by how much at most."""
+    gaps = [abs(one - other) for one, other in zip(some, others, strict=True)]
+    return {"changed": sum(gap > 0 for gap in gaps), "most": max(gaps)}
 
 
 def changed(some: list[str], others: list[str]) -> int:

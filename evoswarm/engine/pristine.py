@@ -22,13 +22,14 @@ class Pristine:
         """
         self._place = place
         self._copies: dict[int, torch.Tensor] = {}
+        self._pinned = _PinnedMemory()
 
     def keep(self, tensors: Sequence[torch.Tensor]) -> None:
         """Copy those of the tensors that have no copy yet. Tensors are told apart by identity."""
         new = {id(tensor): tensor for tensor in tensors if id(tensor) not in self._copies}
         on_host = self._place == "host" or (self._place == "auto" and not _has_room(list(new.values())))
         for key, tensor in new.items():
-            self._copies[key] = _to_host(tensor) if on_host and tensor.is_cuda else tensor.detach().clone()
+            self._copies[key] = self._pinned.copy(tensor) if on_host and tensor.is_cuda else tensor.detach().clone()
 
     def __getitem__(self, tensor: torch.Tensor) -> torch.Tensor:
         return self._copies[id(tensor)]
@@ -52,14 +53,28 @@ def _has_room(tensors: Sequence[torch.Tensor]) -> bool:
         return True
     device = tensors[0].device
     free, total = torch.cuda.mem_get_info(device)
-    allowed = int(total * torch.cuda.get_per_process_memory_fraction(device))
+    fraction = getattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 1.0)  # new in torch 2.8
+    allowed = int(total * fraction(device))
     reserved, used = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
     room = min(free, allowed - reserved) + reserved - used
     return sum(tensor.nbytes for tensor in tensors) <= room - SPARE * allowed
 
 
-def _to_host(tensor: torch.Tensor) -> torch.Tensor:
-    try:
-        return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor)
-    except RuntimeError:  # the system limits pinned memory
-        return tensor.detach().cpu()
+class _PinnedMemory:
+    """Pinned host memory, taken in large pieces: torch rounds every allocation up to a power of two."""
+
+    PIECE = 1 << 30
+
+    def __init__(self) -> None:
+        self._free = torch.empty(0, dtype=torch.uint8)
+
+    def copy(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A pinned copy of a tensor; a pageable one if the system limits pinned memory."""
+        size = -(-tensor.nbytes // 512) * 512
+        try:
+            if size > len(self._free):
+                self._free = torch.empty(max(size, self.PIECE), dtype=torch.uint8, pin_memory=True)
+        except RuntimeError:
+            return tensor.detach().cpu()
+        memory, self._free = self._free[: tensor.nbytes], self._free[size:]
+        return memory.view(tensor.dtype).view(tensor.shape).copy_(tensor.detach())
