@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from benchmarks.gpu.stage import EXPERTS, Stage
-from evoswarm.config.run import Pool as PoolConfig
 from evoswarm.rows import ExpertVector, NoiseVector, Row
-from evoswarm.weights.device import DeviceMaterialiser
-from evoswarm.weights.materialise import Materialiser, Weights
+from evoswarm.weights.config import PoolConfig
+from evoswarm.weights.device import DeviceMaterializer
+from evoswarm.weights.materialize import Materializer, Weights
 from evoswarm.weights.pool import Pool, open_pool
 
 RANK, PARTICLES = 64, 10
@@ -30,9 +30,9 @@ def measure(stage: Stage) -> dict[str, Any]:
     expected: list[Weights] = []
     for threads in (1, os.cpu_count() or 1):
         expected = []
-        seconds = moved(Materialiser(pool, threads=threads), rows, expected.append)
+        seconds = moved(Materializer(pool, threads=threads), rows, expected.append)
         found[f"CPU, {threads} threads, GB/s"] = size / min(seconds) / 1e9
-    particle, equal = DeviceMaterialiser(pool, device=stage.device), list[bool]()
+    particle, equal = DeviceMaterializer(pool, device=stage.device), list[bool]()
     seconds = moved(particle, rows, lambda weights: equal.append(same(weights, expected[len(equal)])))
     found |= {
         "first move, s": seconds[0],
@@ -51,7 +51,7 @@ def measure(stage: Stage) -> dict[str, Any]:
     return found
 
 
-def moved(maker: Materialiser, rows: list[Row], keep: Callable[[Weights], object]) -> list[float]:
+def moved(maker: Materializer, rows: list[Row], keep: Callable[[Weights], object]) -> list[float]:
     """Seconds of each move; `keep` is given each result, which is dropped before the next move."""
     seconds = []
     for row in rows:
@@ -63,11 +63,11 @@ def moved(maker: Materialiser, rows: list[Row], keep: Callable[[Weights], object
     return seconds
 
 
-def with_noise(pool: Pool, particle: DeviceMaterialiser, row: Row) -> bool:
+def with_noise(pool: Pool, particle: DeviceMaterializer, row: Row) -> bool:
     """Whether a mutated particle is the same on both, in one tensor of each kind."""
     noisy = Row((*row.terms, (NoiseVector(seed=1, generation=2, particle=3, gene_rate=0.2, sigma=0.01), 1.0)))
     specs = pool.layout[:2]
-    pairs = zip(Materialiser(pool).stream([noisy], specs=specs), particle.stream([noisy], specs=specs), strict=True)
+    pairs = zip(Materializer(pool).stream([noisy], specs=specs), particle.stream([noisy], specs=specs), strict=True)
     return all(a.tobytes() == b.tobytes() for (_, (a,)), (_, (b,)) in pairs)
 
 

@@ -14,8 +14,8 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma2Config
 
 from benchmarks.shapes import GEMMA, TINY, Shape, adapter_config, random_adapter, write_adapter
-from evoswarm.config.run import TransformersEngine
 from evoswarm.engine.transformers import HfEngine
+from evoswarm.engine.transformers_config import TransformersEngine
 from evoswarm.toy import world
 from evoswarm.utility.types import Prompt
 
