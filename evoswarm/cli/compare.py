@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from evoswarm.cli.progress import Interruptible, line_by_line, print_json
+from evoswarm.cli.progress import interruptible, line_by_line, print_json
 from evoswarm.cli.run import Json, Overrides
 from evoswarm.cli.streams import rerun_to_resume, results_only
 from evoswarm.cli.tables import simple_table, wide_console
@@ -37,7 +37,7 @@ def compare(
     if toy == (config is not None):
         raise UserError("give either a config or --toy")
     found = _config(config, methods=_split(methods), targets=_split(targets), overrides=set_ or [])
-    with results_only(), Interruptible(line_by_line(quiet=json_)) as callbacks:
+    with results_only(), interruptible(line_by_line(quiet=json_)) as callbacks:
         try:
             summary = run_comparison(found, callbacks=callbacks)
         except (Stopped, KeyboardInterrupt):

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 Address = Annotated[
     str | None,
-    typer.Option(help="The dashboard's address, http://HEAD:8265; by default RAY_API_SERVER_ADDRESS."),
+    typer.Option(help="Address of the dashboard, http://HEAD:8265. Default: RAY_API_SERVER_ADDRESS."),
 ]
-CaFile = Annotated[Path | None, typer.Option(help="Certificate to trust for https (PEM).")]
-JobId = Annotated[str, typer.Argument(help="Id of the job, as `submit` and `list` print it.", show_default=False)]
+CaFile = Annotated[Path | None, typer.Option(help="CA certificate to trust for https (PEM).")]
+JobId = Annotated[str, typer.Argument(help="Id of the job, as printed by `submit` and `list`.", show_default=False)]
 
 
 def submit(
@@ -34,14 +34,14 @@ def submit(
     address: Address = None,
     set_: Overrides = None,
     resume: ResumeOption = Resume.auto,
-    python: Annotated[str, typer.Option(help="The interpreter on the head that has evoswarm.")] = "python",
+    python: Annotated[str, typer.Option(help="Python interpreter on the head that has evoswarm.")] = "python",
     ca_file: CaFile = None,
     json_: Json = False,
 ) -> None:
-    """Start a run as a job of a Ray cluster. Only the config travels: its paths are read on the cluster's nodes."""
+    """Start a run as a job of a Ray cluster. Only the config is sent; its paths must exist on the cluster's nodes."""
     checked = load_config(config, overrides=set_ or ())
     if not isinstance(checked.backend, RayBackend):
-        raise UserError(f"{config}: backend.type {checked.backend.type} runs on this machine alone; set it to ray")
+        raise UserError(f"{config}: backend.type {checked.backend.type} runs only on this machine; set it to ray")
     warnings = _check_here(checked)
     jobs = _jobs(address, ca_file)
     for warning in [*warnings, *jobs.warnings]:
@@ -59,7 +59,7 @@ def submit(
 
 
 def _check_here(config: RunConfig) -> list[str]:
-    """Check data and pool where this machine has them; warnings."""
+    """Check data and pool if they are on this machine; returns warnings."""
     from evoswarm.loop.inputs import read_inputs
 
     experts = config.pool.experts if isinstance(config.pool.experts, list) else [config.pool.experts]
@@ -71,32 +71,30 @@ def _check_here(config: RunConfig) -> list[str]:
 
 
 def status(
-    run: Annotated[str, typer.Argument(help="Id of a job, or a run directory or its URL.", show_default=False)],
+    run: Annotated[str, typer.Argument(help="Id of a job, or the directory or URL of a run.", show_default=False)],
     address: Address = None,
     ca_file: CaFile = None,
     json_: Json = False,
 ) -> None:
-    """Show how far a run is: generation, best, examples per second, time left."""
-    from evoswarm.launch.state import state_of_directory
+    """Show the state of a run: generation, best utility, examples per second, time left."""
+    from evoswarm.launch.status import status_of_directory
 
     if address is None and (is_url(run) or Path(run).is_dir()):
-        state, said = state_of_directory(run), ""
+        found = status_of_directory(run)
     else:
-        jobs = _jobs(address, ca_file)
-        state = jobs.state(run)
-        said = jobs.message(run) if state.state == "failed" else ""
+        found = _jobs(address, ca_file).status(run)
     if json_:
-        return print_json({"run": run, **state.to_dict()})
-    print(f"{run}: {state}" + (f" ({said})" if said else ""))
+        return print_json({"run": run, **found.to_dict()})
+    print(f"{run}: {found}" + (f" ({found.error})" if found.error else ""))
 
 
 def logs(
     job: JobId,
     address: Address = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the job ends.")] = False,
     ca_file: CaFile = None,
 ) -> None:
-    """Print what a job has printed."""
+    """Print the output of a job."""
     jobs = _jobs(address, ca_file)
     for text in jobs.follow(job) if follow else [jobs.logs(job)]:
         sys.stdout.write(text)
@@ -106,20 +104,20 @@ def logs(
 def stop(
     job: JobId,
     address: Address = None,
-    wait: Annotated[float, typer.Option(help="Seconds to wait until it has stopped.", min=0)] = 120,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for the job to stop.", min=0)] = 120,
     ca_file: CaFile = None,
     json_: Json = False,
 ) -> None:
-    """Stop a job's run: it keeps everything that is measured, and can be resumed."""
-    state = _jobs(address, ca_file).stop(job, wait=wait)
+    """Stop the run of a job. Results so far are kept, and the run can be resumed."""
+    found = _jobs(address, ca_file).stop(job, wait=wait)
     if json_:
-        return print_json({"run": job, **state.to_dict()})
-    hint = "; submit its config again to go on" if state.state in ("stopped", "failed") else ""
-    print(f"{job}: {state}{hint}")
+        return print_json({"run": job, **found.to_dict()})
+    hint = "; submit its config again to resume" if found.state in ("stopped", "failed") else ""
+    print(f"{job}: {found}{hint}")
 
 
 def list_(address: Address = None, ca_file: CaFile = None, json_: Json = False) -> None:
-    """List the jobs of evoswarm on a cluster."""
+    """List the evoswarm jobs on a cluster."""
     entries = _jobs(address, ca_file).all()
     if json_:
         return print_json(entries)

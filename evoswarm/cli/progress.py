@@ -1,12 +1,11 @@
-"""Live progress on a terminal, plain lines elsewhere, nothing on standard output under --json."""
+"""Live progress on a terminal, plain lines elsewhere. Everything goes to standard error."""
 
 from __future__ import annotations
 
-import signal
+import contextlib
 import sys
 import time
-from collections.abc import Callable
-from types import FrameType
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.text import Text
 
 from evoswarm.config import RunConfig
+from evoswarm.launch.signals import StopRequest
 from evoswarm.loop.callbacks import Callbacks, Event
 from evoswarm.loop.directory import to_json
 
@@ -21,20 +21,17 @@ console = Console(stderr=True, highlight=False)
 
 
 class Reporter:
-    """Shows a run's events. A context: inside it Ctrl-C asks the run to stop; a second Ctrl-C ends it at once.
-
-    SIGTERM, which is how Ray and Kubernetes stop a job, is the same.
-    """
+    """Shows the events of a run. A context: inside it, Ctrl-C and SIGTERM ask the run to stop; see `StopRequest`."""
 
     def __init__(self, config: RunConfig, *, quiet: bool = False) -> None:
         """
         Args:
             config: the run.
-            quiet: only warnings.
+            quiet: show only warnings.
         """
-        self._config, self._quiet, self._stopping = config, quiet, False
+        self._config, self._quiet, self._stop = config, quiet, stop_request()
         self._start, self._first, self._examples = time.monotonic(), None, 0
-        self._said: str | None = None
+        self._last: str | None = None
         self._bar: Progress | None = None
         if console.is_terminal and not quiet:
             self._bar = Progress(
@@ -50,26 +47,19 @@ class Reporter:
 
     @property
     def callbacks(self) -> Callbacks:
-        """What the run is given."""
-        return Callbacks(notify=self._notify, stop=lambda: self._stopping)
+        """Callbacks for the run."""
+        return Callbacks(notify=self._notify, stop=lambda: self._stop.received)
 
     def __enter__(self) -> Reporter:
-        self._before = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._stop.__enter__()
         if self._bar:
             self._bar.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._stop.__exit__()
         if self._bar:
             self._bar.stop()
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self._stopping:
-            raise KeyboardInterrupt
-        self._stopping = True
-        console.print("stopping; what is measured is kept (Ctrl-C again ends at once)")
 
     def _notify(self, event: Event) -> None:
         getattr(self, f"_on_{event['kind']}")(event)
@@ -78,9 +68,9 @@ class Reporter:
         print_warning(event["text"])
 
     def _on_message(self, event: Event) -> None:
-        if not self._quiet and event["text"] != self._said:
+        if not self._quiet and event["text"] != self._last:
             console.print(Text(event["text"]), style="dim", soft_wrap=True)
-        self._said = event["text"]
+        self._last = event["text"]
 
     def _on_progress(self, event: Event) -> None:
         if self._bar:
@@ -97,14 +87,13 @@ class Reporter:
             console.print(f"generation {event['generation']:>3}/{total}  {line}", soft_wrap=True)
 
     def _line(self, event: Event) -> str:
-        """Read again by `launch.state`."""
         rate = event["examples"] / max(event["seconds"]["total"], 1e-9)
         median = "-" if event["median"] is None else f"{event['median']:.4f}"
         text = f"best {event['best']:.4f}  median {median}  {rate:,.0f} examples/s"
         return text if self._bar else f"{text}  {self._left(event)}"
 
     def _left(self, event: Event) -> str:
-        """Time to the last generation at the pace so far; patience may end the run earlier."""
+        """Time to the last generation at the current pace; patience may end the run earlier."""
         if self._first is None:
             self._first, self._start = event["generation"], time.monotonic()
             return ""
@@ -112,28 +101,22 @@ class Reporter:
         return f"at most {pace * (self._config.search.max_generations - event['generation']):.0f} s left"
 
 
-class Interruptible:
-    """A context that gives callbacks: Ctrl-C asks to stop, a second Ctrl-C ends at once."""
+def stop_request() -> StopRequest:
+    """A context in which Ctrl-C and SIGTERM ask for a stop, and the user is told so."""
+    return StopRequest(
+        lambda: console.print("stopping; results so far are kept (press Ctrl-C again to end immediately)")
+    )
 
-    def __init__(self, notify: Callable[[Event], None]) -> None:
-        self._notify, self._stopping = notify, False
 
-    def __enter__(self) -> Callbacks:
-        self._before = signal.signal(signal.SIGINT, self._interrupt)
-        return Callbacks(notify=self._notify, stop=lambda: self._stopping)
-
-    def __exit__(self, *exception: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self._stopping:
-            raise KeyboardInterrupt
-        self._stopping = True
-        console.print("stopping; what is measured is kept (Ctrl-C again ends at once)")
+@contextlib.contextmanager
+def interruptible(notify: Callable[[Event], None]) -> Iterator[Callbacks]:
+    """Callbacks that ask to stop after Ctrl-C or SIGTERM."""
+    with stop_request() as stop:
+        yield Callbacks(notify=notify, stop=lambda: stop.received)
 
 
 def line_by_line(*, quiet: bool) -> Callable[[Event], None]:
-    """Says what several runs do, a line for each that has ended; warnings alone if quiet."""
+    """A function that prints one line for each finished run of several; if quiet, only warnings."""
 
     def notify(event: Event) -> None:
         if event["kind"] == "warning":
@@ -147,10 +130,10 @@ def line_by_line(*, quiet: bool) -> Callable[[Event], None]:
 
 
 def print_warning(text: str) -> None:
-    """A warning on standard error; text of users and files is never markup."""
+    """Print a warning on standard error. Text of users and files is never markup."""
     console.print(Text("warning:", style="bold yellow"), Text(text), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on standard output."""
+    """Print one JSON object on standard output."""
     sys.stdout.write(to_json(value, indent=2) + "\n")

@@ -22,16 +22,16 @@ def run(
 
     Args:
         config: the run; see `evoswarm.config.load_config`.
-        resume: "auto" goes on where an earlier run in the same directory ended, "never" refuses to, "must" refuses a
-            fresh start.
+        resume: "auto" resumes an earlier run in the same directory, "never" refuses to, "must" refuses a fresh start.
         on_generation: called after each generation with its record (see `generations.jsonl`).
-        callbacks: full control over messages and stopping; `on_generation` is then called besides.
+        callbacks: full control over messages and stopping, in addition to `on_generation`.
 
     Returns:
-        The summary, as it is in `summary.json`.
+        The content of `summary.json`.
 
     Raises:
-        UserError: something that the user has to put right, in one line.
+        UserError: a mistake of the user, in one line.
+        ClusterError: workers were lost more often than `max_retries` allows; the run can be resumed.
         Stopped: the callbacks asked to stop.
 
     Example:
@@ -48,7 +48,7 @@ def run(
 
 
 def cluster(config: RunConfig) -> AbstractContextManager[None]:
-    """The Ray cluster that several runs share, started or joined once; nothing for the local backend."""
+    """A context with a Ray cluster for several runs, started or joined once; does nothing for the local backend."""
     if isinstance(config.backend, LocalBackend):
         return nullcontext()
     from evoswarm.launch.connect import connected

@@ -1,21 +1,21 @@
-"""Connecting to a Ray cluster, or starting one on this machine."""
+"""Connects to a Ray cluster, or starts one on this machine."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
-import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator
 
 import ray
 from ray.exceptions import AuthenticationError
 
+from evoswarm.backend.ray.private import silence_authentication
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import UserError
-from evoswarm.launch.auth import silent_refusal, token_trouble
+from evoswarm.launch.auth import token_problem
+from evoswarm.launch.signals import sigterm_kept
 
 CONNECT_SECONDS = 5.0
 """How long an address may take to accept a connection."""
@@ -23,10 +23,10 @@ CONNECT_SECONDS = 5.0
 
 @contextlib.contextmanager
 def connected(config: RayBackend, message: Callable[[str], None] = lambda text: None) -> Iterator[None]:
-    """Use the cluster of the config; one that was started or joined here is left again at the end.
+    """Use the cluster of the config. Leaves it at the end if it was started or joined here.
 
     Raises:
-        UserError: nothing answers at the address.
+        UserError: no cluster answers at the address, or it cannot be joined.
     """
     if ray.is_initialized():
         yield
@@ -35,12 +35,11 @@ def connected(config: RayBackend, message: Callable[[str], None] = lambda text: 
     message(f"connecting to Ray at {address}" if address else "starting a local Ray cluster")
     if address and address not in ("auto", "local"):
         _answers(address)
-    # Token authentication is what is wanted; it is no news to the user.
-    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    with _own_sigterm():
+    silence_authentication()
+    with sigterm_kept():
         try:
             context = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.WARNING)
-        except Exception as error:  # of many kinds, plain `Exception` among them
+        except Exception as error:  # Ray raises many kinds, including plain `Exception`
             reason = _reason(error)
             raise UserError(f"Ray at {address or 'this machine'} cannot be used: {reason}") from None
     if url := getattr(context, "dashboard_url", None):
@@ -51,37 +50,26 @@ def connected(config: RayBackend, message: Callable[[str], None] = lambda text: 
         ray.shutdown()
 
 
-@contextlib.contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keep who handles SIGTERM: `ray.init` takes it for itself, and would end the run at once."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if callable(before) and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
-
-
 def _reason(error: BaseException) -> str:
-    """Why a cluster cannot be joined, in one line."""
+    """Why a cluster cannot be joined, in one line. Ray has no types for two of the reasons."""
     text = " ".join(str(error).split()) or type(error).__name__
     if "Version mismatch" in text:
-        return f"{text}; install the cluster's versions of Ray and Python here, or `evoswarm submit` to its dashboard"
+        return f"{text}; install the cluster's versions of Ray and Python here, or use `evoswarm submit`"
     if isinstance(error, AuthenticationError):
-        return f"it {token_trouble(text)}"
-    if "Failed to connect" in text:  # although something answered at the address
-        return f"it {silent_refusal()}"
+        return f"it {token_problem()}"
+    if "Failed to connect" in text:  # the port accepts connections, so the head refuses the token
+        return f"it {token_problem()}"
     return text
 
 
 def _answers(address: str) -> None:
-    """Ray itself waits for minutes where nobody answers."""
+    """Check that the port is open. Ray itself would wait for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     hint = "check backend.address, and that the cluster is up (`ray status`)"
     if not host or not port.isdigit():
         raise UserError(f"backend.address {address!r} is not host:port, ray://host:port or auto; {hint}")
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-    except (OSError, OverflowError, UnicodeError) as error:  # the last two: no port or host name of this form exists
+    except (OSError, OverflowError, UnicodeError) as error:  # the last two: not a valid port or host name
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"Ray at {address} does not answer ({reason}); {hint}") from None

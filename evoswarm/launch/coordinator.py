@@ -1,4 +1,4 @@
-"""The coordinator actor: search, checkpoints and progress. Holds no weights and sees no GPU."""
+"""The coordinator actor: search, checkpoints and events. Holds no weights and sees no GPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from evoswarm.loop.inputs import Inputs
 class Coordinator:
     """Runs the loop in one thread and answers the driver in others.
 
-    When its process is lost, Ray starts it again and repeats `run`, which then goes on from the newest checkpoint.
+    If its process is lost, Ray restarts it and repeats `run`, which resumes from the newest checkpoint.
     """
 
     def __init__(self, config: RunConfig, *, resume: str, check: bool, driver: int) -> None:
@@ -27,7 +27,7 @@ class Coordinator:
         Args:
             config: the run.
             resume: "auto", "never" or "must".
-            check: whether pool and data are still to be checked.
+            check: whether pool and data must still be checked.
             driver: process id of the driver.
         """
         context = ray.get_runtime_context()
@@ -35,7 +35,7 @@ class Coordinator:
         self._config, self._check, self._driver = config, check, driver
         self._resume = "auto" if again else resume
         self._events: list[Event] = []
-        self._heard = 0
+        self._forgotten = 0
         self._stop = threading.Event()
 
     def run(self) -> dict[str, Any]:
@@ -67,13 +67,13 @@ class Coordinator:
             metrics.close()
 
     def events(self, start: int, process: int) -> tuple[int, list[Event]]:
-        """This process's id and its events from number `start` on.
+        """This process's id, and its events from number `start` on.
 
-        What lies before that was heard, and is forgotten, if the one who asks means this `process`.
+        Forgets earlier events if the caller has received them from this `process`.
         """
-        if process == os.getpid() and start > self._heard:
-            del self._events[: start - self._heard]
-            self._heard = start
+        if process == os.getpid() and start > self._forgotten:
+            del self._events[: start - self._forgotten]
+            self._forgotten = start
         return os.getpid(), list(self._events)
 
     def stop(self) -> None:

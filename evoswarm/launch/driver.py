@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import ray
@@ -13,12 +14,14 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from evoswarm.backend.ray.options import process_options
+from evoswarm.backend.ray.private import log_folder, submission_id
 from evoswarm.backend.ray.wait import finished
 from evoswarm.config import RunConfig
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import ClusterError
 from evoswarm.launch.connect import connected
 from evoswarm.launch.coordinator import Coordinator
+from evoswarm.launch.status import FILE, StatusWriter, job_file
 from evoswarm.loop.callbacks import Callbacks
 from evoswarm.loop.inputs import read_inputs
 
@@ -34,9 +37,20 @@ def run_on_ray(config: RunConfig, *, resume: str, callbacks: Callbacks) -> dict[
         read_inputs(config)
     with (
         connected(config.backend, callbacks.message),
+        _job_status(config, callbacks) as callbacks,
         _coordinator(config, resume=resume, check=not local) as coordinator,
     ):
         return _follow(coordinator, callbacks)
+
+
+def _job_status(config: RunConfig, callbacks: Callbacks) -> AbstractContextManager[Callbacks]:
+    """If this driver is a job of the cluster: its status file among the node's logs, which the dashboard serves."""
+    job, folder = submission_id(), log_folder()
+    if job is None or folder is None:
+        return contextlib.nullcontext(callbacks)
+    path = folder / job_file(job)
+    last = config.search.max_generations
+    return StatusWriter(path, generations=last, callbacks=callbacks, start=config.run_dir / FILE)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""One run from its directory's lock to its summary, whatever the backend."""
+"""One run, from the lock of its directory to its summary, on any backend."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 from evoswarm.backend import Backend
 from evoswarm.config import RunConfig
 from evoswarm.errors import UserError
+from evoswarm.launch.status import FILE, StatusWriter
 from evoswarm.loggers.follow import Loggers
 from evoswarm.loop.callbacks import Callbacks, Event
 from evoswarm.loop.checkpoint import generations_saved
@@ -26,7 +27,7 @@ from evoswarm.weights.expert import read_json
 
 _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EFBIG}
 MakeBackend = Callable[[RunConfig, Inputs], Backend]
-"""Starts a backend, with the engine's settings settled."""
+"""Starts a backend for a config with final engine settings."""
 
 
 def execute(
@@ -39,19 +40,19 @@ def execute(
     driver: int | None = None,
     session: str | None = None,
 ) -> dict[str, Any]:
-    """Run, or go on with a run, and return its summary.
+    """Start or resume a run and return its summary.
 
     Args:
         config: the run.
-        make_backend: starts the backend, once everything that can be checked without it has been.
+        make_backend: starts the backend, after everything else has been checked.
         resume: "auto", "never" or "must".
-        callbacks: who is told, and who may stop it.
-        check: False where pool and data were checked before.
+        callbacks: receive events, and may stop the run.
+        check: False if pool and data have been checked.
         driver: process on this machine that the run belongs to.
-        session: names what drives the run, also when it is started again elsewhere.
+        session: identifies the coordinator, also after a restart elsewhere.
 
     Raises:
-        UserError: something that the user has to put right.
+        UserError: the user made a mistake.
         Stopped: `callbacks.stop` said so.
     """
     start = time.perf_counter()
@@ -70,21 +71,21 @@ def execute(
         stop=callbacks.stop,
         session=session,
     ) as mirror:
-        callbacks = _handing_over(callbacks, mirror)
+        callbacks = _uploading(callbacks, mirror)
         return _execute(
             config, make_backend, directory, lock, resume=resume, callbacks=callbacks, check=check, start=start
         )
 
 
-def _handing_over(callbacks: Callbacks, mirror: Mirror) -> Callbacks:
-    """Callbacks that hand over what the run is, and then every finished generation before anybody hears of it."""
-    begun = False
+def _uploading(callbacks: Callbacks, mirror: Mirror) -> Callbacks:
+    """Callbacks that upload the start of the run, and every finished generation before the caller sees its event."""
+    uploaded = False
 
     def notify(event: Event) -> None:
-        nonlocal begun
-        if event["kind"] == "generation" or (event["kind"] == "progress" and not begun):
+        nonlocal uploaded
+        if event["kind"] == "generation" or (event["kind"] == "progress" and not uploaded):
             mirror.sync()
-            begun = True
+            uploaded = True
         callbacks.notify(event)
 
     return replace(callbacks, notify=notify)
@@ -102,7 +103,7 @@ def _execute(
     start: float,
 ) -> dict[str, Any]:
     if resume == "must" and not directory.exists:
-        raise UserError(f"{config.run_place}: nothing to resume here; start with `evoswarm run`")
+        raise UserError(f"{config.run_place}: holds no run to resume; start one with `evoswarm run`")
     inputs = read_inputs(config, check=check)
     directory.create()
     try:
@@ -112,7 +113,7 @@ def _execute(
         if error.errno not in _STORAGE:
             raise
         raise UserError(
-            f"{error.filename or directory.path}: {error.strerror}; {_kept(directory)}. Put it right, then resume with "
+            f"{error.filename or directory.path}: {error.strerror}; {_kept(directory)}. Fix this, then resume with "
             f"`evoswarm resume {shlex.quote(config.run_place)}`"
         ) from None
 
@@ -131,11 +132,24 @@ def _locked(
     for warning in inputs.warnings:
         callbacks.warning(warning)
     if summary := _finished(config, directory):
-        callbacks.message("the run is finished already; this is its result")
+        callbacks.message("the run is already finished; this is its result")
         return summary
     requests = inputs.utility.requests("validation")
     engine = config.engine.settled(adapters=inputs.pool.kind == "adapter", requests=requests)
-    backend = make_backend(config.model_copy(update={"engine": engine}), inputs)
+    settled = config.model_copy(update={"engine": engine})
+    with StatusWriter(directory.path / FILE, generations=config.search.max_generations, callbacks=callbacks) as watched:
+        return _evolve(settled, inputs, make_backend, directory, watched, start)
+
+
+def _evolve(
+    config: RunConfig,
+    inputs: Inputs,
+    make_backend: MakeBackend,
+    directory: RunDirectory,
+    callbacks: Callbacks,
+    start: float,
+) -> dict[str, Any]:
+    backend = make_backend(config, inputs)
     seconds = time.perf_counter() - start
     generation = max(generations_saved(directory), default=-1)
     timing = {"total": seconds, "startup": seconds}
@@ -150,7 +164,7 @@ def _locked(
 
 
 def _finished(config: RunConfig, directory: RunDirectory) -> dict[str, Any] | None:
-    """The summary of a run that has ended and that the config does not ask to go on; a damaged one is made again."""
+    """The summary of a finished run, unless the config asks for more generations or the file is damaged."""
     if not directory.finished:
         return None
     try:
@@ -163,4 +177,4 @@ def _finished(config: RunConfig, directory: RunDirectory) -> dict[str, Any] | No
 
 def _kept(directory: RunDirectory) -> str:
     saved = generations_saved(directory)
-    return f"everything up to generation {saved[-1]} is kept" if saved else "nothing was computed yet"
+    return f"results up to generation {saved[-1]} are kept" if saved else "there are no results yet"

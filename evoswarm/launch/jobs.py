@@ -1,4 +1,4 @@
-"""Runs as jobs of a Ray cluster, through its dashboard. Knows HTTP only: nothing here joins a cluster."""
+"""Runs as jobs of a Ray cluster, through its dashboard. Uses only HTTP and does not join the cluster."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import logging
 import os
 import secrets
 import shlex
+import ssl
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,14 +25,15 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from evoswarm.config import RunConfig, dump_config
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import UserError
-from evoswarm.launch.auth import token_trouble
-from evoswarm.launch.state import State, state_of_log
+from evoswarm.launch.auth import token_problem
+from evoswarm.launch.status import State, Status, job_file, parse_status
 
 STOP_SECONDS = 120
-"""How long a run that was asked to stop may take before Ray kills it."""
+"""How long a run may take to stop before Ray kills it."""
 AGENT_SECONDS = 60
+"""How long a new head may take to start its agent for jobs."""
 CONFIG_FILE = "config.yaml"
-_STATES = {
+_STATES: dict[JobStatus, State] = {
     JobStatus.PENDING: "pending",
     JobStatus.RUNNING: "running",
     JobStatus.SUCCEEDED: "finished",
@@ -40,28 +43,29 @@ _STATES = {
 
 
 class Jobs:
-    """The jobs of evoswarm on one cluster."""
+    """The evoswarm jobs on one cluster."""
 
     def __init__(self, address: str | None = None, *, ca_file: Path | None = None) -> None:
         """
         Args:
-            address: `http://HEAD:8265` or `https://...`; None: RAY_API_SERVER_ADDRESS, or RAY_ADDRESS if it is such.
-            ca_file: certificates to trust for https, besides the system's.
+            address: `http://HEAD:8265` or `https://...`; default: RAY_API_SERVER_ADDRESS, or RAY_ADDRESS if it
+                is an HTTP address.
+            ca_file: certificates to trust for https, in addition to the system's.
 
         Raises:
-            UserError: nothing usable is there; or the token is missing or wrong.
+            UserError: no dashboard answers there, or the token is missing or wrong.
         """
         self.address = _dashboard(address)
         if ca_file is not None and not ca_file.is_file():
-            raise UserError(f"--ca-file {ca_file}: no such file; give the certificate of the cluster's authority (PEM)")
+            raise UserError(f"--ca-file {ca_file}: no such file; give the certificate of the cluster's CA (PEM)")
         for name in ("ray", "ray.dashboard.modules.dashboard_sdk"):
-            logging.getLogger(name).setLevel(logging.ERROR)  # what goes wrong is said below, in one line
-        with self._explained(), _no_address_but_ours():
+            logging.getLogger(name).setLevel(logging.ERROR)  # `_explained` reports errors in one line
+        with self._explained(), _address_variables_unset():
             self._client = JobSubmissionClient(self.address, verify=str(ca_file) if ca_file else True)
         self.warnings = self._other_version()
 
     def submit(self, config: RunConfig, *, resume: str = "auto", python: str = "python") -> str:
-        """Start a run as a job; only its config travels.
+        """Start a run as a job. Only its config is sent to the cluster.
 
         Args:
             config: the run; its paths must mean the same on the cluster's nodes.
@@ -72,7 +76,7 @@ class Jobs:
             The submission id.
         """
         assert isinstance(config.backend, RayBackend)
-        # The job's own environment says which cluster it is in.
+        # The environment of the job has the address of its cluster.
         config = config.model_copy(update={"backend": config.backend.model_copy(update={"address": None})})
         name = f"{config.name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
         with tempfile.TemporaryDirectory() as folder, self._explained():
@@ -88,7 +92,7 @@ class Jobs:
         return submitted
 
     def _submit(self, **request: Any) -> str:
-        """A head that has just started takes a while to have an agent for jobs."""
+        """Submit, and wait for the agent of a head that has just started. Ray reports it missing in a text only."""
         deadline = time.monotonic() + AGENT_SECONDS
         while True:
             try:
@@ -98,27 +102,33 @@ class Jobs:
                     raise
                 time.sleep(1)
 
-    def state(self, job: str) -> State:
-        """How far a job's run is."""
+    def status(self, job: str) -> Status:
+        """How far a job's run is: its state according to Ray, the rest from its status file, if there is one."""
         details = self._details(job)
-        with self._explained():
-            log = self._client.get_job_logs(job)
-        return state_of_log(_STATES[details.status], log)
+        state = _STATES[details.status]
+        status = self._written(job, details.driver_node_id)
+        error = None
+        if state == "failed":
+            lines = (details.message or "").strip().splitlines()
+            error = status.error or (lines[0] if lines else None)
+        return replace(status, state=state, error=error)
 
-    def message(self, job: str) -> str:
-        """What Ray says about a job, in one line."""
-        lines = (self._details(job).message or "").strip().splitlines()
-        return lines[0] if lines else ""
+    def _written(self, job: str, node: str | None) -> Status:
+        """What the run has written; nothing before it starts, or after its node is gone."""
+        query = {"node_id": node, "filename": job_file(job), "lines": -1}
+        with self._explained():
+            answer = self._client._do_request("GET", "/api/v0/logs/file", params=query)
+        return parse_status(answer.content, f"the status file of job {job}") if answer.ok else Status("pending")
 
     def logs(self, job: str) -> str:
-        """Everything that a job has printed so far."""
+        """Everything a job has printed so far."""
         self._details(job)
         with self._explained():
             text: str = self._client.get_job_logs(job)
         return text
 
     def follow(self, job: str) -> Iterator[str]:
-        """What a job prints, as it comes, to its end."""
+        """What a job prints, as it arrives, until the job ends."""
         self._details(job)
         loop = asyncio.new_event_loop()
         lines = self._client.tail_job_logs(job)
@@ -134,11 +144,11 @@ class Jobs:
             loop.run_until_complete(lines.aclose())
             loop.close()
 
-    def stop(self, job: str, *, wait: float = STOP_SECONDS) -> State:
-        """Ask a run to stop and wait until it has; what is measured is kept.
+    def stop(self, job: str, *, wait: float = STOP_SECONDS) -> Status:
+        """Ask a run to stop, and wait until it has. Results so far are kept.
 
         Returns:
-            The state; still running where it took longer than `wait` seconds.
+            The status; still running if the run took longer than `wait` seconds.
         """
         if not self._details(job).status.is_terminal():
             with self._explained():
@@ -146,10 +156,10 @@ class Jobs:
         deadline = time.monotonic() + wait
         while not self._details(job).status.is_terminal() and time.monotonic() < deadline:
             time.sleep(0.5)
-        return self.state(job)
+        return self.status(job)
 
     def all(self) -> list[dict[str, Any]]:
-        """Every job of evoswarm, oldest first: id, name, state, run directory, start and end in seconds since 1970."""
+        """Every evoswarm job, oldest first: id, name, state, run directory, start and end in seconds since 1970."""
         with self._explained():
             details = self._client.list_jobs()
         ours = [entry for entry in details if entry.submission_id and "evoswarm" in (entry.metadata or {})]
@@ -180,30 +190,29 @@ class Jobs:
 
     @contextlib.contextmanager
     def _explained(self, job: str | None = None) -> Iterator[None]:
-        """What goes wrong on the way to the cluster, in one line."""
+        """Turn errors of the connection to the cluster into one line."""
         where = f"the cluster at {self.address}"
         try:
             yield
-        except AuthenticationError as error:
-            raise UserError(f"{where} {token_trouble(str(error))}") from None
+        except AuthenticationError:
+            raise UserError(f"{where} {token_problem()}") from None
         except (requests.exceptions.RequestException, ConnectionError, OSError, ValueError) as error:
-            if "CERTIFICATE_VERIFY_FAILED" in _reason(error):
-                hint = "give its authority's certificate with --ca-file"
-                raise UserError(f"{where}: its certificate is not trusted; {hint}") from None
-            hint = "check --address: the dashboard's, as `ray start` prints it, for example http://HEAD:8265"
-            raise UserError(f"{where} does not answer as Ray does ({_reason(error)}); {hint}") from None
+            if isinstance(_innermost(error), ssl.SSLCertVerificationError):
+                raise UserError(f"{where}: its certificate is not trusted; give its CA with --ca-file") from None
+            hint = "check --address: give the dashboard's, as `ray start` prints it, for example http://HEAD:8265"
+            raise UserError(f"{where} does not answer like Ray ({_reason(error)}); {hint}") from None
         except RuntimeError as error:
             text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            if job is not None and "404" in text:
-                raise UserError(f"{where} has no job {job}; `evoswarm list` shows those there are") from None
-            if "404" in text:
-                raise UserError(f"{where} does not answer as Ray does ({text}); check --address") from None
+            if "404" in text:  # Ray's client puts the status code into the text only
+                if job is not None:
+                    raise UserError(f"{where} has no job {job}; `evoswarm list` shows the existing jobs") from None
+                raise UserError(f"{where} does not answer like Ray ({text}); check --address") from None
             raise UserError(f"{where} refused: {text}") from None
 
 
 @contextlib.contextmanager
-def _no_address_but_ours() -> Iterator[None]:
-    """Ray prefers the address in the environment to the one that it is given."""
+def _address_variables_unset() -> Iterator[None]:
+    """Ray prefers the address in the environment to its argument."""
     names = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
     before = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
@@ -217,7 +226,7 @@ def _dashboard(address: str | None) -> str:
     if not found and os.environ.get("RAY_ADDRESS", "").startswith("http"):
         found = os.environ["RAY_ADDRESS"]
     if not found:
-        raise UserError("give --address http://HEAD:8265 (the dashboard's), or set RAY_API_SERVER_ADDRESS")
+        raise UserError("give --address http://HEAD:8265 (the address of the dashboard), or set RAY_API_SERVER_ADDRESS")
     try:
         parts = urlsplit(found)
     except ValueError as error:
@@ -228,13 +237,18 @@ def _dashboard(address: str | None) -> str:
 
 
 def _bare(address: str) -> str:
-    """An address without a password that it may hold."""
+    """An address without user and password."""
     return address.rpartition("@")[2]
 
 
-def _reason(error: BaseException) -> str:
-    """The innermost reason of a failed request, short."""
+def _innermost(error: BaseException) -> BaseException:
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
+    return error
+
+
+def _reason(error: BaseException) -> str:
+    """Why a request failed, in one short line."""
+    error = _innermost(error)
     text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
     return "".join(c for c in str(text).splitlines()[0][:120] if c.isprintable()).strip()

@@ -61,7 +61,7 @@ def test_whichever_file_a_full_disk_cuts_short_the_run_goes_on_from_its_last_che
     write_file = RunDirectory.write
     with monkeypatch.context() as patch:
         patch.setattr(RunDirectory, "write", write)
-        with pytest.raises(UserError, match=r"No space left on device; everything up to generation 1 is kept\. Put it"):
+        with pytest.raises(UserError, match=r"No space left on device; results up to generation 1 are kept\. Fix"):
             evoswarm.run(config, callbacks=Callbacks(notify=notify))
     assert generations_saved(RunDirectory(config.run_dir)) == [0, 1]
     (small_disk / "filler").unlink()

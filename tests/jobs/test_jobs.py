@@ -61,7 +61,7 @@ def test_several_jobs_share_a_cluster_one_stops_and_the_others_end_as_at_home(
         said = head.json("status", jobs[name])
         assert said["state"] == "finished" and said["generation"] == 5 and said["examples_per_second"] > 0
         of_directory = head.json("status", config.run_dir)
-        assert of_directory["state"] == "finished" and round(of_directory["best"], 4) == said["best"]
+        assert of_directory["state"] == "finished" and of_directory["best"] == said["best"]
     again = head.json("submit", slow[1])["job"]
     assert ended(head, again) == "finished"
     assert result_bytes(slow[0].run_dir) == undisturbed
@@ -91,7 +91,9 @@ def test_a_job_that_fails_says_why_and_leaves_no_actor(head: Head, tmp_path: Pat
     assert ended(head, job) == "failed"
     log = head.evoswarm("logs", job).stdout
     assert log.strip().splitlines()[-1].startswith("error: /no/such/model: no such folder")
-    assert "failed" in head.evoswarm("status", job).stdout
+    said = head.json("status", job)
+    assert said["state"] == "failed" and said["error"] == log.strip().splitlines()[-1].removeprefix("error: ")
+    assert head.evoswarm("status", job).stdout.strip().endswith(f"failed ({said['error']})")
 
 
 def test_what_travels_is_the_config_alone(head: Head, tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ class ActorGroup:
             self._message(start.notice)
 
     def _failed(self, number: int, start: Start, starting: bool) -> None:
-        """End the run, or go on without an actor that cannot start."""
+        """End the run, or continue without an actor that cannot start."""
         if starting and start.by_user:
             raise UserError(start.error)
         text = f"{self.kind} {number} could not start ({start.error})"

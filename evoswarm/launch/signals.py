@@ -1,0 +1,52 @@
+"""Ctrl-C and SIGTERM: the only place that handles signals."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Ctrl-C, and how Ray and Kubernetes stop a job."""
+
+
+class StopRequest:
+    """Turns the first signal into a request to stop; a second one raises KeyboardInterrupt. A context.
+
+    Attributes:
+        received: whether a signal has arrived.
+    """
+
+    def __init__(self, announce: Callable[[], None]) -> None:
+        """
+        Args:
+            announce: tells the user that the run is stopping.
+        """
+        self.received, self._announce = False, announce
+
+    def __enter__(self) -> StopRequest:
+        self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = True
+        self._announce()
+
+
+@contextlib.contextmanager
+def sigterm_kept() -> Iterator[None]:
+    """Restore the handler of SIGTERM: `ray.init` installs one that exits without stopping the run."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
