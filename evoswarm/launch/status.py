@@ -14,10 +14,10 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from evoswarm.config.place import is_url
 from evoswarm.errors import Stopped, UserError
 from evoswarm.loop.callbacks import Callbacks, Event
 from evoswarm.loop.directory import RunDirectory, to_json
+from evoswarm.place import is_url
 from evoswarm.storage.cache import local_copy
 from evoswarm.storage.lease import is_held
 

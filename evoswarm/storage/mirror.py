@@ -17,7 +17,7 @@ from evoswarm.storage.lease import Lease
 from evoswarm.storage.remote import Remote, StorageError
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-_LAST = ("generations.jsonl", "timings.jsonl", "checkpoints/", "recipe.json", "summary.json")
+_LAST = ("generations.jsonl", "timings.jsonl", "checkpoints/", "recipe.json", "summary.json", "status.json")
 """Uploaded last, in this order."""
 _OWN = ("lock",)
 Shape = tuple[int, int]

@@ -198,7 +198,7 @@ def test_settings_of_placement_that_contradict_each_other_are_refused() -> None:
 @pytest.mark.parametrize("key", ["particle_gpus", "scorer_gpus"])
 def test_gpus_that_ray_refuses_are_refused_before(key: str) -> None:
     assert "a fraction up to 1, or a whole number" in config_error(**{key: 1.5})
-    assert "finer than Ray counts" in config_error(**{key: 0.00001})
+    assert "is too small for Ray; use 0, or at least 0.0001" in config_error(**{key: 0.00001})
     for value in (0, 0.0001, 1 / 3, 1, 4):
         assert RayBackend.model_validate({key: value})
 
@@ -212,7 +212,7 @@ def test_an_engine_is_split_over_a_whole_number_of_gpus(ranks: str, tmp_path: Pa
 def test_an_engine_that_is_split_takes_as_many_whole_gpus(tmp_path: Path) -> None:
     split = "engine={type: vllm, args: {tensor_parallel_size: 2}}"
     for gpus in (1, 0.5, 3):
-        with pytest.raises(UserError, match="backend.scorer_gpus: .* takes 2 whole ones"):
+        with pytest.raises(UserError, match="backend.scorer_gpus: .* needs 2 whole GPUs"):
             echo_config(tmp_path, split, f"backend={{type: ray, scorer_gpus: {gpus}}}")
     for gpus in ("null", "0", "2"):
         assert echo_config(tmp_path, split, f"backend={{type: ray, scorer_gpus: {gpus}}}")
