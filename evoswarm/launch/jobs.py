@@ -226,7 +226,7 @@ def _dashboard(address: str | None) -> str:
     if not found and os.environ.get("RAY_ADDRESS", "").startswith("http"):
         found = os.environ["RAY_ADDRESS"]
     if not found:
-        raise UserError("give --address http://HEAD:8265 (the address of the dashboard), or set RAY_API_SERVER_ADDRESS")
+        raise UserError("give --address http://HEAD:8265 (the dashboard's), or set RAY_API_SERVER_ADDRESS")
     try:
         parts = urlsplit(found)
     except ValueError as error:
