@@ -1,4 +1,4 @@
-"""One unit of work of a comparison: a search with one seed, or all other methods of a target."""
+"""A unit of work of a comparison: a search with one seed, or all other methods of a target."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from evoswarm.utility import Split, Utility
 from evoswarm.weights.expert import read_json
 
 Result = dict[str, Any]
-"""target, method, seed (null: it draws none), validation, test, scores and their split, evaluations, seconds, curve;
-or, of a method that could not be measured, `error` in place of all figures."""
+"""target, method, seed (null if the method has none), validation, test, scores and their split, evaluations, seconds,
+curve; for a method that failed, `error` instead of the figures."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What one worker does at a time; `methods` are those that come of it."""
+    """Work that one worker does in one piece, and the methods whose results it produces."""
 
     target: str
     methods: tuple[str, ...]
@@ -41,7 +41,7 @@ class Unit:
 
 
 def units(methods: list[str], targets: list[str], seeds: list[int]) -> list[Unit]:
-    """All work: first what is no search, since it is short."""
+    """All units. Those without a search come first because they are short."""
     fixed = tuple(name for name in methods if not all_methods()[name].search)
     searches = dict.fromkeys(all_methods()[name].search for name in methods if all_methods()[name].search)
     of = {search: tuple(name for name in methods if all_methods()[name].search == search) for search in searches}
@@ -50,10 +50,10 @@ def units(methods: list[str], targets: list[str], seeds: list[int]) -> list[Unit
 
 
 def run_unit(config: RunConfig, comparison: Comparison, unit: Unit, callbacks: Callbacks | None = None) -> list[Result]:
-    """Do a unit's work, or read what is there.
+    """The results of a unit: read if they exist, computed otherwise.
 
     Raises:
-        UserError: something that the user has to put right.
+        UserError: the user made a mistake.
         Stopped: the callbacks asked to stop.
     """
     config = config.model_copy(update={"backend": LocalBackend()})
@@ -89,7 +89,7 @@ def _fixed_results(
                 bench = bench or Bench(config, folder)
                 try:
                     known = _one(bench, comparison, unit.target, name, seed) | {"key": key}
-                except UserError as error:  # the other methods have a result all the same
+                except UserError as error:  # the other methods still get a result
                     results.append({"target": unit.target, "method": name, "seed": seed, "error": str(error)})
                     continue
                 directory.write_json(path, known)
@@ -120,7 +120,7 @@ def _one(bench: Bench, comparison: Comparison, target: str, name: str, seed: int
 
 
 def _measured(bench: Bench, chosen: Chosen, split: Split) -> Result:
-    """The utility of what was chosen, and its scores by example, under `scores`: those of the last split there is."""
+    """The utility of the chosen candidates on a split, with the scores by example."""
     utility = bench.utility
     if not utility.size(split):
         return {split: None}
@@ -131,7 +131,7 @@ def _measured(bench: Bench, chosen: Chosen, split: Split) -> Result:
 
 
 def voted(utility: Utility, split: Split, predictions: list[list[str | None]]) -> Result:
-    """What a majority vote comes to; nothing where answers cannot be voted on."""
+    """The result of a majority vote; None if answers cannot be voted on."""
     if not utility.votes or not all(predictions):
         return {split: None}
     outcomes = [utility.vote(split, i, [line[i] for line in predictions]) for i in range(utility.size(split))]
@@ -140,7 +140,7 @@ def voted(utility: Utility, split: Split, predictions: list[list[str | None]]) -
 
 
 def _save(bench: Bench, chosen: Chosen, name: str, seed: int | None) -> None:
-    """What is no row becomes a new member of the pool, in `members/`."""
+    """Save a single chosen candidate that is not a row as a new expert in `members/`."""
     if len(chosen.candidates) == 1 and (lineage := chosen.candidates[0].lineage) is not None:
         weights = chosen.candidates[0].make()
         assert weights is not None

@@ -1,4 +1,4 @@
-"""Whether the Ray nodes of a Kubernetes manifest can ever hold a run. Knows YAML and KubeRay's rules, no Ray."""
+"""Checks whether the Ray nodes of a Kubernetes manifest can hold a run. Uses KubeRay's rules, but not Ray."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ def read_manifest(source: str) -> list[Object]:
         source: a YAML file, `-` for standard input, or a kustomize folder, which `kubectl kustomize` renders.
 
     Raises:
-        UserError: it cannot be read or rendered.
+        UserError: the manifest cannot be read or rendered.
     """
     try:
         text = sys.stdin.read() if source == "-" else _render(source) if Path(source).is_dir() else _text(source)
         objects = [item for item in yaml.safe_load_all(text) if item]
     except OSError as error:
         raise UserError(f"{source}: cannot be read ({error.strerror}); give a rendered manifest") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that does not exist
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or an invalid date
         raise UserError(f"{source}: is not YAML ({str(error).splitlines()[0]})") from None
     except RecursionError:
         raise UserError(f"{source}: is nested too deeply") from None
     found = [inner for item in objects for inner in _members(item)]
     if not all(isinstance(item, dict) and isinstance(item.get("metadata") or {}, dict) for item in found):
-        raise UserError(f"{source}: holds something that is no Kubernetes object")
+        raise UserError(f"{source}: has something that is not a Kubernetes object")
     return found
 
 
 def _members(item: Any) -> list[Any]:
-    """What a List holds, and anything else itself."""
+    """The items of a List; any other object itself."""
     items = item.get("items") or [] if isinstance(item, dict) and item.get("kind") == "List" else None
     return items if isinstance(items, list) else [item]
 
@@ -59,10 +59,10 @@ def _text(source: str) -> str:
 
 
 def _render(folder: str) -> str:
-    beside = Path(sys.executable).parent  # where pip puts programs, on the path or not
-    kubectl = shutil.which("kubectl") or shutil.which("kubectl", path=beside)
+    scripts = Path(sys.executable).parent  # where pip installs programs, even if it is not on PATH
+    kubectl = shutil.which("kubectl") or shutil.which("kubectl", path=scripts)
     if not kubectl:
-        raise UserError(f"{folder}: is a folder, and kubectl, which renders it, is not here; give the rendered file")
+        raise UserError(f"{folder}: is a folder, and kubectl is not installed to render it; give the rendered file")
     done = subprocess.run([kubectl, "kustomize", folder], capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"{folder}: kubectl kustomize: {' '.join(done.stderr.split())}")
@@ -70,20 +70,20 @@ def _render(folder: str) -> str:
 
 
 def check_manifest(source: str, config: RunConfig | None = None) -> list[str]:
-    """Check that what a manifest asks for can ever hold its run; one line on each RayJob, or else RayCluster.
+    """Check that the pods of a manifest can hold its run; one line for each RayJob or, without one, each RayCluster.
 
     Args:
         source: see `read_manifest`.
-        config: the run; by default the one of each RayJob, out of the ConfigMap that its entrypoint reads.
+        config: the run; default: the config of each RayJob, from the ConfigMap that its entrypoint reads.
 
     Raises:
-        UserError: there is no run in it, its config is wrong, or no number of pods that it allows holds the run.
+        UserError: it has no run, the config is wrong, or the maximum number of pods cannot hold the run.
     """
     objects = read_manifest(source)
     found = [item for item in objects if item.get("kind") == "RayJob"]
     found = found or [item for item in objects if item.get("kind") == "RayCluster"]
     if not found:
-        raise UserError(f"{source}: holds neither a RayJob nor a RayCluster; give what `kubectl kustomize` renders")
+        raise UserError(f"{source}: has neither a RayJob nor a RayCluster; give the output of `kubectl kustomize`")
     return [_check(item, objects, config, source) for item in found]
 
 
@@ -98,7 +98,7 @@ def _check(item: Object, objects: list[Object], config: RunConfig | None, source
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         raise UserError(f"{where}: is not complete ({type(error).__name__}: {error}); compare k8s/base") from None
     if not isinstance(config.backend, RayBackend):
-        raise UserError(f"{where}: backend.type is {config.backend.type}, which uses one pod alone; set it to ray")
+        raise UserError(f"{where}: backend.type is {config.backend.type}, which uses only one pod; set it to ray")
     placement = place_run(_only_known_labels(config, groups), groups)
     if text := missing(placement, groups):
         most = ", ".join(map(str, groups))
@@ -110,7 +110,7 @@ def _check(item: Object, objects: list[Object], config: RunConfig | None, source
 
 
 def _only_known_labels(config: RunConfig, groups: Sequence[Nodes]) -> RunConfig:
-    """Without conditions on labels that Ray and KubeRay give to a node only when it starts (its GPU, its zone)."""
+    """The config without conditions on labels that a node gets only when it starts (its GPU, its zone)."""
     said = {key for group in groups for key in group.labels}
 
     def known(labels: Mapping[str, str]) -> dict[str, str]:
@@ -126,7 +126,7 @@ def _only_known_labels(config: RunConfig, groups: Sequence[Nodes]) -> RunConfig:
 
 
 def capacity(spec: Object) -> list[Nodes]:
-    """The most nodes that a RayClusterSpec can have, with what `ray start` offers on each, as KubeRay has it."""
+    """The maximum number of nodes of a RayClusterSpec, with the resources that KubeRay passes to `ray start`."""
     scaled = spec.get("enableInTreeAutoscaling", False)
     groups = [Nodes("head", 1, *_offer(spec["headGroupSpec"]), _labels("headgroup", spec["headGroupSpec"]))]
     for group in spec.get("workerGroupSpecs") or []:
@@ -139,14 +139,14 @@ def capacity(spec: Object) -> list[Nodes]:
 
 
 def _labels(name: str, group: Object) -> dict[str, str]:
-    """Labels of a node that the manifest says."""
+    """The labels of a node in the manifest."""
     said = str((group.get("rayStartParams") or {}).get("labels", ""))
     pairs = (pair.partition("=") for pair in said.split(",") if pair)
     return {"ray.io/node-group": name} | {k.strip(): v.strip() for k, _, v in pairs} | (group.get("labels") or {})
 
 
 def _offer(group: Object) -> tuple[float, float]:
-    """CPUs and GPUs of a node: what `rayStartParams` or `resources` say, else the limits of its first container."""
+    """CPUs and GPUs of a node: from `rayStartParams` or `resources`, else the limits of its first container."""
     params = group.get("rayStartParams") or {}
     said = {"CPU": params.get("num-cpus"), "GPU": params.get("num-gpus")} | (group.get("resources") or {})
     resources = group["template"]["spec"]["containers"][0].get("resources", {})
@@ -156,7 +156,7 @@ def _offer(group: Object) -> tuple[float, float]:
 
 
 def _number(quantity: Any) -> float:
-    """A Kubernetes quantity of CPUs or GPUs, rounded up as KubeRay does."""
+    """A Kubernetes quantity of CPUs or GPUs, rounded up like in KubeRay."""
     text = str(quantity)
     try:
         number = float(math.ceil(float(text.removesuffix("m")) / (1000 if text.endswith("m") else 1)))
@@ -164,23 +164,23 @@ def _number(quantity: Any) -> float:
             raise ValueError
         return number
     except (ValueError, OverflowError):
-        raise UserError(f"{text!r} is no number of CPUs or GPUs; write 4 or 500m") from None
+        raise UserError(f"{text!r} is not a number of CPUs or GPUs; write 4 or 500m") from None
 
 
 # The run of a RayJob
 
 
 def embedded_config(job: Object, objects: list[Object], where: str = "RayJob") -> RunConfig:
-    """The config that the entrypoint of a RayJob runs, out of the ConfigMap that is mounted there.
+    """The config that the entrypoint of a RayJob runs, from its mounted ConfigMap.
 
     Raises:
-        UserError: there is none, or it is wrong.
+        UserError: there is no config, or it is wrong.
     """
     words = shlex.split(job["spec"].get("entrypoint", ""))
     if job["kind"] != "RayJob":
-        raise UserError(f"{where}: a cluster has no run of its own; give the config too")
+        raise UserError(f"{where}: a RayCluster has no run of its own; give a config too")
     if "run" not in words[:-1]:
-        raise UserError(f"{where}: its entrypoint is no `evoswarm run CONFIG`; give the config too")
+        raise UserError(f"{where}: its entrypoint is not `evoswarm run CONFIG`; give a config too")
     path = PurePosixPath(words[words.index("run") + 1])
     text = _mounted(path, job, objects)
     if text is None:

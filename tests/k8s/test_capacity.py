@@ -181,7 +181,7 @@ def test_an_invalid_number_of_cpus_is_rejected(cpus: str) -> None:
     (job,) = objects(GPU, "RayJob")
     spec = job["spec"]["rayClusterSpec"]
     spec["workerGroupSpecs"][0]["resources"] = {"CPU": cpus}
-    with pytest.raises(UserError, match="is no number of CPUs or GPUs"):
+    with pytest.raises(UserError, match="is not a number of CPUs or GPUs"):
         capacity(spec)
 
 
