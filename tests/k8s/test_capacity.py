@@ -147,16 +147,16 @@ def test_overrides_in_the_entrypoint_apply_to_the_run() -> None:
     [
         (lambda items: [i for i in items if "Ray" not in i["kind"]], "neither a RayJob nor a RayCluster"),
         (lambda items: [i for i in items if i["kind"] != "ConfigMap"], "no ConfigMap of the manifest is mounted as"),
-        (lambda items: [i for i in items if i["kind"] == "RayCluster"], "give the config too"),
-        (lambda items: [{"kind": "RayJob", "spec": {"entrypoint": "sleep 5"}}], "no `evoswarm run CONFIG`"),
+        (lambda items: [i for i in items if i["kind"] == "RayCluster"], "give a config too"),
+        (lambda items: [{"kind": "RayJob", "spec": {"entrypoint": "sleep 5"}}], "is not `evoswarm run CONFIG`"),
         (lambda items: [{"kind": "RayJob", "spec": {"entrypoint": "evoswarm run /x/y"}}], "is not complete"),
         (lambda items: [{"kind": "RayJob"}], "is not complete"),
         (lambda items: [{"kind": "RayJob", "metadata": None, "spec": {"entrypoint": "run 'x"}}], "is not complete"),
         (lambda items: [{"kind": "List", "items": None}], "neither a RayJob nor a RayCluster"),
-        (lambda items: [5], "no Kubernetes object"),
+        (lambda items: [5], "not a Kubernetes object"),
         (lambda items: [{"kind": "List", "items": 5}], "neither a RayJob nor a RayCluster"),
-        (lambda items: [{"kind": "List", "items": [1, 2]}], "no Kubernetes object"),
-        (lambda items: [{"kind": "RayJob", "metadata": "c"}], "no Kubernetes object"),
+        (lambda items: [{"kind": "List", "items": [1, 2]}], "not a Kubernetes object"),
+        (lambda items: [{"kind": "RayJob", "metadata": "c"}], "not a Kubernetes object"),
     ],
 )
 def test_a_manifest_without_a_run_gives_one_clear_error_line(tmp_path: Path, damage: Any, words: str) -> None:
@@ -190,7 +190,7 @@ def test_an_invalid_embedded_config_is_named(tmp_path: Path) -> None:
     assert "RayJob evoswarm: /etc/evoswarm/run.yaml: unknown key search.poplation; did you mean population?" in text
     job = rendered("base").replace("backend: {type: ray, address: auto, wait_seconds: 900}", "backend: {type: local}")
     (tmp_path / "local.yaml").write_text(job)
-    assert "uses one pod alone" in refusal(str(tmp_path / "local.yaml"))
+    assert "uses only one pod" in refusal(str(tmp_path / "local.yaml"))
 
 
 def evoswarm(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
