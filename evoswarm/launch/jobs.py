@@ -115,6 +115,8 @@ class Jobs:
 
     def _written(self, job: str, node: str | None) -> Status:
         """What the run has written; nothing before it starts, or after its node is gone."""
+        if node is None:
+            return Status("pending")
         query = {"node_id": node, "filename": job_file(job), "lines": -1}
         with self._explained():
             answer = self._client._do_request("GET", "/api/v0/logs/file", params=query)
