@@ -40,7 +40,7 @@ class Lease:
         """
         self._session = session
         self._remote, self._message, self._stop = remote, message, stop
-        self._id, self._beats = secrets.token_hex(8), 0
+        self._id, self._beats, self._conditional = secrets.token_hex(8), 0, True
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="evoswarm-lease", daemon=True)
         self.lost = False
@@ -55,10 +55,9 @@ class Lease:
         if before is not None and not self._is_own(before) and not _dead_here(_parse(before)):
             self._message(f"{self._remote.url} was owned by {_who(_parse(before))}; checking whether that still runs")
             self._outlive(before)
-        while (swapped := self._swap(before)) is False and self._is_own(before):
+        while not self._write(over=before) and self._is_own(before):
             before = self._remote.read(self.name)  # this coordinator's last process wrote once more
-        if swapped is None:
-            self._remote.write(self.name, self._content())
+        if not self._conditional:
             time.sleep(RACE_SECONDS)
         if _parse(self._remote.read(self.name)).get("id") != self._id:
             raise UserError(f"{self._remote.url}: another run started here at the same time; this one stops")
@@ -99,16 +98,20 @@ class Lease:
                 if found is not None and _parse(found).get("id") != self._id:
                     self.lost = True
                     return
-                if self._swap(found) is None:
-                    self._remote.write(self.name, self._content())
+                self._write(over=found)
             except UserError:
                 continue  # the run itself handles unreachable storage
 
     def _is_own(self, data: bytes | None) -> bool:
         return self._session is not None and _parse(data).get("session") == self._session
 
-    def _swap(self, before: bytes | None) -> bool | None:
-        return swap(self._remote.url, self.name, self._content(), expected=before)
+    def _write(self, *, over: bytes | None) -> bool:
+        """Write the lease. With conditional writes, only if it is still `over`. Returns whether it was written."""
+        written = swap(self._remote.url, self.name, self._content(), expected=over) if self._conditional else None
+        if written is None:
+            self._conditional = False  # do not try again: without credentials, every try can take seconds
+            self._remote.write(self.name, self._content())
+        return written is not False
 
     def _content(self) -> bytes:
         self._beats += 1

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 PROTOCOLS = ("s3", "gs", "gcs", "az", "abfs", "abfss")
+_OPTIONS: Any = {"allow_http": True, "connect_timeout": "3s", "timeout": "10s"}
 _RETRIES: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
 
 
@@ -47,9 +48,10 @@ def _store(url: str) -> Any:
         raise ValueError(f"{protocol} has no conditional writes")
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if protocol != "s3" or not endpoint:
-        return from_url(f"{'gs' if protocol == 'gcs' else protocol}://{path}", retry_config=_RETRIES)
+        url = f"{'gs' if protocol == 'gcs' else protocol}://{path}"
+        return from_url(url, client_options=_OPTIONS, retry_config=_RETRIES)
     if "://" not in endpoint:
         endpoint = f"https://{endpoint}"
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     config: Any = {"endpoint": endpoint, "region": region}
-    return from_url(url, config=config, client_options={"allow_http": True}, retry_config=_RETRIES)
+    return from_url(url, config=config, client_options=_OPTIONS, retry_config=_RETRIES)
