@@ -16,7 +16,7 @@ import numpy as np
 Combine = Callable[[Sequence[np.ndarray], np.ndarray, Sequence[np.ndarray]], None]
 COMPILE_ABOVE = 300_000_000
 """Multiply-adds above which compiling (4 s and 65 MB per process) pays off."""
-_BLOCK = 4096
+_BLOCK = 8192
 """Scalars per step: one block of every part and result fits in a core's cache."""
 
 
@@ -60,7 +60,8 @@ def compiled() -> Combine:
     # Parts are read-only, because most of them are views of memory-mapped files.
     part, result = types.Array(types.float32, 1, "C", readonly=True), types.Array(types.float32, 1, "C")
     signature = types.void(types.ListType(part), types.float32[:, ::1], types.ListType(result))
-    add_five, add_one = (njit(nogil=True, error_model="numpy")(loop) for loop in (_add_five, _add_one))
+    loops = (_sum_five, _add_five, _add_one)
+    sum_five, add_five, add_one = (njit(nogil=True, error_model="numpy")(loop) for loop in loops)
 
     @njit(signature, nogil=True, error_model="numpy")
     def dense(parts, coefficients, out):  # type: ignore[no-untyped-def]
@@ -72,14 +73,19 @@ def compiled() -> Combine:
                 s = min(r + 1, len(out) - 1)  # an odd last row is paired with itself; its second result is never read
                 x = out[r][block]
                 y = out[s][block] if s > r else spare[: x.size]
-                x[:] = y[:] = np.float32(-0.0)  # the neutral element: 0.0 would turn -0.0 into 0.0
-                j, v, w = 0, coefficients[r], coefficients[s]
-                while j + 5 <= len(parts):
+                v, w = coefficients[r], coefficients[s]
+                whole = len(parts) - len(parts) % 5
+                for j in range(0, whole, 5):
                     a, b, c = parts[j][block], parts[j + 1][block], parts[j + 2][block]
-                    add_five(x, y, a, b, c, parts[j + 3][block], parts[j + 4][block], v[j : j + 5], w[j : j + 5])
-                    j += 5
-                for last in range(j, len(parts)):
-                    add_one(x, y, parts[last][block], v[last], w[last])
+                    d, e = parts[j + 3][block], parts[j + 4][block]
+                    if j == 0:
+                        sum_five(x, y, a, b, c, d, e, v, w)
+                    else:
+                        add_five(x, y, a, b, c, d, e, v[j : j + 5], w[j : j + 5])
+                if whole == 0:
+                    x[:] = y[:] = np.float32(-0.0)  # the neutral element: 0.0 would turn -0.0 into 0.0
+                for j in range(whole, len(parts)):
+                    add_one(x, y, parts[j][block], v[j], w[j])
 
     def listed(arrays: Iterable[np.ndarray], kind: Any) -> Any:
         items = List.empty_list(kind)
@@ -101,8 +107,18 @@ def compiled() -> Combine:
     return combine
 
 
+def _sum_five(x, y, a, b, c, d, e, v, w):  # type: ignore[no-untyped-def]
+    """Start the sums of two rows with five parts, in one pass over memory; each part is loaded once for both rows."""
+    v0, v1, v2, v3, v4 = v[0], v[1], v[2], v[3], v[4]
+    w0, w1, w2, w3, w4 = w[0], w[1], w[2], w[3], w[4]
+    for i in range(x.size):
+        p = v0 * a[i] + v1 * b[i] + v2 * c[i] + v3 * d[i] + v4 * e[i]
+        q = w0 * a[i] + w1 * b[i] + w2 * c[i] + w3 * d[i] + w4 * e[i]
+        x[i], y[i] = p, q
+
+
 def _add_five(x, y, a, b, c, d, e, v, w):  # type: ignore[no-untyped-def]
-    """Add five parts to two rows in one pass over memory; each part is loaded once for both rows."""
+    """Add five more parts."""
     v0, v1, v2, v3, v4 = v[0], v[1], v[2], v[3], v[4]
     w0, w1, w2, w3, w4 = w[0], w[1], w[2], w[3], w[4]
     for i in range(x.size):
