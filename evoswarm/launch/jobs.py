@@ -22,6 +22,7 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
+from evoswarm.backend.ray.private import get
 from evoswarm.config import RunConfig, dump_config
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import UserError
@@ -117,9 +118,9 @@ class Jobs:
         """What the run has written; nothing before it starts, or after its node is gone."""
         if node is None:
             return Status("pending")
-        query = {"node_id": node, "filename": job_file(job), "lines": -1}
+        query: dict[str, Any] = {"node_id": node, "filename": job_file(job), "lines": -1}
         with self._explained():
-            answer = self._client._do_request("GET", "/api/v0/logs/file", params=query)
+            answer = get(self._client, "/api/v0/logs/file", **query)
         return parse_status(answer.content, f"the status file of job {job}") if answer.ok else Status("pending")
 
     def logs(self, job: str) -> str:
@@ -183,7 +184,7 @@ class Jobs:
 
     def _other_version(self) -> list[str]:
         with self._explained():
-            found = self._client._do_request("GET", "/api/version").json().get("ray_version", "unknown")
+            found = get(self._client, "/api/version").json().get("ray_version", "unknown")
         if found == ray.__version__:
             return []
         return [

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import requests
 from ray._private.state import available_resources_per_node, state
 from ray.actor import ActorHandle
+from ray.job_submission import JobSubmissionClient
 
 
 def is_dead(actor: ActorHandle) -> bool:
@@ -46,3 +48,9 @@ def log_folder() -> Path | None:
     """The folder of this node's logs, which the dashboard serves; None if this process is not on a node."""
     node = ray._private.worker._global_node
     return Path(node.get_logs_dir_path()) if node is not None else None
+
+
+def get(client: JobSubmissionClient, path: str, **query: Any) -> requests.Response:
+    """The dashboard's answer to a GET request, with the client's token and certificates."""
+    answer: requests.Response = client._do_request("GET", path, params=query)
+    return answer
