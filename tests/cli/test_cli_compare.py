@@ -65,6 +65,7 @@ def test_mistakes_give_one_error_line_and_status_2(
     assert words in error_of("compare", *arguments)
 
 
+@pytest.mark.slow
 def test_measurements_survive_a_kill(world: Path) -> None:
     options = ["--set", "engine.delay=0.02", "--json", "--methods", "greedy_soup,random_search"]
     command = [sys.executable, "-m", "evoswarm", "compare", "compare.yaml", *options]

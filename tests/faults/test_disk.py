@@ -37,8 +37,8 @@ def fill(disk: Path) -> None:
     "written",
     [
         "outcomes/gen_0002.partial.jsonl",
-        "outcomes/gen_0002.jsonl",
-        "outcomes/gen_0002.rows.safetensors",
+        pytest.param("outcomes/gen_0002.jsonl", marks=pytest.mark.slow),
+        pytest.param("outcomes/gen_0002.rows.safetensors", marks=pytest.mark.slow),
         "checkpoints/gen_0002.safetensors",
     ],
 )
