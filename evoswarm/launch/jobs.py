@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import secrets
 import shlex
 import ssl
@@ -15,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import ray
 import requests
@@ -27,6 +25,7 @@ from evoswarm.config import RunConfig, dump_config
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import UserError
 from evoswarm.launch.auth import token_problem
+from evoswarm.launch.dashboard import address_variables_unset, dashboard_address, innermost, reason
 from evoswarm.launch.status import State, Status, job_file, parse_status
 
 STOP_SECONDS = 120
@@ -56,12 +55,12 @@ class Jobs:
         Raises:
             UserError: no dashboard answers there, or the token is missing or wrong.
         """
-        self.address = _dashboard(address)
+        self.address = dashboard_address(address)
         if ca_file is not None and not ca_file.is_file():
             raise UserError(f"--ca-file {ca_file}: no such file; give the certificate of the cluster's CA (PEM)")
         for name in ("ray", "ray.dashboard.modules.dashboard_sdk"):
             logging.getLogger(name).setLevel(logging.ERROR)  # `_explained` reports errors in one line
-        with self._explained(), _address_variables_unset():
+        with self._explained(), address_variables_unset():
             self._client = JobSubmissionClient(self.address, verify=str(ca_file) if ca_file else True)
         self.warnings = self._other_version()
 
@@ -200,10 +199,10 @@ class Jobs:
         except AuthenticationError:
             raise UserError(f"{where} {token_problem()}") from None
         except (requests.exceptions.RequestException, ConnectionError, OSError, ValueError) as error:
-            if isinstance(_innermost(error), ssl.SSLCertVerificationError):
+            if isinstance(innermost(error), ssl.SSLCertVerificationError):
                 raise UserError(f"{where}: its certificate is not trusted; give its CA with --ca-file") from None
             hint = "check --address: give the dashboard's, as `ray start` prints it, for example http://HEAD:8265"
-            raise UserError(f"{where} does not answer like Ray ({_reason(error)}); {hint}") from None
+            raise UserError(f"{where} does not answer like Ray ({reason(error)}); {hint}") from None
         except RuntimeError as error:
             text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             if "404" in text:  # Ray's client puts the status code into the text only
@@ -211,47 +210,3 @@ class Jobs:
                     raise UserError(f"{where} has no job {job}; `evoswarm list` shows the existing jobs") from None
                 raise UserError(f"{where} does not answer like Ray ({text}); check --address") from None
             raise UserError(f"{where} refused: {text}") from None
-
-
-@contextlib.contextmanager
-def _address_variables_unset() -> Iterator[None]:
-    """Ray prefers the address in the environment to its argument."""
-    names = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-    before = {name: os.environ.pop(name) for name in names if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(before)
-
-
-def _dashboard(address: str | None) -> str:
-    found = address or os.environ.get("RAY_API_SERVER_ADDRESS") or ""
-    if not found and os.environ.get("RAY_ADDRESS", "").startswith("http"):
-        found = os.environ["RAY_ADDRESS"]
-    if not found:
-        raise UserError("give --address http://HEAD:8265 (the dashboard's), or set RAY_API_SERVER_ADDRESS")
-    try:
-        parts = urlsplit(found)
-    except ValueError as error:
-        raise UserError(f"--address {_bare(found)}: {error}; give the dashboard's, as http://HEAD:8265") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.path.strip("/"):
-        raise UserError(f"--address {_bare(found)}: give the dashboard's, for example http://HEAD:8265")
-    return found.rstrip("/")
-
-
-def _bare(address: str) -> str:
-    """An address without user and password."""
-    return address.rpartition("@")[2]
-
-
-def _innermost(error: BaseException) -> BaseException:
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    return error
-
-
-def _reason(error: BaseException) -> str:
-    """Why a request failed, in one short line."""
-    error = _innermost(error)
-    text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
-    return "".join(c for c in str(text).splitlines()[0][:120] if c.isprintable()).strip()
