@@ -98,8 +98,8 @@ class Chaos:
         self.driver.process.kill()
         self.driver.process.wait()
         last = self.driver.generations + MORE_GENERATIONS
-        search = self.driver.config.search.model_copy(update={"max_generations": last})
-        self.driver.prolong(self.driver.config.model_copy(update={"search": search}))
+        search = {"max_generations": last}
+        self.driver.prolong(self.driver.config.with_(search=search))
         self._until(lambda: self.driver.process.poll() == 0)
         return self.driver.config
 
@@ -119,8 +119,7 @@ def chaos(nodes: Nodes, folder: Path, victims: Sequence[str], *, seed: int) -> d
     disturbed = Chaos(nodes, make_config(folder), seed)
     config = disturbed.run(victims)
     seconds = round(time.monotonic() - start)
-    quick = {"engine": config.engine.model_copy(update={"delay": 0}), "backend": LocalBackend(), "name": "calm"}
-    calm = config.model_copy(update=quick)
+    calm = config.with_(engine={"delay": 0}, backend=LocalBackend(), name="calm")
     evoswarm.run(calm)
     return {
         "killed": dict(disturbed.killed),

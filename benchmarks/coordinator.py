@@ -18,6 +18,7 @@ from evoswarm.loop.context import RunContext
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.evolution import Evolution
 from evoswarm.loop.inputs import Inputs
+from evoswarm.place import RunPlace
 from evoswarm.search import ModelSwarms, make_search
 
 EXAMPLES, GENERATIONS = 200, 5
@@ -59,7 +60,7 @@ def _case(particles: int, experts: int) -> dict:
         directory = RunDirectory(Path(folder) / "run")
         directory.create()
         inputs = Inputs(pool=None, utility=None, identity={})  # type: ignore[arg-type]
-        evolution = Evolution(RunContext(None, inputs, directory, InstantBackend()))  # type: ignore[arg-type]
+        evolution = Evolution(RunContext(None, inputs, RunPlace(directory.path), InstantBackend()))  # type: ignore[arg-type]
         seconds = []
         for _ in range(GENERATIONS + 1):
             start = time.perf_counter()

@@ -1,10 +1,11 @@
-"""Where things lie: a path, or a URL of storage."""
+"""Folders and URLs: where pools and runs are."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,10 +51,37 @@ Place = Annotated[Path | str, PlainValidator(_place, json_schema_input_type=str)
 
 
 def cache_folder() -> Path:
-    """Where this node keeps copies of what lies at URLs: EVOSWARM_CACHE, else ~/.cache/evoswarm."""
+    """This node's copies of folders at URLs: EVOSWARM_CACHE, else ~/.cache/evoswarm."""
     return Path(os.environ.get("EVOSWARM_CACHE") or "~/.cache/evoswarm").expanduser().absolute()
 
 
-def working_folder(url: str) -> Path:
-    """The folder of this node in which the run at a URL works."""
-    return cache_folder() / "runs" / hashlib.sha256(url.encode()).hexdigest()[:16] / url.rpartition("/")[2]
+@dataclass(frozen=True)
+class RunPlace:
+    """Where this process finds the files of a run.
+
+    Attributes:
+        path: the run directory; for a run at a URL, the folder in which this node works on it.
+        url: the URL of a run that is in storage.
+    """
+
+    path: Path
+    url: str | None = None
+
+    @classmethod
+    def of(cls, output: Path | str, name: str) -> RunPlace:
+        """The place of the run `name` in a folder or at a URL."""
+        if isinstance(output, Path):
+            return cls(output / name)
+        url = f"{output}/{name}"
+        return cls(cache_folder() / "runs" / hashlib.sha256(url.encode()).hexdigest()[:16] / name, url)
+
+    def on_this_node(self) -> RunPlace:
+        """The place of the same run in a process on another node, whose cache may be elsewhere."""
+        if self.url is None:
+            return self
+        output, _, name = self.url.rpartition("/")
+        return RunPlace.of(output, name)
+
+    def __str__(self) -> str:
+        """As the user names it."""
+        return self.url or str(self.path)

@@ -48,17 +48,16 @@ class by_type:  # noqa: N801  reads as a function, like pydantic's own annotatio
             raise ValueError(f"unknown type {kind!r}; {did_you_mean(kind, self.registry, kind='types')}")
         return self.section(self.registry[kind])
 
-    def _validate(self, value: Any) -> Section:
-        if isinstance(value, Section) and any(type(value) is self.section(entry) for entry in self.registry.values()):
-            return value
-        return self.choose(value).model_validate(value)
-
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Validate with the chosen class, and serialize all of its fields."""
         dump = core_schema.plain_serializer_function_ser_schema(
             lambda value, info: value.model_dump(mode=info.mode), info_arg=True
         )
-        return core_schema.no_info_plain_validator_function(self._validate, serialization=dump)
+
+        def validate(value: Any) -> Any:
+            return value if isinstance(value, source) else self.choose(value).model_validate(value)
+
+        return core_schema.no_info_plain_validator_function(validate, serialization=dump)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """One of the entries' schemas, told apart by `type`."""

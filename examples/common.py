@@ -68,7 +68,7 @@ class Question:
         config = parse_config(data | {"name": f"{name}-{seed}"}, root=Path.cwd(), source=self.name)
         section = Comparison(budget=self.budget, searches={algorithm: own})
         run = search_run(config, section, algorithm, seed=seed, experts=EXPERTS)
-        evoswarm.run(run.model_copy(update={"output": self.folder, "name": f"{name}-{seed}"}))
+        evoswarm.run(run.with_(output=self.folder, name=f"{name}-{seed}"))
         print(f"{name} seed {seed} done", flush=True)
         return run.run_dir
 

@@ -28,9 +28,22 @@ class LocalBackend:
     """One engine. Particles are materialized together and scored one after another."""
 
     def __init__(
-        self, config: RunConfig, *, pool: Pool, utility: Utility, message: Callable[[str], None] = lambda text: None
+        self,
+        config: RunConfig,
+        *,
+        pool: Pool,
+        utility: Utility,
+        root: Path | None = None,
+        message: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Load the engine.
+
+        Args:
+            config: model and engine.
+            pool: the experts.
+            utility: what is measured.
+            root: folder of saved basis vectors; None: there are none.
+            message: receives messages for the user.
 
         Raises:
             UserError: the base model cannot be loaded.
@@ -38,7 +51,7 @@ class LocalBackend:
         self.seconds = Seconds()
         self._base = config.model
         self._resident: list[Weights] = []
-        self._materializer = Materializer(pool, root=config.run_dir, threads=config.engine.cpus)
+        self._materializer = Materializer(pool, root=root, threads=config.engine.cpus)
         self._worker = Worker(config, pool=pool, utility=utility)
         if self._worker.notice:
             message(self._worker.notice)

@@ -65,7 +65,7 @@ def _config(path: Path | None, *, methods: list[str] | None, targets: list[str] 
         if name not in found.targets:
             raise UserError(f"--targets {name}: unknown target; choose from {', '.join(found.targets)}")
     kept = {name: config for name, config in found.targets.items() if targets is None or name in targets}
-    return found.model_copy(update={"targets": kept})
+    return found.with_(targets=kept)
 
 
 def _split(text: str | None) -> list[str] | None:

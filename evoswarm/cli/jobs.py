@@ -52,8 +52,8 @@ def submit(
     commands |= {"logs": f"evoswarm logs {where} --follow"}
     dashboard = f"{jobs.address}/#/jobs/{job}"
     if json_:
-        return print_json({"job": job, "dashboard": dashboard, "run_dir": checked.run_place, **commands})
-    print(f"submitted {job}\ndashboard {dashboard}\nrun directory {checked.run_place}")
+        return print_json({"job": job, "dashboard": dashboard, "run_dir": str(checked.place), **commands})
+    print(f"submitted {job}\ndashboard {dashboard}\nrun directory {checked.place}")
     for command in commands.values():
         print(f"  {command}")
 

@@ -14,7 +14,6 @@ import typer
 from evoswarm.cli.progress import Reporter, print_json, print_warning
 from evoswarm.cli.streams import results_only
 from evoswarm.config import RunConfig, load_config
-from evoswarm.config.load import parse_config
 from evoswarm.errors import Stopped, UserError
 from evoswarm.place import is_url
 
@@ -53,16 +52,9 @@ def resume(
     from evoswarm.loop.history import run_config
     from evoswarm.storage.cache import local_copy
 
-    config = run_config(local_copy(run_dir, light=True), overrides=set_ or ())
-    finish(evolve(_named(config, run_dir), resume="must", quiet=json_), json_=json_)
-
-
-def _named(config: RunConfig, place: str) -> RunConfig:
-    """The config with the directory's current name, validated again; the directory may have been moved or renamed."""
-    data = config.model_dump(mode="json")
-    if is_url(place):
-        data["output"], _, data["name"] = place.rstrip("/").rpartition("/")
-    return parse_config(data, root=config.root, source=place)
+    url = run_dir if is_url(run_dir) else None
+    config = run_config(local_copy(run_dir, light=True), overrides=set_ or (), url=url)
+    finish(evolve(config, resume="must", quiet=json_), json_=json_)
 
 
 def validate(
@@ -126,8 +118,8 @@ def evolve(config: RunConfig, *, resume: str = "auto", quiet: bool = False) -> d
         try:
             summary: dict[str, Any] = evoswarm.run(config, resume=resume, callbacks=reporter.callbacks)
         except (Stopped, KeyboardInterrupt):
-            raise Stopped(f"stopped; resume with: evoswarm resume {shlex.quote(config.run_place)}") from None
-    write_report_at(config.run_place)
+            raise Stopped(f"stopped; resume with: evoswarm resume {shlex.quote(str(config.place))}") from None
+    write_report_at(str(config.place))
     return summary
 
 

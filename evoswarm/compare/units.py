@@ -19,6 +19,7 @@ from evoswarm.errors import UserError
 from evoswarm.loop.callbacks import Callbacks
 from evoswarm.loop.directory import RunDirectory, read_lines
 from evoswarm.loop.inputs import Inputs, read_inputs
+from evoswarm.search.random_search import RandomSearch
 from evoswarm.utility import Split, Utility
 from evoswarm.weights.expert import read_json
 
@@ -56,17 +57,11 @@ def run_unit(config: RunConfig, comparison: Comparison, unit: Unit, callbacks: C
         UserError: the user made a mistake.
         Stopped: the callbacks asked to stop.
     """
-    config = config.model_copy(update={"backend": LocalBackend()})
+    config = config.with_(backend=LocalBackend())
     folder = config.run_dir / unit.target
-    inputs = read_inputs(config.model_copy(update={"search": _any_search()}), check=False)
+    inputs = read_inputs(config.with_(search=RandomSearch()), check=False)
     work = _search_results if unit.search else _fixed_results
     return work(config, comparison, unit, folder, inputs, callbacks or Callbacks())
-
-
-def _any_search() -> Any:
-    from evoswarm.search.random_search import RandomSearch
-
-    return RandomSearch()
 
 
 def _fixed_results(
@@ -156,7 +151,7 @@ def _search_results(
     (seed,) = unit.seeds
     run = search_run(config, comparison, unit.search, seed=seed, experts=len(inputs.pool.names))
     place = folder / "searches" / f"budget-{comparison.budget}"
-    run = run.model_copy(update={"output": place, "name": f"{unit.search}-{seed}", "backend": LocalBackend()})
+    run = run.with_(output=place, name=f"{unit.search}-{seed}", backend=LocalBackend())
     summary = evoswarm.run(run, callbacks=callbacks)
     directory = RunDirectory(run.run_dir)
     shared: Result = {

@@ -105,4 +105,4 @@ def parse_compare(data: dict[str, Any], *, root: Path, source: str = "config") -
     first = next(iter(targets.values()))
     check_shared_folder(first, "a comparison", source=source)
     training = {name: Path(resolved(str(path), first.root)) for name, path in comparison.training.items()}
-    return CompareConfig(comparison=comparison.model_copy(update={"training": training}), targets=targets)
+    return CompareConfig(comparison=comparison.with_(training=training), targets=targets)

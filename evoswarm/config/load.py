@@ -85,7 +85,7 @@ def check_shared_folder(run: RunConfig, what: str, *, source: str) -> None:
     Raises:
         UserError: `output` is a URL.
     """
-    if run.run_url is not None:
+    if run.place.url is not None:
         raise UserError(f"{source}: output {run.output}: {what} needs a folder that all nodes share")
 
 

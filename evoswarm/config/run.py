@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from evoswarm.config.backend import BACKENDS, LocalBackend, RayBackend
 from evoswarm.config.loggers import LOGGERS, TensorBoard, Wandb
 from evoswarm.engine import ENGINES, EngineConfig, TransformersEngine
-from evoswarm.place import Place, working_folder
+from evoswarm.place import Place, RunPlace
 from evoswarm.registry import by_type
 from evoswarm.search import SEARCHES, Evolution, ModelSwarms
 from evoswarm.section import NonNegative, Section
@@ -79,18 +79,11 @@ class RunConfig(Section):
         return value
 
     @property
+    def place(self) -> RunPlace:
+        """The run's place on this node, from `output` and `name`."""
+        return RunPlace.of(self.output, self.name)
+
+    @property
     def run_dir(self) -> Path:
-        """The run directory; for a run at a URL, the folder in which this node works on it."""
-        return (
-            self.output / self.name if isinstance(self.output, Path) else working_folder(f"{self.output}/{self.name}")
-        )
-
-    @property
-    def run_url(self) -> str | None:
-        """The run's URL, if `output` is one."""
-        return None if isinstance(self.output, Path) else f"{self.output}/{self.name}"
-
-    @property
-    def run_place(self) -> str:
-        """The run directory as the user names it."""
-        return self.run_url or str(self.run_dir)
+        """The run directory on this node."""
+        return self.place.path

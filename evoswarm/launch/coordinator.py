@@ -14,6 +14,7 @@ from evoswarm.launch.execute import execute
 from evoswarm.launch.metrics import Metrics
 from evoswarm.loop.callbacks import Callbacks, Event
 from evoswarm.loop.inputs import Inputs
+from evoswarm.place import RunPlace
 
 
 class Coordinator:
@@ -48,8 +49,10 @@ class Coordinator:
 
         callbacks = Callbacks(notify=notify, stop=self._stop.is_set)
 
-        def make_backend(settled: RunConfig, inputs: Inputs) -> RayBackend:
-            backend = RayBackend(settled, utility=inputs.utility, message=callbacks.message, stop=self._stop.is_set)
+        def make_backend(settled: RunConfig, place: RunPlace, inputs: Inputs) -> RayBackend:
+            backend = RayBackend(
+                settled, place, utility=inputs.utility, message=callbacks.message, stop=self._stop.is_set
+            )
             metrics.watch(backend.seconds, backend.traffic)
             return backend
 

@@ -32,7 +32,7 @@ def run_on_ray(config: RunConfig, *, resume: str, callbacks: Callbacks) -> dict[
     """See `evoswarm.run`."""
     assert isinstance(config.backend, RayBackend)
     # Find mistakes before a local cluster starts. The files of a remote cluster may not be on this machine.
-    local = config.backend.address is None or (config.run_url is None and config.run_dir.parent.exists())
+    local = config.backend.address is None or (config.place.url is None and config.place.path.parent.exists())
     if local:
         read_inputs(config)
     with (

@@ -22,11 +22,12 @@ from evoswarm.loop.directory import RunDirectory, append_line, to_line
 from evoswarm.loop.evolution import Evolution
 from evoswarm.loop.inputs import Inputs, claim, read_inputs
 from evoswarm.loop.summary import stop_rule
+from evoswarm.place import RunPlace
 from evoswarm.storage.mirror import Mirror
 from evoswarm.weights.expert import read_json
 
 _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EFBIG}
-MakeBackend = Callable[[RunConfig, Inputs], Backend]
+MakeBackend = Callable[[RunConfig, RunPlace, Inputs], Backend]
 """Starts a backend for a config with final engine settings."""
 
 
@@ -56,25 +57,22 @@ def execute(
         Stopped: `callbacks.stop` said so.
     """
     start = time.perf_counter()
-    directory = RunDirectory(config.run_dir)
+    place = config.place
+    directory = RunDirectory(place.path)
     lock = directory.lock(driver=driver, session=session, message=callbacks.message, stop=callbacks.stop)
-    if config.run_url is None:
-        return _execute(
-            config, make_backend, directory, lock, resume=resume, callbacks=callbacks, check=check, start=start
-        )
+    if place.url is None:
+        return _execute(config, make_backend, place, lock, resume=resume, callbacks=callbacks, check=check, start=start)
     directory.create()
     with Mirror(
-        config.run_url,
-        config.run_dir,
+        place.url,
+        place.path,
         patience=config.storage_seconds,
         message=callbacks.message,
         stop=callbacks.stop,
         session=session,
     ) as mirror:
         callbacks = _uploading(callbacks, mirror)
-        return _execute(
-            config, make_backend, directory, lock, resume=resume, callbacks=callbacks, check=check, start=start
-        )
+        return _execute(config, make_backend, place, lock, resume=resume, callbacks=callbacks, check=check, start=start)
 
 
 def _uploading(callbacks: Callbacks, mirror: Mirror) -> Callbacks:
@@ -94,7 +92,7 @@ def _uploading(callbacks: Callbacks, mirror: Mirror) -> Callbacks:
 def _execute(
     config: RunConfig,
     make_backend: MakeBackend,
-    directory: RunDirectory,
+    place: RunPlace,
     lock: AbstractContextManager[None],
     *,
     resume: str,
@@ -102,19 +100,20 @@ def _execute(
     check: bool,
     start: float,
 ) -> dict[str, Any]:
+    directory = RunDirectory(place.path)
     if resume == "must" and not directory.exists:
-        raise UserError(f"{config.run_place}: holds no run to resume; start one with `evoswarm run`")
+        raise UserError(f"{place}: holds no run to resume; start one with `evoswarm run`")
     inputs = read_inputs(config, check=check)
     directory.create()
     try:
         with lock:
-            return _locked(config, inputs, make_backend, directory, resume=resume, callbacks=callbacks, start=start)
+            return _locked(config, inputs, make_backend, place, resume=resume, callbacks=callbacks, start=start)
     except OSError as error:
         if error.errno not in _STORAGE:
             raise
         raise UserError(
             f"{error.filename or directory.path}: {error.strerror}; {_kept(directory)}. Fix this, then resume with "
-            f"`evoswarm resume {shlex.quote(config.run_place)}`"
+            f"`evoswarm resume {shlex.quote(str(place))}`"
         ) from None
 
 
@@ -122,49 +121,52 @@ def _locked(
     config: RunConfig,
     inputs: Inputs,
     make_backend: MakeBackend,
-    directory: RunDirectory,
+    place: RunPlace,
     *,
     resume: str,
     callbacks: Callbacks,
     start: float,
 ) -> dict[str, Any]:
+    directory = RunDirectory(place.path)
     claim(directory, config, inputs.identity, resume=resume)
     for warning in inputs.warnings:
         callbacks.warning(warning)
-    if summary := _finished(config, directory):
+    if summary := _finished(config, place):
         callbacks.message("the run is already finished; this is its result")
         return summary
     requests = inputs.utility.requests("validation")
     engine = config.engine.settled(adapters=inputs.pool.kind == "adapter", requests=requests)
-    settled = config.model_copy(update={"engine": engine})
+    settled = config.with_(engine=engine)
     with StatusWriter(directory.path / FILE, generations=config.search.max_generations, callbacks=callbacks) as watched:
-        return _evolve(settled, inputs, make_backend, directory, watched, start)
+        return _evolve(settled, inputs, make_backend, place, watched, start)
 
 
 def _evolve(
     config: RunConfig,
     inputs: Inputs,
     make_backend: MakeBackend,
-    directory: RunDirectory,
+    place: RunPlace,
     callbacks: Callbacks,
     start: float,
 ) -> dict[str, Any]:
-    backend = make_backend(config, inputs)
+    directory = RunDirectory(place.path)
+    backend = make_backend(config, place, inputs)
     seconds = time.perf_counter() - start
     generation = max(generations_saved(directory), default=-1)
     timing = {"total": seconds, "startup": seconds}
     append_line(directory.timings, to_line({"generation": generation, "phase": "startup", "seconds": timing}))
     try:
         with Loggers(config, directory, callbacks) as loggers:
-            summary = Evolution(RunContext(config, inputs, directory, backend, loggers.callbacks)).run()
+            summary = Evolution(RunContext(config, inputs, place, backend, loggers.callbacks)).run()
             loggers.finish(summary)
             return summary
     finally:
         backend.close()
 
 
-def _finished(config: RunConfig, directory: RunDirectory) -> dict[str, Any] | None:
+def _finished(config: RunConfig, place: RunPlace) -> dict[str, Any] | None:
     """The summary of a finished run, unless the config asks for more generations or the file is damaged."""
+    directory = RunDirectory(place.path)
     if not directory.finished:
         return None
     try:
@@ -172,7 +174,7 @@ def _finished(config: RunConfig, directory: RunDirectory) -> dict[str, Any] | No
     except UserError:
         return None
     same = summary.get("stop_rule") == stop_rule(config)
-    return summary | {"run_dir": config.run_place} if same else None
+    return summary | {"run_dir": str(place)} if same else None
 
 
 def _kept(directory: RunDirectory) -> str:

@@ -77,7 +77,7 @@ class Jobs:
         """
         assert isinstance(config.backend, RayBackend)
         # The environment of the job has the address of its cluster.
-        config = config.model_copy(update={"backend": config.backend.model_copy(update={"address": None})})
+        config = config.with_(backend={"address": None})
         name = f"{config.name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
         with tempfile.TemporaryDirectory() as folder, self._explained():
             (Path(folder) / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
@@ -87,7 +87,7 @@ class Jobs:
                 entrypoint=entrypoint,
                 submission_id=name,
                 runtime_env={"working_dir": folder, "env_vars": environment},
-                metadata={"evoswarm": config.name, "run_dir": config.run_place},
+                metadata={"evoswarm": config.name, "run_dir": str(config.place)},
             )
         return submitted
 

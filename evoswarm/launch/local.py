@@ -15,8 +15,8 @@ def run_locally(config: RunConfig, *, resume: str, callbacks: Callbacks, driver:
 
     return execute(
         config,
-        lambda settled, inputs: LocalBackend(
-            settled, pool=inputs.pool, utility=inputs.utility, message=callbacks.message
+        lambda settled, place, inputs: LocalBackend(
+            settled, pool=inputs.pool, utility=inputs.utility, root=place.path, message=callbacks.message
         ),
         resume=resume,
         callbacks=callbacks,

@@ -119,7 +119,7 @@ def _only_known_labels(config: RunConfig, groups: Sequence[Nodes]) -> RunConfig:
     backend = config.backend
     assert isinstance(backend, RayBackend)
     labels = {"particle_labels": known(backend.particle_labels), "scorer_labels": known(backend.scorer_labels)}
-    return config.model_copy(update={"backend": backend.model_copy(update=labels)})
+    return config.with_(backend=labels)
 
 
 # KubeRay's rules

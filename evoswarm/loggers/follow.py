@@ -27,7 +27,7 @@ class Logger(Protocol):
         """End the session, whether or not the run is finished."""
 
 
-def open_logger(logger: LoggerConfig, config: RunConfig) -> Logger:
+def open_logger(logger: LoggerConfig, config: RunConfig, directory: RunDirectory) -> Logger:
     """The logger for one run.
 
     Raises:
@@ -36,10 +36,10 @@ def open_logger(logger: LoggerConfig, config: RunConfig) -> Logger:
     if isinstance(logger, TensorBoard):
         from evoswarm.loggers.tensorboard import TensorBoardLogger
 
-        return TensorBoardLogger(config)
+        return TensorBoardLogger(config, directory)
     from evoswarm.loggers.wandb import WandbLogger
 
-    return WandbLogger(logger, config)
+    return WandbLogger(logger, config, directory)
 
 
 class Loggers:
@@ -55,7 +55,7 @@ class Loggers:
         directory: RunDirectory,
         callbacks: Callbacks,
         *,
-        open_logger: Callable[[LoggerConfig, RunConfig], Logger] = open_logger,
+        open_logger: Callable[[LoggerConfig, RunConfig, RunDirectory], Logger] = open_logger,
     ) -> None:
         """
         Args:
@@ -110,7 +110,7 @@ class Loggers:
 
     def _add(self, logger: LoggerConfig) -> None:
         assert self._open is not None
-        self._open[logger.type] = self._open_logger(logger, self._config)
+        self._open[logger.type] = self._open_logger(logger, self._config, self._directory)
 
     def _each(self, action: Callable[[Logger], None]) -> None:
         for name, logger in list((self._open or {}).items()):

@@ -9,6 +9,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from evoswarm.config import RunConfig
 from evoswarm.loggers.series import Scalars, settings
+from evoswarm.loop.directory import RunDirectory
 
 METRICS = ("final/validation", "final/test")
 """The metrics by which the HParams page compares runs."""
@@ -21,8 +22,8 @@ class TensorBoardLogger:
     files are kept: an open TensorBoard stops reading if the file it follows disappears.
     """
 
-    def __init__(self, config: RunConfig) -> None:
-        self._writer = SummaryWriter(str(config.run_dir / "tensorboard"), purge_step=0)
+    def __init__(self, config: RunConfig, directory: RunDirectory) -> None:
+        self._writer = SummaryWriter(str(directory.path / "tensorboard"), purge_step=0)
         *start, self._end = hparams(settings(config), dict.fromkeys(METRICS, 0.0))
         for summary in start:
             self._add(summary)

@@ -24,14 +24,13 @@ class WandbLogger:
     previous session's folder is replaced, because the new one holds the whole run.
     """
 
-    def __init__(self, logger: Wandb, config: RunConfig) -> None:
+    def __init__(self, logger: Wandb, config: RunConfig, directory: RunDirectory) -> None:
         """
         Raises:
             UserError: the mode is online and no API key is set.
         """
         if logger.mode == "online" and not wandb.login(prompt=False):
             raise UserError("no API key; run `wandb login`, set WANDB_API_KEY, or use mode: offline")
-        directory = RunDirectory(config.run_dir)
         if not (directory.path / ID_FILE).exists():
             directory.write_json(ID_FILE, {"id": secrets.token_hex(4)})
         identity = read_json(directory.path / ID_FILE)["id"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from evoswarm.backend import Backend
 from evoswarm.config import RunConfig
 from evoswarm.loop.callbacks import Callbacks
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.inputs import Inputs
+from evoswarm.place import RunPlace
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,11 @@ class RunContext:
 
     config: RunConfig
     inputs: Inputs
-    directory: RunDirectory
+    place: RunPlace
     backend: Backend
     callbacks: Callbacks = field(default_factory=Callbacks)
+
+    @cached_property
+    def directory(self) -> RunDirectory:
+        """The run directory."""
+        return RunDirectory(self.place.path)

@@ -8,7 +8,6 @@ from pathlib import Path
 from evoswarm.backend import Evaluation, Job
 from evoswarm.config import RunConfig
 from evoswarm.errors import UserError
-from evoswarm.loop.directory import RunDirectory
 from evoswarm.rows import ExpertVector, LayersVector, Row
 from evoswarm.utility import Split, make_utility
 from evoswarm.weights.config import PoolConfig
@@ -33,9 +32,9 @@ def measure(config: RunConfig, *, adapter: Path | None, recipe: Path | None, spl
     else:
         pool = open_pool(config.pool, model=config.model)
         row = _row(recipe, pool) if recipe is not None else None
-    if recipe is not None:
-        config = _in_directory_of(config, recipe)
-    backend = LocalBackend(config, pool=pool, utility=utility)
+    # Saved basis vectors of a recipe are in its run directory.
+    root = recipe.resolve().parent if recipe is not None else None
+    backend = LocalBackend(config, pool=pool, utility=utility, root=root)
     (evaluation,) = backend.evaluate([Job("evaluate", row, split, texts=True)])
     return evaluation
 
@@ -65,9 +64,3 @@ def _row(recipe: Path, pool: Pool) -> Row:
     if changed:
         raise UserError(f"{recipe}: the pool has another {changed[0]} than the recipe (its content hash differs)")
     return row
-
-
-def _in_directory_of(config: RunConfig, recipe: Path) -> RunConfig:
-    """The config with the run directory of the recipe, which holds its saved basis vectors."""
-    folder = RunDirectory(recipe.resolve().parent).path
-    return config.model_copy(update={"output": folder.parent, "name": folder.name})

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evoswarm.config import RunConfig, load_config
+from evoswarm.config.load import parse_config
 from evoswarm.errors import UserError
 from evoswarm.loop.checkpoint import checkpoint_path, generations_saved, load_checkpoint
 from evoswarm.loop.directory import RunDirectory
@@ -16,17 +17,27 @@ from evoswarm.weights.pool import Pool, open_pool
 from evoswarm.weights.save import save_expert
 
 
-def run_config(run_dir: Path, *, overrides: Sequence[str] = ()) -> RunConfig:
-    """The config of a run. Its directory may have been moved or renamed.
+def written_config(run_dir: Path, *, overrides: Sequence[str] = ()) -> RunConfig:
+    """The config of a run as it was written. Its directory may have been moved or renamed since.
 
     Raises:
         UserError: there is no run.
     """
     directory = RunDirectory(run_dir)
     directory.require()
-    place = run_dir.resolve()
-    config = load_config(directory.config, overrides=overrides)
-    return config.model_copy(update={"output": place.parent, "name": place.name})
+    return load_config(directory.config, overrides=overrides)
+
+
+def run_config(run_dir: Path, *, overrides: Sequence[str] = (), url: str | None = None) -> RunConfig:
+    """The config to resume a run: with the `output` and `name` that its directory, or its URL, has now.
+
+    Raises:
+        UserError: there is no run, or its directory's name is not a name of a run.
+    """
+    config = written_config(run_dir, overrides=overrides)
+    output, _, name = (url or str(run_dir.resolve())).rstrip("/").rpartition("/")
+    data = config.model_dump(mode="json") | {"output": output, "name": name}
+    return parse_config(data, root=config.root, source=url or str(run_dir))
 
 
 def run_pool(config: RunConfig) -> Pool:
@@ -40,7 +51,7 @@ def search_at(run_dir: Path, generation: int | None) -> Search:
     Raises:
         UserError: no such generation.
     """
-    config, directory = run_config(run_dir), RunDirectory(run_dir)
+    config, directory = written_config(run_dir), RunDirectory(run_dir)
     saved = generations_saved(directory)
     if not saved:
         raise UserError(f"{run_dir}: no generation is finished yet")
@@ -80,7 +91,7 @@ def save_position(run_dir: Path, row: Row, output: Path) -> None:
         UserError: the output exists and is not an empty folder.
     """
     require_free(output)
-    config = run_config(run_dir)
+    config = written_config(run_dir)
     save_expert(Materializer(run_pool(config), root=run_dir), row, output, base=config.model)
 
 

@@ -57,8 +57,7 @@ def utility_matrix(config: RunConfig, *, pool: Path | str) -> list[Column]:
 def _column(config: RunConfig, task: str, folder: Path | str) -> Column:
     from evoswarm.backend.local import LocalBackend
 
-    config = config.with_(pool=PoolConfig(experts=folder))
-    opened = open_pool(config.pool, model=config.model)
+    opened = open_pool(PoolConfig(experts=folder), model=config.model)
     backend = LocalBackend(config, pool=opened, utility=make_utility(config.utility, root=config.root))
     rows = {BASE_MODEL: None, **{name: Row.one(name) for name in opened.names}}
     evaluations = {evaluation.key: evaluation for evaluation in backend.evaluate([Job(*item) for item in rows.items()])}

@@ -52,7 +52,7 @@ def summary_of(context: RunContext, search: Search, ranking: Sequence[Best], fin
         "stop_rule": stop_rule(config),
         "versions": versions(),
         "warnings": context.inputs.warnings,
-        "run_dir": config.run_place,
+        "run_dir": str(context.place),
     }
 
 

@@ -48,7 +48,7 @@ def best_trial(trials: list[Trial], lines: list[dict[str, Any]]) -> Trial:
 def write_result(config: TuneConfig, lines: list[dict[str, Any]], best: Trial, test: float | None) -> dict[str, Any]:
     """Write `tune.json`, `tune.md`, and `best.yaml` for `evoswarm run`. Returns the content of `tune.json`."""
     directory = RunDirectory(config.run.run_dir)
-    chosen = best.wanted.model_copy(update={"name": f"{config.run.name}-best"})
+    chosen = best.wanted.with_(name=f"{config.run.name}-best")
     directory.write(BEST_CONFIG, dump_config(chosen).encode())
     summary = {
         "name": config.run.name,

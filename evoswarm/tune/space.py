@@ -109,8 +109,13 @@ def _check(config: TuneConfig) -> None:
 
 def _as_trial(wanted: RunConfig, of: RunConfig, number: int) -> RunConfig:
     loggers = [
-        logger.model_copy(update={"group": of.name}) if isinstance(logger, Wandb) and logger.group is None else logger
+        logger.with_(group=of.name) if isinstance(logger, Wandb) and logger.group is None else logger
         for logger in wanted.loggers
     ]
-    update = {"name": f"{number:04}", "output": of.run_dir / "trials", "backend": LocalBackend(), "loggers": loggers}
-    return wanted.model_copy(update=update | {"utility": wanted.utility.without_test()})
+    return wanted.with_(
+        name=f"{number:04}",
+        output=of.run_dir / "trials",
+        backend=LocalBackend(),
+        loggers=loggers,
+        utility=wanted.utility.without_test(),
+    )

@@ -115,7 +115,7 @@ def test_merges_that_are_no_rows_become_members_with_their_lineage(done) -> None
     lineage = json.loads((members / "dare_ties-8" / "lineage.json").read_text())
     assert lineage["parameters"]["seed"] == 8 and len(lineage["pool"]) == 6
     run = next(iter(config.targets.values()))
-    pool = open_pool(run.pool.model_copy(update={"experts": members}), model=run.model)
+    pool = open_pool(run.pool.with_(experts=members), model=run.model)
     assert "slerp" in pool.names
 
 

@@ -58,14 +58,14 @@ def test_every_format_in_every_kind_of_file_becomes_the_same_example(tmp_path: P
 def test_without_a_chat_template_the_completion_follows_the_prompt(tmp_path: Path) -> None:
     data = write(tmp_path / "data.jsonl", [{"prompt": "2+2=", "completion": "4"}])
     assert shown(data, chat=False) == [("<s>2+2=4</s>", "4</s>")]
-    assert shown(data.model_copy(update={"chat_template": False})) == [("<s>2+2=4</s>", "4</s>")]
+    assert shown(data.with_(chat_template=False)) == [("<s>2+2=4</s>", "4</s>")]
 
 
 def test_all_assistant_turns_or_only_the_last_one_are_in_the_loss(tmp_path: Path) -> None:
     data = write(tmp_path / "data.jsonl", [{"messages": LONGER}])
     ((text, counted),) = shown(data)
     assert text == "<s>[user]hi[assistant]yo</s>[user]more[assistant]no</s>" and counted == "yo</s>no</s>"
-    ((text, counted),) = shown(data.model_copy(update={"turns": "last"}))
+    ((text, counted),) = shown(data.with_(turns="last"))
     assert counted == "no</s>"
 
 
@@ -90,7 +90,7 @@ def test_columns_take_precedence_over_known_fields(tmp_path: Path) -> None:
 
 def test_a_long_example_is_truncated_and_dropped_if_no_answer_is_left(tmp_path: Path) -> None:
     records = [{"prompt": "ab", "completion": "cdef"}, {"prompt": "abcdefghij", "completion": "x"}]
-    data = write(tmp_path / "data.jsonl", records).model_copy(update={"chat_template": False})
+    data = write(tmp_path / "data.jsonl", records).with_(chat_template=False)
     encoded = encode(data, make_tokenizer(), max_length=6)
     assert (encoded.facts["examples"], encoded.dropped, encoded.cut) == (1, 1, 2)
 
@@ -127,7 +127,7 @@ def test_a_template_that_rewrites_earlier_turns_is_rejected(tmp_path: Path) -> N
     )
     with pytest.raises(UserError, match="changes message 3 when more messages follow; set data.turns: last"):
         encode(data, made, max_length=100)
-    encoded = encode(data.model_copy(update={"turns": "last"}), made, max_length=100)
+    encoded = encode(data.with_(turns="last"), made, max_length=100)
     assert made.decode(encoded.labels[0][encoded.labels[0] != IGNORE]) == "no</s>"
 
 

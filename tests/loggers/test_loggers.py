@@ -172,7 +172,7 @@ def test_a_failing_logger_gives_one_warning(done: tuple[RunConfig, dict[str, Any
     warnings: list[str] = []
     callbacks = Callbacks(notify=lambda e: warnings.append(e["text"]) if e["kind"] == "warning" else None)
     directory = RunDirectory(config.run_dir)
-    with Loggers(config, directory, callbacks, open_logger=lambda logger, config: Broken()) as loggers:
+    with Loggers(config, directory, callbacks, open_logger=lambda *arguments: Broken()) as loggers:
         for _ in range(2):
             loggers.callbacks.notify({"kind": "generation"})
         loggers.finish(summary)

@@ -14,7 +14,7 @@ import evoswarm
 from evoswarm.errors import Stopped, UserError
 from evoswarm.loop.callbacks import Callbacks
 from evoswarm.loop.directory import RunDirectory, read_lines, to_line
-from evoswarm.loop.history import position, run_config
+from evoswarm.loop.history import position, written_config
 
 
 def spoil_line(path: Path, number: int) -> None:
@@ -80,13 +80,13 @@ def test_a_run_is_read_wherever_it_was_moved_and_whatever_it_is_called(tmp_path:
     moved = tmp_path / "else: where #1" / name
     moved.parent.mkdir()
     config.run_dir.rename(moved)
-    assert run_config(moved).run_dir == moved
+    assert written_config(moved) == config
     assert position(moved).experts
 
 
 def test_a_refused_run_leaves_no_directory(tmp_path: Path) -> None:
     config = echo_config(tmp_path)
-    with pytest.raises(UserError, match="nothing to resume"):
+    with pytest.raises(UserError, match="no run to resume"):
         evoswarm.run(config, resume="must")
     shutil.rmtree(tmp_path / "experts")
     with pytest.raises(UserError, match="pool"):

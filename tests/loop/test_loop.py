@@ -175,7 +175,7 @@ def test_a_finished_run_goes_on_when_more_generations_are_asked_for(tmp_path: Pa
 
 def test_resume_never_and_must_refuse(tmp_path: Path) -> None:
     config = echo_config(tmp_path)
-    with pytest.raises(UserError, match="nothing to resume"):
+    with pytest.raises(UserError, match="no run to resume"):
         evoswarm.run(config, resume="must")
     evoswarm.run(config)
     with pytest.raises(UserError, match="already holds a run"):

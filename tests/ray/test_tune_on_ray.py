@@ -60,7 +60,7 @@ def config_of(folder: Path, **section: Any) -> TuneConfig:
 
 def elsewhere(trial: Trial, folder: Path) -> dict[str, bytes]:
     """The bytes of the same search as an ordinary run."""
-    run = trial.run.model_copy(update={"output": folder})
+    run = trial.run.with_(output=folder)
     evoswarm.run(run)
     return result_bytes(run.run_dir)
 
@@ -96,7 +96,7 @@ def test_the_best_on_validation_is_chosen_and_its_config_gives_it_again(done) ->
     )
     chosen = load_config(best["config"])
     assert (chosen.name, chosen.run_dir.parent) == ("echo-best", config.run.run_dir.parent)
-    found = evoswarm.run(chosen.model_copy(update={"backend": LocalBackend()}))
+    found = evoswarm.run(chosen.with_(backend=LocalBackend()))
     assert (found["best"]["validation"], found["best"]["test"]) == (best["validation"], best["test"])
 
 
@@ -213,6 +213,6 @@ def test_a_killed_worker_and_a_killed_driver_lose_nothing(tmp_path: Path, cluste
     assert [line["state"] for line in json.loads(out)["trials"]] == ["finished"] * 3
     assert (trials[0].run.run_dir / "summary.json").stat().st_mtime_ns == finished
     for trial in trials:
-        quick = trial.run.model_copy(update={"output": tmp_path / "quick"})
+        quick = trial.run.with_(output=tmp_path / "quick")
         evoswarm.run(quick)
         assert result_bytes(trial.run.run_dir) == result_bytes(quick.run_dir)

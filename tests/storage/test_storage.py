@@ -66,8 +66,8 @@ def upload(folder: Path, url: str) -> None:
 def bytes_at(config: RunConfig) -> dict[str, bytes]:
     """What a reader on a machine that knows nothing finds at the URL."""
     shutil.rmtree(Path(os.environ["EVOSWARM_CACHE"]) / "copies", ignore_errors=True)
-    assert config.run_url is not None
-    return result_bytes(local_copy(config.run_url))
+    assert config.place.url is not None
+    return result_bytes(local_copy(config.place.url))
 
 
 class StopAfter:
@@ -151,7 +151,7 @@ def test_a_killed_run_is_taken_over_at_once_on_its_own_machine(
     (tmp_path / "remote.yaml").write_text(dump_config(config))
     command = [sys.executable, "-m", "evoswarm", "run", str(tmp_path / "remote.yaml")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    remote, deadline = Remote(str(config.run_url)), time.monotonic() + 240
+    remote, deadline = Remote(str(config.place)), time.monotonic() + 240
     while "checkpoints/gen_0001.safetensors" not in remote.stamps():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
@@ -199,7 +199,7 @@ def test_a_run_stops_resumably_where_storage_stays_gone(
 
         with pytest.raises(UserError) as error:
             evoswarm.run(config, callbacks=Callbacks(notify=notify))
-        assert f"evoswarm resume {config.run_url}" in str(error.value) and "\n" not in str(error.value)
+        assert f"evoswarm resume {config.place.url}" in str(error.value) and "\n" not in str(error.value)
         closed.clear()
         again = StopAfter(99)
         evoswarm.run(config, callbacks=again.callbacks)
@@ -239,17 +239,17 @@ def test_what_is_wrong_with_a_place_is_one_line(
 
 def test_one_url_has_one_run_at_a_time(tmp_path: Path, bucket: str) -> None:
     config = config_of(tmp_path, bucket)
-    remote = Remote(str(config.run_url))
+    remote = Remote(str(config.place))
     holder = lease.Lease(remote, message=lambda text: None, stop=lambda: False)
     holder.take()
     try:
         with pytest.raises(UserError, match=r"another run holds this directory \(process \d+ on "):
             evoswarm.run(config)
-        assert lease.is_held(str(config.run_url))
+        assert lease.is_held(str(config.place))
     finally:
         holder.release()
     remote.write("lease.json", json.dumps({"host": "elsewhere", "pid": 1, "id": "x", "beat": 3}).encode())
-    assert not lease.is_held(str(config.run_url))
+    assert not lease.is_held(str(config.place))
     began = time.monotonic()
     evoswarm.run(config)  # nobody writes that lease: after some silence it is taken
     assert time.monotonic() - began >= lease.SILENCE_SECONDS
@@ -334,7 +334,7 @@ def test_the_checkpoint_of_generation_10000_is_newer_than_that_of_9999(tmp_path:
 
 def test_a_run_that_lost_its_lease_ends(tmp_path: Path, bucket: str) -> None:
     config = config_of(tmp_path, bucket, "engine.delay=0.3")
-    remote = Remote(str(config.run_url))
+    remote = Remote(str(config.place))
 
     def notify(event: dict) -> None:
         if event["kind"] == "generation" and event["generation"] == 0:
@@ -377,15 +377,15 @@ def test_a_particle_on_another_node_hands_over_what_it_writes_and_finds_what_oth
     config = config_of(tmp_path, bucket)
     noise = Row(((NoiseVector(1, 2, 3, 0.5, 0.1), 1.0),))
     path = "basis/gen_0001/000.safetensors"
-    Particle(config, 0).save_vector(noise, config.run_dir / path)
+    Particle(config, config.place, 0).save_vector(noise, config.run_dir / path)
     use(server.port, tmp_path / "machine-b")
     saved = Row(((ExpertVector("e1"), 0.5), (SavedVector(path), 1.0)))
     drawn = Row(((ExpertVector("e1"), 0.5), *noise.terms))
-    other = Particle(config, 1)
-    (from_storage, _), (from_seed, _) = other.move(saved), Particle(config, 2).move(drawn)
+    other = Particle(config, config.place, 1)
+    (from_storage, _), (from_seed, _) = other.move(saved), Particle(config, config.place, 2).move(drawn)
     assert all((from_storage[name] == from_seed[name]).all() for name in from_seed)
     other.save_expert(saved, config.run_dir / "best")
-    assert "best/adapter_model.safetensors" in Remote(str(config.run_url)).stamps()
+    assert "best/adapter_model.safetensors" in Remote(str(config.place)).stamps()
 
 
 def test_commands_that_read_a_run_take_its_url(
@@ -402,7 +402,7 @@ def test_commands_that_read_a_run_take_its_url(
 
     with pytest.raises(Stopped):
         evoswarm.run(config, callbacks=StopAfter(1).callbacks)
-    url = str(config.run_url)
+    url = str(config.place)
     assert f"{url}: stopped, generation 1/5" in command("status", url)
     assert json.loads(command("resume", url, "--json"))["generations"] == 5
     assert bytes_at(config) == at_home
@@ -429,7 +429,7 @@ def test_on_ray_a_killed_coordinator_goes_on_with_its_url(
     command = [sys.executable, "-m", "evoswarm", "run", str(tmp_path / "remote.yaml"), "--json"]
     environment = os.environ | {"RAY_ADDRESS": "local"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    remote, deadline = Remote(str(config.run_url)), time.monotonic() + 240
+    remote, deadline = Remote(str(config.place)), time.monotonic() + 240
     while "checkpoints/gen_0001.safetensors" not in remote.stamps():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
@@ -439,7 +439,7 @@ def test_on_ray_a_killed_coordinator_goes_on_with_its_url(
     coordinator.kill()
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
-    assert json.loads(out)["run_dir"] == config.run_url
+    assert json.loads(out)["run_dir"] == config.place.url
     assert bytes_at(config) == at_home
     assert "report.html" in remote.stamps() and lease.Lease.name not in remote.stamps()
 

@@ -22,6 +22,7 @@ from evoswarm.backend.ray.wait import Resources, finished, nodes, on_change
 from evoswarm.config import RunConfig
 from evoswarm.config.run import RayBackend as RayConfig
 from evoswarm.errors import ClusterError, Stopped, UserError
+from evoswarm.place import RunPlace
 
 JOIN_SECONDS = 5.0
 """How often to look for nodes that have joined. Resources that are free at the second look belong to nobody."""
@@ -36,7 +37,12 @@ class Actors:
     """
 
     def __init__(
-        self, config: RunConfig, *, message: Callable[[str], None], stop: Callable[[], bool] = lambda: False
+        self,
+        config: RunConfig,
+        place: RunPlace,
+        *,
+        message: Callable[[str], None],
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         """Start the actors, and wait until those that the run needs are up.
 
@@ -46,14 +52,15 @@ class Actors:
             Stopped: `stop` said so.
         """
         assert isinstance(config.backend, RayConfig)
-        self._config, self._settings, self._message, self._stop = config, config.backend, message, stop
+        self._config, self._place, self._settings = config, place, config.backend
+        self._message, self._stop = message, stop
         self.start_seconds = max(config.backend.wait_seconds, 60)
         # Not the coordinator's id: a coordinator that is restarted elsewhere keeps it while old actors still live.
         self._token = secrets.token_hex(4)
         seen = nodes()
         self.placement = place_run(config, seen)
         self._scheduling = Scheduling(config.backend, self.placement)
-        self._for_scorers = config.model_copy(update={"engine": for_actors(config.engine, self.placement)})
+        self._for_scorers = config.with_(engine=for_actors(config.engine, self.placement))
         self._seen, self._joined, self._looked = {node.name for node in seen}, set[str](), time.monotonic()
         self.particles, self.scorers = ActorGroup("particle", message), ActorGroup("scorer", message)
         message(f"starting {self.placement.particles} particles and {self.placement.scorers} scorers")
@@ -92,7 +99,9 @@ class Actors:
     def _add_particle(self) -> None:
         number, gpus = len(self.particles.actors), self.placement.particle_gpus
         options = self._options(self.particles, gpus) | self._scheduling.of_particle(number)
-        actor: ActorHandle = ray.remote(Particle).options(**options).remote(self._config, number, gpu=gpus > 0)
+        actor: ActorHandle = (
+            ray.remote(Particle).options(**options).remote(self._config, self._place, number, gpu=gpus > 0)
+        )
         self.particles.add(actor)
 
     def _options(self, group: ActorGroup, gpus: float) -> dict[str, Any]:

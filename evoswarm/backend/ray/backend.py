@@ -20,6 +20,7 @@ from evoswarm.backend.worker import describe
 from evoswarm.config import RunConfig
 from evoswarm.config.run import RayBackend as RayConfig
 from evoswarm.errors import ClusterError
+from evoswarm.place import RunPlace
 from evoswarm.rows import Row
 from evoswarm.utility import Split, Utility, slices
 
@@ -30,6 +31,7 @@ class RayBackend:
     def __init__(
         self,
         config: RunConfig,
+        place: RunPlace,
         *,
         utility: Utility,
         message: Callable[[str], None] = lambda text: None,
@@ -41,7 +43,7 @@ class RayBackend:
         self._utility, self._config, self._message = utility, config, message
         self._settings = config.backend
         self._sizes: dict[Split, list[tuple[int, ...]]] = {}
-        self._actors = Actors(config, message=message, stop=stop)
+        self._actors = Actors(config, place, message=message, stop=stop)
 
     def evaluate(self, jobs: Sequence[Job]) -> Iterator[Evaluation]:
         """See `Backend.evaluate`."""

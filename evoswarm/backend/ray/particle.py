@@ -7,6 +7,7 @@ from pathlib import Path
 
 from evoswarm.backend.ray.start import Start, attempt, built
 from evoswarm.config import RunConfig
+from evoswarm.place import RunPlace
 from evoswarm.rows import Row, SavedVector
 from evoswarm.weights.materialize import Materializer, Weights
 from evoswarm.weights.pool import open_pool
@@ -22,16 +23,17 @@ class Particle:
     Every method is idempotent: a restarted particle computes the same weights from the same row.
     """
 
-    def __init__(self, config: RunConfig, number: int, *, gpu: bool = False) -> None:
+    def __init__(self, config: RunConfig, place: RunPlace, number: int, *, gpu: bool = False) -> None:
         """
         Args:
             config: the run; its pool has been checked.
+            place: the run directory.
             number: the particle's number.
             gpu: materialize on the GPU that Ray assigned to this actor.
         """
         self.number, self._base = number, config.model
-        self._config, self._fetched = config, set[str]()
-        self._materializer, self._start = attempt(lambda: _materializer(config, gpu))
+        self._patience, self._place, self._fetched = config.storage_seconds, place.on_this_node(), set[str]()
+        self._materializer, self._start = attempt(lambda: _materializer(config, self._place.path, gpu))
         self._row: Row | None = None
         self._weights: Weights = {}
 
@@ -59,7 +61,7 @@ class Particle:
 
     def _fetch(self, row: Row) -> None:
         """Download saved vectors of a run at a URL: another node may have written them."""
-        url, paths = self._config.run_url, {v.path for v, _ in row.terms if isinstance(v, SavedVector)} - self._fetched
+        url, paths = self._place.url, {v.path for v, _ in row.terms if isinstance(v, SavedVector)} - self._fetched
         if url is None or not paths:
             return
         from evoswarm.storage.mirror import patiently
@@ -67,17 +69,16 @@ class Particle:
 
         def get() -> None:
             for path in sorted(paths):
-                Remote(url).get(path, self._config.run_dir / path)
+                Remote(url).get(path, self._place.path / path)
 
-        patiently(get, patience=self._config.storage_seconds)
+        patiently(get, patience=self._patience)
         self._fetched |= paths
 
     def _publish(self, written: Path) -> None:
-        config = self._config
-        if config.run_url is not None:
+        if self._place.url is not None:
             from evoswarm.storage.mirror import publish
 
-            publish(written, config.run_dir, config.run_url, patience=config.storage_seconds)
+            publish(written, self._place.path, self._place.url, patience=self._patience)
 
     def ready(self) -> Start:
         """Answers once the actor has started, or has failed to."""
@@ -87,10 +88,10 @@ class Particle:
         return f"Particle({self.number})"
 
 
-def _materializer(config: RunConfig, gpu: bool) -> Materializer:
+def _materializer(config: RunConfig, root: Path, gpu: bool) -> Materializer:
     pool = open_pool(config.pool, model=config.model, check=False)
     if gpu:
         from evoswarm.weights.device import DeviceMaterializer
 
-        return DeviceMaterializer(pool, root=config.run_dir, device="cuda")
-    return Materializer(pool, root=config.run_dir)
+        return DeviceMaterializer(pool, root=root, device="cuda")
+    return Materializer(pool, root=root)

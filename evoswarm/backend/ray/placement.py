@@ -190,7 +190,7 @@ def place_run(config: RunConfig, nodes: Sequence[Nodes]) -> Placement:
 def place_engine(config: RunConfig, backend: RayBackend, nodes: Sequence[Nodes]) -> Placement:
     """`place` for a task that runs one engine and the particles in one process."""
     return place(
-        backend.model_copy(update={"scorers": 1}),
+        backend.with_(scorers=1),
         nodes,
         particles=0,
         threads=config.engine.cpus,
