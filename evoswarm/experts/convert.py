@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,46 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.miss.layer import MissLayer
 from peft.tuners.vera.layer import VeraLayer
 from safetensors.torch import save_file
-from torch import nn
 
 from evoswarm.experts.wegeft import WeGeFTLinear
 from evoswarm.weights.expert import ADAPTER_CONFIG, ADAPTER_FILE
 
-Factors = dict[str, tuple[torch.Tensor, torch.Tensor]]
-"""Module name to A [r, in] and B [out, r]; B includes the scaling."""
+Pair = tuple[torch.Tensor, torch.Tensor]
+"""A [r, in] and B [out, r]; B includes the scaling."""
+Factors = dict[str, Pair]
+"""Module name to A and B."""
+
+
+def _lora(layer: Any, adapter: str) -> Pair:
+    return layer.lora_A[adapter].weight, layer.scaling[adapter] * layer.lora_B[adapter].weight
+
+
+def _vera(layer: Any, adapter: str) -> Pair:
+    a = layer.vera_lambda_d[adapter][:, None] * layer.vera_A[adapter][:, : layer.in_features]
+    return a, layer.vera_lambda_b[adapter][:, None] * layer.vera_B[adapter][: layer.out_features]
+
+
+def _miss(layer: Any, adapter: str) -> Pair:
+    block = layer.miss_block[adapter]  # [r, out]: input i uses row i modulo r
+    if layer.miss_fn == "mini":
+        block = block.repeat(1, layer.out_features // block.shape[1])
+    rank = block.shape[0]
+    a = torch.eye(rank, dtype=block.dtype, device=block.device).repeat(1, -(-layer.in_features // rank))
+    return a[:, : layer.in_features], block.T
+
+
+def _wegeft(layer: Any, adapter: str) -> Pair:
+    pair: Pair = layer.lora_pair(adapter)
+    return pair
+
+
+LAYERS: dict[type[Any], Callable[[Any, str], Pair]] = {
+    LoraLayer: _lora,
+    MissLayer: _miss,
+    VeraLayer: _vera,
+    WeGeFTLinear: _wegeft,
+}
+"""Layers that can be converted: from a layer and the adapter's name to A and B. To add one, add one line here."""
 
 
 @torch.no_grad()
@@ -31,7 +65,7 @@ def lora_factors(model: PeftModel, start: Factors | None = None) -> Factors:
     """The LoRA that is equivalent to the active adapter.
 
     Args:
-        model: a model with a LoRA, WeGeFT, MiSS or VeRA adapter.
+        model: a model with an adapter of one of `LAYERS`.
         start: the initial factors, for methods that subtract them from the base weights (PiSSA, ...):
             W - B0 A0 + B A = W + [B, -B0] [A; A0].
 
@@ -40,32 +74,15 @@ def lora_factors(model: PeftModel, start: Factors | None = None) -> Factors:
     """
     factors = {}
     for name, layer in model.base_model.model.named_modules():
-        if isinstance(layer, LoraLayer | MissLayer | VeraLayer | WeGeFTLinear):
-            a, b = (tensor.detach().clone() for tensor in _pair(layer, model.active_adapter))
+        convert = next((function for kind, function in LAYERS.items() if isinstance(layer, kind)), None)
+        if convert is not None:
+            a, b = (tensor.detach().clone() for tensor in convert(layer, model.active_adapter))
             if start is not None:
                 a, b = torch.cat([a, start[name][0]]), torch.cat([b, -start[name][1]], dim=1)
             factors[name] = a, b
     if not factors:
         raise TypeError("the model has no LoRA, WeGeFT, MiSS or VeRA layers")
     return factors
-
-
-def _pair(layer: nn.Module, adapter: str) -> tuple[torch.Tensor, torch.Tensor]:
-    if isinstance(layer, WeGeFTLinear):
-        return layer.lora_pair(adapter)
-    if isinstance(layer, VeraLayer):
-        b = layer.vera_lambda_b[adapter][:, None] * layer.vera_B[adapter][: layer.out_features]
-        return layer.vera_lambda_d[adapter][:, None] * layer.vera_A[adapter][:, : layer.in_features], b
-    if isinstance(layer, MissLayer):
-        block = layer.miss_block[adapter]  # [r, out]: input i uses row i modulo r
-        if layer.miss_fn == "mini":
-            block = block.repeat(1, layer.out_features // block.shape[1])
-        rank = block.shape[0]
-        a = torch.eye(rank, dtype=block.dtype, device=block.device).repeat(1, -(-layer.in_features // rank))
-        return a[:, : layer.in_features], block.T
-    assert isinstance(layer, LoraLayer)
-    a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
-    return a, layer.scaling[adapter] * b
 
 
 def save_lora(factors: Factors, folder: Path, *, base: str, settings: dict[str, Any] | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from peft import PeftConfig
@@ -17,35 +17,66 @@ from evoswarm.engine.load import first_line
 from evoswarm.errors import UserError, did_you_mean
 
 Route = Literal["plain", "converted", "none"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How evoswarm treats one training method.
+
+    Attributes:
+        settings: defaults that differ from peft's.
+        route: plain: peft saves plain LoRA. converted: there is an exact conversion to plain LoRA. none: there is none.
+        reason: why there is no conversion.
+        lora: it is a variant of LoRA with its own name.
+        changes_base: it subtracts the initial adapter from the base weights: W + s (B A - B0 A0).
+    """
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    route: Route = "none"
+    reason: str = "no exact conversion of it to plain LoRA is known"
+    lora: bool = False
+    changes_base: bool = False
+
+
 _LORA = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"}
-VARIANTS: dict[str, dict[str, Any]] = {
-    "rslora": {"use_rslora": True},
-    "dora": {"use_dora": True},
-    **{name: {"init_lora_weights": name} for name in ("pissa", "olora", "corda", "lora_ga", "loftq")},
+_LINEAR = {"target_modules": "all-linear"}
+
+
+def _initialized(name: str) -> Kind:
+    """A LoRA that `init_lora_weights` initializes from the base weights."""
+    return Kind(_LORA | {"init_lora_weights": name}, "converted", lora=True, changes_base=True)
+
+
+_FULL_RANK = Kind(reason="its update is of full rank")
+_ROTATION = Kind(reason="it rotates the weights")
+KINDS: dict[str, Kind] = {
+    "lora": Kind(_LORA, "plain"),
+    "rslora": Kind(_LORA | {"use_rslora": True}, "plain", lora=True),
+    "dora": Kind(_LORA | {"use_dora": True}, reason="its magnitude makes the merge non-linear", lora=True),
+    "pissa": _initialized("pissa"),
+    "olora": _initialized("olora"),
+    "corda": _initialized("corda"),
+    "lora_ga": _initialized("lora_ga"),
+    "loftq": Kind(
+        _LORA | {"init_lora_weights": "loftq"},
+        reason="it is trained on quantized base weights, and the quantization error has full rank",
+        lora=True,
+    ),
+    "wegeft": Kind(route="converted"),
+    "miss": Kind(_LINEAR, "converted"),
+    "vera": Kind(_LINEAR, "converted"),
+    "adalora": Kind(reason="it prunes different ranks in each expert"),
+    "ia3": Kind(reason="it rescales activations"),
+    "boft": _ROTATION,
+    "oft": _ROTATION,
+    "hra": _ROTATION,
+    "loha": _FULL_RANK,
+    "lokr": _FULL_RANK,
+    "fourierft": _FULL_RANK,
+    "randlora": _FULL_RANK,
 }
-"""LoRA variants with their own names, and their settings in LoraConfig."""
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "lora": _LORA,
-    "miss": {"target_modules": "all-linear"},
-    "vera": {"target_modules": "all-linear"},
-}
-"""Defaults that differ from peft's. GENOME's for LoRA; WeGeFT's are in its own config."""
-_CONVERTED = ("wegeft", "miss", "vera")
-CHANGES_BASE = ("pissa", "olora", "corda", "lora_ga")
-"""Initializations that subtract the initial adapter from the base weights: W + s (B A - B0 A0)."""
-_REASONS = {
-    "dora": "its magnitude makes the merge non-linear",
-    "loftq": "it is trained on quantised base weights, and what they lost is of full rank",
-    "adalora": "it prunes ranks, in each expert others",
-    "ia3": "it rescales activations",
-    "boft": "it rotates the weights",
-    "oft": "it rotates the weights",
-    "hra": "it rotates the weights",
-    "loha": "its update is of full rank",
-    "lokr": "its update is of full rank",
-    "fourierft": "its update is of full rank",
-    "randlora": "its update is of full rank",
-}
+"""Training methods by name. LoRA's defaults are GENOME's; WeGeFT's are in its own config. A method of peft that is not
+listed has peft's defaults and no conversion. To add a conversion, add the layer to `evoswarm.experts.convert`."""
 
 
 @dataclass(frozen=True)
@@ -57,17 +88,14 @@ class Chosen:
         config: peft's config.
         route: plain: peft saves plain LoRA. converted: there is an exact conversion to plain LoRA. none: there is none.
         reason: why there is no conversion.
+        changes_base: whether the initial adapter is subtracted from the base weights.
     """
 
     name: str
     config: PeftConfig
     route: Route
     reason: str = ""
-
-    @property
-    def changes_base(self) -> bool:
-        """Whether the initial adapter was subtracted from the base weights."""
-        return str(getattr(self.config, "init_lora_weights", "")).lower().startswith(CHANGES_BASE)
+    changes_base: bool = False
 
 
 def choose(method: Method) -> Chosen:
@@ -77,27 +105,26 @@ def choose(method: Method) -> Chosen:
         UserError: the method or a key is unknown, or peft rejects a value.
     """
     name = method.type.lower()
-    kinds = {str(kind.value).lower(): config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
-    if name not in {**kinds, **VARIANTS}:
-        known = sorted({*kinds, *VARIANTS})
-        raise UserError(f"method {method.type!r} is not known; {did_you_mean(name, known, kind='methods')}")
-    kind = "lora" if name in VARIANTS else name
-    settings = DEFAULTS.get(kind, {}) | VARIANTS.get(name, {}) | method.settings
-    make = kinds[kind]
+    configs = {str(kind.value).lower(): config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    known = configs | {variant: configs["lora"] for variant, kind in KINDS.items() if kind.lora}
+    if name not in known:
+        raise UserError(f"method {method.type!r} is not known; {did_you_mean(name, sorted(known), kind='methods')}")
+    settings = KINDS.get(name, Kind()).settings | method.settings
+    make = known[name]
     wrong = sorted(set(settings) - set(make.__dataclass_fields__))
     if wrong:
         fields = sorted(set(make.__dataclass_fields__) - set(PeftConfig.__dataclass_fields__))
         hint = did_you_mean(wrong[0], fields, kind=f"settings of {make.__name__}")
         raise UserError(f"method.{wrong[0]} is not a setting of {name}; {hint}")
     if str(settings.get("init_lora_weights")).lower() == "eva":
-        raise UserError(
-            "method: EVA's ranks differ between experts, so that they could not be mixed; use pissa or corda"
-        )
+        raise UserError("method: EVA's ranks differ between experts, so they cannot be mixed; use pissa or corda")
     try:
         config = make(**({"task_type": "CAUSAL_LM"} | _nested(settings)))
     except (TypeError, ValueError, ImportError, AttributeError) as error:
         raise UserError(f"method {name}: {first_line(error)}") from None
-    return Chosen(name, config, *_route(name, config))
+    kind = _kind_of(config)
+    reason = _obstacle(config, kind)
+    return Chosen(name, config, "none" if reason else kind.route, reason, kind.changes_base)
 
 
 def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,34 +132,35 @@ def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     from peft.tuners.lora.config import CordaConfig, LoftQConfig, LoraGAConfig
 
     result = dict(settings)
-    for initialisation, key, make, start in (
+    for initialization, key, make, start in (
         ("corda", "corda_config", CordaConfig, {"corda_method": "kpm"}),
         ("lora_ga", "lora_ga_config", LoraGAConfig, {}),
         ("loftq", "loftq_config", LoftQConfig, {}),
     ):
-        if settings.get("init_lora_weights") == initialisation:
+        if settings.get("init_lora_weights") == initialization:
             result[key] = make(**(start | dict(settings.get(key) or {})))
     return result
 
 
-def _route(name: str, config: PeftConfig) -> tuple[Route, str]:
-    kind = str(config.peft_type.value).lower()
-    if kind == "lora":
-        variant = "dora" if config.use_dora else str(config.init_lora_weights).lower()
-        if variant in _REASONS:
-            return "none", _REASONS[variant]
-        return ("converted", "") if variant.startswith(CHANGES_BASE) else ("plain", "")
-    if kind == "miss" and config.init_weights == "bat":
-        return "none", "with init_weights: bat its update depends on the weights in a non-linear way"
-    if kind in _CONVERTED and getattr(config, "bias", "none") != "none":
-        return "none", "trained biases are no part of a LoRA of it"
-    if kind in _CONVERTED and config.modules_to_save:
-        return "none", "modules_to_save are no part of a LoRA of it"
-    if kind in _CONVERTED:
-        return "converted", ""
-    if config.is_prompt_learning:
-        return "none", "it learns prompts, and there are no weights to merge"
-    return "none", _REASONS.get(kind, "no exact conversion of it to plain LoRA is known")
+def _kind_of(config: PeftConfig) -> Kind:
+    name = str(config.peft_type.value).lower()
+    if name != "lora":
+        return KINDS.get(name, Kind())
+    variant = "dora" if config.use_dora else str(config.init_lora_weights).lower()
+    return next((kind for name, kind in KINDS.items() if kind.lora and variant.startswith(name)), KINDS["lora"])
+
+
+def _obstacle(config: PeftConfig, kind: Kind) -> str:
+    """Why these settings of the method cannot be converted; empty: they can."""
+    if kind.route == "none":
+        return "it learns prompts, and there are no weights to merge" if config.is_prompt_learning else kind.reason
+    if kind.lora or kind.route == "plain":
+        return ""
+    if getattr(config, "init_weights", None) == "bat":
+        return "with init_weights: bat its update depends on the weights in a non-linear way"
+    if getattr(config, "bias", "none") != "none":
+        return "trained biases are not part of a LoRA"
+    return "modules_to_save are not part of a LoRA" if config.modules_to_save else ""
 
 
 def check_targets(chosen: Chosen, model: nn.Module) -> None:
@@ -145,7 +173,7 @@ def check_targets(chosen: Chosen, model: nn.Module) -> None:
     if named is None or isinstance(named, str):
         return
     if not isinstance(named, set | list | tuple) or not all(isinstance(target, str) for target in named):
-        raise UserError("method.target_modules: must be a list of names of modules, or one regular expression")
+        raise UserError("method.target_modules: must be a list of module names, or one regular expression")
     modules = [name for name, _ in model.named_modules()]
     for target in sorted(named):
         if not any(name == target or name.endswith(f".{target}") for name in modules):

@@ -56,7 +56,7 @@ def test_the_saved_lora_agrees_with_the_trained_model(tiny_llama: Path, tmp_path
 
 REFUSED = {
     "dora": "because its magnitude makes the merge non-linear",
-    "loftq": "because it is trained on quantised base weights",
+    "loftq": "because it is trained on quantized base weights",
     "ia3": "because it rescales activations",
     "loha": "because its update is of full rank",
     "prompt_tuning": "because it learns prompts",
