@@ -15,7 +15,7 @@ EXAMPLES = 128
 """The number of examples used, with batch size 1, because CorDA's hooks do not support batches."""
 
 
-def prepare(chosen: Chosen, model: nn.Module, data: Any, collate: Any) -> None:
+def preprocess(chosen: Chosen, model: nn.Module, data: Any, collate: Any) -> None:
     """Run the preprocessing of CorDA or LoRA-GA on the first examples, if the method is one of them."""
     initialization = str(getattr(chosen.config, "init_lora_weights", "")).lower()
     if initialization in ("corda", "lora_ga"):

@@ -71,7 +71,7 @@ def check_method(config: TrainingConfig, callbacks: Callbacks) -> None:
 
 
 def _prepare(config: TrainingConfig, each: Each, callbacks: Callbacks) -> None:
-    from evoswarm.experts.train import prepare_data
+    from evoswarm.experts.prepare import prepare_data
 
     problems = []
     for name, facts in each(_as_value(prepare_data), "prepare"):
@@ -219,7 +219,7 @@ def _gpus(config: TrainingConfig, backend: TrainingRay, callbacks: Callbacks) ->
 
 def _report(config: TrainingConfig, names: list[str], reported: dict[str, int], callbacks: Callbacks) -> None:
     """Send a message for each tenth of the steps that an expert has finished."""
-    from evoswarm.experts.train import work_folder
+    from evoswarm.experts.prepare import work_folder
 
     for name in names:
         with contextlib.suppress(UserError):  # it has not started

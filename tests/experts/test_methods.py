@@ -16,7 +16,8 @@ from evoswarm.config.training import Method
 from evoswarm.errors import UserError
 from evoswarm.experts.method import choose
 from evoswarm.experts.pool import train_pool
-from evoswarm.experts.train import prepare_data, train_expert
+from evoswarm.experts.prepare import prepare_data
+from evoswarm.experts.train import train_expert
 from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.pool import open_pool
 

@@ -1,0 +1,110 @@
+"""Prepares the training of one expert: checks settings and data, and encodes the data."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.utils import logging
+
+from evoswarm.config.training import TrainingConfig
+from evoswarm.engine.load import first_line, load_tokenizer
+from evoswarm.errors import UserError
+from evoswarm.experts.encode import encode
+from evoswarm.experts.method import check_targets, choose
+from evoswarm.experts.trainer import check
+from evoswarm.loop.directory import RunDirectory
+from evoswarm.weights.expert import read_json
+
+RECORD = "training.json"
+"""Record of an expert's data, settings and results, in its folder."""
+FAILED = "failed.txt"
+"""Reason for a failed training, in its work folder."""
+
+
+def work_folder(config: TrainingConfig, name: str) -> Path:
+    """The folder of an expert during training; pools ignore it."""
+    return config.pool / ".training" / name
+
+
+def prepare_data(config: TrainingConfig, name: str) -> dict[str, Any]:
+    """Encode an expert's data into its work folder, unless this is already done.
+
+    Returns:
+        Statistics of the data.
+
+    Raises:
+        UserError: the data is unusable, or the folder holds an expert with different data or settings.
+    """
+    settings, data, folder = config.optimization(name), config.experts[name].data, config.pool / name
+    check(settings)
+    if folder.exists() and not (folder / RECORD).exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: already exists and was not created by `evoswarm experts train`; move it away")
+    tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+    skeleton = load_skeleton(config)
+    check_targets(choose(config.method), skeleton)
+    longest = getattr(skeleton.config.get_text_config(), "max_position_embeddings", None) or settings.max_length
+    encoded = encode(data, tokenizer, max_length=min(settings.max_length, longest))
+    made_of = {
+        "model": config.model,
+        "data": encoded.sha256,
+        "method": config.method.model_dump(mode="json"),
+        "training": settings.model_dump(mode="json", exclude={"checkpoint_steps"}),
+        "save": config.save,
+        "dtype": config.dtype,
+        "threads": config.threads,
+        "seed": config.seed,
+    }
+    work = work_folder(config, name)
+    if (work / FAILED).exists() and read_json(work / RECORD)["made_of"] != made_of:
+        shutil.rmtree(work)  # a changed config after a failure means a fresh start
+    for path in (config.pool / name / RECORD, work / RECORD):
+        if path.exists():
+            _same(read_json(path).get("made_of", {}), made_of, path.parent)
+    if not (config.pool / name / RECORD).exists() and not (work / RECORD).exists():
+        rows = {"input_ids": encoded.ids, "labels": encoded.labels}
+        features = datasets.Features({key: datasets.List(datasets.Value("int32")) for key in rows})
+        quiet_libraries()
+        datasets.Dataset.from_dict(rows, features=features).save_to_disk(work / "data")
+        record = {"made_of": made_of, "data": {"path": str(data.path)} | encoded.facts}
+        RunDirectory(work).write_json(RECORD, record)
+    return encoded.facts
+
+
+def _same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    changed = [key for key in now if before.get(key) != now[key]]
+    if changed:
+        raise UserError(
+            f"{folder}: was trained with a different {changed[0]} (it has {_short(before.get(changed[0]))}, the config "
+            f"has {_short(now[changed[0]])}); choose another pool, or remove this folder"
+        )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 60 else f"{text[:57]}..."
+
+
+def load_skeleton(config: TrainingConfig) -> Any:
+    """The base model without weights.
+
+    Raises:
+        UserError: its config cannot be loaded.
+    """
+    try:
+        settings = AutoConfig.from_pretrained(config.model, trust_remote_code=config.trust_remote_code)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(settings, trust_remote_code=config.trust_remote_code)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise UserError(f"{config.model}: cannot load the base model ({first_line(error)})") from None
+
+
+def quiet_libraries() -> None:
+    """Turn off the libraries' progress bars and tables; evoswarm shows its own."""
+    logging.set_verbosity_error()
+    datasets.disable_progress_bars()
