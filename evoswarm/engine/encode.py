@@ -43,7 +43,7 @@ class Encoder:
         return ids
 
     def option(self, prompt: Prompt, option: str) -> tuple[Ids, Ids]:
-        """A prompt and its continuation, tokenised together as lm-eval does."""
+        """A prompt and its continuation, tokenized together as lm-eval does."""
         context, whole = self._encode(prompt), self._encode(prompt, option)
         # Where the last token of the prompt joins the option, the option starts earlier: it must have a token.
         split = min(len(context), len(whole) - 1)

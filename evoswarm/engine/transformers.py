@@ -118,7 +118,7 @@ class HfEngine:
     ) -> list[tuple[OptionScore, ...]]:
         """See `Engine.loglikelihood`.
 
-        Prompt and option are tokenised together, as lm-eval does. Options of one token that follow the same prompt
+        Prompt and option are tokenized together, as lm-eval does. Options of one token that follow the same prompt
         are read off one forward pass; for longer ones the prompt is computed once.
         """
         pairs = [[self._encoder.option(p, option) for option in row] for p, row in zip(prompts, options, strict=True)]

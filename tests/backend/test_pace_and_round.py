@@ -72,7 +72,7 @@ def test_workers_of_one_speed_end_together() -> None:
     assert sorted(pace.room(2, now=0.0)) == [0, 0, 1, 1]
 
 
-def test_towards_the_end_a_slow_worker_leaves_the_last_slice_to_a_fast_one(utility: Utility) -> None:
+def test_toward_the_end_a_slow_worker_leaves_the_last_slice_to_a_fast_one(utility: Utility) -> None:
     end, done = play(round_of(utility, 4, workers=2), [1.0, 3.0])
     assert done == [30, 10] and end == 30.0
 

@@ -18,7 +18,7 @@ def test_every_part_of_the_key_changes_the_stream():
     assert len({stream(*key).random() for key in keys}) == len(keys)
 
 
-def test_streams_of_neighbouring_particles_are_not_correlated():
+def test_streams_of_neighboring_particles_are_not_correlated():
     draws = np.array([stream(1, "move", 1, i).random(200) for i in range(20)])
     off = np.corrcoef(draws) - np.eye(20)
     assert np.abs(off).max() < 0.35
