@@ -17,24 +17,24 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]+://")
 
 
 def is_url(text: str) -> bool:
-    """Whether `text` names storage rather than a folder; `file://` is a folder."""
+    """Whether `text` is a URL of storage; `file://` is a folder."""
     return bool(_URL.match(text)) and not text.startswith("file://")
 
 
 def check_url(url: str) -> str:
-    """The URL without a slash at its end.
+    """The URL without a slash at the end.
 
     Raises:
-        UserError: it holds credentials, or names no place. (It is not repeated where it may hold a secret.)
+        UserError: it contains credentials, which the message does not repeat, or it has no bucket.
     """
     scheme, _, rest = url.partition("://")
     if "@" in rest or "?" in rest:
         raise UserError(
-            f"{scheme}://...: credentials and options do not belong into a URL, which is written down with the run; "
+            f"{scheme}://...: a URL must not contain credentials or options, because it is saved with the run; "
             "set them in the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS, ...)"
         )
     if not rest.strip("/"):
-        raise UserError(f"{url}: names no bucket; give for example s3://bucket/runs")
+        raise UserError(f"{url}: has no bucket; use for example s3://bucket/runs")
     return url.rstrip("/")
 
 

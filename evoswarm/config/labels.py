@@ -1,4 +1,4 @@
-"""Selectors of node labels, as Ray has them."""
+"""Conditions on node labels, in Ray's syntax."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _CONDITION = re.compile(rf"!?(?:{_WORD}|in\({_WORD}(?:, ?{_WORD})*\))")
 
 def _key(text: str) -> str:
     if not _KEY.fullmatch(text):
-        raise ValueError("is no name of a label; letters, digits, dash, dot and underscore, after a prefix/ or without")
+        raise ValueError("is not a label name; use letters, digits, dash, dot and underscore, with an optional prefix/")
     return text
 
 
 def _condition(text: str) -> str:
     if not _CONDITION.fullmatch(text):
-        raise ValueError("is no condition on a label; write value, '!value', in(a, b) or '!in(a, b)'")
+        raise ValueError("is not a condition on a label; write value, '!value', in(a, b) or '!in(a, b)'")
     return text
 
 

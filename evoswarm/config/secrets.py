@@ -1,4 +1,4 @@
-"""Secrets have no place in a config: it is written to the run directory, logged and put into reports."""
+"""Finds secrets in configs. A config must not have any: it is saved with the run, logged and shown in reports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _VALUES = re.compile(
 
 
 def secrets_in(data: Any, where: str = "") -> list[str]:
-    """Where plain data has what looks like a secret, by the name of a key or the form of a value; never the secret."""
+    """Places in plain data that look like secrets, by the key's name or the value's form; never the secret itself."""
     if isinstance(data, dict):
         return [place for key, value in data.items() for place in _of(str(key), value, where)]
     if isinstance(data, list):

@@ -17,7 +17,7 @@ Ids = tuple[int, ...]
 
 
 class Encoder:
-    """A tokenizer with what a run asks of it. The slices come back for every particle: their ids are kept.
+    """A tokenizer for the requests of a run. Token ids are cached, because every particle gets the same slices.
 
     `tokens` counts what has been `read` (prompts, options, drafts) and `written` (answers).
     """
@@ -25,9 +25,9 @@ class Encoder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, ends: Sequence[int], longest: int | None) -> None:
         """
         Args:
-            tokenizer: the base model's.
+            tokenizer: the base model's tokenizer.
             ends: ids that end an answer.
-            longest: how many tokens the model takes; None where that is not said.
+            longest: the model's maximum number of tokens; None if it is unknown.
         """
         self.tokenizer, self.ends = tokenizer, tuple(ends)
         self._longest = longest
@@ -37,7 +37,7 @@ class Encoder:
         self._counted: Prompt | None = None
 
     def prompt(self, prompt: Prompt) -> Ids:
-        """A prompt's ids; at least one."""
+        """The token ids of a prompt; at least one."""
         ids = self._encode(prompt) or self._start
         self.tokens["read"] += len(ids)
         return ids
@@ -45,28 +45,28 @@ class Encoder:
     def option(self, prompt: Prompt, option: str) -> tuple[Ids, Ids]:
         """A prompt and its continuation, tokenized together as lm-eval does."""
         context, whole = self._encode(prompt), self._encode(prompt, option)
-        # Where the last token of the prompt joins the option, the option starts earlier: it must have a token.
+        # If the last token of the prompt merges with the option, the option starts earlier: it must have a token.
         split = min(len(context), len(whole) - 1)
-        # The options of one prompt come one after another; it is read once for all of them.
+        # The options of one prompt are encoded one after another; the prompt is counted once.
         self.tokens["read"] += len(whole) - (split if prompt is self._counted else 0)
         self._counted = prompt
         return whole[:split] or self._start, whole[split:]
 
     def draft(self, prompt: Prompt, draft: str) -> tuple[Ids, Ids]:
-        """A prompt and a draft behind it; no draft where its beginning would merge with the prompt."""
+        """A prompt and its draft; the draft is empty if its first token merges with the prompt."""
         context, whole = self.prompt(prompt), self._encode(prompt, draft)
         tail = whole[len(context) :] if whole[: len(context)] == context else ()
         self.tokens["read"] += len(tail)
         return context, tail
 
     def text(self, tokens: Sequence[int], stop: Sequence[str] = ()) -> str:
-        """Generated tokens as text without special tokens, cut where the first of `stop` that is complete begins."""
+        """Generated tokens as text without special tokens, cut at the first complete stop string."""
         last = next((i + 1 for i, token in enumerate(tokens) if token in self.ends), len(tokens))
         self.tokens["written"] += last
         return cut(self._decode(tokens), stop)
 
     def reply(self, tokens: Sequence[int], *, max_new_tokens: int, stop: Sequence[str]) -> str | Prefix:
-        """The first tokens of a greedy answer as text: the whole answer where it ends with them."""
+        """The first tokens of a greedy answer as text: the whole answer if it ends with them, else a prefix."""
         last = next((i for i, token in enumerate(tokens) if token in self.ends), None)
         self.tokens["written"] += len(tokens) if last is None else last + 1
         text = self._decode(tokens if last is None else tokens[: last + 1])
@@ -78,24 +78,24 @@ class Encoder:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def room(self, width: int, asked: int) -> int:
-        """How many tokens may be generated behind `width` ones: as many as asked for, or as the model takes.
+        """How many tokens can be generated after `width` tokens: `asked`, or what the model has room for.
 
         Raises:
-            UserError: the model does not even take the prompt.
+            UserError: the prompt alone is too long for the model.
         """
         self.check(width)
-        # The last token that is generated is not put in again.
+        # The last generated token is not fed back.
         return asked if self._longest is None else min(asked, self._longest - width + 1)
 
     def check(self, width: int) -> None:
         """
         Raises:
-            UserError: the model takes fewer tokens.
+            UserError: `width` tokens are too many for the model.
         """
         if self._longest is not None and width > self._longest:
             raise UserError(
                 f"{self.tokenizer.name_or_path}: a prompt has {width} tokens, the model takes {self._longest}; shorten "
-                "the prompts, give fewer few-shot examples, or take a model with a longer context"
+                "the prompts, use fewer few-shot examples, or use a model with a longer context"
             )
 
     def _encode_one(self, prompt: Prompt, option: str = "") -> Ids:
@@ -110,18 +110,18 @@ class Encoder:
         except (ValueError, TemplateError) as error:
             raise UserError(
                 f"{self.tokenizer.name_or_path}: the tokenizer's chat template cannot be used ({first_line(error)}); "
-                "set utility.chat_template: false, or leave out what the template does not know"
+                "set utility.chat_template: false, or remove what the template does not support"
             ) from None
         return str(text)
 
 
 def cut(text: str, stop: Sequence[str]) -> str:
-    """The text before the stop string that is complete first, as it would be seen while the text is written."""
+    """The text before the stop string that is completed first when the text is read from left to right."""
     found = [(text.index(end) + len(end), text.index(end)) for end in stop if end in text]
     return text[: min(found)[1]] if found else text
 
 
 def _begun(text: str, stop: Sequence[str]) -> int:
-    """How many of the last characters may turn out to belong to a stop string."""
+    """How many of the last characters can be the start of a stop string."""
     lengths = (n for end in stop for n in range(1, len(end)) if text.endswith(end[:n]))
     return max(lengths, default=0)

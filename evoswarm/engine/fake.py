@@ -1,4 +1,4 @@
-"""A deterministic stand-in for a model, for tests and for measuring the loop itself."""
+"""A deterministic stand-in for a model, for tests and for measuring the loop."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class FakeEngine(EngineConfig):
 
 
 class EchoEngine:
-    """Repeats the last word of a prompt for a share of prompts that grows as the weights' mean nears 1.
+    """Repeats the last word of a prompt, for a share of prompts that grows as the weights' mean approaches 1.
 
-    Which prompts those are is fixed by their text, so a better particle answers a superset of what a worse one does.
+    The prompts' text decides which ones, so a better particle answers a superset of what a worse one answers.
     """
 
     exact = True
@@ -41,14 +41,14 @@ class EchoEngine:
     def __init__(self, *, delay: float = 0) -> None:
         """
         Args:
-            delay: seconds that each call takes.
+            delay: seconds per call.
         """
         self.quality = 0.5
         self.tokens: Counter[str] = Counter()
         self._delay = delay
 
     def install(self, weights: Mapping[str, np.ndarray] | None) -> None:
-        """Set the quality: 1 at mean 1, one half at mean 0, falling with the distance."""
+        """Set the quality: 1 at mean 1, 0.5 at mean 0, decreasing with the distance from 1."""
         means = [float(np.mean(array, dtype=np.float64)) for array in weights.values()] if weights else [0.0]
         self.quality = 1 / (1 + (float(np.mean(means)) - 1) ** 2)
 
@@ -61,13 +61,13 @@ class EchoEngine:
     def verify(
         self, prompts: Sequence[Prompt], drafts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str] = ()
     ) -> list[str | Prefix]:
-        """What it generates."""
+        """The same as `generate`."""
         return list(self.generate(prompts, max_new_tokens=max_new_tokens, stop=stop))
 
     def loglikelihood(
         self, prompts: Sequence[Prompt], options: Sequence[Sequence[str]]
     ) -> list[tuple[OptionScore, ...]]:
-        """The first option is the likeliest where the prompt is known, else the last one."""
+        """The first option is the most likely one if the prompt is known, else the last one."""
         time.sleep(self._delay)
         return [
             tuple(OptionScore(-float(i if self._knows(prompt) else len(row) - i), 1) for i in range(len(row)))
@@ -75,10 +75,10 @@ class EchoEngine:
         ]
 
     def sleep(self) -> None:
-        """Nothing to give back."""
+        """Does nothing."""
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Does nothing."""
 
     def _knows(self, prompt: Prompt) -> bool:
         return zlib.crc32(_text(prompt).encode()) / 2**32 < self.quality

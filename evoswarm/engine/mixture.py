@@ -1,4 +1,4 @@
-"""Several experts that answer as one: their next-token distributions are mixed."""
+"""An engine that mixes the next-token distributions of several experts."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from evoswarm.engine.transformers_config import TransformersEngine
 from evoswarm.utility.types import OptionScore, Prefix, Prompt
 
 Weigh = Callable[["MixtureEngine", Sequence[Prompt]], torch.Tensor]
-"""Weights [B, N] of the experts for each prompt; lines sum to 1."""
+"""Weights [B, N] of the experts for each prompt; rows sum to 1."""
 
 
 class MixtureEngine(HfEngine):
-    """Greedy answers and option scores under p(token) = sum_i w_i p_i(token), with weights of each prompt.
+    """Greedy answers and option scores under p(token) = sum_i w_i p_i(token), with separate weights for each prompt.
 
-    Memory: one copy per expert of the parameters that experts adapt; the others are shared. Free generation computes
-    the whole text again for each token; drafts are verified in one pass, as ever.
+    Memory: one copy per expert of the parameters that experts adapt; other parameters are shared. Free generation
+    recomputes the whole text for each token; drafts are verified in one pass.
     """
 
     def __init__(
@@ -33,31 +33,31 @@ class MixtureEngine(HfEngine):
         adapter: Mapping[str, Any] | None,
         experts: Iterable[Mapping[str, np.ndarray]],
     ) -> None:
-        """Load the base model once and put every expert beside it.
+        """Load the base model once, and one copy of the adapted parameters per expert.
 
         Raises:
             UserError: the model cannot be loaded, or an expert does not fit it.
         """
         super().__init__(config, model=model, adapter=adapter)
         self._branches = False
-        self._models = [self._beside(weights) for weights in experts]
+        self._models = [self._copy_with(weights) for weights in experts]
         super().install(None)
         self.weigh: Weigh = uniform
         self._now = torch.empty(0)
 
-    def _beside(self, weights: Mapping[str, np.ndarray]) -> Any:
-        """The model with an expert's weights, sharing with the base every parameter that the expert leaves alone."""
+    def _copy_with(self, weights: Mapping[str, np.ndarray]) -> Any:
+        """A model with an expert's weights that shares all other parameters with the base model."""
         super().install(weights)
         shared = {n: p for n, p in self.model.named_parameters() if n not in self._installer.adapted}
         return copy.deepcopy(self.model, {id(parameter): parameter for parameter in shared.values()})
 
     @property
     def experts(self) -> int:
-        """N."""
+        """The number of experts, N."""
         return len(self._models)
 
     def install(self, weights: Mapping[str, np.ndarray] | None) -> None:
-        """Nothing: the experts are there."""
+        """Does nothing: all experts are installed."""
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
@@ -87,7 +87,7 @@ class MixtureEngine(HfEngine):
     def loglikelihood(
         self, prompts: Sequence[Prompt], options: Sequence[Sequence[str]]
     ) -> list[tuple[OptionScore, ...]]:
-        """See `Engine.loglikelihood`; prompt by prompt, since each has weights of its own."""
+        """See `Engine.loglikelihood`; one prompt at a time, because each has its own weights."""
         found: list[tuple[OptionScore, ...]] = []
         for prompt, line in zip(prompts, options, strict=True):
             self._now = self.weigh(self, [prompt])
@@ -129,5 +129,5 @@ class MixtureEngine(HfEngine):
 
 
 def uniform(engine: MixtureEngine, prompts: Sequence[Prompt]) -> torch.Tensor:
-    """The same weight for every expert."""
+    """Equal weights for all experts."""
     return torch.full((len(prompts), engine.experts), 1 / engine.experts)

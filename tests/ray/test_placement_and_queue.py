@@ -191,7 +191,7 @@ def test_settings_of_placement_that_contradict_each_other_are_refused() -> None:
     assert RayBackend.model_validate(labels)
     assert "write value, '!value', in(a, b)" in config_error(scorer_labels={"zone": "in(a"})
     for key in ("-zone", "-/a", "a.b-/c", f"{'a' * 254}/b", "/b"):
-        assert "is no name of a label" in config_error(scorer_labels={key: "a"})
+        assert "is not a label name" in config_error(scorer_labels={key: "a"})
     assert RayBackend(scorer_labels={"ray.io/accelerator-type": "H100", "topology.kubernetes.io/zone": "a"})
 
 

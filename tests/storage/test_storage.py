@@ -222,7 +222,7 @@ def test_what_is_wrong_with_a_place_is_one_line(
     assert "is not a known kind of storage" in refused(config_of(tmp_path, "nosuch://x"))
     assert "has no folders with files" in refused(config_of(tmp_path, bucket, f"pool={bucket}/nothing"))
     for text in ("s3://key:hunter2@bucket/runs", "s3://bucket/runs?secret=hunter2"):
-        with pytest.raises(UserError, match="output holds a secret|do not belong into a URL") as error:
+        with pytest.raises(UserError, match="output holds a secret|must not contain credentials") as error:
             config_of(tmp_path, text)
         assert "hunter2" not in str(error.value)
     with pytest.raises(UserError, match="holds a secret") as error:
