@@ -64,6 +64,6 @@ def test_archives_are_rejected_as_data_and_as_experts(tmp_path: Path) -> None:
         archive.writestr("../../escaped.json", "[]")
     with pytest.raises(UserError, match="unknown format '.zip'"):
         evoswarm.run(parse_config(config | {"utility": {"type": "exact_match", "data": "data.zip"}}, root=tmp_path))
-    with pytest.raises(UserError, match="no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         evoswarm.run(parse_config(config | {"pool": "data.zip"}, root=tmp_path))
     assert not (tmp_path.parent.parent / "escaped.json").exists()
