@@ -20,7 +20,7 @@ from evoswarm.loop.names import generation_name, generation_of
 from evoswarm.loop.row_files import read_rows, rows_path
 from evoswarm.loop.summary import stop_rule
 from evoswarm.rows import Row
-from evoswarm.search import ModelSwarms, make_search
+from evoswarm.search import make_search
 
 Record = dict[str, Any]
 
@@ -112,7 +112,7 @@ class Run:
     @property
     def persistent(self) -> bool:
         """Whether a particle number means the same particle in every generation."""
-        return isinstance(self.config.search, ModelSwarms)
+        return self.config.search.persistent
 
 
 def load_run(run_dir: Path) -> Run:

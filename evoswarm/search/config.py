@@ -52,6 +52,8 @@ class Evolution(Section):
     ensemble_size: int = Field(10, ge=1)
     """At the end, the best this many particles vote (MS: top 10; GENOME+: top k)."""
 
+    persistent: ClassVar[bool] = False
+    """A particle number means the same particle in every generation."""
     package: ClassVar[str] = ""
     """Python package that this search needs in addition to evoswarm's own dependencies."""
     published: ClassVar[Mapping[str, Sequence[float]]] = {}

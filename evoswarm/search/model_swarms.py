@@ -42,6 +42,7 @@ class ModelSwarms(Pulls, Evolution):
     drop_particles: Rate = 0.0
     """dropout-N: probability that one particle moves without being evaluated (MS, section 5)."""
 
+    persistent: ClassVar[bool] = True
     published: ClassVar[Mapping[str, Sequence[float]]] = {
         "inertia": [0.1, 0.2, 0.3],
         "cognitive": [0.1, 0.2, 0.3, 0.4, 0.5],
