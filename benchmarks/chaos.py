@@ -69,7 +69,7 @@ class Chaos:
     def _start_driver(self) -> None:
         self.restarts += 1
         if self.restarts > RESTARTS:
-            raise UserError(f"the run makes no progress: {self.driver.said[-2000:]}")
+            raise UserError(f"the run makes no progress: {self.driver.output[-2000:]}")
         self.driver.start(self._nodes.head)
 
     def _kill(self, victim: str) -> None:

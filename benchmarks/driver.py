@@ -58,13 +58,13 @@ class Driver:
         deadline = time.monotonic() + seconds
         while not condition():
             if self.process.poll() is not None:
-                raise UserError(f"the run ended before {what}: {self.said[-2000:]}")
+                raise UserError(f"the run ended before {what}: {self.output[-2000:]}")
             if time.monotonic() > deadline:
-                raise UserError(f"timed out after {seconds:g} s before {what}: {self.said[-2000:]}")
+                raise UserError(f"timed out after {seconds:g} s before {what}: {self.output[-2000:]}")
             time.sleep(0.05)
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         """All terminal output so far, of all driver processes."""
         return self.log.read_text(errors="replace")
 
@@ -85,4 +85,4 @@ class Driver:
             UserError: the run failed.
         """
         if self.process.wait(seconds):
-            raise UserError(f"the run ended with status {self.process.returncode}: {self.said[-2000:]}")
+            raise UserError(f"the run ended with status {self.process.returncode}: {self.output[-2000:]}")

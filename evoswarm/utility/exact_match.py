@@ -1,4 +1,4 @@
-"""Share of answers that equal the reference as a whole."""
+"""Fraction of answers that equal the reference."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class ExactMatchUtility(TaskUtility[ExactMatch]):
         super().__init__(config, root=root)
 
     def prepare(self, example: Example) -> Example:
-        """Check that each reference can be matched."""
+        """Check that every reference can be matched."""
         self._read_references(example)
         return example
 
@@ -70,10 +70,10 @@ class ExactMatchUtility(TaskUtility[ExactMatch]):
         return replace(request, draft=delimiter(prompt) + self.answer(example))
 
     def ruled_out(self, split: Split, index: int, prefix: str) -> bool:
-        """Whether no reference begins so.
+        """Whether no reference starts with this prefix.
 
-        Text that begins with ASCII characters still does once it is decomposed and folded, whatever follows; of other
-        characters that is not so, and nothing is said.
+        An ASCII prefix does not change when the rest of the text is decomposed and case-folded. Other prefixes may
+        change, so they are never ruled out.
         """
         if not prefix.isascii():
             return False

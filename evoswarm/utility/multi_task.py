@@ -47,9 +47,9 @@ class MultiTask(UtilityConfig):
 
 
 class MultiTaskUtility:
-    """The examples of all tasks, one task after the other, and one number for all of them.
+    """The concatenated examples of all tasks, and one number for all of them.
 
-    harmonic_mean: n / sum_k 1 / u_k over the n tasks' utilities u_k, and 0 where one of them is 0.
+    harmonic_mean: n / sum_k 1 / u_k over the n tasks' utilities u_k, and 0 if one of them is 0.
     weighted_sum: sum_k w_k u_k, weights normalized to sum 1.
 
     Source: Model Swarms (arXiv 2410.11163), section 3.2; GENOME (arXiv 2503.01155), weighted sum.
@@ -148,7 +148,7 @@ class MultiTaskUtility:
 
 
 def harmonic_mean(utilities: Mapping[str, float]) -> float:
-    """n / sum(1 / u); 0 where a utility is 0.
+    """n / sum(1 / u); 0 if a utility is 0.
 
     Raises:
         UserError: a utility is negative.

@@ -33,7 +33,7 @@ class MultipleChoice(Task):
 
 
 class MultipleChoiceUtility(TaskUtility[MultipleChoice]):
-    """1.0 where the likeliest option, or the option parsed from generated text, is the right one.
+    """1.0 if the most likely option, or the option parsed from generated text, is correct.
 
     loglikelihood: argmax over options of log P(option | prompt), or of that divided by the option's length in bytes
     (without the space before it) or in tokens; the first of equal options. The prediction is always the letter.

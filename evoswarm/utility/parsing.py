@@ -1,6 +1,6 @@
-"""Reads an answer out of generated text: a letter, a number, a regular expression's match, or the text itself.
+"""Extracts an answer from generated text: a letter, a number, a regular expression's match, or the text itself.
 
-Nothing is ever taken out of the middle of a word or of a longer number.
+Never extracts part of a word or of a longer number.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Mapping
 from decimal import Decimal
 
-# "A" and "I" are words too: before a small-letter word they are letters only where that word goes on about the answer.
+# "A" and "I" are also words: before a lowercase word they are letters only if that word continues the answer.
 _GOES_ON = r"(?:because|since|as|is|which|due|though|but)\b|(?:and|or)\s+[A-Z](?![\w'’])"
 _LETTER = rf"(?![AI]\s+(?!{_GOES_ON})[a-z])([A-Z])(?![\w'’])"
 _ALONE = re.compile(r"[\s\"'*_(\[{]*([A-Z])[\s\"'*_)\]}.:]*", re.ASCII)
@@ -24,13 +24,13 @@ _STANDING = re.compile(r"(?<![\w'’])" + _LETTER)
 
 
 def parse_choice(text: str, choices: Mapping[str, str]) -> str | None:
-    """The letter that a generated answer gives, or None where it gives none or leaves several open.
+    """The letter of a generated answer, or None if there is no letter or more than one.
 
-    The first of these that applies decides:
+    The first rule that applies decides:
     1. the first line is a letter and nothing else: `C`, `(C).`, `**C**`;
     2. the last statement of an answer: `the answer is C`, `Answer: (C)`, `\\boxed{C}`;
     3. the text starts with a marked letter: `C) Paris`, `C. Paris`;
-    4. the text is one option's text, without regard to case, white space and punctuation;
+    4. the text is one option's text, ignoring case, white space and punctuation;
     5. exactly one letter of the options stands alone in the text: `I would choose C`.
 
     Args:
@@ -92,7 +92,7 @@ def _canonical(sign: str, inner_sign: str, digits: str, exponent: str, divisors:
 
 
 def last_match(pattern: re.Pattern[str], text: str) -> str | None:
-    """The last match of a pattern: its first group where it has one, else all of it; None where there is none."""
+    """The last match of a pattern: its first group if it has one, else the whole match; None if there is no match."""
     found = None
     for match in pattern.finditer(text):
         found = match[1] if pattern.groups else match[0]

@@ -97,7 +97,7 @@ def test_a_scorer_that_was_cut_off_for_a_while_answers_too_late_and_changes_noth
     run = begin("late", more=", slice_timeout: 1, max_retries: 10")
     host = next(name for name in WORKERS if run.actors("Scorer", host=name) and not run.actors("Coord", host=name))
     nodes.cut_off(host)
-    run.until(lambda: "has not answered within 1 s per slice" in run.said, "the slices are given to the other scorer")
+    run.until(lambda: "has not answered within 1 s per slice" in run.output, "the slices are given to the other scorer")
     run.until_generation(run.generations)
     nodes.cut_off(host, heal=True)
     run.end()
