@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from evoswarm.cli import compare, demo, experts, jobs, report, run, toy, training, tune
+from evoswarm.cli import compare, demo, experts, jobs, plan, report, run, toy, training, tune
 from evoswarm.errors import ClusterError, Stopped, UserError
 
 app = typer.Typer(
@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (run, jobs, experts, training, compare, tune, report, demo, toy):
+for module in (run, plan, jobs, experts, training, compare, tune, report, demo, toy):
     module.register(app)
 
 EXIT_USER, EXIT_CLUSTER, EXIT_STOPPED = 2, 3, 130

@@ -54,6 +54,21 @@ class EngineConfig(Section):
         return False
 
     @property
+    def running(self) -> int:
+        """Most sequences that the engine runs at once."""
+        return self.batch_size
+
+    @property
+    def memory_share(self) -> float:
+        """Share of a GPU's memory that the engine may use."""
+        return 0.95
+
+    @property
+    def keeps_pristine(self) -> str:
+        """Where a GPU engine keeps its copy of the parameters that experts change: auto, device or host."""
+        return "auto"
+
+    @property
     def particles_per_batch(self) -> int:
         """How many particles share a batch."""
         return 1

@@ -19,3 +19,8 @@ class TransformersEngine(ModelEngine):
 
     implementation: ClassVar[str] = "evoswarm.engine.transformers:HfEngine"
     mixes: ClassVar[bool] = True
+
+    @property
+    def keeps_pristine(self) -> str:
+        """`pristine`."""
+        return self.pristine

@@ -71,6 +71,16 @@ class VllmEngine(ModelEngine):
         return self.adapter_mode == "multi_lora"
 
     @property
+    def running(self) -> int:
+        """`max_num_seqs`; vLLM's own default on a large GPU is 1024."""
+        return int(self.args.get("max_num_seqs", 1024))
+
+    @property
+    def memory_share(self) -> float:
+        """`gpu_memory_utilization`; vLLM's own default is 0.9."""
+        return float(self.args.get("gpu_memory_utilization", SHARE))
+
+    @property
     def particles_per_batch(self) -> int:
         """`max_loras`, or 1 if particles are merged."""
         return self.max_loras if self.multi_adapter else 1

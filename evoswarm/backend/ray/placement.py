@@ -11,6 +11,9 @@ from evoswarm.config import RunConfig
 from evoswarm.config.run import RayBackend
 from evoswarm.engine import EngineConfig
 
+PINNED = 2
+"""By default each particle pins a GPU if there are this many GPUs per particle; otherwise scorers get all of them."""
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -72,6 +75,15 @@ class Placement:
     def gpus(self) -> float:
         """GPUs of all actors in total."""
         return self.particles * self.particle_gpus + self.scorers * self.scorer_gpus
+
+    @property
+    def summary(self) -> str:
+        """What runs where, in one line."""
+        where = (
+            f"with {self.particle_gpus:g} GPU each" if self.particle_gpus else "without GPU (weights in host memory)"
+        )
+        each = f"{self.scorer_gpus:g} GPU" if self.scorer_gpus else f"{self.cpus * self.ranks} CPU"
+        return f"{self.particles} particles {where}, {self.scorers} scorers with {each} each"
 
     @property
     def shares_gpus(self) -> bool:
@@ -153,7 +165,8 @@ def place(config: RayBackend, nodes: Sequence[Nodes], *, particles: int, threads
     cpus, gpus = total(for_scorers)
     particle_gpus, scorer_gpus = config.particle_gpus, config.scorer_gpus
     if particle_gpus is None:
-        particle_gpus = float(total(for_particles)[1] > 0)
+        every = total(n for n in nodes if n in for_particles or n in for_scorers)[1]
+        particle_gpus = float(every >= PINNED * particles and total(for_particles)[1] >= max(1, particles))
     if scorer_gpus is None:
         scorer_gpus = float((gpus > 0) * ranks)
     scorers = config.scorers

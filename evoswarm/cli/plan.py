@@ -1,0 +1,57 @@
+"""`plan`: what a run needs, before anything starts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from evoswarm.cli.progress import console, print_json
+from evoswarm.cli.run import ConfigFile, Json, Overrides
+from evoswarm.cli.streams import results_only
+from evoswarm.config import load_config
+
+
+def plan(
+    config: ConfigFile,
+    set_: Overrides = None,
+    gpus: Annotated[int | None, typer.Option(min=0, help="GPUs per node.")] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Number of nodes.")] = None,
+    gpu_memory: Annotated[float | None, typer.Option(min=1, help="Memory of a GPU in GB.")] = None,
+    node_memory: Annotated[float | None, typer.Option(min=1, help="Memory of a node in GB.")] = None,
+    cpus: Annotated[int | None, typer.Option(min=1, help="CPU cores per node.")] = None,
+    json_: Json = False,
+) -> None:
+    """Show where a run's actors go, whether they fit into memory, and about how long a generation takes.
+
+    Starts no actors and loads no weights. Without options it looks at the cluster of the config, or at this machine.
+    """
+    from evoswarm.loop.inputs import read_inputs
+    from evoswarm.plan import plan_run
+    from evoswarm.plan.inspect import hardware_of
+    from evoswarm.plan.text import plan_lines
+
+    checked = load_config(config, overrides=set_ or ())
+    with results_only():
+        hardware = hardware_of(
+            checked.backend,
+            console.print,
+            gpus=gpus,
+            nodes=nodes,
+            gpu_memory_gb=gpu_memory,
+            node_memory_gb=node_memory,
+            cpus=cpus,
+        )
+        found = plan_run(checked, read_inputs(checked), hardware)
+    if json_:
+        print_json(asdict(found) | {"fits": found.fits, "hardware": asdict(hardware)})
+    else:
+        print("\n".join(plan_lines(found, hardware)))
+    if not found.fits:
+        raise typer.Exit(2)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(plan)

@@ -1,0 +1,43 @@
+"""A plan as lines for a person."""
+
+from __future__ import annotations
+
+from evoswarm.plan.estimate import Plan
+from evoswarm.plan.hardware import GB, Hardware
+
+
+def plan_lines(plan: Plan, hardware: Hardware) -> list[str]:
+    """The plan in about ten lines."""
+    gpus = f"{hardware.gpus} x {hardware.gpu.name} ({hardware.gpu.memory_gb:g} GB)" if hardware.gpu else "no GPU"
+    machine = f"{hardware.nodes} node{'s' * (hardware.nodes > 1)} with {gpus}, {hardware.cpus} CPU cores"
+    return [
+        f"hardware    {machine}, {hardware.node_memory_gb:.0f} GB",
+        f"placement   {plan.placement.summary}",
+        *_gpu_lines(plan),
+        f"node        {plan.node.total / GB:.1f} GB: scorers {plan.node.scorers / GB:.1f}, particles "
+        f"{plan.node.particles / GB:.1f}, object store {plan.node.object_store / GB:.1f}, other "
+        f"{plan.node.other / GB:.1f}; page cache up to {plan.node.page_cache / GB:.1f}",
+        f"sequences   up to {plan.running} at once, at most {plan.max_model_len} tokens long",
+        f"generation  about {_time(plan.seconds.generation)}, {plan.moved_bytes / GB:.2f} GB moved; per "
+        f"evaluation install {_time(plan.seconds.install)}, prompts {_time(plan.seconds.read)}, answers {_time(plan.seconds.write)}",
+        *(f"assumes     {line}" for line in plan.assumptions),
+        *(f"PROBLEM     {line}" for line in plan.problems),
+        "it fits" if plan.fits else "it does not fit",
+    ]
+
+
+def _gpu_lines(plan: Plan) -> list[str]:
+    gpu = plan.gpu
+    if gpu is None:
+        return []
+    return [
+        f"GPU         {gpu.total / GB:.1f} GB: weights {gpu.weights / GB:.1f}, pristine copy {gpu.pristine / GB:.1f} "
+        f"({plan.pristine}), adapters {gpu.adapters / GB:.1f}, overhead {gpu.overhead / GB:.1f}, KV cache "
+        f"{gpu.kv_cache / GB:.1f}"
+    ]
+
+
+def _time(seconds: float) -> str:
+    if seconds < 0.1:
+        return f"{1000 * seconds:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
