@@ -1,7 +1,7 @@
-"""Generate the reference pages of the config keys and the command line: `python docs/generate.py`.
+"""Generate the reference pages of config keys, commands and sizes: `python -m docs.generate`.
 
-Everything comes from the config classes and the CLI. tests/docs/test_pages.py checks that the committed pages are up
-to date.
+Everything comes from the config classes, the CLI and `evoswarm.plan`. tests/docs/test_pages.py checks that the
+committed pages are up to date.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import typer.main
 
+from docs.sizing import sizing_page
 from evoswarm.cli.main import app
 from evoswarm.config.compare import Comparison
 from evoswarm.config.run import RunConfig
@@ -33,14 +34,14 @@ Schema = dict[str, Any]
 
 
 def main() -> None:
-    """Write both pages."""
+    """Write the pages."""
     for name, text in pages().items():
         (REFERENCE / name).write_text(text, encoding="utf-8")
 
 
 def pages() -> dict[str, str]:
     """The pages by file name."""
-    return {"config.md": config_page(), "cli.md": cli_page()}
+    return {"config.md": config_page(), "cli.md": cli_page(), "sizing.md": sizing_page(GENERATED)}
 
 
 # The config

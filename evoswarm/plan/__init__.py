@@ -10,7 +10,8 @@ from evoswarm.engine.config import ModelEngine
 from evoswarm.engine.load import load_tokenizer
 from evoswarm.errors import UserError
 from evoswarm.loop.inputs import Inputs
-from evoswarm.plan.estimate import EngineSettings, Plan, estimate
+from evoswarm.plan.case import Case, EngineSettings
+from evoswarm.plan.estimate import Plan, estimate
 from evoswarm.plan.hardware import Hardware
 from evoswarm.plan.shape import shape_of
 from evoswarm.plan.workload import workload_of
@@ -31,17 +32,11 @@ def plan_run(config: RunConfig, inputs: Inputs, hardware: Hardware) -> Plan:
     trust = engine.trust_remote_code
     workload = workload_of(inputs.utility.requests("validation"), load_tokenizer(config.model, trust_remote_code=trust))
     shape = shape_of(config.model, inputs.pool.experts[0], dtype=engine.dtype, trust_remote_code=trust)
-    return estimate(
-        shape,
-        workload,
-        experts=len(inputs.pool.names),
-        engine=EngineSettings(
-            ranks=engine.ranks,
-            memory_share=engine.memory_share,
-            running=engine.running,
-            pristine=engine.keeps_pristine,
-            adapters=engine.particles_per_batch if engine.multi_adapter else 0,
-        ),
-        placement=placement,
-        hardware=hardware,
+    settings = EngineSettings(
+        ranks=engine.ranks,
+        memory_share=engine.memory_share,
+        running=engine.running,
+        pristine=engine.keeps_pristine,
+        adapters=engine.particles_per_batch if engine.multi_adapter else 0,
     )
+    return estimate(Case(shape, workload, len(inputs.pool.names), settings, placement, hardware))

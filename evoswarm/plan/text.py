@@ -18,8 +18,9 @@ def plan_lines(plan: Plan, hardware: Hardware) -> list[str]:
         f"{plan.node.particles / GB:.1f}, object store {plan.node.object_store / GB:.1f}, other "
         f"{plan.node.other / GB:.1f}; page cache up to {plan.node.page_cache / GB:.1f}",
         f"sequences   up to {plan.running} at once, at most {plan.max_model_len} tokens long",
-        f"generation  about {_time(plan.seconds.generation)}, {plan.moved_bytes / GB:.2f} GB moved; per "
-        f"evaluation install {_time(plan.seconds.install)}, prompts {_time(plan.seconds.read)}, answers {_time(plan.seconds.write)}",
+        f"generation  about {_time(plan.seconds.generation)}, {plan.moved_bytes / GB:.2f} GB of weights moved",
+        f"evaluation  install {_time(plan.seconds.install)}, prompts {_time(plan.seconds.read)}, answers "
+        f"{_time(plan.seconds.write)}, on one scorer",
         *(f"assumes     {line}" for line in plan.assumptions),
         *(f"PROBLEM     {line}" for line in plan.problems),
         "it fits" if plan.fits else "it does not fit",
@@ -32,7 +33,7 @@ def _gpu_lines(plan: Plan) -> list[str]:
         return []
     return [
         f"GPU         {gpu.total / GB:.1f} GB: weights {gpu.weights / GB:.1f}, pristine copy {gpu.pristine / GB:.1f} "
-        f"({plan.pristine}), adapters {gpu.adapters / GB:.1f}, overhead {gpu.overhead / GB:.1f}, KV cache "
+        f"({gpu.place}), adapters {gpu.adapters / GB:.1f}, overhead {gpu.overhead / GB:.1f}, KV cache "
         f"{gpu.kv_cache / GB:.1f}"
     ]
 

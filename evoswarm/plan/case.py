@@ -1,0 +1,65 @@
+"""What a plan is computed from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from evoswarm.backend.ray.placement import Placement
+from evoswarm.plan.hardware import Hardware
+from evoswarm.plan.shape import Shape
+from evoswarm.plan.workload import Workload
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What a plan needs to know of an engine.
+
+    Attributes:
+        ranks: GPUs of one engine.
+        memory_share: share of a GPU's memory that the engine may fill.
+        running: most sequences at once.
+        pristine: where the copy of the adapted parameters is: auto, device or host.
+        adapters: adapters that one batch holds (multi_lora), else 0.
+    """
+
+    ranks: int = 1
+    memory_share: float = 0.9
+    running: int = 1024
+    pristine: str = "auto"
+    adapters: int = 0
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run on some hardware.
+
+    Attributes:
+        shape: base model and expert.
+        workload: the validation split.
+        experts: size of the pool.
+        engine: settings of the engine.
+        placement: the actors on this hardware.
+        hardware: the machines.
+    """
+
+    shape: Shape
+    workload: Workload
+    experts: int
+    engine: EngineSettings
+    placement: Placement
+    hardware: Hardware
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether engines run on GPUs."""
+        return self.hardware.gpu is not None and self.placement.scorer_gpus > 0
+
+    @property
+    def gpu_share(self) -> float:
+        """Share of each of its GPUs that an engine has."""
+        return min(1.0, self.placement.scorer_gpus / self.engine.ranks)
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longest sequence that the model accepts."""
+        return min(self.workload.longest, self.shape.longest or self.workload.longest)

@@ -1,0 +1,108 @@
+"""The arithmetic of a plan, against small cases computed by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from evoswarm.backend.ray.nodes import Nodes
+from evoswarm.backend.ray.placement import place
+from evoswarm.config.backend import RayBackend
+from evoswarm.plan.case import Case, EngineSettings
+from evoswarm.plan.estimate import estimate
+from evoswarm.plan.hardware import GB, Gpu, Hardware, gpu_with
+from evoswarm.plan.shape import Shape
+from evoswarm.plan.workload import Workload
+
+SHAPE = Shape(
+    parameters=10 * GB,
+    layers=10,
+    adapted=5 * GB,
+    expert_bytes=GB // 10,
+    bytes_per_parameter=2,
+    kv_bytes_per_token=100_000,
+    longest=None,
+)
+WORK = Workload(examples=100, prompt_tokens=10_000, longest_prompt=200, new_tokens=50)
+CARD = Gpu("card", 50, 100, 1000)
+
+
+def case(
+    *, gpus: int = 1, nodes: int = 1, memory: float = 50, particles: int = 10, host: float = 1000, ranks: int = 1
+) -> Case:
+    hardware = Hardware(nodes, gpus, 8, replace(CARD, memory_gb=memory) if gpus else None, host)
+    placement = place(RayBackend(), [Nodes("node", nodes, 64, gpus)], particles=particles, threads=1, ranks=ranks)
+    return Case(SHAPE, WORK, 4, EngineSettings(ranks=ranks), placement, hardware)
+
+
+def test_a_gpu_holds_weights_pristine_copy_and_what_is_left_for_keys_and_values() -> None:
+    plan = estimate(case())
+    assert plan.gpu is not None and plan.fits
+    # 0.9 x 50 = 45 GB: 20 of weights, 2.5 of overhead; with the copy of 10 GB on the GPU 12.5 GB stay free, a quarter
+    assert (plan.gpu.place, plan.gpu.weights, plan.gpu.pristine) == ("device", 20 * GB, 10 * GB)
+    assert plan.gpu.kv_cache == pytest.approx(12.5 * GB)
+    # a sequence takes 150 tokens x 100 kB = 15 MB
+    assert plan.running == 100 and plan.max_model_len == 250
+
+
+def test_the_pristine_copy_moves_to_the_host_if_too_little_of_the_gpu_stays_free() -> None:
+    plan = estimate(case(memory=40))
+    assert plan.gpu is not None and plan.fits
+    assert (plan.gpu.place, plan.gpu.pristine) == ("host", 0)
+    assert plan.gpu.kv_cache == pytest.approx(13.5 * GB)
+    assert plan.node.scorers == 14 * GB  # the process and the copy
+
+
+def test_fewer_sequences_run_at_once_if_the_cache_is_small() -> None:
+    plan = estimate(case(memory=26))  # 23.4 GB: 0.9 GB for the cache, 60 sequences of 15 MB
+    assert plan.running == 60
+    assert plan.seconds.write > estimate(case()).seconds.write
+
+
+def test_a_model_that_is_too_large_is_split_over_the_smallest_number_of_gpus_that_holds_it() -> None:
+    plan = estimate(case(gpus=8, memory=16))
+    assert not plan.fits and plan.problems == [
+        "a GPU with 16 GB is 8.1 GB too small for the engine; set engine.args.tensor_parallel_size: 2"
+    ]
+    assert estimate(case(gpus=8, memory=16, ranks=2)).fits
+
+
+def test_a_model_that_no_split_of_a_node_holds_needs_larger_gpus() -> None:
+    (problem,) = estimate(case(gpus=1, memory=16)).problems
+    assert problem.endswith("use GPUs with more memory, or more GPUs per node and engine.args.tensor_parallel_size")
+
+
+def test_a_node_with_too_little_memory_says_what_to_lower() -> None:
+    (problem,) = estimate(case(gpus=8, host=20)).problems
+    assert problem.startswith("a node needs 4") and "has 20.0 GB; lower backend.scorers" in problem
+
+
+def test_weights_in_flight_must_fit_into_the_object_store() -> None:
+    (problem,) = estimate(case(particles=100, host=60)).problems
+    assert problem.startswith("weights in flight need 20.1 GB of Ray's object store, which has 18.0 GB")
+
+
+def test_a_generation_is_the_evaluations_divided_by_the_scorers() -> None:
+    one, eight = estimate(case(particles=40)), estimate(case(gpus=8, particles=40))
+    assert eight.seconds.generation == pytest.approx(one.seconds.generation / 8)
+    each = one.seconds.install + one.seconds.read + one.seconds.write
+    assert one.seconds.generation == pytest.approx(40 * each)
+    # 10,000 prompt tokens x 2 x 10^10 operations at 40 TFLOP/s
+    assert one.seconds.read == pytest.approx(5.0)
+
+
+def test_without_gpus_engines_hold_the_model_and_its_copy_in_host_memory() -> None:
+    plan = estimate(case(gpus=0))
+    assert plan.gpu is None and plan.node.scorers == 64 * 34 * GB  # one scorer per CPU of the node
+    assert not plan.fits
+
+
+@pytest.mark.parametrize(("memory", "name"), [(24, "RTX-4090"), (80, "H100"), (141, "H200"), (79.6, "H100")])
+def test_a_gpu_is_known_by_its_memory(memory: float, name: str) -> None:
+    assert gpu_with(memory).name == name and gpu_with(memory).memory_gb == memory
+
+
+def test_a_gpu_is_known_by_its_name() -> None:
+    assert gpu_with(0, "A10G") == Gpu("A10G", 24, 70, 600)
+    assert gpu_with(85, "NVIDIA H100 80GB HBM3").name == "H100"

@@ -1,0 +1,64 @@
+"""`evoswarm plan` on the toy world."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from evoswarm.cli.main import app
+from evoswarm.toy.config import target_config
+
+
+def plan(folder: Path, *options: str, **changes: Any) -> tuple[int, str]:
+    config = folder / "run.yaml"
+    config.write_text(yaml.safe_dump(target_config("office", algorithm="model_swarms") | changes))
+    result = CliRunner().invoke(app, ["plan", str(config), *options])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout
+
+
+def test_a_described_cluster_is_planned_without_starting_anything(tmp_path: Path) -> None:
+    status, text = plan(tmp_path, "--gpus", "8", "--nodes", "4", "--gpu-memory", "80")
+    assert status == 0 and text.rstrip().endswith("it fits")
+    assert "4 nodes with 8 x H100 (80 GB)" in text
+    assert "20 particles without GPU (weights in host memory), 32 scorers with 1 GPU each" in text
+    assert list(tmp_path.iterdir()) == [tmp_path / "run.yaml"]
+
+
+def test_the_sizes_are_those_of_the_model_and_the_experts(tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    from evoswarm.toy import world
+
+    status, text = plan(tmp_path, "--gpus", "1", "--gpu-memory", "24", "--json")
+    found = json.loads(text)
+    with safe_open(world() / "base" / "model.safetensors", "np") as file:
+        parameters = sum(file.get_tensor(name).size for name in file.keys())  # noqa: SIM118
+    assert status == 0 and found["gpu"]["weights"] == 4 * parameters
+    with safe_open(next((world() / "experts").iterdir()) / "adapter_model.safetensors", "np") as file:
+        expert = sum(file.get_tensor(name).nbytes for name in file.keys())  # noqa: SIM118
+    assert found["moved_bytes"] == 20 * expert
+    assert 8 < found["max_model_len"] < 64 and found["fits"]
+
+
+def test_what_does_not_fit_ends_with_status_2_and_says_what_to_change(tmp_path: Path) -> None:
+    status, text = plan(tmp_path, "--gpus", "2", "--gpu-memory", "1")
+    assert status == 2 and "PROBLEM     a GPU with 1 GB is" in text and text.rstrip().endswith("it does not fit")
+
+
+def test_gpus_without_a_memory_size_are_refused(tmp_path: Path) -> None:
+    from evoswarm.errors import UserError
+
+    with pytest.raises(UserError, match="--gpus needs --gpu-memory"):
+        plan(tmp_path, "--gpus", "2")
+
+
+def test_without_options_this_machine_is_planned(tmp_path: Path) -> None:
+    status, text = plan(tmp_path, backend={"type": "local"})
+    assert status == 0 and text.startswith("hardware    1 node with")
