@@ -67,6 +67,7 @@ class Worker:
             self._config = self._config.with_(engine=self._config.engine.merged())
             self.together = 1
             self._started = self._open()
+        self.notice = self.notice or self._config.engine.notice(self._config.model)
         self._died = None
         self._verify = self._engine.exact if self._config.engine.verify is None else self._config.engine.verify
         self._installed: set[Hashable] = set()

@@ -29,7 +29,8 @@ class RayBackend(Section):
     """Request scorers beyond `scorers`, up to this total, without waiting for them: an autoscaler adds nodes for them,
     and each one starts to work when it is placed. null: request none."""
     particle_gpus: Gpus | None = None
-    """GPUs that each particle actor pins; null: 1 if the cluster has GPUs, else 0. Fractions share a GPU."""
+    """GPUs that each particle actor pins; null: 1 if there are at least two GPUs per particle, else 0 (particles then
+    keep their weights in host memory, and scorers get every GPU). Fractions share a GPU."""
     scorer_gpus: Gpus | None = None
     """GPUs of each scorer actor; null: 1 if the cluster has GPUs, else 0."""
     particle_labels: Labels = {}

@@ -95,6 +95,10 @@ class EngineConfig(Section):
         """
         return self
 
+    def notice(self, model: str) -> str | None:
+        """A message for the user about how this process runs the model; None if there is nothing to say."""
+        return None
+
     def start(self, *, model: str, adapter: Mapping[str, Any] | None) -> Engine:
         """Start the engine.
 

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
+from evoswarm.engine.dtype import computed_dtype, device_of
 from evoswarm.engine.errors import first_line, out_of_memory
 from evoswarm.engine.transformers_config import TransformersEngine
 from evoswarm.errors import UserError
@@ -47,8 +48,9 @@ def load_model(model: str, config: TransformersEngine) -> PreTrainedModel:
         raise UserError(f"{model}: {no_weights(Path(model))}")
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
-    dtype = "auto" if config.dtype == "auto" else getattr(torch, config.dtype)
     try:
+        name, _ = computed_dtype(model, config, device=device_of(config.device))
+        dtype = name if name == "auto" else getattr(torch, name)
         return AutoModelForCausalLM.from_pretrained(
             model, dtype=dtype, use_safetensors=True, trust_remote_code=config.trust_remote_code
         )

@@ -13,6 +13,7 @@ import torch
 from transformers import GenerationConfig
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from evoswarm.engine.dtype import device_of
 from evoswarm.engine.encode import Encoder, Ids
 from evoswarm.engine.errors import first_line, out_of_memory
 from evoswarm.engine.install import Installer
@@ -41,10 +42,9 @@ class HfEngine:
             UserError: either cannot be loaded.
         """
         torch.set_num_threads(config.threads)
-        device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.batch_size = config.batch_size
         self.tokenizer = load_tokenizer(model, trust_remote_code=config.trust_remote_code)
-        self.model = _on_device(load_model(model, config), device).eval()
+        self.model = _on_device(load_model(model, config), device_of(config.device)).eval()
         # In 16 bits one pass over a whole text and a pass per token round too differently.
         self.exact = self.model.dtype == torch.float32
         self._end = end_tokens(self.model.generation_config, self.tokenizer)

@@ -24,3 +24,9 @@ class TransformersEngine(ModelEngine):
     def keeps_pristine(self) -> str:
         """`pristine`."""
         return self.pristine
+
+    def notice(self, model: str) -> str | None:
+        """Which data type replaces the saved one."""
+        from evoswarm.engine.dtype import computed_dtype, device_of
+
+        return computed_dtype(model, self, device=device_of(self.device))[1]

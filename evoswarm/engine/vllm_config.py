@@ -96,6 +96,12 @@ class VllmEngine(ModelEngine):
         few = adapters and len(requests) <= FEW_EXAMPLES and all(map(_is_short, requests))
         return self.with_(adapter_mode="multi_lora" if few else "merged")
 
+    def notice(self, model: str) -> str | None:
+        """Which data type replaces the saved one."""
+        from evoswarm.engine.dtype import computed_dtype, device_of
+
+        return computed_dtype(model, self, device=device_of())[1]
+
     def merged(self) -> Self:
         """adapter_mode merged."""
         return self.with_(adapter_mode="merged")

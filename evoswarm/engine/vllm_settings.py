@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from transformers import AutoConfig
-
 from evoswarm.engine.base import AdaptersNotSupported
+from evoswarm.engine.dtype import computed_dtype, device_of
 from evoswarm.engine.errors import first_line, out_of_memory
 from evoswarm.engine.vllm_config import VllmEngine
 from evoswarm.errors import UserError
@@ -60,7 +59,4 @@ def _slots(count: int, adapter: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _dtype(model: str, config: VllmEngine) -> str:
     """vLLM's own `auto` would halve float32; ours is what was saved, as with transformers."""
-    if config.dtype != "auto":
-        return config.dtype
-    saved = AutoConfig.from_pretrained(model, trust_remote_code=config.trust_remote_code).get_text_config().dtype
-    return "auto" if saved is None else str(saved).removeprefix("torch.")
+    return computed_dtype(model, config, device=device_of())[0]

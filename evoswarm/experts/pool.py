@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from evoswarm.backend.ray.wait import TaskFailed
 
 POLL_SECONDS = 0.5
+REPORT_SECONDS = 30.0
+"""A slow training reports at least this often, if it has finished a step."""
+Reported = dict[str, tuple[int, float]]
+"""By expert: the last step that was reported, and when."""
 Work = Callable[[TrainingConfig, str], dict[str, Any]]
 Each = Callable[[Work, str], Iterator[tuple[str, Any]]]
 
@@ -144,7 +148,7 @@ def _here(config: TrainingConfig, callbacks: Callbacks) -> Each:
 @contextlib.contextmanager
 def _watched(config: TrainingConfig, name: str, callbacks: Callbacks) -> Iterator[None]:
     """Report the progress of an expert while this thread trains it."""
-    done, reported = threading.Event(), dict[str, int]()
+    done, reported = threading.Event(), Reported()
 
     def watch() -> None:
         while not done.wait(POLL_SECONDS):
@@ -170,7 +174,7 @@ def _on_ray(config: TrainingConfig, backend: TrainingRay, callbacks: Callbacks) 
         options = process_options(cpus=config.threads, gpus=gpus, max_retries=backend.max_retries)
         task = ray.remote(work)
         tasks = {task.options(name=f"{what}-{name}", **options).remote(config, name): name for name in config.experts}
-        reported: dict[str, int] = {}
+        reported: Reported = {}
 
         def poll() -> None:
             if what == "train":
@@ -217,14 +221,16 @@ def _gpus(config: TrainingConfig, backend: TrainingRay, callbacks: Callbacks) ->
     return gpus()
 
 
-def _report(config: TrainingConfig, names: list[str], reported: dict[str, int], callbacks: Callbacks) -> None:
-    """Send a message for each tenth of the steps that an expert has finished."""
+def _report(config: TrainingConfig, names: list[str], reported: Reported, callbacks: Callbacks) -> None:
+    """Send a message for each tenth of the steps that an expert has finished, and at least every `REPORT_SECONDS`."""
     from evoswarm.experts.prepare import work_folder
 
     for name in names:
         with contextlib.suppress(UserError):  # it has not started
             status = read_json(work_folder(config, name) / "progress.json")
-            tenth = 10 * status["step"] // max(1, status["of"])
-            if tenth > reported.get(name, 0) and status["loss"] is not None:
-                reported[name] = tenth
+            step, at = reported.setdefault(name, (0, time.monotonic()))
+            tenth = max(1, status["of"] // 10)
+            due = status["step"] // tenth > step // tenth or time.monotonic() - at > REPORT_SECONDS
+            if due and status["step"] > step and status["loss"] is not None:
+                reported[name] = status["step"], time.monotonic()
                 callbacks.message(f"{name}: step {status['step']} of {status['of']}, loss {status['loss']:.4f}")

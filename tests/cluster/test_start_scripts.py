@@ -152,7 +152,7 @@ def test_a_submitted_run_finishes_on_the_worker(nodes: Cluster, tmp_path: Path) 
     command = ["ray", "job", "submit", *address, *settings, "--", *run]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "starting 7 particles and 2 scorers" in done.stdout
+    assert "starting 7 particles without GPU (weights in host memory), 2 scorers" in done.stdout
     assert json.loads((tmp_path / "runs/echo/summary.json").read_text())["generations"] == 4
 
 

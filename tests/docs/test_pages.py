@@ -60,8 +60,8 @@ def test_generated_pages_are_up_to_date() -> None:
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
     for name, text in generate.pages().items():
-        current = (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
-        assert current == text, f"run `python -m docs.generate` and commit docs/reference/{name}"
+        current = (ROOT / "docs" / name).read_text(encoding="utf-8")
+        assert current == text, f"run `python -m docs.generate` and commit docs/{name}"
 
 
 def test_the_index_links_to_every_page() -> None:

@@ -35,10 +35,17 @@ def test_without_gpus_a_scorer_takes_the_threads_of_its_engine() -> None:
     assert missing(placement, one(8.0)) is None
 
 
-def test_with_gpus_every_particle_pins_one_and_scorers_take_the_rest() -> None:
-    placement = place(RayBackend(), one(64.0, 16.0), particles=10, threads=1)
-    assert (placement.particle_gpus, placement.scorer_gpus, placement.scorers) == (1, 1, 6)
-    assert missing(placement, one(64.0, 16.0)) is None
+@pytest.mark.parametrize(
+    ("nodes", "particles", "pinned", "scorers"),
+    [(1, 7, 0, 1), (8, 20, 0, 8), (8, 7, 0, 8), (32, 20, 0, 32), (32, 40, 0, 32), (32, 16, 1, 16), (80, 40, 1, 40)],
+)
+def test_particles_pin_gpus_if_there_are_two_for_each_and_scorers_take_the_rest(
+    nodes: int, particles: int, pinned: int, scorers: int
+) -> None:
+    cluster = one(256.0, float(nodes))
+    placement = place(RayBackend(), cluster, particles=particles, threads=1)
+    assert (placement.particle_gpus, placement.scorer_gpus, placement.scorers) == (pinned, 1, scorers)
+    assert missing(placement, cluster) is None
 
 
 def test_particles_without_gpus_leave_them_all_to_the_scorers() -> None:
@@ -52,7 +59,7 @@ def test_fractions_let_particles_share_a_gpu() -> None:
 
 
 def test_what_is_missing_is_said_with_what_to_lower() -> None:
-    lack = missing(place(RayBackend(), one(64.0, 8.0), particles=20, threads=1), one(64.0, 8.0))
+    lack = missing(place(RayBackend(particle_gpus=1), one(64.0, 8.0), particles=20, threads=1), one(64.0, 8.0))
     assert lack is not None and "needs 21 GPUs (20 particles x 1 + 1 scorers x 1), the cluster has 8" in lack
     assert "backend.particle_gpus" in lack
     lack = missing(place(RayBackend(scorers=5), one(4.0), particles=2, threads=1), one(4.0))
@@ -159,7 +166,7 @@ def test_a_bundle_that_fits_no_node_is_said_with_what_is_in_it() -> None:
 def test_a_gang_has_a_bundle_for_everything_that_takes_something() -> None:
     free = place(RayBackend(gang=True, scorers=2, particle_gpus=0), one(8), particles=3, threads=2)
     assert [bundle.resources for bundle in free.bundles] == [{"CPU": 2}, {"CPU": 2}]
-    pinned = place(RayBackend(gang=True, scorers=1), one(8, 4), particles=3, threads=1)
+    pinned = place(RayBackend(gang=True, scorers=1, particle_gpus=1), one(8, 4), particles=3, threads=1)
     assert [bundle.resources for bundle in pinned.bundles] == [{"CPU": 1, "GPU": 1}, *[{"GPU": 1}] * 3]
 
 

@@ -63,12 +63,18 @@ class Actors:
         self._for_scorers = config.with_(engine=for_actors(config.engine, self.placement))
         self._seen, self._joined, self._looked = {node.name for node in seen}, set[str](), time.monotonic()
         self.particles, self.scorers = ActorGroup("particle", message), ActorGroup("scorer", message)
-        message(f"starting {self.placement.particles} particles and {self.placement.scorers} scorers")
+        message(f"starting {self.placement.summary}{self._override()}")
         try:
             self._start()
         except BaseException:
             self.close()
             raise
+
+    def _override(self) -> str:
+        """Which settings change a placement that was chosen by default."""
+        settings = ("particle_gpus", "scorer_gpus", "scorers")
+        default = [f"backend.{name}" for name in settings if getattr(self._settings, name) is None]
+        return f" (to change this, set {', '.join(default)})" if default and self.placement.gpus else ""
 
     def close(self) -> None:
         """End all actors and release their resources."""

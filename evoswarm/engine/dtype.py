@@ -1,0 +1,62 @@
+"""The data type that a base model is computed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+
+from evoswarm.engine.config import ModelLoading
+
+
+def device_of(device: str | None = None) -> str:
+    """The torch device of an engine: by default the GPU if there is one."""
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def computed_dtype(
+    model: str, settings: ModelLoading, *, device: str, native: Callable[[str], bool] | None = None
+) -> tuple[str, str | None]:
+    """The data type of a base model on a device, and a message for the user if it is not what was saved.
+
+    `dtype: auto` is the saved data type, except on a CPU without instructions for it: bfloat16 on such a CPU was 90
+    times slower than float32.
+
+    Args:
+        model: base model folder or hub name.
+        settings: `dtype` and `trust_remote_code`.
+        device: torch device.
+        native: whether the CPU has instructions for a data type; None: `cpu_has`.
+
+    Returns:
+        A torch name such as "bfloat16", and the message or None. "auto" if the model does not say what it was saved in.
+
+    Raises:
+        OSError, ValueError: the model's configuration cannot be read.
+    """
+    if settings.dtype != "auto":
+        return settings.dtype, None
+    saved: Any = AutoConfig.from_pretrained(model, trust_remote_code=settings.trust_remote_code).get_text_config().dtype
+    if saved is None:
+        return "auto", None
+    name = str(saved).removeprefix("torch.")
+    if not device.startswith("cpu") or name == "float32" or (native or cpu_has)(name):
+        return name, None
+    text = f"{model} is saved in {name}, which this CPU has no instructions for: it is computed in float32"
+    return "float32", f"{text} (engine.dtype: {name} keeps it, and is many times slower)"
+
+
+def cpu_has(dtype: str, capabilities: dict[str, Any] | None = None) -> bool:
+    """Whether a CPU multiplies matrices of a 16-bit data type by its own instructions.
+
+    Args:
+        dtype: "bfloat16" or "float16".
+        capabilities: as of `torch.cpu.get_capabilities`; None: of this CPU. torch before 2.12 cannot tell, which
+            counts as no.
+    """
+    if capabilities is None:
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    mark = {"bfloat16": "bf16", "float16": "fp16"}.get(dtype, dtype)
+    return any(present is True and key.endswith(mark) for key, present in capabilities.items())
