@@ -23,6 +23,7 @@ from evoswarm.engine.vllm_internals import (
     metrics_to_ray,
     on_ray,
     set_environment,
+    start_after_numba,
 )
 from evoswarm.engine.vllm_settings import arguments, explain
 from evoswarm.errors import UserError
@@ -49,6 +50,7 @@ class VllmEngine:
         """
         set_environment(threads=config.threads)
         check_version()
+        start_after_numba()
         # The variable is too late where torch is loaded already, and vLLM lets nobody change it afterwards.
         torch.set_num_threads(config.threads)
         from vllm import LLM

@@ -46,6 +46,16 @@ def set_environment(*, threads: int) -> None:
         os.environ.setdefault(name, value)
 
 
+def start_after_numba() -> None:
+    """Let vLLM start in a process that has loaded numba, which materializes particles.
+
+    vLLM's CPU build reads `__dict__` of every value of every loaded module. llvmlite's library takes that for the name
+    of a C function and fails; an entry in its table of functions answers instead.
+    """
+    if (ffi := sys.modules.get("llvmlite.binding.ffi")) is not None:
+        ffi.lib._fntab.setdefault("__dict__", {})
+
+
 def on_ray() -> bool:
     """Whether this process is a worker of a Ray cluster, where vLLM's metrics have somewhere to go."""
     ray = sys.modules.get("ray")

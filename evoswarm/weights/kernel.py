@@ -6,8 +6,7 @@ every processor. A fused multiply-add or BLAS would not: their rounding depends 
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -20,12 +19,9 @@ _BLOCK = 8192
 """Scalars per step: one block of every part and result fits in a core's cache."""
 
 
-def combine_for(multiply_adds: int, *, loaded: Container[str] = sys.modules) -> Combine:
-    """The faster of two equivalent implementations for a job of this size.
-
-    A process that has loaded vLLM always uses numpy, because vLLM's CPU build cannot start an engine after numba.
-    """
-    return compiled() if multiply_adds > COMPILE_ABOVE and "vllm" not in loaded else combine_numpy
+def combine_for(multiply_adds: int) -> Combine:
+    """The faster of two equivalent implementations for a job of this size."""
+    return compiled() if multiply_adds > COMPILE_ABOVE else combine_numpy
 
 
 def combine_numpy(parts: Sequence[np.ndarray], coefficients: np.ndarray, out: Sequence[np.ndarray]) -> None:

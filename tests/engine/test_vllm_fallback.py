@@ -38,6 +38,8 @@ def predictions(folder: Path, engine: dict[str, object]) -> tuple[list[str | Non
 
 @pytest.mark.slow
 def test_modules_that_vllm_has_no_slot_for_fall_back_to_merging_with_a_message(tmp_path: Path) -> None:
+    import llvmlite.binding  # noqa: F401  (as after numba: vLLM must start all the same)
+
     save_llama(tmp_path / "base", head_dim=32)
     for seed, name in enumerate("ab"):
         save_adapter(tmp_path / "base", tmp_path / "experts" / name, seed=seed, modules_to_save=["lm_head"])

@@ -27,7 +27,7 @@ def test_a_described_cluster_is_planned_without_starting_anything(tmp_path: Path
     status, text = plan(tmp_path, "--gpus", "8", "--nodes", "4", "--gpu-memory", "80")
     assert status == 0 and text.rstrip().endswith("it fits")
     assert "4 nodes with 8 x H100 (80 GB)" in text
-    assert "20 particles without GPU (weights in host memory), 32 scorers with 1 GPU each" in text
+    assert "20 particles without GPU (weights in host memory), 32 scorers, each with 1 GPU" in text
     assert list(tmp_path.iterdir()) == [tmp_path / "run.yaml"]
 
 

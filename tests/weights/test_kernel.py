@@ -68,10 +68,9 @@ def test_products_are_rounded_before_they_are_added() -> None:
         assert out[0, 0] == 2 * e
 
 
-def test_only_large_jobs_are_compiled_and_none_in_a_process_that_runs_vllm() -> None:
+def test_only_large_jobs_are_compiled() -> None:
     assert combine_for(COMPILE_ABOVE) is combine_numpy
-    assert combine_for(COMPILE_ABOVE + 1, loaded=()) is compiled()
-    assert combine_for(COMPILE_ABOVE + 1, loaded=("vllm",)) is combine_numpy
+    assert combine_for(COMPILE_ABOVE + 1) is compiled()
 
 
 def test_compiled_code_refuses_what_it_cannot_read() -> None:

@@ -83,7 +83,8 @@ class Placement:
             f"with {self.particle_gpus:g} GPU each" if self.particle_gpus else "without GPU (weights in host memory)"
         )
         each = f"{self.scorer_gpus:g} GPU" if self.scorer_gpus else f"{self.cpus * self.ranks} CPU"
-        return f"{self.particles} particles {where}, {self.scorers} scorers with {each} each"
+        scorers = f"{self.scorers} scorer with" if self.scorers == 1 else f"{self.scorers} scorers, each with"
+        return f"{self.particles} particles {where}, {scorers} {each}"
 
     @property
     def shares_gpus(self) -> bool:
