@@ -10,8 +10,7 @@ from evoswarm.config.backend import RayBackend
 from evoswarm.plan.case import Case, EngineSettings
 from evoswarm.plan.estimate import Plan, estimate
 from evoswarm.plan.hardware import GB, Hardware, gpu_with
-from evoswarm.plan.shape import Shape
-from evoswarm.plan.workload import Workload
+from evoswarm.plan.sizes import Shape, Workload
 
 EXPERTS, RANK = 10, 16
 WORK = Workload(examples=200, prompt_tokens=200 * 256, longest_prompt=512, new_tokens=256)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from typing import Annotated
 
@@ -11,6 +12,8 @@ from evoswarm.cli.progress import console, print_json
 from evoswarm.cli.run import ConfigFile, Json, Overrides
 from evoswarm.cli.streams import results_only
 from evoswarm.config import load_config
+from evoswarm.config.backend import LocalBackend, RayBackend
+from evoswarm.plan.hardware import Hardware, described
 
 
 def plan(
@@ -20,7 +23,6 @@ def plan(
     nodes: Annotated[int | None, typer.Option(min=1, help="Number of nodes.")] = None,
     gpu_memory: Annotated[float | None, typer.Option(min=1, help="Memory of a GPU in GB.")] = None,
     node_memory: Annotated[float | None, typer.Option(min=1, help="Memory of a node in GB.")] = None,
-    cpus: Annotated[int | None, typer.Option(min=1, help="CPU cores per node.")] = None,
     json_: Json = False,
 ) -> None:
     """Show where a run's actors go, whether they fit into memory, and about how long a generation takes.
@@ -28,21 +30,14 @@ def plan(
     Starts no actors and loads no weights. Without options it looks at the cluster of the config, or at this machine.
     """
     from evoswarm.loop.inputs import read_inputs
-    from evoswarm.plan import plan_run
-    from evoswarm.plan.inspect import hardware_of
+    from evoswarm.plan.inspect import this_machine
+    from evoswarm.plan.run import plan_run
     from evoswarm.plan.text import plan_lines
 
     checked = load_config(config, overrides=set_ or ())
     with results_only():
-        hardware = hardware_of(
-            checked.backend,
-            console.print,
-            gpus=gpus,
-            nodes=nodes,
-            gpu_memory_gb=gpu_memory,
-            node_memory_gb=node_memory,
-            cpus=cpus,
-        )
+        there = this_machine() if gpus is not None else _found(checked.backend)
+        hardware = described(there, gpus=gpus, nodes=nodes, gpu_memory_gb=gpu_memory, node_memory_gb=node_memory)
         found = plan_run(checked, read_inputs(checked), hardware)
     if json_:
         print_json(asdict(found) | {"fits": found.fits, "hardware": asdict(hardware)})
@@ -50,6 +45,17 @@ def plan(
         print("\n".join(plan_lines(found, hardware)))
     if not found.fits:
         raise typer.Exit(2)
+
+
+def _found(backend: LocalBackend | RayBackend) -> Hardware:
+    """The hardware of the cluster that the config names, or of this machine."""
+    from evoswarm.launch.connect import connected
+    from evoswarm.plan.inspect import hardware_of
+
+    if isinstance(backend, RayBackend) and (backend.address or os.environ.get("RAY_ADDRESS")):
+        with connected(backend, console.print):
+            return hardware_of(backend)
+    return hardware_of(backend)
 
 
 def register(app: typer.Typer) -> None:

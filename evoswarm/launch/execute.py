@@ -23,6 +23,7 @@ from evoswarm.loop.evolution import Evolution
 from evoswarm.loop.inputs import Inputs, claim, read_inputs
 from evoswarm.loop.summary import stop_rule
 from evoswarm.place import RunPlace
+from evoswarm.plan.fit import require_fit
 from evoswarm.storage.mirror import Mirror
 from evoswarm.weights.expert import read_json
 
@@ -134,6 +135,7 @@ def _locked(
     if summary := _finished(config, place):
         callbacks.message("the run is already finished; this is its result")
         return summary
+    require_fit(config, inputs, callbacks.message)
     requests = inputs.utility.requests("validation")
     engine = config.engine.settled(adapters=inputs.pool.kind == "adapter", requests=requests)
     settled = config.with_(engine=engine)

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from evoswarm.backend.ray.placement import Placement
 from evoswarm.plan.hardware import Hardware
-from evoswarm.plan.shape import Shape
-from evoswarm.plan.workload import Workload
+from evoswarm.plan.sizes import Shape, Workload
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from evoswarm.errors import UserError
 
 GB = 10**9
 
@@ -64,3 +66,35 @@ def gpu_with(memory_gb: float, name: str | None = None) -> Gpu:
     named = [gpu for gpu in GPUS if wanted and wanted.startswith(gpu.name.upper())]
     like = named[0] if named else min(GPUS, key=lambda gpu: (abs(gpu.memory_gb - memory_gb), -gpu.tflops))
     return Gpu(like.name, memory_gb or like.memory_gb, like.tflops, like.bandwidth_gb)
+
+
+def described(
+    found: Hardware, *, gpus: int | None, nodes: int | None, gpu_memory_gb: float | None, node_memory_gb: float | None
+) -> Hardware:
+    """The hardware that a user describes. Of GPU nodes that are only described, CPUs and memory are assumed: 8 cores
+    and twice the GPU's memory for each GPU.
+
+    Args:
+        found: what there is; it counts where nothing is described.
+        gpus: GPUs per node.
+        nodes: number of nodes.
+        gpu_memory_gb: memory of a GPU, 10^9 bytes.
+        node_memory_gb: memory of a node, 10^9 bytes.
+
+    Raises:
+        UserError: GPUs of unknown memory.
+    """
+    count = found.gpus if gpus is None else gpus
+    gpu = found.gpu if gpu_memory_gb is None else gpu_with(gpu_memory_gb)
+    if count and gpu is None:
+        raise UserError("the memory of a GPU is not known; give it in GB, for example --gpu-memory 80")
+    if gpus and gpu is not None:
+        host = max(found.node_memory_gb, 2 * gpus * gpu.memory_gb)
+        found = replace(found, cpus=max(found.cpus, 8 * gpus), node_memory_gb=host)
+    return replace(
+        found,
+        nodes=nodes or found.nodes,
+        gpus=count,
+        gpu=gpu if count else None,
+        node_memory_gb=node_memory_gb or found.node_memory_gb,
+    )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Mapping
 
-from evoswarm.config.backend import RayBackend
+from evoswarm.config.backend import LocalBackend, RayBackend
 from evoswarm.errors import UserError
 from evoswarm.plan.hardware import GB, Gpu, Hardware, gpu_with
 
@@ -22,19 +23,17 @@ def this_machine() -> Hardware:
     return Hardware(1, gpus, len(os.sched_getaffinity(0)), gpu, memory / GB)
 
 
-def cluster(config: RayBackend, message: Callable[[str], None]) -> Hardware:
-    """The nodes of a cluster that may hold scorers; of several kinds, the smallest counts for all.
+def cluster(config: RayBackend) -> Hardware:
+    """The nodes of the connected cluster that may hold scorers; of several kinds, the smallest counts for all.
 
     Raises:
-        UserError: nothing answers at the address, or no node fits.
+        UserError: no node fits.
     """
     import ray
 
     from evoswarm.backend.ray.nodes import Nodes
-    from evoswarm.launch.connect import connected
 
-    with connected(config, message):
-        alive = [node for node in ray.nodes() if node["Alive"]]
+    alive = [node for node in ray.nodes() if node["Alive"]]
     fitting = [n for n in alive if Nodes("", 1, 0, 0, n.get("Labels") or {}).has(config.scorer_labels)]
     with_gpus = [n for n in fitting if n["Resources"].get("GPU")]
     chosen = with_gpus or fitting
@@ -51,49 +50,18 @@ def cluster(config: RayBackend, message: Callable[[str], None]) -> Hardware:
     )
 
 
-def _gpu(labels: Mapping[str, str]) -> Gpu:
+def _gpu(labels: Mapping[str, str]) -> Gpu | None:
+    """The kind of GPU that Ray names; None if it names none."""
     name = labels.get("ray.io/accelerator-type")
-    if not name:
-        raise UserError("the cluster does not say which GPUs it has; give --gpu-memory")
-    return gpu_with(0, name)
+    return gpu_with(0, name) if name else None
 
 
-def hardware_of(
-    backend: object,
-    message: Callable[[str], None],
-    *,
-    gpus: int | None = None,
-    nodes: int | None = None,
-    gpu_memory_gb: float | None = None,
-    node_memory_gb: float | None = None,
-    cpus: int | None = None,
-) -> Hardware:
-    """The hardware that the arguments describe; what they leave out is that of the cluster or of this machine.
-
-    Args:
-        backend: the `backend` section of the run.
-        message: receives progress messages.
-        gpus: GPUs per node.
-        nodes: number of nodes.
-        gpu_memory_gb: memory of a GPU, 10^9 bytes.
-        node_memory_gb: memory of a node, 10^9 bytes.
-        cpus: CPU cores per node.
+def hardware_of(backend: LocalBackend | RayBackend) -> Hardware:
+    """The connected cluster, or this machine for a run without Ray or before Ray has started.
 
     Raises:
-        UserError: GPUs without a known memory size.
+        UserError: no node of the cluster fits.
     """
-    described = gpus is not None or nodes is not None
-    joins = isinstance(backend, RayBackend) and (backend.address or os.environ.get("RAY_ADDRESS"))
-    found = cluster(backend, message) if not described and joins and isinstance(backend, RayBackend) else this_machine()
-    gpus = found.gpus if gpus is None else gpus
-    if gpus and gpu_memory_gb is None and found.gpu is None:
-        raise UserError("--gpus needs --gpu-memory: the memory of one GPU in GB, for example 80")
-    gpu = gpu_with(gpu_memory_gb) if gpu_memory_gb is not None else found.gpu
-    return Hardware(
-        nodes or found.nodes,
-        gpus,
-        cpus or (max(found.cpus, 8 * gpus) if described else found.cpus),
-        gpu if gpus else None,
-        node_memory_gb
-        or (max(found.node_memory_gb, 2 * gpus * (gpu.memory_gb if gpu else 0)) if described else found.node_memory_gb),
-    )
+    ray = sys.modules.get("ray")
+    joined = ray is not None and bool(ray.is_initialized())
+    return cluster(backend) if isinstance(backend, RayBackend) and joined else this_machine()

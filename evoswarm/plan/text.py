@@ -18,9 +18,9 @@ def plan_lines(plan: Plan, hardware: Hardware) -> list[str]:
         f"{plan.node.particles / GB:.1f}, object store {plan.node.object_store / GB:.1f}, other "
         f"{plan.node.other / GB:.1f}; page cache up to {plan.node.page_cache / GB:.1f}",
         f"sequences   up to {plan.running} at once, at most {plan.max_model_len} tokens long",
-        f"generation  about {_time(plan.seconds.generation)}, {plan.moved_bytes / GB:.2f} GB of weights moved",
-        f"evaluation  install {_time(plan.seconds.install)}, prompts {_time(plan.seconds.read)}, answers "
-        f"{_time(plan.seconds.write)}, on one scorer",
+        f"generation  about {duration(plan.seconds.generation)}, {plan.moved_bytes / GB:.2f} GB of weights moved",
+        f"evaluation  install {duration(plan.seconds.install)}, prompts {duration(plan.seconds.read)}, answers "
+        f"{duration(plan.seconds.write)}, on one scorer",
         *(f"assumes     {line}" for line in plan.assumptions),
         *(f"PROBLEM     {line}" for line in plan.problems),
         "it fits" if plan.fits else "it does not fit",
@@ -38,7 +38,8 @@ def _gpu_lines(plan: Plan) -> list[str]:
     ]
 
 
-def _time(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in a readable unit."""
     if seconds < 0.1:
         return f"{1000 * seconds:.0f} ms"
     return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -12,8 +12,7 @@ from evoswarm.config.backend import RayBackend
 from evoswarm.plan.case import Case, EngineSettings
 from evoswarm.plan.estimate import estimate
 from evoswarm.plan.hardware import GB, Gpu, Hardware, gpu_with
-from evoswarm.plan.shape import Shape
-from evoswarm.plan.workload import Workload
+from evoswarm.plan.sizes import Shape, Workload
 
 SHAPE = Shape(
     parameters=10 * GB,

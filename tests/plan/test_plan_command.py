@@ -55,7 +55,7 @@ def test_what_does_not_fit_ends_with_status_2_and_says_what_to_change(tmp_path: 
 def test_gpus_without_a_memory_size_are_refused(tmp_path: Path) -> None:
     from evoswarm.errors import UserError
 
-    with pytest.raises(UserError, match="--gpus needs --gpu-memory"):
+    with pytest.raises(UserError, match="the memory of a GPU is not known; give it in GB"):
         plan(tmp_path, "--gpus", "2")
 
 

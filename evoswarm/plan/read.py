@@ -1,51 +1,22 @@
-"""How large a base model and an expert are, from their headers alone."""
+"""Sizes of a base model, an expert and a split, from configuration, headers and tokens. Loads no weights."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerBase
 
+from evoswarm.engine.encode import Encoder
 from evoswarm.engine.errors import first_line
 from evoswarm.errors import UserError
+from evoswarm.plan.sizes import Shape, Workload
+from evoswarm.utility.types import Generate, Request
 from evoswarm.weights.expert import Expert
 from evoswarm.weights.merge import full_tensors, lora_modules
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of a base model and of one expert.
-
-    Attributes:
-        parameters: of the base model, with a tied head counted once.
-        layers: number of layers.
-        adapted: parameters of the base model that an expert changes.
-        expert_bytes: size of an expert's tensors.
-        bytes_per_parameter: of the base model as the engine loads it.
-        kv_bytes_per_token: keys and values of one token, over all layers, in the model's data type.
-        longest: tokens that the model accepts.
-    """
-
-    parameters: int
-    layers: int
-    adapted: int
-    expert_bytes: int
-    bytes_per_parameter: int
-    kv_bytes_per_token: int
-    longest: int | None
-
-    @property
-    def weight_bytes(self) -> int:
-        """The base model in the engine."""
-        return self.parameters * self.bytes_per_parameter
-
-    @property
-    def pristine_bytes(self) -> int:
-        """The engine's copy of the parameters that experts change."""
-        return self.adapted * self.bytes_per_parameter
 
 
 def shape_of(model: str, expert: Expert, *, dtype: str, trust_remote_code: bool) -> Shape:
@@ -94,11 +65,20 @@ def _adapted(expert: Expert) -> int:
     pairs = lora_modules(shapes)
     products = sum(pair.b[0] * pair.a[-1] for pair in pairs.values())
     whole = full_tensors(shapes)
-    return products + sum(_count(shape) for name, shape in whole.items() if name.removesuffix(".weight") not in pairs)
+    return products + sum(
+        math.prod(shape) for name, shape in whole.items() if name.removesuffix(".weight") not in pairs
+    )
 
 
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
+def workload_of(requests: Sequence[Request], tokenizer: PreTrainedTokenizerBase) -> Workload:
+    """The tokens of some requests."""
+    encoder = Encoder(tokenizer, ends=(), longest=None)
+    read, new = [], 0
+    for request in requests:
+        if isinstance(request, Generate):
+            read.append(len(encoder.prompt(request.prompt)))
+            new = max(new, request.max_new_tokens)
+        else:
+            parts = [encoder.option(request.prompt, option) for option in request.options]
+            read.append(max((len(prompt) + len(option) for prompt, option in parts), default=1))
+    return Workload(len(read), sum(read), max(read, default=1), new)

@@ -1,0 +1,41 @@
+"""The plan of a run, from its config, data, pool and base model."""
+
+from __future__ import annotations
+
+from evoswarm.backend.ray.nodes import Nodes
+from evoswarm.backend.ray.placement import place_run
+from evoswarm.config import RunConfig
+from evoswarm.config.backend import RayBackend
+from evoswarm.engine.config import ModelEngine
+from evoswarm.engine.load import load_tokenizer
+from evoswarm.errors import UserError
+from evoswarm.loop.inputs import Inputs
+from evoswarm.plan.case import Case, EngineSettings
+from evoswarm.plan.estimate import Plan, estimate
+from evoswarm.plan.hardware import Hardware
+from evoswarm.plan.read import shape_of, workload_of
+
+
+def plan_run(config: RunConfig, inputs: Inputs, hardware: Hardware) -> Plan:
+    """The plan of a run on some hardware.
+
+    Raises:
+        UserError: the model cannot be read, or the engine runs none.
+    """
+    engine = config.engine
+    if not isinstance(engine, ModelEngine):
+        raise UserError(f"engine.type {engine.type} runs no model, so there is nothing to plan")
+    backend = config.backend if isinstance(config.backend, RayBackend) else RayBackend(scorers=1)
+    nodes = [Nodes("node", hardware.nodes, hardware.cpus, hardware.gpus)]
+    placement = place_run(config.with_(backend=backend), nodes)
+    trust = engine.trust_remote_code
+    workload = workload_of(inputs.utility.requests("validation"), load_tokenizer(config.model, trust_remote_code=trust))
+    shape = shape_of(config.model, inputs.pool.experts[0], dtype=engine.dtype, trust_remote_code=trust)
+    settings = EngineSettings(
+        ranks=engine.ranks,
+        memory_share=engine.memory_share,
+        running=engine.running,
+        pristine=engine.keeps_pristine,
+        adapters=engine.particles_per_batch if engine.multi_adapter else 0,
+    )
+    return estimate(Case(shape, workload, len(inputs.pool.names), settings, placement, hardware))

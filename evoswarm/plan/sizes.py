@@ -1,0 +1,65 @@
+"""How large a base model, an expert and a split are. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a base model and of one expert.
+
+    Attributes:
+        parameters: of the base model, with a tied head counted once.
+        layers: number of layers.
+        adapted: parameters of the base model that an expert changes.
+        expert_bytes: size of an expert's tensors.
+        bytes_per_parameter: of the base model as the engine loads it.
+        kv_bytes_per_token: keys and values of one token, over all layers, in the model's data type.
+        longest: tokens that the model accepts.
+    """
+
+    parameters: int
+    layers: int
+    adapted: int
+    expert_bytes: int
+    bytes_per_parameter: int
+    kv_bytes_per_token: int
+    longest: int | None
+
+    @property
+    def weight_bytes(self) -> int:
+        """The base model in the engine."""
+        return self.parameters * self.bytes_per_parameter
+
+    @property
+    def pristine_bytes(self) -> int:
+        """The engine's copy of the parameters that experts change."""
+        return self.adapted * self.bytes_per_parameter
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Tokens of one split.
+
+    Attributes:
+        examples: number of examples.
+        prompt_tokens: tokens to read for all examples, options included.
+        longest_prompt: tokens of the longest prompt with its longest option.
+        new_tokens: most tokens that an example may generate; 0 if every request only scores options.
+    """
+
+    examples: int
+    prompt_tokens: int
+    longest_prompt: int
+    new_tokens: int
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence."""
+        return self.longest_prompt + max(1, self.new_tokens)
+
+    @property
+    def mean(self) -> float:
+        """Tokens of an average sequence at its end."""
+        return self.prompt_tokens / max(1, self.examples) + self.new_tokens
