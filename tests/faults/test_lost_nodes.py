@@ -21,6 +21,7 @@ KIND = "network namespaces" if namespaces_allowed() else "nodes of one host"
 SEARCH = "search={type: model_swarms, population: 3, max_generations: 9, patience: null}"
 WORKERS = ("left", "right")
 Begin = Callable[..., Driver]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,6 @@ def test_a_killed_raylet_and_then_a_killed_node_change_nothing(
     assert result_bytes(run.config.run_dir) == undisturbed
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(KIND != "network namespaces", reason="nodes of one host cannot be cut off from each other")
 def test_a_scorer_that_was_cut_off_for_a_while_answers_too_late_and_changes_nothing(
     begin: Begin, nodes: Nodes, undisturbed: dict[str, bytes]
@@ -104,7 +104,6 @@ def test_a_scorer_that_was_cut_off_for_a_while_answers_too_late_and_changes_noth
     assert result_bytes(run.config.run_dir) == undisturbed
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(KIND != "network namespaces", reason="nodes of one host cannot be cut off from each other")
 def test_a_coordinator_that_was_given_up_for_dead_gives_way_to_the_new_one_when_the_network_heals(
     begin: Begin, nodes: Nodes, undisturbed: dict[str, bytes]
@@ -121,7 +120,6 @@ def test_a_coordinator_that_was_given_up_for_dead_gives_way_to_the_new_one_when_
     assert result_bytes(run.config.run_dir) == undisturbed
 
 
-@pytest.mark.slow
 def test_clocks_that_jump_by_a_day_forth_and_back_change_nothing(
     begin: Begin, folder: Path, undisturbed: dict[str, bytes]
 ) -> None:
@@ -136,13 +134,11 @@ def test_clocks_that_jump_by_a_day_forth_and_back_change_nothing(
     assert result_bytes(run.config.run_dir) == undisturbed
 
 
-@pytest.mark.slow
 def test_random_kills_of_all_kinds_of_process_change_nothing(nodes: Nodes, tmp_path: Path) -> None:
     found = chaos(nodes, tmp_path, ["scorer", "driver", "coordinator", "particle"], seed=3)
     assert found["same"] and sum(found["killed"].values()) == 4
 
 
-@pytest.mark.slow
 def test_a_run_whose_head_was_lost_goes_on_on_a_new_cluster(
     begin: Begin, nodes: Nodes, undisturbed: dict[str, bytes]
 ) -> None:

@@ -85,6 +85,7 @@ def test_a_job_whose_driver_is_killed_leaves_no_actor_and_goes_on_when_submitted
     assert result_bytes(config.run_dir) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_says_why_and_leaves_no_actor(head: Head, tmp_path: Path) -> None:
     _, file = write(tmp_path, "fails", "engine={type: transformers}", "model=/no/such/model")
     job = head.json("submit", file)["job"]

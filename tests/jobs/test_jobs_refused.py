@@ -58,7 +58,7 @@ TOKENS = {
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(name, marks=[pytest.mark.slow] if name in ("off", "no file") else []) for name in TOKENS]
+    "case", [pytest.param(name, marks=[pytest.mark.slow] if name in ("off", "wrong") else []) for name in TOKENS]
 )
 def test_a_wrong_and_a_missing_token_are_told_apart(head: Head, config: Path, case: str) -> None:
     changes, problem = TOKENS[case]
