@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from evoswarm.callbacks import Callbacks, Event
 from evoswarm.config import RunConfig
 from evoswarm.launch.signals import StopRequest
-from evoswarm.loop.callbacks import Callbacks, Event
 from evoswarm.loop.directory import to_json
 
 console = Console(stderr=True, highlight=False)

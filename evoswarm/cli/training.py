@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from evoswarm.callbacks import Callbacks, Event
 from evoswarm.cli.progress import console, print_json, print_warning
 from evoswarm.cli.run import Json, Overrides
 from evoswarm.cli.streams import results_only
 from evoswarm.cli.tables import simple_table
 from evoswarm.errors import Stopped
-from evoswarm.loop.callbacks import Callbacks, Event
 
 experts = typer.Typer(
     help="Make experts: train a pool of adapters, or convert adapters to plain LoRA.", no_args_is_help=True

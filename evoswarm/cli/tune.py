@@ -7,12 +7,12 @@ from typing import Any
 
 import typer
 
+from evoswarm.callbacks import Callbacks
 from evoswarm.cli.progress import line_by_line, print_json
 from evoswarm.cli.run import ConfigFile, Json, Overrides
 from evoswarm.cli.streams import rerun_to_resume, results_only
 from evoswarm.cli.tables import simple_table, wide_console
 from evoswarm.errors import Stopped, UserError
-from evoswarm.loop.callbacks import Callbacks
 
 
 def tune(config: ConfigFile, set_: Overrides = None, json_: Json = False) -> None:

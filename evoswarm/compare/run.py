@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from evoswarm.callbacks import Callbacks
 from evoswarm.compare.methods import chosen_methods
 from evoswarm.compare.result import summarize
 from evoswarm.compare.units import Result, Unit, run_unit, units
@@ -13,7 +14,6 @@ from evoswarm.config import RunConfig
 from evoswarm.config.compare import CompareConfig
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import ClusterError, Stopped, UserError
-from evoswarm.loop.callbacks import Callbacks
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.utility import make_utility
 from evoswarm.weights.pool import open_pool
@@ -107,7 +107,7 @@ def _on_ray(
         )
         task = ray.remote(_task).options(**process_options(**placement.task, max_retries=backend.max_retries))
         tasks = {task.remote(config.targets[unit.target], config.comparison, unit): unit for unit in work}
-        for unit, outcome in results(tasks, stop=callbacks.stop, resources=resources):
+        for unit, outcome in results(tasks, callbacks, resources=resources):
             if not isinstance(outcome, TaskFailed):
                 yield unit, outcome
             elif outcome.lost:

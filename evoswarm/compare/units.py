@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evoswarm.callbacks import Callbacks
 from evoswarm.compare.bench import Bench, Tally
 from evoswarm.compare.fixed import Chosen
 from evoswarm.compare.merging import save_member
@@ -16,7 +17,6 @@ from evoswarm.config import RunConfig
 from evoswarm.config.compare import Comparison
 from evoswarm.config.run import LocalBackend
 from evoswarm.errors import UserError
-from evoswarm.loop.callbacks import Callbacks
 from evoswarm.loop.directory import RunDirectory, read_lines
 from evoswarm.loop.inputs import Inputs, read_inputs
 from evoswarm.search.random_search import RandomSearch

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from evoswarm.callbacks import Callbacks
 from evoswarm.config.run import RayBackend
 from evoswarm.config.training import TrainingConfig, TrainingLocal, TrainingRay
 from evoswarm.errors import UserError
-from evoswarm.loop.callbacks import Callbacks
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.weights.expert import read_json
 
@@ -180,7 +180,7 @@ def _on_ray(config: TrainingConfig, backend: TrainingRay, callbacks: Callbacks) 
             if what == "train":
                 _report(config, list(tasks.values()), reported, callbacks)
 
-        for name, result in results(tasks, stop=callbacks.stop, poll=poll, seconds=POLL_SECONDS):
+        for name, result in results(tasks, callbacks, poll=poll, seconds=POLL_SECONDS):
             yield name, {"error": _reason(result, backend)} if isinstance(result, TaskFailed) else result
 
     return each

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from evoswarm.callbacks import Callbacks, Event
 from evoswarm.config import RunConfig
 from evoswarm.config.run import LocalBackend
-from evoswarm.loop.callbacks import Callbacks, Event
 
 
 def run(
@@ -39,7 +39,7 @@ def run(
     """
     callbacks = _with_callback(callbacks or Callbacks(), on_generation)
     if isinstance(config.backend, LocalBackend):
-        from evoswarm.launch.local import run_locally
+        from evoswarm.launch.execute import run_locally
 
         return run_locally(config, resume=resume, callbacks=callbacks)
     from evoswarm.launch.driver import run_on_ray

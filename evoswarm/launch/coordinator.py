@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import threading
+from collections import deque
 from typing import Any
 
 import ray
 
 from evoswarm.backend.ray.backend import RayBackend
+from evoswarm.callbacks import Callbacks, Event
 from evoswarm.config import RunConfig
-from evoswarm.launch.execute import execute
+from evoswarm.launch.execute import Execution
 from evoswarm.launch.metrics import Metrics
-from evoswarm.loop.callbacks import Callbacks, Event
 from evoswarm.loop.inputs import Inputs
 from evoswarm.place import RunPlace
 
@@ -35,12 +35,11 @@ class Coordinator:
         again, self._session = context.was_current_actor_reconstructed, context.get_actor_id()
         self._config, self._check, self._driver = config, check, driver
         self._resume = "auto" if again else resume
-        self._events: list[Event] = []
-        self._forgotten = 0
+        self._events: deque[Event] = deque()
         self._stop = threading.Event()
 
     def run(self) -> dict[str, Any]:
-        """Run to the end and return the summary; see `execute`."""
+        """Run to the end and return the summary; see `Execution`."""
         metrics = Metrics(self._config.name, generations=self._config.search.max_generations)
 
         def notify(event: Event) -> None:
@@ -50,34 +49,20 @@ class Coordinator:
         callbacks = Callbacks(notify=notify, stop=self._stop.is_set)
 
         def make_backend(settled: RunConfig, place: RunPlace, inputs: Inputs) -> RayBackend:
-            backend = RayBackend(
-                settled, place, utility=inputs.utility, message=callbacks.message, stop=self._stop.is_set
-            )
+            backend = RayBackend(settled, place, utility=inputs.utility, callbacks=callbacks)
             metrics.watch(backend.seconds, backend.traffic)
             return backend
 
         try:
-            return execute(
-                self._config,
-                make_backend,
-                resume=self._resume,
-                callbacks=callbacks,
-                check=self._check,
-                driver=self._driver,
-                session=self._session,
-            )
+            return Execution(
+                self._config, make_backend, callbacks, self._resume, self._check, self._driver, self._session
+            ).run()
         finally:
             metrics.close()
 
-    def events(self, start: int, process: int) -> tuple[int, list[Event]]:
-        """This process's id, and its events from number `start` on.
-
-        Forgets earlier events if the caller has received them from this `process`.
-        """
-        if process == os.getpid() and start > self._forgotten:
-            del self._events[: start - self._forgotten]
-            self._forgotten = start
-        return os.getpid(), list(self._events)
+    def events(self) -> list[Event]:
+        """The events since the last call."""
+        return [self._events.popleft() for _ in range(len(self._events))]
 
     def stop(self) -> None:
         """Stop at the next evaluation."""

@@ -16,13 +16,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from evoswarm.backend.ray.options import process_options
 from evoswarm.backend.ray.private import log_folder, submission_id
 from evoswarm.backend.ray.wait import finished
+from evoswarm.callbacks import Callbacks
 from evoswarm.config import RunConfig
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import ClusterError
 from evoswarm.launch.connect import connected
 from evoswarm.launch.coordinator import Coordinator
 from evoswarm.launch.status import FILE, StatusWriter, job_file
-from evoswarm.loop.callbacks import Callbacks
 from evoswarm.loop.inputs import read_inputs
 
 POLL_SECONDS = 0.2
@@ -75,45 +75,20 @@ def _coordinator(config: RunConfig, *, resume: str, check: bool) -> Iterator[Any
 def _follow(coordinator: Any, callbacks: Callbacks) -> dict[str, Any]:
     """Forward events until the run ends."""
     result = coordinator.run.remote()
-    events = _Events(coordinator)
+    new_events = coordinator.events.options(enable_task_events=False)  # Ray would keep a record of every call
+    asked = None
     while True:
         done = finished([result], seconds=POLL_SECONDS)
-        for event in events.new():
-            callbacks.notify(event)
+        asked = asked or new_events.remote()  # the answer takes long while the coordinator restarts
+        if finished([asked], seconds=POLL_SECONDS):
+            with contextlib.suppress(RayError):  # `result` has the reason
+                for event in ray.get(asked):
+                    callbacks.notify(event)
+            asked = None
         if done:
             return _result(result)
         if callbacks.stop():
             coordinator.stop.remote()
-
-
-class _Events:
-    """The coordinator's events, each once. A restarted coordinator starts a new list."""
-
-    def __init__(self, coordinator: Any) -> None:
-        self._coordinator, self._process, self._seen = coordinator, 0, 0
-        self._asked: Any = None
-
-    def new(self) -> list[dict[str, Any]]:
-        """Events since the last call; does not wait for a coordinator that is restarting."""
-        if not self._asked:
-            # Ray would keep a record of every call otherwise.
-            events = self._coordinator.events.options(enable_task_events=False)
-            self._asked = events.remote(self._seen, self._process)
-        if not finished([self._asked], seconds=POLL_SECONDS):
-            return []
-        asked, self._asked = self._asked, None
-        try:
-            process, events = ray.get(asked)
-        except RayError:
-            return []
-        if process != self._process:
-            restarted, self._process, self._seen = self._seen > 0, process, 0
-            return self.new() if restarted else self._count(events)
-        return self._count(events)
-
-    def _count(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        self._seen += len(events)
-        return events
 
 
 def _result(ref: Any) -> dict[str, Any]:

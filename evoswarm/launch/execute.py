@@ -6,16 +6,15 @@ import errno
 import shlex
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evoswarm.backend import Backend
+from evoswarm.callbacks import Callbacks, Event
 from evoswarm.config import RunConfig
 from evoswarm.errors import UserError
 from evoswarm.launch.status import FILE, StatusWriter
 from evoswarm.loggers.follow import Loggers
-from evoswarm.loop.callbacks import Callbacks, Event
 from evoswarm.loop.checkpoint import generations_saved
 from evoswarm.loop.context import RunContext
 from evoswarm.loop.directory import RunDirectory, append_line, to_line
@@ -32,48 +31,122 @@ MakeBackend = Callable[[RunConfig, RunPlace, Inputs], Backend]
 """Starts a backend for a config with final engine settings."""
 
 
-def execute(
-    config: RunConfig,
-    make_backend: MakeBackend,
-    *,
-    resume: str = "auto",
-    callbacks: Callbacks,
-    check: bool = True,
-    driver: int | None = None,
-    session: str | None = None,
-) -> dict[str, Any]:
-    """Start or resume a run and return its summary.
+@dataclass
+class Execution:
+    """One session of a run.
 
-    Args:
+    Attributes:
         config: the run.
         make_backend: starts the backend, after everything else has been checked.
-        resume: "auto", "never" or "must".
         callbacks: receive events, and may stop the run.
+        resume: "auto", "never" or "must".
         check: False if pool and data have been checked.
         driver: process on this machine that the run belongs to.
         session: identifies the coordinator, also after a restart elsewhere.
-
-    Raises:
-        UserError: the user made a mistake.
-        Stopped: `callbacks.stop` said so.
     """
-    start = time.perf_counter()
-    place = config.place
-    directory = RunDirectory(place.path)
-    lock = directory.lock(driver=driver, session=session, message=callbacks.message, stop=callbacks.stop)
-    if place.url is None:
-        return _execute(config, make_backend, place, lock, resume=resume, callbacks=callbacks, check=check, start=start)
-    directory.create()
-    with Mirror(
-        place.url,
-        place.path,
-        patience=config.storage_seconds,
-        message=callbacks.message,
-        stop=callbacks.stop,
-        session=session,
-    ) as mirror:
-        callbacks = _uploading(callbacks, mirror)
-        return _execute(config, make_backend, place, lock, resume=resume, callbacks=callbacks, check=check, start=start)
+
+    config: RunConfig
+    make_backend: MakeBackend
+    callbacks: Callbacks
+    resume: str = "auto"
+    check: bool = True
+    driver: int | None = None
+    session: str | None = None
+    _start: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        self.place = self.config.place
+        self.directory = RunDirectory(self.place.path)
+
+    def run(self) -> dict[str, Any]:
+        """Start or resume the run and return its summary.
+
+        Raises:
+            UserError: the user made a mistake.
+            Stopped: the callbacks asked to stop.
+        """
+        if self.place.url is None:
+            return self._run(self.callbacks)
+        self.directory.create()
+        with Mirror(
+            self.place.url,
+            self.place.path,
+            patience=self.config.storage_seconds,
+            callbacks=self.callbacks,
+            session=self.session,
+        ) as mirror:
+            return self._run(_uploading(self.callbacks, mirror))
+
+    def _run(self, callbacks: Callbacks) -> dict[str, Any]:
+        if self.resume == "must" and not self.directory.exists:
+            raise UserError(f"{self.place}: holds no run to resume; start one with `evoswarm run`")
+        inputs = read_inputs(self.config, check=self.check)
+        self.directory.create()
+        try:
+            with self.directory.lock(callbacks, driver=self.driver, session=self.session):
+                return self._locked(inputs, callbacks)
+        except OSError as error:
+            if error.errno not in _STORAGE:
+                raise
+            raise UserError(
+                f"{error.filename or self.directory.path}: {error.strerror}; {_kept(self.directory)}. Fix this, then "
+                f"resume with `evoswarm resume {shlex.quote(str(self.place))}`"
+            ) from None
+
+    def _locked(self, inputs: Inputs, callbacks: Callbacks) -> dict[str, Any]:
+        claim(self.directory, self.config, inputs.identity, resume=self.resume)
+        for warning in inputs.warnings:
+            callbacks.warning(warning)
+        if summary := self._finished():
+            callbacks.message("the run is already finished; this is its result")
+            return summary
+        require_fit(self.config, inputs, callbacks.message)
+        last = self.config.search.max_generations
+        with StatusWriter(self.directory.path / FILE, generations=last, callbacks=callbacks) as watched:
+            return self._evolve(inputs, watched)
+
+    def _evolve(self, inputs: Inputs, callbacks: Callbacks) -> dict[str, Any]:
+        requests = inputs.utility.requests("validation")
+        engine = self.config.engine.settled(adapters=inputs.pool.kind == "adapter", requests=requests)
+        config = self.config.with_(engine=engine)
+        backend = self.make_backend(config, self.place, inputs)
+        seconds = time.perf_counter() - self._start
+        generation = max(generations_saved(self.directory), default=-1)
+        timing = {"total": seconds, "startup": seconds}
+        line = {"generation": generation, "phase": "startup", "seconds": timing}
+        append_line(self.directory.timings, to_line(line))
+        try:
+            with Loggers(config, self.directory, callbacks) as loggers:
+                summary = Evolution(RunContext(config, inputs, self.place, backend, loggers.callbacks)).run()
+                loggers.finish(summary)
+                return summary
+        finally:
+            backend.close()
+
+    def _finished(self) -> dict[str, Any] | None:
+        """The summary of a finished run, unless the config asks for more generations or the file is damaged."""
+        if not self.directory.finished:
+            return None
+        try:
+            summary = read_json(self.directory.summary)
+        except UserError:
+            return None
+        same = summary.get("stop_rule") == stop_rule(self.config)
+        return summary | {"run_dir": str(self.place)} if same else None
+
+
+def run_locally(
+    config: RunConfig, *, resume: str = "auto", callbacks: Callbacks, driver: int | None = None
+) -> dict[str, Any]:
+    """A run in this process, without Ray; see `evoswarm.run` and `Execution`."""
+    from evoswarm.backend.local import LocalBackend
+
+    def make_backend(settled: RunConfig, place: RunPlace, inputs: Inputs) -> LocalBackend:
+        return LocalBackend(
+            settled, pool=inputs.pool, utility=inputs.utility, root=place.path, message=callbacks.message
+        )
+
+    return Execution(config, make_backend, callbacks, resume, driver=driver).run()
 
 
 def _uploading(callbacks: Callbacks, mirror: Mirror) -> Callbacks:
@@ -88,95 +161,6 @@ def _uploading(callbacks: Callbacks, mirror: Mirror) -> Callbacks:
         callbacks.notify(event)
 
     return replace(callbacks, notify=notify)
-
-
-def _execute(
-    config: RunConfig,
-    make_backend: MakeBackend,
-    place: RunPlace,
-    lock: AbstractContextManager[None],
-    *,
-    resume: str,
-    callbacks: Callbacks,
-    check: bool,
-    start: float,
-) -> dict[str, Any]:
-    directory = RunDirectory(place.path)
-    if resume == "must" and not directory.exists:
-        raise UserError(f"{place}: holds no run to resume; start one with `evoswarm run`")
-    inputs = read_inputs(config, check=check)
-    directory.create()
-    try:
-        with lock:
-            return _locked(config, inputs, make_backend, place, resume=resume, callbacks=callbacks, start=start)
-    except OSError as error:
-        if error.errno not in _STORAGE:
-            raise
-        raise UserError(
-            f"{error.filename or directory.path}: {error.strerror}; {_kept(directory)}. Fix this, then resume with "
-            f"`evoswarm resume {shlex.quote(str(place))}`"
-        ) from None
-
-
-def _locked(
-    config: RunConfig,
-    inputs: Inputs,
-    make_backend: MakeBackend,
-    place: RunPlace,
-    *,
-    resume: str,
-    callbacks: Callbacks,
-    start: float,
-) -> dict[str, Any]:
-    directory = RunDirectory(place.path)
-    claim(directory, config, inputs.identity, resume=resume)
-    for warning in inputs.warnings:
-        callbacks.warning(warning)
-    if summary := _finished(config, place):
-        callbacks.message("the run is already finished; this is its result")
-        return summary
-    require_fit(config, inputs, callbacks.message)
-    requests = inputs.utility.requests("validation")
-    engine = config.engine.settled(adapters=inputs.pool.kind == "adapter", requests=requests)
-    settled = config.with_(engine=engine)
-    with StatusWriter(directory.path / FILE, generations=config.search.max_generations, callbacks=callbacks) as watched:
-        return _evolve(settled, inputs, make_backend, place, watched, start)
-
-
-def _evolve(
-    config: RunConfig,
-    inputs: Inputs,
-    make_backend: MakeBackend,
-    place: RunPlace,
-    callbacks: Callbacks,
-    start: float,
-) -> dict[str, Any]:
-    directory = RunDirectory(place.path)
-    backend = make_backend(config, place, inputs)
-    seconds = time.perf_counter() - start
-    generation = max(generations_saved(directory), default=-1)
-    timing = {"total": seconds, "startup": seconds}
-    append_line(directory.timings, to_line({"generation": generation, "phase": "startup", "seconds": timing}))
-    try:
-        with Loggers(config, directory, callbacks) as loggers:
-            summary = Evolution(RunContext(config, inputs, place, backend, loggers.callbacks)).run()
-            loggers.finish(summary)
-            return summary
-    finally:
-        backend.close()
-
-
-def _finished(config: RunConfig, place: RunPlace) -> dict[str, Any] | None:
-    """The summary of a finished run, unless the config asks for more generations or the file is damaged."""
-    directory = RunDirectory(place.path)
-    if not directory.finished:
-        return None
-    try:
-        summary = read_json(directory.summary)
-    except UserError:
-        return None
-    same = summary.get("stop_rule") == stop_rule(config)
-    return summary | {"run_dir": str(place)} if same else None
 
 
 def _kept(directory: RunDirectory) -> str:

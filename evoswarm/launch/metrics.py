@@ -15,7 +15,7 @@ from ray.util.metrics import Counter, Gauge
 
 from evoswarm.backend.base import Seconds, Traffic
 from evoswarm.backend.ray.private import actors_of_job
-from evoswarm.loop.callbacks import Event
+from evoswarm.callbacks import Event
 
 PERIOD_SECONDS = 5.0
 PREFIX = "evoswarm_"

@@ -14,8 +14,8 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from evoswarm.callbacks import Callbacks, Event
 from evoswarm.errors import Stopped, UserError
-from evoswarm.loop.callbacks import Callbacks, Event
 from evoswarm.loop.directory import RunDirectory, to_json
 from evoswarm.place import is_url
 from evoswarm.storage.cache import local_copy

@@ -7,10 +7,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
+from evoswarm.callbacks import Callbacks, Event
 from evoswarm.config import RunConfig
 from evoswarm.config.loggers import LoggerConfig, TensorBoard
 from evoswarm.loggers.series import Scalars, final_scalars, generation_scalars
-from evoswarm.loop.callbacks import Callbacks, Event
 from evoswarm.loop.directory import RunDirectory, read_lines
 
 

@@ -6,10 +6,11 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from evoswarm.callbacks import Callbacks
 from evoswarm.errors import UserError
 from evoswarm.loop.lock import acquire, holder
 
@@ -83,26 +84,24 @@ class RunDirectory:
     @contextlib.contextmanager
     def lock(
         self,
+        callbacks: Callbacks | None = None,
         *,
         driver: int | None = None,
         session: str | None = None,
-        message: Callable[[str], None] = lambda text: None,
-        stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[None]:
         """Hold the directory for one run. The lock ends with the process, even if it is killed.
 
         Args:
+            callbacks: used while waiting.
             driver: process on this machine that the run belongs to. If it has died, the holder will end soon.
             session: id of the coordinator, the same after a restart. It waits for its earlier process.
-            message: receives a line for the user while waiting.
-            stop: polled while waiting.
 
         Raises:
             UserError: another run holds it.
-            Stopped: `stop` returned True.
+            Stopped: the callbacks asked to stop.
         """
         with (self.path / "lock").open("a+", encoding="utf-8") as file:
-            acquire(file, self.path, session, message, stop)
+            acquire(file, self.path, session, callbacks or Callbacks())
             file.seek(0)
             file.truncate()
             file.write(holder(driver=driver, session=session))

@@ -72,7 +72,7 @@ class Evolution:
         for key, evaluation in record.journal.measure(self.context, jobs):
             found[key] = evaluation
             self._totals.examples_scored += evaluation.examples
-            self._callbacks.progress(ask.generation, ask.phase, evaluation, done=len(found), of=len(jobs))
+            self.context.progress(ask.generation, ask.phase, evaluation, done=len(found), of=len(jobs))
         for key, name in zip(keys, names, strict=True):
             if key not in found:
                 found[key] = known[name] or found[keys[first[name]]]

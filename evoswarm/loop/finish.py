@@ -60,7 +60,7 @@ def _measure(context: RunContext, search: Search, ranking: list[Best]) -> Finals
     jobs = {key: key.job(rows[name], texts=True) for key, name in names.items()}
     for key, evaluation in journal.measure(context, jobs, finalists=names):
         found[names[key], key.split] = evaluation
-        context.callbacks.progress(None, "test", evaluation, done=len(found), of=len(jobs))
+        context.progress(None, "test", evaluation, done=len(found), of=len(jobs))
     _report_failures(context, found)
     journal.close()
     return found

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evoswarm.backend import Evaluation, Job
-from evoswarm.errors import Stopped
 from evoswarm.loop.context import RunContext
 from evoswarm.loop.directory import RunDirectory, read_lines, to_line
 from evoswarm.rows import Row
@@ -88,9 +87,7 @@ class Journal:
                 yield key, evaluation_of(record)
         if not missing:
             return
-        stop = context.callbacks.stop
-        if stop():
-            raise Stopped
+        context.callbacks.check()
         with self._partial.open("a", encoding="utf-8") as partial:
             for evaluation in context.backend.evaluate([jobs[key] for key in missing.values()]):
                 key = missing[evaluation.key]
@@ -99,8 +96,7 @@ class Journal:
                 partial.write(self._lines[key])
                 partial.flush()
                 yield key, evaluation
-                if stop():
-                    raise Stopped
+                context.callbacks.check()
 
     def copy(self, key: Key, evaluation: Evaluation) -> None:
         """Record an evaluation that was reused from an equal row."""

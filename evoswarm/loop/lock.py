@@ -7,11 +7,11 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from evoswarm.errors import Stopped, UserError
+from evoswarm.callbacks import Callbacks
+from evoswarm.errors import UserError
 
 LOCK_WAIT_SECONDS = 90.0
 """How long to wait for the lock of a run whose driver died: Ray ends the workers of a lost head after a minute."""
@@ -25,9 +25,7 @@ def holder(*, driver: int | None, session: str | None) -> str:
     return json.dumps(found | ({"session": session} if session else {}))
 
 
-def acquire(
-    file: IO[str], path: Path, session: str | None, message: Callable[[str], None], stop: Callable[[], bool]
-) -> None:
+def acquire(file: IO[str], path: Path, session: str | None, callbacks: Callbacks) -> None:
     """Lock the open lock file of the run directory `path`; see `RunDirectory.lock`."""
     start, said = time.monotonic(), False
     while True:
@@ -39,12 +37,13 @@ def acquire(
             found = _read_holder(file.read())
             own = session is not None and found.get("session") == session
             patience = CUT_OFF_SECONDS if own else LOCK_WAIT_SECONDS if _orphaned(found) else 0
-            if stop():
-                raise Stopped from None
+            callbacks.check()
             who = f"process {found['pid']} on {found['host']}" if found else "another process"
             if time.monotonic() - start < patience:
                 if not said:
-                    message(f"{path} is still held by {who}, which should end soon; waiting up to {patience:g} s")
+                    callbacks.message(
+                        f"{path} is still held by {who}, which should end soon; waiting up to {patience:g} s"
+                    )
                 said = True
                 time.sleep(0.2)
                 continue

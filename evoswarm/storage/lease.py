@@ -8,11 +8,11 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from evoswarm.errors import Stopped, UserError
+from evoswarm.callbacks import Callbacks
+from evoswarm.errors import UserError
 from evoswarm.storage.remote import Remote, StorageError
 from evoswarm.storage.swap import swap
 
@@ -28,18 +28,14 @@ class Lease:
 
     name = "lease.json"
 
-    def __init__(
-        self, remote: Remote, *, message: Callable[[str], None], stop: Callable[[], bool], session: str | None = None
-    ) -> None:
+    def __init__(self, remote: Remote, callbacks: Callbacks, *, session: str | None = None) -> None:
         """
         Args:
             remote: the URL.
-            message: takes lines for the user.
-            stop: returns whether to stop waiting.
+            callbacks: of the run.
             session: name of the coordinator, the same after every restart. A coordinator takes over from itself.
         """
-        self._session = session
-        self._remote, self._message, self._stop = remote, message, stop
+        self._remote, self._callbacks, self._session = remote, callbacks, session
         self._id, self._beats, self._conditional = secrets.token_hex(8), 0, True
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="evoswarm-lease", daemon=True)
@@ -53,7 +49,9 @@ class Lease:
         """
         before = self._remote.read(self.name)
         if before is not None and not self._is_own(before) and not _dead_here(_parse(before)):
-            self._message(f"{self._remote.url} was owned by {_who(_parse(before))}; checking whether that still runs")
+            self._callbacks.message(
+                f"{self._remote.url} was owned by {_who(_parse(before))}; checking whether that still runs"
+            )
             self._outlive(before)
         while not self._write(over=before) and self._is_own(before):
             before = self._remote.read(self.name)  # this coordinator's last process wrote once more
@@ -72,15 +70,13 @@ class Lease:
             try:
                 self._remote.delete(self.name)
             except StorageError as error:
-                self._message(f"{error}; the next run here waits {SILENCE_SECONDS:g} s before it starts")
+                self._callbacks.message(f"{error}; the next run here waits {SILENCE_SECONDS:g} s before it starts")
 
     def _outlive(self, before: bytes) -> None:
         """Wait until the owner of this lease counts as gone."""
         until = time.monotonic() + SILENCE_SECONDS
         while time.monotonic() < until:
-            if self._stop():
-                raise Stopped
-            time.sleep(1)
+            self._callbacks.sleep(1)
             now = self._remote.read(self.name)
             if now is None:
                 return

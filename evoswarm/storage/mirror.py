@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from evoswarm.errors import Stopped, UserError
+from evoswarm.callbacks import Callbacks
+from evoswarm.errors import UserError
 from evoswarm.storage.lease import Lease
 from evoswarm.storage.remote import Remote, StorageError
 
@@ -32,8 +33,7 @@ class Mirror:
         folder: Path,
         *,
         patience: float,
-        message: Callable[[str], None] = lambda text: None,
-        stop: Callable[[], bool] = lambda: False,
+        callbacks: Callbacks | None = None,
         session: str | None = None,
     ) -> None:
         """
@@ -41,13 +41,12 @@ class Mirror:
             url: the run's URL.
             folder: its local folder.
             patience: seconds of unreachable storage after which the run stops.
-            message: takes lines for the user.
-            stop: returns whether to stop waiting.
+            callbacks: of the run.
             session: see `Lease`.
         """
         self._remote, self._folder, self._patience = Remote(url), folder, patience
-        self._message, self._stop = message, stop
-        self._lease = Lease(self._remote, message=message, stop=stop, session=session)
+        self._callbacks = callbacks or Callbacks()
+        self._lease = Lease(self._remote, self._callbacks, session=session)
         self._there: dict[str, Shape] = {}
 
     def __enter__(self) -> Mirror:
@@ -64,7 +63,7 @@ class Mirror:
             self._push()
         except StorageError as error:
             # Resuming on this node continues from here; another node computes the rest again.
-            self._message(f"{error}; the files that were not uploaded are in {self._folder}")
+            self._callbacks.message(f"{error}; the files that were not uploaded are in {self._folder}")
         finally:
             self._lease.release()
 
@@ -76,7 +75,7 @@ class Mirror:
             Stopped: stopped while waiting.
         """
         try:
-            patiently(self._push, patience=self._patience, message=self._message, stop=self._stop)
+            patiently(self._push, patience=self._patience, callbacks=self._callbacks)
         except StorageError as error:
             raise StorageError(
                 f"{error}; tried for {self._patience:g} s. Everything is kept in {self._folder}: once storage works "
@@ -87,14 +86,16 @@ class Mirror:
         """Make the folder a copy of the URL, unless the folder has more of the same run."""
         there = self._remote.stamps()
         if self._is_ahead(there):
-            self._message(f"{self._folder} has more of this run than {self._remote.url}: continuing from there")
+            self._callbacks.message(
+                f"{self._folder} has more of this run than {self._remote.url}: continuing from there"
+            )
             return
         for path in self._folder.iterdir() if self._folder.exists() else ():
             if path.name not in _OWN:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         names = [name for name in there if name != self._lease.name]
         if names:
-            self._message(f"downloading {len(names)} files from {self._remote.url}")
+            self._callbacks.message(f"downloading {len(names)} files from {self._remote.url}")
         for name in names:
             self._remote.get(name, self._folder / name)
             self._there[name] = _shape(self._folder / name)
@@ -126,25 +127,14 @@ class Mirror:
         return [str(path) for path in paths if path.name not in _OWN and not any(p[0] == "." for p in path.parts)]
 
 
-def patiently(
-    action: Callable[[], None],
-    *,
-    patience: float,
-    message: Callable[[str], None] = lambda text: None,
-    stop: Callable[[], bool] = lambda: False,
-) -> None:
+def patiently(action: Callable[[], None], *, patience: float, callbacks: Callbacks | None = None) -> None:
     """Run an idempotent action; if storage is unreachable, retry it with growing pauses.
 
-    Args:
-        action: is safe to repeat.
-        patience: seconds after which the error is raised.
-        message: takes lines for the user.
-        stop: returns whether to stop waiting.
-
     Raises:
-        StorageError: storage was unreachable for too long.
+        StorageError: storage was unreachable for `patience` seconds.
         Stopped: stopped while waiting.
     """
+    callbacks = callbacks or Callbacks()
     began, pause, said = time.monotonic(), FIRST_PAUSE, False
     while True:
         try:
@@ -153,13 +143,13 @@ def patiently(
             if time.monotonic() - began >= patience:
                 raise
             if not said:
-                message(f"{error}; the run pauses and retries for up to {patience:g} s")
+                callbacks.message(f"{error}; the run pauses and retries for up to {patience:g} s")
             said = True
         else:
             if said:
-                message("storage is reachable again")
+                callbacks.message("storage is reachable again")
             return
-        _wait(pause, stop)
+        callbacks.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
@@ -173,14 +163,6 @@ def publish(folder: Path, run_dir: Path, url: str, *, patience: float = 0) -> No
                 remote.put(path, str(path.relative_to(run_dir)))
 
     patiently(put, patience=patience)
-
-
-def _wait(seconds: float, stop: Callable[[], bool]) -> None:
-    until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0:
-        if stop():
-            raise Stopped
-        time.sleep(min(left, 0.2))
 
 
 def _order(name: str) -> tuple[int, list[str | int]]:

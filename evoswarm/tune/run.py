@@ -18,11 +18,11 @@ from evoswarm.backend.ray.missing import missing
 from evoswarm.backend.ray.options import process_options
 from evoswarm.backend.ray.placement import Placement, place_engine
 from evoswarm.backend.ray.wait import nodes
+from evoswarm.callbacks import Callbacks
 from evoswarm.config.run import RayBackend
 from evoswarm.config.tune import TuneConfig
 from evoswarm.errors import ClusterError, UserError
 from evoswarm.launch.connect import connected
-from evoswarm.loop.callbacks import Callbacks
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.tune.result import best_trial, trial_line, write_result
 from evoswarm.tune.space import Trial, described, make_trials

@@ -6,10 +6,10 @@ from typing import Any
 
 from ray import tune
 
+from evoswarm.callbacks import Callbacks, Event
 from evoswarm.config import RunConfig
 from evoswarm.errors import UserError
-from evoswarm.launch.local import run_locally
-from evoswarm.loop.callbacks import Callbacks, Event
+from evoswarm.launch.execute import run_locally
 from evoswarm.loop.directory import RunDirectory, read_lines
 from evoswarm.loop.evaluate import measure
 

@@ -13,13 +13,13 @@ import pytest
 from echo import make_world
 
 from evoswarm.backend.worker import Worker
+from evoswarm.callbacks import Callbacks
 from evoswarm.compare.bench import Bench
 from evoswarm.compare.methods import FIXED, all_methods, chosen_methods, least
 from evoswarm.compare.run import compare
 from evoswarm.config.compare import CompareConfig, load_compare, parse_compare
 from evoswarm.config.load import apply_overrides
 from evoswarm.errors import Stopped, UserError
-from evoswarm.loop.callbacks import Callbacks
 from evoswarm.loop.directory import read_lines
 from evoswarm.toy.comparison import comparison
 from evoswarm.toy.targets import TARGETS

@@ -16,13 +16,13 @@ from tiny_models import load, make_tokenizer
 from training_helpers import LONG, plain_config, result_bytes, training_config, wait_for, write_data
 
 import evoswarm
+from evoswarm.callbacks import Callbacks
 from evoswarm.config.load import parse_config, parse_training
 from evoswarm.config.training import Optimization, TrainingData
 from evoswarm.errors import UserError
 from evoswarm.experts.encode import encode
 from evoswarm.experts.pool import train_pool
 from evoswarm.experts.trainer import collator
-from evoswarm.loop.callbacks import Callbacks
 from evoswarm.weights.expert import read_json
 
 

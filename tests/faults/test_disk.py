@@ -11,8 +11,8 @@ import pytest
 from echo import echo_config, result_bytes
 
 import evoswarm
+from evoswarm.callbacks import Callbacks, Event
 from evoswarm.errors import UserError
-from evoswarm.loop.callbacks import Callbacks, Event
 from evoswarm.loop.checkpoint import generations_saved
 from evoswarm.loop.directory import RunDirectory
 

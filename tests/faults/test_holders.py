@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from evoswarm.callbacks import Callbacks, Event
 from evoswarm.errors import Stopped, UserError
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.storage.lease import Lease
@@ -29,11 +30,11 @@ def test_a_coordinator_waits_for_itself_and_says_so(tmp_path: Path) -> None:
     thread.start()
     held.wait()
 
-    def message(text: str) -> None:
-        said.append(text)
+    def message(event: Event) -> None:
+        said.append(event["text"])
         free.set()
 
-    with directory.lock(session="one", message=message):
+    with directory.lock(callbacks=Callbacks(message), session="one"):
         thread.join()
     assert len(said) == 1 and "which should end soon; waiting up to 300 s" in said[0]
 
@@ -43,7 +44,7 @@ def test_another_session_is_refused_at_once_and_a_wait_can_be_stopped(tmp_path: 
     with directory.lock(session="one"):
         with pytest.raises(UserError, match="another run holds this directory"), directory.lock(session="two"):
             pass
-        with pytest.raises(Stopped), directory.lock(session="one", stop=lambda: True):
+        with pytest.raises(Stopped), directory.lock(Callbacks(stop=lambda: True), session="one"):
             pass
 
 
@@ -51,7 +52,7 @@ def test_at_a_url_a_coordinator_takes_over_from_itself_at_once(tmp_path: Path) -
     remote = Remote(f"local://{tmp_path}/run")
     remote.write(Lease.name, json.dumps({"host": "elsewhere", "pid": 1, "id": "x", "beat": 1, "session": "s"}).encode())
     said = Strings()
-    lease = Lease(remote, message=said.append, stop=lambda: False, session="s")
+    lease = Lease(remote, Callbacks(lambda event: said.append(event["text"])), session="s")
     lease.take()
     lease.release()
     assert not said

@@ -14,10 +14,10 @@ import pytest
 from echo import echo_config
 
 import evoswarm
+from evoswarm.callbacks import Callbacks, Event
 from evoswarm.errors import Stopped, UserError
 from evoswarm.launch.signals import StopRequest
 from evoswarm.launch.status import FILE, Status, StatusWriter, read_status, status_of_directory
-from evoswarm.loop.callbacks import Callbacks, Event
 
 
 def generation(number: int) -> Event:

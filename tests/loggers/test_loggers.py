@@ -14,11 +14,11 @@ from echo import echo_config, result_bytes
 from loggers_helpers import tensorboard_series, tensorboard_settings, wandb_records, wandb_series
 
 import evoswarm
+from evoswarm.callbacks import Callbacks
 from evoswarm.config import RunConfig
 from evoswarm.config.loggers import TensorBoard
 from evoswarm.errors import Stopped, UserError
 from evoswarm.loggers.follow import Loggers
-from evoswarm.loop.callbacks import Callbacks
 from evoswarm.loop.directory import RunDirectory, read_lines
 
 BOTH = "loggers=[{type: tensorboard}, {type: wandb, project: swarms, mode: offline}]"

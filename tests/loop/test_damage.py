@@ -11,8 +11,8 @@ import pytest
 from echo import echo_config, make_world, result_bytes
 
 import evoswarm
+from evoswarm.callbacks import Callbacks
 from evoswarm.errors import Stopped, UserError
-from evoswarm.loop.callbacks import Callbacks
 from evoswarm.loop.directory import RunDirectory, read_lines, to_line
 from evoswarm.loop.history import position, written_config
 

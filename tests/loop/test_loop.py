@@ -12,11 +12,11 @@ from echo import echo_config, engine_made_by, make_world, result_bytes
 from safetensors.numpy import load_file
 
 import evoswarm
+from evoswarm.callbacks import Callbacks, Event
 from evoswarm.config import RunConfig
 from evoswarm.engine import ENGINES
 from evoswarm.engine.fake import EchoEngine
 from evoswarm.errors import Stopped, UserError
-from evoswarm.loop.callbacks import Callbacks, Event
 from evoswarm.loop.checkpoint import generations_saved
 from evoswarm.loop.directory import RunDirectory, read_lines
 from evoswarm.loop.history import position, save_position

@@ -8,9 +8,9 @@ import pytest
 from echo import echo_config, result_bytes
 
 import evoswarm
+from evoswarm.callbacks import Callbacks
 from evoswarm.config import RunConfig
 from evoswarm.errors import ClusterError
-from evoswarm.loop.callbacks import Callbacks
 
 TRAP = """
 import time

@@ -10,8 +10,8 @@ from echo import echo_config, make_world, result_bytes
 from ray.util.state import list_actors
 
 import evoswarm
+from evoswarm.callbacks import Callbacks, Event
 from evoswarm.errors import Stopped, UserError
-from evoswarm.loop.callbacks import Callbacks, Event
 
 RAY = ["backend={type: ray, scorers: 2}", "search.population=4", "search.max_generations=3"]
 

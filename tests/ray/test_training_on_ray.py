@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from training_helpers import LONG, result_bytes, training_config, wait_for
 
+from evoswarm.callbacks import Callbacks
 from evoswarm.errors import UserError
 from evoswarm.experts.pool import train_pool
-from evoswarm.loop.callbacks import Callbacks
 
 
 def test_a_worker_that_is_killed_changes_no_byte_of_the_pool(tiny_llama: Path, tmp_path: Path, cluster: None) -> None:

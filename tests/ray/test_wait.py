@@ -7,6 +7,7 @@ import ray
 
 from evoswarm.backend.ray.options import process_options
 from evoswarm.backend.ray.wait import Resources, TaskFailed, results
+from evoswarm.callbacks import Callbacks
 from evoswarm.errors import Stopped, UserError
 
 
@@ -46,11 +47,11 @@ def work(text: str) -> str:
 def test_results_of_tasks_come_as_values_whatever_happened(cluster: None) -> None:
     assert process_options(cpus=1, gpus=0) == {"num_cpus": 1, "num_gpus": 0}
     tasks = {work.remote(text): text for text in ("returns", "raises", "exits")}
-    found = dict(results(tasks, stop=lambda: False))
+    found = dict(results(tasks, Callbacks()))
     assert found["returns"] == "returns" and tasks == {}
     raised, lost = found["raises"], found["exits"]
     assert isinstance(raised, TaskFailed) and not raised.lost
     assert isinstance(raised.error, UserError) and str(raised.error) == "why"
     assert isinstance(lost, TaskFailed) and lost.lost and type(lost.error).__name__ == "WorkerCrashedError"
     with pytest.raises(Stopped):
-        next(results({work.remote("returns"): 1}, stop=lambda: True))
+        next(results({work.remote("returns"): 1}, Callbacks(stop=lambda: True)))

@@ -12,9 +12,9 @@ import yaml
 from report_helpers import NAMES, examples, write_pool
 
 import evoswarm
+from evoswarm.callbacks import Callbacks
 from evoswarm.config.load import parse_config
 from evoswarm.errors import Stopped
-from evoswarm.loop.callbacks import Callbacks
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from evoswarm.callbacks import Callbacks, Event
 from evoswarm.loop.checkpoint import generations_saved, restore_newest, save_checkpoint
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.names import generation_name, generation_of
@@ -27,7 +28,11 @@ def test_a_run_continues_from_whichever_side_has_the_newer_checkpoint(tmp_path: 
     write_run(tmp_path / "here", here)
     write_run(tmp_path / "there", there)
     messages: list[str] = []
-    with Mirror(f"local://{tmp_path}/there", tmp_path / "here", patience=0, message=messages.append):
+
+    def add(event: Event) -> None:
+        messages.append(event["text"])
+
+    with Mirror(f"local://{tmp_path}/there", tmp_path / "here", patience=0, callbacks=Callbacks(add)):
         newest = tmp_path / "here/checkpoints/gen_10000.safetensors"
         assert newest.read_text() == "10000"
     assert any("has more of this run" in message for message in messages) == (here > there)

@@ -22,9 +22,9 @@ from echo import echo_config, make_expert, result_bytes
 from proxy import proxy
 
 import evoswarm
+from evoswarm.callbacks import Callbacks
 from evoswarm.config import RunConfig, dump_config
 from evoswarm.errors import Stopped, UserError
-from evoswarm.loop.callbacks import Callbacks
 from evoswarm.rows import NoiseVector, Row
 from evoswarm.storage import lease, mirror
 from evoswarm.storage.cache import cached_folder, local_copy
@@ -240,7 +240,7 @@ def test_what_is_wrong_with_a_place_is_one_line(
 def test_one_url_has_one_run_at_a_time(tmp_path: Path, bucket: str) -> None:
     config = config_of(tmp_path, bucket)
     remote = Remote(str(config.place))
-    holder = lease.Lease(remote, message=lambda text: None, stop=lambda: False)
+    holder = lease.Lease(remote, Callbacks())
     holder.take()
     try:
         with pytest.raises(UserError, match=r"another run holds this directory \(process \d+ on "):
@@ -258,7 +258,7 @@ def test_one_url_has_one_run_at_a_time(tmp_path: Path, bucket: str) -> None:
 def contend(bucket: str, name: str) -> list[bool]:
     """Two owners take the lease of one URL at the same moment; returns which of them got it."""
     barrier = threading.Barrier(2)
-    leases = [lease.Lease(Remote(f"{bucket}/{name}"), message=lambda text: None, stop=lambda: False) for _ in range(2)]
+    leases = [lease.Lease(Remote(f"{bucket}/{name}"), Callbacks()) for _ in range(2)]
 
     def take(owner: lease.Lease) -> bool:
         barrier.wait()
@@ -309,8 +309,7 @@ def test_a_conditional_write_replaces_only_what_the_writer_has_read(bucket: str,
 
 
 def test_a_coordinator_takes_over_from_its_own_last_process(bucket: str) -> None:
-    settings = {"message": lambda text: None, "stop": lambda: False, "session": "one"}
-    first, second = (lease.Lease(Remote(f"{bucket}/own"), **settings) for _ in range(2))
+    first, second = (lease.Lease(Remote(f"{bucket}/own"), Callbacks(), session="one") for _ in range(2))
     first.take()
     began = time.monotonic()
     second.take()
@@ -327,7 +326,8 @@ def test_the_checkpoint_of_generation_10000_is_newer_than_that_of_9999(tmp_path:
     remote.write("checkpoints/gen_9999.safetensors", b"old")
     (folder / "checkpoints/gen_10000.safetensors").write_bytes(b"new")
     texts: list[str] = []
-    with mirror.Mirror(f"{bucket}/run", folder, patience=1, message=texts.append):
+    callbacks = Callbacks(lambda event: texts.append(event["text"]))
+    with mirror.Mirror(f"{bucket}/run", folder, patience=1, callbacks=callbacks):
         assert "has more of this run" in texts[0]
     assert remote.read("checkpoints/gen_10000.safetensors") == b"new"
 

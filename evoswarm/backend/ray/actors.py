@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -19,9 +18,10 @@ from evoswarm.backend.ray.private import free_resources
 from evoswarm.backend.ray.scheduling import Scheduling
 from evoswarm.backend.ray.scorer import Scorer
 from evoswarm.backend.ray.wait import Resources, finished, nodes, on_change
+from evoswarm.callbacks import Callbacks
 from evoswarm.config import RunConfig
 from evoswarm.config.run import RayBackend as RayConfig
-from evoswarm.errors import ClusterError, Stopped, UserError
+from evoswarm.errors import ClusterError, UserError
 from evoswarm.place import RunPlace
 
 JOIN_SECONDS = 5.0
@@ -36,24 +36,17 @@ class Actors:
     one value for the whole cluster; the next run would overwrite it, and nobody would remove it.)
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        place: RunPlace,
-        *,
-        message: Callable[[str], None],
-        stop: Callable[[], bool] = lambda: False,
-    ) -> None:
+    def __init__(self, config: RunConfig, place: RunPlace, callbacks: Callbacks) -> None:
         """Start the actors, and wait until those that the run needs are up.
 
         Raises:
             UserError: the cluster does not have the resources within `wait_seconds`, or an actor cannot start.
             ClusterError: an actor cannot start, for a reason that is not the user's.
-            Stopped: `stop` said so.
+            Stopped: the callbacks asked to stop.
         """
         assert isinstance(config.backend, RayConfig)
         self._config, self._place, self._settings = config, place, config.backend
-        self._message, self._stop = message, stop
+        self._callbacks, self._message = callbacks, callbacks.message
         self.start_seconds = max(config.backend.wait_seconds, 60)
         # Not the coordinator's id: a coordinator that is restarted elsewhere keeps it while old actors still live.
         self._token = secrets.token_hex(4)
@@ -62,8 +55,8 @@ class Actors:
         self._scheduling = Scheduling(config.backend, self.placement)
         self._for_scorers = config.with_(engine=for_actors(config.engine, self.placement))
         self._seen, self._joined, self._looked = {node.name for node in seen}, set[str](), time.monotonic()
-        self.particles, self.scorers = ActorGroup("particle", message), ActorGroup("scorer", message)
-        message(f"starting {self.placement.summary}{self._override()}")
+        self.particles, self.scorers = ActorGroup("particle", self._message), ActorGroup("scorer", self._message)
+        self._message(f"starting {self.placement.summary}{self._override()}")
         try:
             self._start()
         except BaseException:
@@ -128,8 +121,7 @@ class Actors:
         say, since = on_change(self._message), time.monotonic()
         while True:
             self._take_in(finished(self._asked()), starting=True)
-            if self._stop():
-                raise Stopped
+            self._callbacks.check()
             absent = len(self.scorers.absent) + len(self.particles.absent)
             total = len(self.scorers.actors) + len(self.particles.actors)
             if not absent:
@@ -161,8 +153,7 @@ class Actors:
             Stopped: the run must stop.
         """
         done = finished([*pending, *self._asked()])
-        if self._stop():
-            raise Stopped
+        self._callbacks.check()
         self._take_in(done)
         self._add_on_joined_nodes()
         for group in (self.scorers, self.particles):

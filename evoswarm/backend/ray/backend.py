@@ -17,6 +17,7 @@ from evoswarm.backend.ray.actors import Actors
 from evoswarm.backend.ray.calls import Calls
 from evoswarm.backend.round import Round
 from evoswarm.backend.worker import describe
+from evoswarm.callbacks import Callbacks
 from evoswarm.config import RunConfig
 from evoswarm.config.run import RayBackend as RayConfig
 from evoswarm.errors import ClusterError
@@ -34,16 +35,15 @@ class RayBackend:
         place: RunPlace,
         *,
         utility: Utility,
-        message: Callable[[str], None] = lambda text: None,
-        stop: Callable[[], bool] = lambda: False,
+        callbacks: Callbacks,
     ) -> None:
         """Start the actors and wait until they have started; see `Actors`."""
         assert isinstance(config.backend, RayConfig)
         self.seconds, self.traffic = Seconds(), Traffic()
-        self._utility, self._config, self._message = utility, config, message
+        self._utility, self._config, self._message = utility, config, callbacks.message
         self._settings = config.backend
         self._sizes: dict[Split, list[tuple[int, ...]]] = {}
-        self._actors = Actors(config, place, message=message, stop=stop)
+        self._actors = Actors(config, place, callbacks)
 
     def evaluate(self, jobs: Sequence[Job]) -> Iterator[Evaluation]:
         """See `Backend.evaluate`."""

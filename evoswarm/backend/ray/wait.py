@@ -11,7 +11,8 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from evoswarm.backend.ray.nodes import Nodes
-from evoswarm.errors import Stopped, UserError
+from evoswarm.callbacks import Callbacks
+from evoswarm.errors import UserError
 
 Message = Callable[[str], None]
 T = TypeVar("T")
@@ -91,8 +92,8 @@ class TaskFailed:
 
 def results(
     tasks: dict[Any, T],
+    callbacks: Callbacks,
     *,
-    stop: Callable[[], bool],
     resources: Resources | None = None,
     poll: Callable[[], None] = lambda: None,
     seconds: float = 1.0,
@@ -101,7 +102,7 @@ def results(
 
     Args:
         tasks: refs and what identifies them to the caller; finished ones are removed.
-        stop: whether to stop now.
+        callbacks: of the run.
         resources: checked while nothing finishes.
         poll: called after every wait.
         seconds: length of one wait.
@@ -110,14 +111,13 @@ def results(
         What identifies a task, and its result or `TaskFailed`.
 
     Raises:
-        Stopped: `stop` said so.
+        Stopped: the callbacks asked to stop.
         UserError: resources were missing for too long.
     """
     try:
         while tasks:
             done = finished(list(tasks), seconds=seconds)
-            if stop():
-                raise Stopped
+            callbacks.check()
             if resources is not None:
                 resources.restart() if done else resources.present()
             for ref in done:

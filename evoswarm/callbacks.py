@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from evoswarm.backend import Evaluation
+from evoswarm.errors import Stopped
 
 Event = dict[str, Any]
 """{"kind": "message" | "warning" | "progress" | "generation" | "unit", ...}"""
@@ -24,10 +25,24 @@ class Callbacks:
     notify: Callable[[Event], None] = lambda event: None
     stop: Callable[[], bool] = lambda: False
 
-    def progress(self, generation: int | None, phase: str, evaluation: Evaluation, *, done: int, of: int) -> None:
-        """Report one more finished evaluation."""
-        event = {"kind": "progress", "generation": generation, "phase": phase, "done": done, "of": of}
-        self.notify(event | {"examples": evaluation.examples, "failed": evaluation.error is not None})
+    def check(self) -> None:
+        """
+        Raises:
+            Stopped: `stop` returned True.
+        """
+        if self.stop():
+            raise Stopped
+
+    def sleep(self, seconds: float) -> None:
+        """Wait.
+
+        Raises:
+            Stopped: `stop` returned True meanwhile.
+        """
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self.check()
+            time.sleep(min(left, 0.2))
 
     def generation(self, line: dict[str, Any], timing: dict[str, Any]) -> None:
         """Report a finished generation: its line of `generations.jsonl` and its line of `timings.jsonl`."""
