@@ -55,17 +55,11 @@ class Evaluation:
 
 
 @dataclass
-class Seconds:
-    """Worker seconds so far, summed over workers."""
+class Counters:
+    """What workers did so far: seconds (summed over workers), bytes of weights moved, and tokens. Slices queued now."""
 
     scoring: float = 0.0
     moving: float = 0.0
-
-
-@dataclass
-class Traffic:
-    """Counters for metrics: bytes of weights moved and tokens so far, slices queued now."""
-
     moved_bytes: int = 0
     tokens: Counter[str] = field(default_factory=Counter)
     queued: int = 0
@@ -74,7 +68,7 @@ class Traffic:
 class Backend(Protocol):
     """Measures rows."""
 
-    seconds: Seconds
+    counters: Counters
 
     def evaluate(self, jobs: Sequence[Job]) -> Iterator[Evaluation]:
         """Measure the jobs. Yields each evaluation as soon as it is complete, in any order.

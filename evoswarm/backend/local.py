@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from evoswarm.backend.base import Evaluation, Job, Seconds
+from evoswarm.backend.base import Counters, Evaluation, Job
 from evoswarm.backend.round import Call, Round
 from evoswarm.backend.worker import Piece, Worker
 from evoswarm.config import RunConfig
@@ -48,7 +48,7 @@ class LocalBackend:
         Raises:
             UserError: the base model cannot be loaded.
         """
-        self.seconds = Seconds()
+        self.counters = Counters()
         self._base = config.model
         self._resident: list[Weights] = []
         self._materializer = Materializer(pool, root=root, threads=config.engine.cpus)
@@ -78,8 +78,8 @@ class LocalBackend:
                     round.lost(call, str(error), now=clock())
                     worker.start()
                     continue
-                self.seconds.moving += done.moving
-                self.seconds.scoring += done.scoring
+                self.counters.moving += done.moving
+                self.counters.scoring += done.scoring
                 yield from round.done(call, done.results, now=clock())
         worker.sleep()
 
@@ -107,7 +107,7 @@ class LocalBackend:
         present = [row for row in rows.values() if row is not None]
         self._resident = self._materializer.all(present, into=self._resident) if present else self._resident
         made = iter(self._resident)
-        self.seconds.moving += time.perf_counter() - start
+        self.counters.moving += time.perf_counter() - start
         return {index: None if row is None else next(made) for index, row in rows.items()}
 
 

@@ -95,8 +95,8 @@ def _on_ray(
     import ray
 
     from evoswarm.backend.ray.missing import missing
-    from evoswarm.backend.ray.options import process_options
     from evoswarm.backend.ray.placement import place_engine
+    from evoswarm.backend.ray.scheduling import process_options
     from evoswarm.backend.ray.wait import Resources, TaskFailed, nodes, results
     from evoswarm.launch.connect import connected
 

@@ -166,7 +166,7 @@ def _watched(config: TrainingConfig, name: str, callbacks: Callbacks) -> Iterato
 def _on_ray(config: TrainingConfig, backend: TrainingRay, callbacks: Callbacks) -> Each:
     import ray
 
-    from evoswarm.backend.ray.options import process_options
+    from evoswarm.backend.ray.scheduling import process_options
     from evoswarm.backend.ray.wait import TaskFailed, results
 
     def each(work: Work, what: str) -> Iterator[tuple[str, Any]]:

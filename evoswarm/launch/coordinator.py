@@ -50,7 +50,7 @@ class Coordinator:
 
         def make_backend(settled: RunConfig, place: RunPlace, inputs: Inputs) -> RayBackend:
             backend = RayBackend(settled, place, utility=inputs.utility, callbacks=callbacks)
-            metrics.watch(backend.seconds, backend.traffic)
+            metrics.counters = backend.counters
             return backend
 
         try:

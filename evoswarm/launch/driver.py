@@ -13,8 +13,8 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from evoswarm.backend.ray.options import process_options
 from evoswarm.backend.ray.private import log_folder, submission_id
+from evoswarm.backend.ray.scheduling import process_options
 from evoswarm.backend.ray.wait import finished
 from evoswarm.callbacks import Callbacks
 from evoswarm.config import RunConfig

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from ray.util.metrics import Counter, Gauge
 
-from evoswarm.backend.base import Seconds, Traffic
+from evoswarm.backend.base import Counters
 from evoswarm.backend.ray.private import actors_of_job
 from evoswarm.callbacks import Event
 
@@ -41,7 +41,11 @@ Series = tuple[str, tuple[str, ...]]
 
 
 class Metrics:
-    """The metrics of one run, with the labels `run` and `job`."""
+    """The metrics of one run, with the labels `run` and `job`.
+
+    Attributes:
+        counters: of the backend, once it has started.
+    """
 
     def __init__(self, run: str, *, generations: int) -> None:
         """
@@ -56,15 +60,11 @@ class Metrics:
         self._total: dict[Series, float] = {}
         self._published: dict[Series, float] = {}
         self._fresh = 0
-        self._seconds, self._traffic = Seconds(), Traffic()
+        self.counters = Counters()
         self._gauges = {name: Gauge(PREFIX + name, *_description(GAUGES[name])) for name in GAUGES}
         self._counters = {name: Counter(PREFIX + name, *_description(COUNTERS[name])) for name in COUNTERS}
         self._lock, self._end = threading.Lock(), threading.Event()
         threading.Thread(target=self._repeat, name="evoswarm-metrics", daemon=True).start()
-
-    def watch(self, seconds: Seconds, traffic: Traffic) -> None:
-        """Publish these counts of a backend from now on."""
-        self._seconds, self._traffic = seconds, traffic
 
     def observe(self, event: Event) -> None:
         """Update the numbers from an event of the loop."""
@@ -112,11 +112,11 @@ class Metrics:
         actors = self._actors()
         with self._lock:
             self._now |= actors
-            self._now["queue_depth", ()] = self._traffic.queued
-            self._total["phase_seconds", ("scoring",)] = self._seconds.scoring
-            self._total["phase_seconds", ("moving",)] = self._seconds.moving
-            self._total["moved_bytes", ()] = self._traffic.moved_bytes
-            for kind, count in self._traffic.tokens.items():
+            self._now["queue_depth", ()] = self.counters.queued
+            self._total["phase_seconds", ("scoring",)] = self.counters.scoring
+            self._total["phase_seconds", ("moving",)] = self.counters.moving
+            self._total["moved_bytes", ()] = self.counters.moved_bytes
+            for kind, count in self.counters.tokens.items():
                 self._total["tokens", (kind,)] = count
             for (name, labels), value in self._now.items():
                 self._gauges[name].set(value, self._labels(GAUGES[name][1], labels))

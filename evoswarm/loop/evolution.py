@@ -43,7 +43,7 @@ class Evolution:
 
     def generation(self, search: Search) -> None:
         """Ask, measure and tell one generation, and record it."""
-        record = GenerationRecord(self._directory, search.generation + 1, self._backend.seconds)
+        record = GenerationRecord(self._directory, search.generation + 1, self._backend.counters)
         scored = self._totals.examples_scored
         while True:
             with record.searching():

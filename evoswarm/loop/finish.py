@@ -27,7 +27,7 @@ def finish(context: RunContext, search: Search) -> dict[str, Any]:
         The summary, as in `summary.json`.
     """
     directory, pool = context.directory, context.inputs.pool
-    stopwatch = Stopwatch(context.backend.seconds)
+    stopwatch = Stopwatch(context.backend.counters)
     ranking = search.ranking(context.config.search.ensemble_size)
     context.callbacks.message("writing the best expert")
     context.backend.save_expert(Row.of(search.basis, ranking[0].row), directory.best)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from evoswarm.backend import Evaluation
-from evoswarm.backend.base import Seconds
+from evoswarm.backend.base import Counters
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.journal import Journal, Key
 from evoswarm.loop.names import generation_name
@@ -30,7 +30,7 @@ class Totals:
 class Stopwatch:
     """Wall time and worker seconds since its start."""
 
-    def __init__(self, workers: Seconds) -> None:
+    def __init__(self, workers: Counters) -> None:
         self._workers = workers
         self._start = time.perf_counter(), workers.scoring, workers.moving
 
@@ -54,12 +54,12 @@ class GenerationRecord:
         succeeded: keys of successful evaluations by the digest of their row.
     """
 
-    def __init__(self, directory: RunDirectory, generation: int, workers: Seconds) -> None:
+    def __init__(self, directory: RunDirectory, generation: int, workers: Counters) -> None:
         """
         Args:
             directory: the run directory.
             generation: its number.
-            workers: worker seconds, which the backend counts up.
+            workers: counters of the backend.
         """
         self.generation = generation
         self.journal = Journal(directory, generation_name(generation))

@@ -15,8 +15,8 @@ from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from evoswarm.backend.ray.missing import missing
-from evoswarm.backend.ray.options import process_options
 from evoswarm.backend.ray.placement import Placement, place_engine
+from evoswarm.backend.ray.scheduling import process_options
 from evoswarm.backend.ray.wait import nodes
 from evoswarm.callbacks import Callbacks
 from evoswarm.config.run import RayBackend

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import evoswarm
 from evoswarm.backend import local
-from evoswarm.backend.base import Job, Seconds
+from evoswarm.backend.base import Counters, Job
 from evoswarm.backend.pace import AHEAD, Pace
 from evoswarm.backend.round import Call, Round
 from evoswarm.engine import ENGINES, EngineDied
@@ -186,7 +186,7 @@ def test_after_an_engine_died_the_local_backend_makes_what_is_needed_first(monke
         pool=SimpleNamespace(experts=[SimpleNamespace(nbytes=1)]), all=lambda rows, into: [{} for _ in rows]
     )
     backend = object.__new__(local.LocalBackend)
-    backend.seconds, backend._resident, backend._materializer = Seconds(), [], made  # type: ignore[assignment]
+    backend.counters, backend._resident, backend._materializer = Counters(), [], made  # type: ignore[assignment]
     monkeypatch.setattr(local, "ROWS_AT_ONCE_BYTES", 3)
     jobs = [Job(i, Row.one("a")) for i in range(10)]
     round = SimpleNamespace(jobs=jobs, is_open=lambda index: True)

@@ -14,9 +14,9 @@ PACKAGE = Path(evoswarm.__file__).parent
 @pytest.mark.parametrize(
     ("module", "words"),
     [
-        ("private.py", ("ray._private", "_do_request", "._actor_id")),
+        ("private.py", ("ray._private", "_do_request")),
         ("wait.py", ("ray.wait(",)),
-        ("options.py", ("CUDA_VISIBLE_DEVICES",)),
+        ("scheduling.py", ("CUDA_VISIBLE_DEVICES",)),
     ],
 )
 def test_a_mechanism_of_ray_is_in_one_module(module: str, words: tuple[str, ...]) -> None:

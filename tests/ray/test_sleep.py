@@ -38,7 +38,7 @@ def test_a_scorer_that_does_not_go_to_sleep_is_restarted(cluster: None) -> None:
     for way in ("sleeps", "raises", "hangs"):
         group.add(Sleeper.remote(way))
     while group.absent:
-        group.take_in(ray.wait(group.asked(), timeout=1)[0], starting=True)
+        group.take_in(ray.wait(group.pending, timeout=1)[0], starting=True)
     backend: Any = object.__new__(RayBackend)
     backend._actors = SimpleNamespace(scorers=group, watch=lambda refs: ray.wait(refs, timeout=0.2)[0])
     backend._settings, backend._message = SimpleNamespace(slice_timeout=0.5), said.append

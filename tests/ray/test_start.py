@@ -45,7 +45,7 @@ class Starting:
 
 
 def take_in(group: ActorGroup, *, starting: bool) -> None:
-    answers = group.asked()
+    answers = group.pending
     group.take_in(ray.wait(answers, num_returns=len(answers), timeout=60)[0], starting=starting)
 
 

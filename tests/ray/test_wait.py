@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import ray
 
-from evoswarm.backend.ray.options import process_options
+from evoswarm.backend.ray.scheduling import process_options
 from evoswarm.backend.ray.wait import Resources, TaskFailed, results
 from evoswarm.callbacks import Callbacks
 from evoswarm.errors import Stopped, UserError

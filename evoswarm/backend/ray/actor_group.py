@@ -11,38 +11,30 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from evoswarm.backend.ray.private import is_dead
 from evoswarm.backend.ray.start import Start
 from evoswarm.backend.worker import describe
 from evoswarm.errors import ClusterError, UserError
-
-RETRY_SECONDS = 1.0
-"""How long to wait before an actor that did not answer is asked again."""
 
 
 class ActorGroup:
     """Numbered actors. Those that are not up are asked `ready`; they answer once they have resources and have started.
 
-    Ray restarts a lost actor wherever there are resources; calls to it fail until it has started.
+    Ray restarts a lost actor wherever there are resources, and repeats `ready` until it has started. Other calls to it
+    fail.
 
     Attributes:
+        kind: "particle" or "scorer".
         actors: all actors, by number.
         absent: actors that cannot be given work now, and the time since when.
         why_absent: why the last actor that could not start did not.
     """
 
     def __init__(self, kind: str, message: Callable[[str], None]) -> None:
-        """
-        Args:
-            kind: "particle" or "scorer".
-            message: receives lines for the user.
-        """
         self.kind, self._message = kind, message
         self.actors: list[ActorHandle] = []
         self.absent: dict[int, float] = {}
         self.why_absent = ""
         self._pending: dict[Any, int] = {}
-        self._ask_at: dict[int, float] = {}
         self._notices: set[str] = set()
         self._reported_up = 0
 
@@ -61,26 +53,22 @@ class ActorGroup:
         """When the last actor was lost: None while one is up, minus infinity if none will come up."""
         if len(self.absent) < len(self.actors):
             return None
-        return max(self.absent.values()) if self._ask_at else -math.inf
+        return max(self.absent.values()) if self._pending else -math.inf
 
     def add(self, actor: ActorHandle) -> None:
         """Add an actor that is starting."""
-        number = len(self.actors)
         self.actors.append(actor)
-        self.absent[number], self._ask_at[number] = time.monotonic(), 0.0
+        self.lost(len(self.actors) - 1)
 
     def lost(self, number: int) -> None:
-        """Record that an actor did not answer."""
+        """Record that an actor is not up."""
         if number not in self.absent:
-            now = time.monotonic()
-            self.absent[number], self._ask_at[number] = now, now + RETRY_SECONDS
+            self.absent[number] = time.monotonic()
+            self._pending[self.actors[number].ready.options(max_task_retries=-1).remote()] = number
 
-    def asked(self) -> list[Any]:
-        """Pending answers of `ready`; asks absent actors that are due."""
-        now, waiting = time.monotonic(), set(self._pending.values())
-        for number, when in self._ask_at.items():
-            if number not in waiting and when <= now:
-                self._pending[self.actors[number].ready.remote()] = number
+    @property
+    def pending(self) -> list[Any]:
+        """Answers of `ready` that have not arrived."""
         return list(self._pending)
 
     def take_in(self, refs: Collection[Any], *, starting: bool = False) -> None:
@@ -105,15 +93,12 @@ class ActorGroup:
     def _answered(self, number: int, ref: Any, starting: bool) -> None:
         try:
             start: Start = ray.get(ref)
-        except RayError as error:
-            if not is_dead(self.actors[number]):
-                self._ask_at[number] = time.monotonic() + RETRY_SECONDS
-                return
+        except RayError as error:  # Ray will not restart it
             start = Start(describe(error))
         if start.error is not None:
             self._failed(number, start, starting)
             return
-        del self.absent[number], self._ask_at[number]
+        del self.absent[number]
         if start.notice and start.notice not in self._notices:
             self._notices.add(start.notice)
             self._message(start.notice)
@@ -125,7 +110,6 @@ class ActorGroup:
         text = f"{self.kind} {number} could not start ({start.error})"
         if starting:
             raise ClusterError(f"{text}; rerun the command to resume")
-        del self._ask_at[number]
         ray.kill(self.actors[number])  # frees its resources
         self.why_absent = text
         self._message(f"{text}; continuing without it")

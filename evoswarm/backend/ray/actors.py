@@ -11,11 +11,10 @@ from ray.actor import ActorHandle
 
 from evoswarm.backend.ray.actor_group import ActorGroup
 from evoswarm.backend.ray.missing import missing
-from evoswarm.backend.ray.options import process_options
 from evoswarm.backend.ray.particle import Particle
 from evoswarm.backend.ray.placement import for_actors, place_run
 from evoswarm.backend.ray.private import free_resources
-from evoswarm.backend.ray.scheduling import Scheduling
+from evoswarm.backend.ray.scheduling import Scheduling, process_options
 from evoswarm.backend.ray.scorer import Scorer
 from evoswarm.backend.ray.wait import Resources, finished, nodes, on_change
 from evoswarm.callbacks import Callbacks
@@ -45,8 +44,8 @@ class Actors:
             Stopped: the callbacks asked to stop.
         """
         assert isinstance(config.backend, RayConfig)
-        self._config, self._place, self._settings = config, place, config.backend
-        self._callbacks, self._message = callbacks, callbacks.message
+        self._config, self._place, self.settings = config, place, config.backend
+        self._callbacks, self.message = callbacks, callbacks.message
         self.start_seconds = max(config.backend.wait_seconds, 60)
         # Not the coordinator's id: a coordinator that is restarted elsewhere keeps it while old actors still live.
         self._token = secrets.token_hex(4)
@@ -55,8 +54,8 @@ class Actors:
         self._scheduling = Scheduling(config.backend, self.placement)
         self._for_scorers = config.with_(engine=for_actors(config.engine, self.placement))
         self._seen, self._joined, self._looked = {node.name for node in seen}, set[str](), time.monotonic()
-        self.particles, self.scorers = ActorGroup("particle", self._message), ActorGroup("scorer", self._message)
-        self._message(f"starting {self.placement.summary}{self._override()}")
+        self.particles, self.scorers = ActorGroup("particle", self.message), ActorGroup("scorer", self.message)
+        self.message(f"starting {self.placement.summary}{self._override()}")
         try:
             self._start()
         except BaseException:
@@ -66,7 +65,7 @@ class Actors:
     def _override(self) -> str:
         """Which settings change a placement that was chosen by default."""
         settings = ("particle_gpus", "scorer_gpus", "scorers")
-        default = [f"backend.{name}" for name in settings if getattr(self._settings, name) is None]
+        default = [f"backend.{name}" for name in settings if getattr(self.settings, name) is None]
         return f" (to change this, set {', '.join(default)})" if default and self.placement.gpus else ""
 
     def close(self) -> None:
@@ -86,7 +85,7 @@ class Actors:
         for _ in range(self.placement.particles):
             self._add_particle()
         self._wait_until_up()
-        for _ in range((self._settings.max_scorers or 0) - len(self.scorers.actors)):
+        for _ in range((self.settings.max_scorers or 0) - len(self.scorers.actors)):
             self._add_scorer()
 
     def _add_scorer(self) -> None:
@@ -116,11 +115,11 @@ class Actors:
     def _wait_until_up(self) -> None:
         """Wait for the actors added so far, as long as the cluster has the resources for them."""
         resources = Resources(
-            lambda: missing(self.placement, nodes()), wait_seconds=self._settings.wait_seconds, message=self._message
+            lambda: missing(self.placement, nodes()), wait_seconds=self.settings.wait_seconds, message=self.message
         )
-        say, since = on_change(self._message), time.monotonic()
+        say, since = on_change(self.message), time.monotonic()
         while True:
-            self._take_in(finished(self._asked()), starting=True)
+            self._take_in(finished(self._pending), starting=True)
             self._callbacks.check()
             absent = len(self.scorers.absent) + len(self.particles.absent)
             total = len(self.scorers.actors) + len(self.particles.actors)
@@ -138,8 +137,9 @@ class Actors:
 
     # Watching
 
-    def _asked(self) -> list[Any]:
-        return [*self.scorers.asked(), *self.particles.asked()]
+    @property
+    def _pending(self) -> list[Any]:
+        return [*self.scorers.pending, *self.particles.pending]
 
     def _take_in(self, refs: list[Any], *, starting: bool = False) -> None:
         self.scorers.take_in(refs, starting=starting)
@@ -152,7 +152,7 @@ class Actors:
             ClusterError: no particle or no scorer was up for as long as actors may take to start.
             Stopped: the run must stop.
         """
-        done = finished([*pending, *self._asked()])
+        done = finished([*pending, *self._pending])
         self._callbacks.check()
         self._take_in(done)
         self._add_on_joined_nodes()
@@ -167,10 +167,10 @@ class Actors:
     def _add_on_joined_nodes(self) -> None:
         """Add scorers on nodes that have joined, unless the config limits the number of scorers."""
         now = time.monotonic()
-        if self._settings.scorers or self._settings.max_scorers or now - self._looked < JOIN_SECONDS:
+        if self.settings.scorers or self.settings.max_scorers or now - self._looked < JOIN_SECONDS:
             return
         self._looked = now
-        present = {n.name: n for n in nodes() if n.has(self._settings.scorer_labels)}
+        present = {n.name: n for n in nodes() if n.has(self.settings.scorer_labels)}
         free = free_resources() if self._joined else {}
         count = sum(self._scorers_on(free.get(name, {})) for name in self._joined & present.keys())
         self._joined = present.keys() - self._seen

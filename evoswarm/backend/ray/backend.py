@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from evoswarm.backend.base import Evaluation, Job, Seconds, Traffic
+from evoswarm.backend.base import Counters, Evaluation, Job
 from evoswarm.backend.pace import AHEAD
 from evoswarm.backend.ray.actor_group import result_of
 from evoswarm.backend.ray.actors import Actors
@@ -39,7 +39,7 @@ class RayBackend:
     ) -> None:
         """Start the actors and wait until they have started; see `Actors`."""
         assert isinstance(config.backend, RayConfig)
-        self.seconds, self.traffic = Seconds(), Traffic()
+        self.counters = Counters()
         self._utility, self._config, self._message = utility, config, callbacks.message
         self._settings = config.backend
         self._sizes: dict[Split, list[tuple[int, ...]]] = {}
@@ -57,7 +57,7 @@ class RayBackend:
             retries=self._settings.max_retries,
             home=lambda job: None if job.row is None or job.affinity is None else placement.home(job.affinity),
         )
-        calls = Calls(self._actors, round, self.seconds, self.traffic, self._settings.slice_timeout, self._message)
+        calls = Calls(self._actors, round, self.counters)
         while not round.finished:
             calls.send()
             yield from calls.collect()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from evoswarm.backend.base import Evaluation, Seconds, Traffic
+from evoswarm.backend.base import Counters, Evaluation
 from evoswarm.backend.pace import AHEAD
 from evoswarm.backend.ray.actors import Actors
 from evoswarm.backend.round import Call, Round
@@ -26,17 +25,12 @@ class Calls:
     Attributes:
         actors: of the run.
         round: the work.
-        seconds, traffic: counters to update.
-        slice_timeout: seconds within which an engine must finish one slice.
-        message: receives lines for the user.
+        counters: are updated.
     """
 
     actors: Actors
     round: Round
-    seconds: Seconds
-    traffic: Traffic
-    slice_timeout: float | None
-    message: Callable[[str], None]
+    counters: Counters
     _moved: dict[int, Any] = field(default_factory=dict)
     _movers: dict[int, int] = field(default_factory=dict)
     _pending: dict[Any, tuple[Call, float]] = field(default_factory=dict)
@@ -47,7 +41,7 @@ class Calls:
         if self.actors.particles.up:
             for call in self.round.assign(now=time.monotonic(), absent=self.actors.scorers.absent):
                 self._pending[self._send_call(call)] = call, time.monotonic()
-        self.traffic.queued = self.round.left
+        self.counters.queued = self.round.left
 
     def _send_call(self, call: Call) -> Any:
         jobs = [self.round.jobs[index] for index, _ in call.work]
@@ -87,10 +81,10 @@ class Calls:
         except RayError as error:
             self._lose_scorer(call, describe(error))
             return []
-        self.seconds.scoring += done.scoring
-        self.seconds.moving += done.moving
-        self.traffic.moved_bytes += done.moved_bytes
-        self.traffic.tokens += done.tokens
+        self.counters.scoring += done.scoring
+        self.counters.moving += done.moving
+        self.counters.moved_bytes += done.moved_bytes
+        self.counters.tokens += done.tokens
         return self.round.done(call, done.results, now=time.monotonic())
 
     def _lose_particles(self, call: Call, reason: str) -> None:
@@ -120,12 +114,14 @@ class Calls:
 
     def _restart_hung(self) -> None:
         """Restart scorers that do not answer in time. Their slices count as lost."""
-        limit = self.slice_timeout
+        limit = self.actors.settings.slice_timeout
         if limit is None:
             return
         now = time.monotonic()
         for ref, (call, since) in list(self._pending.items()):
             if ref in self._pending and now - since > AHEAD * len(call.work) * limit:
                 del self._pending[ref]
-                self.message(f"scorer {call.worker} has not answered within {limit:g} s per slice, restarting it")
+                self.actors.message(
+                    f"scorer {call.worker} has not answered within {limit:g} s per slice, restarting it"
+                )
                 self._restart(call, f"no answer within {limit:g} s per slice")

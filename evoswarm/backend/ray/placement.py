@@ -176,40 +176,21 @@ def place(config: RayBackend, nodes: Sequence[Nodes], *, particles: int, threads
         free = gpus - max(0.0, particles * particle_gpus - elsewhere)
         scorers = max(1, int((free + CLOSE) / scorer_gpus) if scorer_gpus else int(cpus // (threads * ranks)))
         scorers = min(scorers, config.max_scorers or scorers)
-    return Placement(
-        particles,
-        scorers,
-        particle_gpus,
-        scorer_gpus,
-        threads,
-        ranks,
-        config.particle_labels,
-        config.scorer_labels,
-        config.colocate,
-    )
+    labels = config.particle_labels, config.scorer_labels
+    return Placement(particles, scorers, particle_gpus, scorer_gpus, threads, ranks, *labels, config.colocate)
 
 
 def place_run(config: RunConfig, nodes: Sequence[Nodes]) -> Placement:
     """`place` for a whole config."""
     assert isinstance(config.backend, RayBackend)
-    return place(
-        config.backend,
-        nodes,
-        particles=config.search.most_particles,
-        threads=config.engine.cpus,
-        ranks=config.engine.ranks,
-    )
+    particles, engine = config.search.most_particles, config.engine
+    return place(config.backend, nodes, particles=particles, threads=engine.cpus, ranks=engine.ranks)
 
 
 def place_engine(config: RunConfig, backend: RayBackend, nodes: Sequence[Nodes]) -> Placement:
     """`place` for a task that runs one engine and the particles in one process."""
-    return place(
-        backend.with_(scorers=1),
-        nodes,
-        particles=0,
-        threads=config.engine.cpus,
-        ranks=config.engine.ranks,
-    )
+    engine = config.engine
+    return place(backend.with_(scorers=1), nodes, particles=0, threads=engine.cpus, ranks=engine.ranks)
 
 
 def for_actors(engine: EngineConfig, placement: Placement) -> EngineConfig:

@@ -11,14 +11,7 @@ from typing import Any
 import ray
 import requests
 from ray._private.state import available_resources_per_node, state
-from ray.actor import ActorHandle
 from ray.job_submission import JobSubmissionClient
-
-
-def is_dead(actor: ActorHandle) -> bool:
-    """Whether Ray has given up on an actor and will not restart it."""
-    entry = state.actor_table(actor._actor_id.hex())
-    return not entry or entry["State"] == "DEAD"
 
 
 def actors_of_job(job: str) -> list[dict[str, Any]]:

@@ -1,14 +1,33 @@
-"""Where Ray may put the actors of a run: placement groups, labels and strategies."""
+"""Options of Ray for the processes of a run: resources, placement groups, labels and strategies."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from evoswarm.backend.ray.placement import Placement
 from evoswarm.config.run import RayBackend
+
+
+def process_options(*, cpus: float, gpus: float, run_gpus: float = 0.0, **more: Any) -> dict[str, Any]:
+    """Options of one actor or task.
+
+    Ray shows every GPU of a node to a process that requests none. Such a process gets an environment without GPUs
+    where the cluster or the run has some; elsewhere it does not, because a runtime environment delays the start.
+
+    Args:
+        cpus: CPUs that the process takes.
+        gpus: GPUs that the process takes.
+        run_gpus: GPUs that the run requests in total, which may be on nodes that have not joined yet.
+        more: other options.
+    """
+    options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, **more}
+    if not gpus and (run_gpus or ray.cluster_resources().get("GPU")):
+        options["runtime_env"] = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
+    return options
 
 
 class Scheduling:
