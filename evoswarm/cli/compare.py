@@ -7,11 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from evoswarm.cli.progress import interruptible, line_by_line, print_json
+from evoswarm.cli.progress import interruptible, line_by_line, print_json, resumable
 from evoswarm.cli.run import Json, Overrides
-from evoswarm.cli.streams import rerun_to_resume, results_only
 from evoswarm.cli.tables import simple_table, wide_console
-from evoswarm.errors import Stopped, UserError
+from evoswarm.errors import UserError
 
 
 def compare(
@@ -37,11 +36,8 @@ def compare(
     if toy == (config is not None):
         raise UserError("give either a config or --toy")
     found = _config(config, methods=_split(methods), targets=_split(targets), overrides=set_ or [])
-    with results_only(), interruptible(line_by_line(quiet=json_)) as callbacks:
-        try:
-            summary = run_comparison(found, callbacks=callbacks)
-        except (Stopped, KeyboardInterrupt):
-            raise rerun_to_resume() from None
+    with resumable(), interruptible(line_by_line(quiet=json_)) as callbacks:
+        summary = run_comparison(found, callbacks=callbacks)
     print_json(summary) if json_ else _show(summary, found.folder)
     if failed := summary["failed"]:
         first, reason = next(iter(failed.items()))
@@ -86,8 +82,3 @@ def _show(summary: dict[str, Any], folder: Path) -> None:
     for data in tables(summary):
         out.print(simple_table(data["header"], data["lines"], title=data["title"]))
     out.print(f"page {folder / 'compare.html'}  table {folder / 'compare.md'}", markup=False, soft_wrap=True)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(compare)

@@ -49,8 +49,3 @@ def demo(
                 console.print(f"[bold]{algorithm}[/] on {target}")
             summaries[algorithm] = evolve(config, resume=resume.value, quiet=json_)
     print_json(summaries) if json_ else result_table(summaries)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(demo)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evoswarm.cli.progress import print_json
+from evoswarm.cli.progress import print_json, results_only
 from evoswarm.cli.run import ConfigFile, Json, Overrides
-from evoswarm.cli.streams import results_only
 from evoswarm.errors import UserError
 
 if TYPE_CHECKING:
@@ -165,9 +164,3 @@ def _recipe(place: str) -> Path:
 
     folder, _, name = place.rpartition("/")
     return local_copy(folder) / name if is_url(place) else Path(place)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for command in (inspect, evaluate):
-        app.command()(command)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import sys
 import time
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evoswarm.cli.progress import print_json, print_warning
+from evoswarm.cli.progress import print_json, print_warning, results_only
 from evoswarm.cli.run import ConfigFile, Json, Overrides, Resume, ResumeOption
 from evoswarm.config import RunConfig, load_config
 from evoswarm.config.run import RayBackend
@@ -66,7 +65,7 @@ def _check_here(config: RunConfig) -> list[str]:
     missing = [str(path) for path in (*experts, config.root) if isinstance(path, Path) and not path.exists()]
     if missing:
         return [f"{missing[0]} is not on this machine; data and pool are checked on the cluster"]
-    with contextlib.redirect_stdout(sys.stderr):  # standard output is for the result alone; users' functions print
+    with results_only():
         return read_inputs(config).warnings
 
 
@@ -130,10 +129,3 @@ def _jobs(address: str | None, ca_file: Path | None) -> Jobs:
     from evoswarm.launch.jobs import Jobs
 
     return Jobs(address, ca_file=ca_file)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for command in (submit, status, logs, stop):
-        app.command()(command)
-    app.command("list")(list_)

@@ -16,8 +16,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (run, plan, jobs, experts, training, compare, tune, report, demo, toy):
-    module.register(app)
+for command in (
+    *(run.run, run.resume, run.validate, run.schema, plan.plan),
+    *(jobs.submit, jobs.status, jobs.logs, jobs.stop, jobs.list_),
+    *(experts.inspect, experts.evaluate, compare.compare, tune.tune),
+    *(report.report, report.export, report.materialize, demo.demo),
+):
+    app.command(command.__name__.rstrip("_"))(command)
+app.add_typer(training.experts, name="experts")
+app.add_typer(toy.toy, name="toy")
 
 EXIT_USER, EXIT_CLUSTER, EXIT_STOPPED = 2, 3, 130
 

@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from evoswarm.cli.progress import console, print_json
+from evoswarm.cli.progress import console, print_json, results_only
 from evoswarm.cli.run import ConfigFile, Json, Overrides
-from evoswarm.cli.streams import results_only
 from evoswarm.config import load_config
 from evoswarm.config.backend import LocalBackend, RayBackend
 from evoswarm.plan.hardware import Hardware, described
@@ -56,8 +55,3 @@ def _found(backend: LocalBackend | RayBackend) -> Hardware:
         with connected(backend, console.print):
             return hardware_of(backend)
     return hardware_of(backend)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(plan)

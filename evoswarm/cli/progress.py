@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +16,7 @@ from rich.text import Text
 
 from evoswarm.callbacks import Callbacks, Event
 from evoswarm.config import RunConfig
+from evoswarm.errors import Stopped
 from evoswarm.launch.signals import StopRequest
 from evoswarm.loop.directory import to_json
 
@@ -127,6 +130,22 @@ def line_by_line(*, quiet: bool) -> Callable[[Event], None]:
             console.print(event["text"], style="dim", markup=False, soft_wrap=True)
 
     return notify
+
+
+def results_only() -> AbstractContextManager[Any]:
+    """Send what Ray and users' functions print to standard error: standard output is for the result only."""
+    return contextlib.redirect_stdout(sys.stderr)
+
+
+@contextlib.contextmanager
+def resumable(stopped: str | None = None) -> Iterator[None]:
+    """A context for a command that can be interrupted and resumed. `stopped` is the message when it is interrupted."""
+    with results_only():
+        try:
+            yield
+        except (Stopped, KeyboardInterrupt):
+            rerun = f"stopped; measurements are saved. To resume: {shlex.join(['evoswarm', *sys.argv[1:]])}"
+            raise Stopped(stopped or rerun) from None
 
 
 def print_warning(text: str) -> None:

@@ -56,9 +56,3 @@ def materialize(
     row = position(folder, generation=generation, particle=particle)
     save_position(folder, row, output)
     print(json.dumps(row.experts))
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for command in (report, export, materialize):
-        app.command()(command)

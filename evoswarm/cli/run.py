@@ -11,10 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from evoswarm.cli.progress import Reporter, print_json, print_warning
-from evoswarm.cli.streams import results_only
+from evoswarm.cli.progress import Reporter, print_json, print_warning, results_only, resumable
 from evoswarm.config import RunConfig, load_config
-from evoswarm.errors import Stopped, UserError
+from evoswarm.errors import UserError
 from evoswarm.place import is_url
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file that describes the run.", show_default=False)]
@@ -114,11 +113,9 @@ def evolve(config: RunConfig, *, resume: str = "auto", quiet: bool = False) -> d
     import evoswarm
     from evoswarm.report import write_report_at
 
-    with results_only(), Reporter(config, quiet=quiet) as reporter:
-        try:
-            summary: dict[str, Any] = evoswarm.run(config, resume=resume, callbacks=reporter.callbacks)
-        except (Stopped, KeyboardInterrupt):
-            raise Stopped(f"stopped; resume with: evoswarm resume {shlex.quote(str(config.place))}") from None
+    stopped = f"stopped; resume with: evoswarm resume {shlex.quote(str(config.place))}"
+    with resumable(stopped), Reporter(config, quiet=quiet) as reporter:
+        summary: dict[str, Any] = evoswarm.run(config, resume=resume, callbacks=reporter.callbacks)
     write_report_at(str(config.place))
     return summary
 
@@ -130,9 +127,3 @@ def finish(summary: dict[str, Any], *, json_: bool) -> None:
     if json_:
         return print_json(summary)
     result_table({summary["algorithm"]: summary})
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for command in (run, resume, validate, schema):
-        app.command()(command)

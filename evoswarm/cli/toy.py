@@ -39,8 +39,3 @@ def skills(
     for expert, line in matrix.items():
         table.add_row(expert, *(f"{value:.2f}" for value in line.values()))
     Console().print(table)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.add_typer(toy, name="toy")

@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
-from evoswarm.callbacks import Callbacks, Event
-from evoswarm.cli.progress import console, print_json, print_warning
+from evoswarm.callbacks import Callbacks
+from evoswarm.cli.progress import line_by_line, print_json, resumable
 from evoswarm.cli.run import Json, Overrides
-from evoswarm.cli.streams import results_only
 from evoswarm.cli.tables import simple_table
-from evoswarm.errors import Stopped
 
 experts = typer.Typer(
     help="Make experts: train a pool of adapters, or convert adapters to plain LoRA.", no_args_is_help=True
@@ -32,25 +29,12 @@ def train(
     from evoswarm.experts.pool import train_pool
 
     checked = load_training(config, overrides=set_ or ())
-    with results_only():
-        try:
-            records = train_pool(checked, callbacks=_callbacks(quiet=json_))
-        except KeyboardInterrupt:
-            raise Stopped("stopped; rerun the command to resume from the newest checkpoints") from None
+    with resumable("stopped; rerun the command to resume from the newest checkpoints"):
+        records = train_pool(checked, callbacks=Callbacks(line_by_line(quiet=json_)))
     if json_:
         return print_json({"pool": str(checked.pool), "experts": records})
     _show(records)
     print(checked.pool)
-
-
-def _callbacks(*, quiet: bool) -> Callbacks:
-    def notify(event: Event) -> None:
-        if event["kind"] == "warning":
-            print_warning(event["text"])
-        elif not quiet:
-            console.print(Text(event["text"]), style="dim", soft_wrap=True)
-
-    return Callbacks(notify=notify)
 
 
 def _show(records: dict[str, dict[str, Any]]) -> None:
@@ -84,8 +68,3 @@ def schema() -> None:
     from evoswarm.config.training import TrainingConfig
 
     print(json.dumps(TrainingConfig.model_json_schema(), indent=2))
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.add_typer(experts, name="experts")

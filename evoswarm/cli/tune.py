@@ -5,14 +5,11 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-import typer
-
 from evoswarm.callbacks import Callbacks
-from evoswarm.cli.progress import line_by_line, print_json
+from evoswarm.cli.progress import line_by_line, print_json, resumable
 from evoswarm.cli.run import ConfigFile, Json, Overrides
-from evoswarm.cli.streams import rerun_to_resume, results_only
 from evoswarm.cli.tables import simple_table, wide_console
-from evoswarm.errors import Stopped, UserError
+from evoswarm.errors import UserError
 
 
 def tune(config: ConfigFile, set_: Overrides = None, json_: Json = False) -> None:
@@ -24,11 +21,8 @@ def tune(config: ConfigFile, set_: Overrides = None, json_: Json = False) -> Non
         from evoswarm.tune.run import tune as run_tuning
     except ImportError as error:
         raise UserError(f"tune needs Ray Tune ({error}); run pip install '.[tune]' in the checkout") from None
-    with results_only():
-        try:
-            summary = run_tuning(found, callbacks=Callbacks(notify=line_by_line(quiet=json_)))
-        except (Stopped, KeyboardInterrupt):
-            raise rerun_to_resume() from None
+    with resumable():
+        summary = run_tuning(found, callbacks=Callbacks(notify=line_by_line(quiet=json_)))
     print_json(summary) if json_ else show(summary)
 
 
@@ -44,8 +38,3 @@ def show(summary: dict[str, Any]) -> None:
     test = "" if best["test"] is None else f", test {best['test']:.4f}"
     out.print(f"best on validation: trial {best['trial']}, {best['validation']:.4f}{test}", markup=False)
     out.print(f"evoswarm run {shlex.quote(best['config'])}", markup=False, soft_wrap=True)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(tune)
