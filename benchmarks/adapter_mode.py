@@ -54,8 +54,8 @@ def seconds(settings: dict[str, Any]) -> dict[tuple[int, int], float]:
             times = []
             for turn in range(ROUNDS + 1):
                 start = time.perf_counter()
-                for first in range(0, PARTICLES, worker.together):
-                    numbers = range(first, first + worker.together)
+                for first in range(0, PARTICLES, worker.particles_per_batch):
+                    numbers = range(first, first + worker.particles_per_batch)
                     worker.work([Piece((turn, i), weights[i % len(weights)], "validation", 0, True) for i in numbers])
                 times.append(time.perf_counter() - start)
             found[examples, tokens] = min(times[1:])

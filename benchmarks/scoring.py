@@ -76,7 +76,7 @@ def engine_way(engine: dict[str, Any]) -> tuple[list[dict[str, Any]], list[float
     lines, right = [], {}
     for particles in PARTICLES:
         numbers = [i % particles for i in range(max(TURNS, particles))]
-        size = min(worker.together, particles)
+        size = min(worker.particles_per_batch, particles)
         groups = [numbers[i : i + size] for i in range(0, len(numbers), size)]
         ratios, rates = [], []
         for group in groups:

@@ -64,7 +64,8 @@ class LocalBackend:
             utility=worker.utility,
             cut=lambda split: worker.slices(split).indices,
             workers=1,
-            together=worker.together,
+            slices_per_call=worker.slices_per_call,
+            jobs_per_call=worker.particles_per_batch,
             ahead=1,
             retries=RETRIES,
         )
@@ -93,6 +94,7 @@ class LocalBackend:
 
     def close(self) -> None:
         """See `Backend.close`."""
+        self._worker.close()
 
     def _moved(self, round: Round, call: Call, moved: dict[int, Weights | None]) -> dict[int, Weights | None]:
         """The weights of a call's jobs by index. Missing ones are made together with those of the next jobs."""

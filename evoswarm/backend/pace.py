@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 AHEAD = 2
 """Calls that a worker holds: while it scores one, the weights of the next one are moving."""
+SLOWER = 10.0
+"""How many times slower than usual a worker may be before it counts as hung."""
 _MEMORY = 0.7
 """Weight of a worker's earlier speed relative to its newest slice."""
 
@@ -84,6 +86,16 @@ class Pace:
             share[i] += 1
             heapq.heapreplace(ends, (end + each * seconds[i], i))
         return list(map(min, free, share))
+
+    def patience(self, worker: int, *, slices: int, limit: float) -> float:
+        """Seconds after which a worker that holds a call of `slices` slices counts as hung.
+
+        Slices of one call share a batch, so that many slices take less than `slices` times the limit. A worker whose
+        speed is known gets the limit once and `SLOWER` times the seconds that it usually takes.
+        """
+        usual = self._workers[worker].seconds
+        known = limit * slices if usual is None else limit + SLOWER * usual * slices
+        return self._ahead * min(known, limit * slices)
 
     def _free_in(self, worker: int, seconds: float, now: float) -> float:
         """Seconds until a worker finishes what it holds. If it is late, assume that it needs as long again."""

@@ -32,7 +32,7 @@ class WorkQueue:
 
     def take(self, worker: Hashable) -> Work | None:
         """The next slice for a worker; None if none is left."""
-        job = self._choose(worker)
+        job = self.next_job(worker)
         if job is None:
             return None
         self._fresh.pop(job, None)
@@ -54,7 +54,8 @@ class WorkQueue:
         self.left -= len(self._left.pop(job, ()))
         self._fresh.pop(job, None)
 
-    def _choose(self, worker: Hashable) -> int | None:
+    def next_job(self, worker: Hashable) -> int | None:
+        """The job of the next slice for a worker; None if no slice is left."""
         current = self._current.get(worker)
         if current in self._left:
             return current

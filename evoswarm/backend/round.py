@@ -39,7 +39,8 @@ class Round:
         utility: Utility,
         cut: Callable[[Split], Sequence[tuple[int, ...]]],
         workers: int,
-        together: int = 1,
+        slices_per_call: int = 1,
+        jobs_per_call: int = 1,
         ahead: int = AHEAD,
         retries: int = 0,
         home: Callable[[Job], int | None] = lambda job: None,
@@ -50,15 +51,18 @@ class Round:
             utility: scores the answers.
             cut: gives the slices of a split.
             workers: number of workers.
-            together: slices that a worker answers together.
+            slices_per_call: slices that a worker answers together at most.
+            jobs_per_call: how many jobs these may belong to.
             ahead: calls that a worker holds at most.
             retries: how often a slice may be lost with its worker.
             home: the preferred worker of a job; it starts the job if it is free.
         """
         self.jobs = list(jobs)
-        self._together, self._retries = together, retries
+        self._retries, self._jobs_per_call = retries, jobs_per_call
         self._workers = range(workers)
         self._open = {index: Assembly(job, cut(job.split), utility) for index, job in enumerate(jobs)}
+        longest = max((len(assembly.cut) for assembly in self._open.values()), default=1)
+        self._slices_per_call = min(slices_per_call, jobs_per_call * longest)
         self._queue = WorkQueue([len(job.cut) for job in self._open.values()], [home(job) for job in jobs])
         self._pace = Pace(workers, ahead=ahead)
         self._losses: Counter[Work] = Counter()
@@ -84,11 +88,12 @@ class Round:
 
     def assign(self, *, now: float, absent: Collection[int] = ()) -> list[Call]:
         """The calls to send now. Absent workers get none."""
-        room = self._pace.room(self._queue.left, now=now, each=self._together, absent=absent)
+        size = self._call_size(len(self._workers) - len(absent))
+        room = self._pace.room(self._queue.left, now=now, each=size, absent=absent)
         calls: list[Call] = []
         for turn in range(max(room, default=0)):
             for worker in self._workers:
-                if room[worker] > turn and (work := self._take(worker)):
+                if room[worker] > turn and (work := self._take(worker, size)):
                     self._pace.began(worker, now=now, slices=len(work))
                     calls.append(Call(worker, work))
         return calls
@@ -125,7 +130,23 @@ class Round:
                 raise ClusterError(f"a slice was lost {self._losses[work]} times with its worker ({reason})")
             self._queue.put_back(work)
 
-    def _take(self, worker: int) -> tuple[Work, ...]:
-        """The next slices for a worker, as many as it answers together."""
-        taken = (self._queue.take(worker) for _ in range(self._together))
-        return tuple(work for work in taken if work is not None)
+    def patience(self, call: Call, limit: float) -> float:
+        """Seconds after which a worker that holds a call counts as hung, if one slice may take `limit` seconds."""
+        return self._pace.patience(call.worker, slices=len(call.work), limit=limit)
+
+    def _call_size(self, workers: int) -> int:
+        """Slices of the next calls. Near the end of a round, the rest is divided evenly among the workers."""
+        turns = max(1, -(-self._queue.left // max(1, workers * self._slices_per_call)))
+        return max(1, -(-self._queue.left // max(1, workers * turns)))
+
+    def _take(self, worker: int, size: int) -> tuple[Work, ...]:
+        """The next slices for a worker, up to `size`."""
+        taken: list[Work] = []
+        jobs: set[int] = set()
+        while len(taken) < size and (job := self._queue.next_job(worker)) is not None:
+            jobs.add(job)
+            work = self._queue.take(worker) if len(jobs) <= self._jobs_per_call else None
+            if work is None:
+                break
+            taken.append(work)
+        return tuple(taken)

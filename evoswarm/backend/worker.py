@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
@@ -41,7 +42,6 @@ class Worker:
         self._converter = lora_converter(config.model, adapter)
         self._adapter = self._converter.lora_config() if self._converter else adapter
         self._given = engine
-        self.together = config.engine.particles_per_batch
         self._config = config
         self._specs = pool.experts[0].specs
         self._cut: dict[Split, Slices] = {}
@@ -56,16 +56,13 @@ class Worker:
         Raises:
             UserError: it cannot start.
         """
-        if self._started is not None:
-            with contextlib.suppress(Exception):  # it is dead, but its memory must be released
-                self._started.close()
-            self._started = None
+        with contextlib.suppress(Exception):  # it is dead, but its memory must be released
+            self.close()
         try:
             self._started = self._open()
         except AdaptersNotSupported as problem:
             self.notice = f"{problem}: particles are merged into the base instead (engine.adapter_mode: merged)"
             self._config = self._config.with_(engine=self._config.engine.merged())
-            self.together = 1
             self._started = self._open()
         self.notice = self.notice or self._config.engine.notice(self._config.model)
         self._died = None
@@ -77,9 +74,21 @@ class Worker:
         assert self._started is not None
         return self._started
 
+    @property
+    def slices_per_call(self) -> int:
+        """See `EngineConfig`."""
+        return self._config.engine.slices_per_call
+
+    @property
+    def particles_per_batch(self) -> int:
+        """See `EngineConfig`."""
+        return self._config.engine.particles_per_batch
+
     def _open(self) -> Engine:
         if self._given is not None:
             return self._given
+        parameters = sum(math.prod(spec.shape) for spec in self._specs.values())
+        self._config = self._config.with_(engine=self._config.engine.fitted(parameters=parameters))
         engine = self._config.engine.start(model=self._config.model, adapter=self._adapter)
         if self._config.engine.multi_adapter:
             try:
@@ -94,6 +103,12 @@ class Worker:
     def sleep(self) -> None:
         """See `Engine.sleep`."""
         self._engine.sleep()
+
+    def close(self) -> None:
+        """Release the engine; `start` starts a new one."""
+        engine, self._started = self._started, None
+        if engine is not None:
+            engine.close()
 
     def slices(self, split: Split) -> Slices:
         """The slices of a split, cut on first use: the test split is not read before the end."""
@@ -114,8 +129,7 @@ class Worker:
             raise EngineDied(self._died)
         done = Done([], 0.0, 0.0)
         before = Counter(self._engine.tokens)
-        groups = [pieces] if self.together > 1 else [[piece] for piece in pieces]
-        for group in groups:
+        for group in self._groups(pieces):
             try:
                 self._add(done, group)
             except EngineDied as error:
@@ -139,6 +153,19 @@ class Worker:
         done.tokens = self._engine.tokens - before
         return done
 
+    def _groups(self, pieces: Sequence[Piece]) -> list[list[Piece]]:
+        """Pieces that the engine answers together, in order."""
+        if self.slices_per_call == 1:
+            return [[piece] for piece in pieces]
+        groups: list[list[Piece]] = []
+        keys: set[Hashable] = set()
+        for piece in pieces:
+            if not groups or len(keys | {piece.key}) > self.particles_per_batch:
+                groups, keys = [*groups, []], set()
+            groups[-1].append(piece)
+            keys.add(piece.key)
+        return groups
+
     def _add(self, done: Done, pieces: Sequence[Piece]) -> None:
         """Add the outcomes of pieces that the engine answers together."""
         start = time.perf_counter()
@@ -152,7 +179,7 @@ class Worker:
             return self.utility.ruled_out(piece.split, index, prefix)
 
         verify = self._verify and not pieces[0].texts
-        of = [piece.key for piece, _ in places] if self.together > 1 else None
+        of = [piece.key for piece, _ in places] if self._config.engine.multi_adapter else None
         replies = answer(self._engine, requests, of=of, ruled_out=ruled_out if verify else None)
         outcomes = [
             _WRONG if isinstance(reply, Prefix) else self.utility.outcome(piece.split, index, reply)
@@ -172,7 +199,7 @@ class Worker:
         self._installed = set()
         if self._converter is not None:
             particles = {key: w if w is None else self._converter.tensors(w) for key, w in particles.items()}
-        if self.together > 1:
+        if self._config.engine.multi_adapter:
             cast(MultiAdapterEngine, self._engine).install_adapters(particles)
         else:
             for weights in particles.values():

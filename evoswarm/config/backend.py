@@ -46,6 +46,8 @@ class RayBackend(Section):
     """Spread actors over as many nodes as possible, so that losing a node kills few of them."""
     wait_seconds: NonNegative = 300
     """How long to wait for resources that the cluster does not have yet."""
+    start_seconds: NonNegative = 1800
+    """How long actors may take to start once they have resources: engines load the model, and vLLM also compiles it."""
     max_retries: int = Field(3, ge=0)
     """How often to retry work that was lost with a worker before the run stops (it can be resumed)."""
     slice_timeout: Annotated[float, Field(gt=0)] | None = 1800

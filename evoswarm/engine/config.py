@@ -73,12 +73,25 @@ class EngineConfig(Section):
         """How many particles share a batch."""
         return 1
 
+    @property
+    def slices_per_call(self) -> int:
+        """How many slices the engine answers together; above 1 only if batches have no influence on its answers."""
+        return 1
+
     def settled(self, *, adapters: bool, requests: Sequence[Request]) -> Self:
         """These settings with everything automatic decided.
 
         Args:
             adapters: whether the experts are adapters.
             requests: the requests of the validation split.
+        """
+        return self
+
+    def fitted(self, *, parameters: int) -> Self:
+        """These settings for the memory of this machine.
+
+        Args:
+            parameters: number of parameters of an adapter.
         """
         return self
 

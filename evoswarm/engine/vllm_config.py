@@ -15,6 +15,12 @@ FEW_EXAMPLES = 12
 the two modes are equal between 8 and 16 examples, for answers of 1 and of up to 8 tokens)."""
 SHORT_ANSWER = 8
 """Tokens of the longest answers that were measured."""
+LORAS = 40
+"""Adapter slots if memory allows."""
+SLOTS_SHARE, BYTES = 0.1, 2
+"""Share of the engine's GPU memory for adapter slots, and bytes of each of their parameters."""
+QUEUED = 4096
+"""Examples of a particle that go to vLLM in one call: several times what it runs at once."""
 SHARE = 0.9
 """Share of its part of a GPU that vLLM gets if other actors use the same GPU."""
 
@@ -26,8 +32,14 @@ class VllmEngine(ModelEngine):
     adapter_mode: Literal["auto", "merged", "multi_lora"] = "auto"
     """merged: one particle at a time, merged into the base model, at the base model's full speed. multi_lora: several
     particles in one continuous batch, as adapters of one base model. auto: see docs/guides/engines.md."""
-    max_loras: int = Field(8, ge=1)
-    """multi_lora: particles in one batch."""
+    batch_size: int = Field(256, ge=1)
+    """Examples per slice. Slices of a particle share a batch if one engine scores them; the size only decides into how
+    many parts the examples of a particle can be divided among engines."""
+    max_loras: int | None = Field(None, ge=1)
+    """multi_lora: particles in one batch; null: 40, or as many as fit into a tenth of the engine's GPU memory."""
+    deterministic: bool = False
+    """Repeat utilities bit for bit (vLLM's batch invariance). Slower, and only on GPUs of compute capability 8.0 or
+    newer."""
     sleep: bool = False
     """Free GPU memory between generations (vLLM's sleep mode) for other work on the same GPU."""
     args: dict[str, Any] = {}
@@ -83,7 +95,22 @@ class VllmEngine(ModelEngine):
     @property
     def particles_per_batch(self) -> int:
         """`max_loras`, or 1 if particles are merged."""
-        return self.max_loras if self.multi_adapter else 1
+        return (self.max_loras or LORAS) if self.multi_adapter else 1
+
+    @property
+    def slices_per_call(self) -> int:
+        """Slices of `QUEUED` examples per particle."""
+        return self.particles_per_batch * -(-QUEUED // self.batch_size)
+
+    def fitted(self, *, parameters: int) -> Self:
+        """With as many adapter slots as fit into memory, unless `max_loras` sets their number."""
+        if not self.multi_adapter or self.max_loras is not None:
+            return self
+        from evoswarm.engine.vllm_internals import gpu_memory, set_environment
+
+        set_environment(threads=self.threads, deterministic=self.deterministic)
+        room = SLOTS_SHARE * gpu_memory() * self.memory_share * self.ranks
+        return self.with_(max_loras=max(1, min(LORAS, int(room / (BYTES * parameters)))) if room else LORAS)
 
     def settled(self, *, adapters: bool, requests: Sequence[Request]) -> Self:
         """With `adapter_mode: auto` decided.

@@ -27,7 +27,7 @@ EXTENSION = f"{__name__}.WorkerExtension"
 Weights = Mapping[str, np.ndarray]
 
 
-def set_environment(*, threads: int) -> None:
+def set_environment(*, threads: int, deterministic: bool = False) -> None:
     """Before vLLM is imported. What the user has set stays.
 
     VLLM_ENABLE_V1_MULTIPROCESSING=0: the engine lives in this process (a second one would start for 20 s more).
@@ -42,6 +42,7 @@ def set_environment(*, threads: int) -> None:
         "OMP_NUM_THREADS": str(threads),
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_NO_USAGE_STATS": "1",
+        **({"VLLM_BATCH_INVARIANT": "1"} if deterministic else {}),
     }.items():
         os.environ.setdefault(name, value)
 
@@ -54,6 +55,13 @@ def start_after_numba() -> None:
     """
     if (ffi := sys.modules.get("llvmlite.binding.ffi")) is not None:
         ffi.lib._fntab.setdefault("__dict__", {})
+
+
+def gpu_memory() -> int:
+    """Bytes of memory of this process's GPU; 0 without one."""
+    from vllm.platforms import current_platform
+
+    return int(current_platform.get_device_total_memory()) if current_platform.is_cuda_alike() else 0
 
 
 def on_ray() -> bool:

@@ -13,6 +13,8 @@ from evoswarm.errors import UserError
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks that vLLM's LoRA slots come in."""
+DETERMINISTIC = {"enable_prefix_caching": False, "enable_chunked_prefill": False}
+"""How much of a prompt is cached, and where it is cut, depends on timing and changes the last digits of what follows."""
 _MEMORY = ("cache blocks", "kv cache", "free memory on device", "memory profiling", "cuda out of memory")
 
 
@@ -23,10 +25,12 @@ def arguments(config: VllmEngine, *, model: str, adapter: Mapping[str, Any] | No
         AdaptersNotSupported: adapters beside each other are asked for, and these cannot be.
     """
     found: dict[str, Any] = {"enable_prefix_caching": True, "seed": 0} | config.args
+    if config.deterministic:
+        found |= DETERMINISTIC
     if config.sleep:
         found["enable_sleep_mode"] = True
     if config.adapter_mode == "multi_lora":
-        found |= _slots(config.max_loras, adapter)
+        found |= _slots(config.particles_per_batch, adapter)
     return found | {"model": model, "dtype": _dtype(model, config), "trust_remote_code": config.trust_remote_code}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from pathlib import Path
 
 from evoswarm.backend import Evaluation, Job
@@ -34,8 +35,8 @@ def measure(config: RunConfig, *, adapter: Path | None, recipe: Path | None, spl
         row = _row(recipe, pool) if recipe is not None else None
     # Saved basis vectors of a recipe are in its run directory.
     root = recipe.resolve().parent if recipe is not None else None
-    backend = LocalBackend(config, pool=pool, utility=utility, root=root)
-    (evaluation,) = backend.evaluate([Job("evaluate", row, split, texts=True)])
+    with closing(LocalBackend(config, pool=pool, utility=utility, root=root)) as backend:
+        (evaluation,) = backend.evaluate([Job("evaluate", row, split, texts=True)])
     return evaluation
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -58,9 +59,10 @@ def _column(config: RunConfig, task: str, folder: Path | str) -> Column:
     from evoswarm.backend.local import LocalBackend
 
     opened = open_pool(PoolConfig(experts=folder), model=config.model)
-    backend = LocalBackend(config, pool=opened, utility=make_utility(config.utility, root=config.root))
     rows = {BASE_MODEL: None, **{name: Row.one(name) for name in opened.names}}
-    evaluations = {evaluation.key: evaluation for evaluation in backend.evaluate([Job(*item) for item in rows.items()])}
+    utility = make_utility(config.utility, root=config.root)
+    with closing(LocalBackend(config, pool=opened, utility=utility)) as backend:
+        evaluations = {found.key: found for found in backend.evaluate([Job(*item) for item in rows.items()])}
     found = {name: evaluations[name] for name in rows}
     utilities = {name: evaluation.utility for name, evaluation in found.items()}
     if all(utility is None for utility in utilities.values()):

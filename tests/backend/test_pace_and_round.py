@@ -59,10 +59,54 @@ def play(round: Round, seconds: list[float]) -> tuple[float, list[int]]:
 
 
 @settings(deadline=None)
-@given(st.integers(1, 6), st.lists(st.floats(0.5, 2), min_size=1, max_size=5), st.integers(1, 3))
-def test_every_slice_is_done_once_whatever_the_speeds(utility, jobs, seconds, together) -> None:  # type: ignore[no-untyped-def]
-    _, done = play(round_of(utility, jobs, workers=len(seconds), together=together), seconds)
+@given(st.integers(1, 6), st.lists(st.floats(0.5, 2), min_size=1, max_size=5), st.integers(1, 20), st.integers(1, 3))
+def test_every_slice_is_done_once_whatever_the_speeds(utility, jobs, seconds, slices, together) -> None:  # type: ignore[no-untyped-def]
+    size = {"slices_per_call": slices, "jobs_per_call": together}
+    _, done = play(round_of(utility, jobs, workers=len(seconds), **size), seconds)
     assert sum(done) == 10 * jobs
+
+
+def sizes(calls: list[Call]) -> list[tuple[int, int]]:
+    """The jobs and the slices of each call."""
+    return [(len({job for job, _ in call.work}), len(call.work)) for call in calls]
+
+
+def test_a_call_has_all_slices_of_a_job_while_there_is_plenty_of_work(utility: Utility) -> None:
+    round = round_of(utility, 20, workers=2, slices_per_call=16)
+    assert sizes(round.assign(now=0.0)) == [(1, 10)] * 2 * AHEAD
+
+
+def test_the_rest_is_divided_evenly_when_there_are_more_workers_than_calls(utility: Utility) -> None:
+    assert sizes(round_of(utility, 1, workers=4, slices_per_call=16).assign(now=0.0)) == [(1, 3)] * 3 + [(1, 1)]
+    beside = round_of(utility, 8, workers=4, slices_per_call=400, jobs_per_call=40)
+    assert sizes(beside.assign(now=0.0)) == [(2, 20)] * 4
+
+
+def test_a_worker_counts_as_hung_after_a_multiple_of_its_usual_time() -> None:
+    pace = Pace(1)
+    assert pace.patience(0, slices=40, limit=100) == AHEAD * 4000
+    pace.began(0, now=0.0, slices=10)
+    pace.ended(0, now=10.0, slices=10)
+    assert pace.patience(0, slices=40, limit=100) == AHEAD * 500
+    assert pace.patience(0, slices=1, limit=100) == AHEAD * 100
+
+
+def test_two_runs_in_one_process_never_keep_two_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running: list[int] = []
+
+    class Counted(EchoEngine):
+        def __init__(self) -> None:
+            super().__init__()
+            running.append(id(self))
+            assert len(running) == 1
+
+        def close(self) -> None:
+            running.remove(id(self))
+
+    monkeypatch.setitem(ENGINES, "fake", engine_made_by(Counted))
+    for name in ("first", "second"):
+        evoswarm.run(echo_config(tmp_path, f"name={name}"))
+        assert not running
 
 
 def test_workers_of_one_speed_end_together() -> None:

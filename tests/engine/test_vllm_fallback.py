@@ -46,6 +46,6 @@ def test_modules_that_vllm_has_no_slot_for_fall_back_to_merging_with_a_message(t
     (tmp_path / "d.json").write_text(json.dumps([{"question": q, "answer": "x"} for q in ("the quick", "brown")]))
     args = {"max_model_len": 64, "enforce_eager": True, "block_size": 32}
     found, worker = predictions(tmp_path, {"type": "vllm", "adapter_mode": "multi_lora", "max_loras": 2, "args": args})
-    assert worker.together == 1
+    assert worker.particles_per_batch == 1
     assert worker.notice is not None and "particles are merged into the base instead" in worker.notice
     assert found == predictions(tmp_path, {"type": "transformers"})[0]

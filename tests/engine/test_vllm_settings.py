@@ -36,6 +36,11 @@ def test_slots_fit_the_adapters_that_go_beside_each_other() -> None:
         arguments(config, model=BASE, adapter=None)
 
 
+def test_a_deterministic_engine_computes_whole_prompts() -> None:
+    found = arguments(VllmEngine(deterministic=True), model=BASE, adapter=ADAPTER)
+    assert found["enable_prefix_caching"] is found["enable_chunked_prefill"] is False
+
+
 def test_sleep_is_vllms_own_mode() -> None:
     assert arguments(VllmEngine(sleep=True), model=BASE, adapter=ADAPTER)["enable_sleep_mode"] is True
 

@@ -46,7 +46,6 @@ class Actors:
         assert isinstance(config.backend, RayConfig)
         self._config, self._place, self.settings = config, place, config.backend
         self._callbacks, self.message = callbacks, callbacks.message
-        self.start_seconds = max(config.backend.wait_seconds, 60)
         # Not the coordinator's id: a coordinator that is restarted elsewhere keeps it while old actors still live.
         self._token = secrets.token_hex(4)
         seen = nodes()
@@ -127,10 +126,10 @@ class Actors:
                 return
             if not resources.present():
                 since = time.monotonic()
-            elif time.monotonic() - since > self.start_seconds:
+            elif time.monotonic() - since > (limit := self.settings.start_seconds):
                 raise UserError(
-                    f"{absent} of {total} actors did not start within {self.start_seconds:g} s; free resources of the "
-                    "cluster (`ray status` shows who uses them), or raise backend.wait_seconds"
+                    f"{absent} of {total} actors did not start within {limit:g} s; free resources of the cluster "
+                    "(`ray status` shows who uses them), or raise backend.start_seconds"
                 )
             else:
                 say(f"{total - absent} of {total} actors are up")
@@ -158,7 +157,7 @@ class Actors:
         self._add_on_joined_nodes()
         for group in (self.scorers, self.particles):
             since = group.idle_since()
-            if since is not None and time.monotonic() - since > self.start_seconds:
+            if since is not None and time.monotonic() - since > self.settings.start_seconds:
                 reason = group.why_absent or missing(self.placement, nodes()) or "see `ray status` for its resources"
                 raise ClusterError(f"no {group.kind} is up ({reason}); rerun the command to resume")
         waiting = set(pending)

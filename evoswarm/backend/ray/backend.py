@@ -53,7 +53,8 @@ class RayBackend:
             utility=self._utility,
             cut=self.cut,
             workers=len(self._actors.scorers.actors),
-            together=self._config.engine.particles_per_batch,
+            slices_per_call=self._config.engine.slices_per_call,
+            jobs_per_call=self._config.engine.particles_per_batch,
             retries=self._settings.max_retries,
             home=lambda job: None if job.row is None or job.affinity is None else placement.home(job.affinity),
         )
@@ -88,8 +89,9 @@ class RayBackend:
         asked = {scorers.actors[number].sleep.remote(): number for number in scorers.up}
         while asked:
             # A slice of a failed job may still be running.
-            ahead = AHEAD * self._config.engine.particles_per_batch
-            late = limit is not None and time.monotonic() - began > ahead * limit
+            late = (
+                limit is not None and time.monotonic() - began > AHEAD * self._config.engine.particles_per_batch * limit
+            )
             for ref in list(asked) if late else self._actors.watch(list(asked)):
                 number = asked.pop(ref)
                 try:

@@ -10,7 +10,6 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from evoswarm.backend.base import Counters, Evaluation
-from evoswarm.backend.pace import AHEAD
 from evoswarm.backend.ray.actors import Actors
 from evoswarm.backend.round import Call, Round
 from evoswarm.backend.worker import Done, describe
@@ -119,7 +118,7 @@ class Calls:
             return
         now = time.monotonic()
         for ref, (call, since) in list(self._pending.items()):
-            if ref in self._pending and now - since > AHEAD * len(call.work) * limit:
+            if ref in self._pending and now - since > self.round.patience(call, limit):
                 del self._pending[ref]
                 self.actors.message(
                     f"scorer {call.worker} has not answered within {limit:g} s per slice, restarting it"
