@@ -14,7 +14,7 @@ from evoswarm.errors import UserError
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks that vLLM's LoRA slots come in."""
 DETERMINISTIC = {"enable_prefix_caching": False, "enable_chunked_prefill": False}
-"""How much of a prompt is cached, and where it is cut, depends on timing and changes the last digits of what follows."""
+"""Where a prompt is cut, and how much of it is cached, depends on timing and changes the last digits of a result."""
 _MEMORY = ("cache blocks", "kv cache", "free memory on device", "memory profiling", "cuda out of memory")
 
 
