@@ -1,0 +1,152 @@
+"""Six skills, one data set each, and a target that needs two skills at a time and that no data set contains."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+NOUNS = (
+    "apple bag ball bench berry bird boat book bottle box branch bridge brush bus button cake candle car cat chair church "
+    "city class clock cloud coat cow cup dish dog door dress duck farm field fish flower fox garden glass guitar hand hat "
+    "horse house island key kitchen ladder lake lamp leaf letter lion lunch match mirror monkey moon mountain nurse orange "
+    "page party peach pen pencil phone picture plane plate pony potato queen ring river road rose school ship shirt shoe "
+    "spoon star stone story street table tax tiger torch town train tree truck wall watch window witch"
+).split()
+OPPOSITES = [
+    pair.split("-")
+    for pair in (
+        "hot-cold big-small fast-slow high-low hard-soft wet-dry old-new rich-poor full-empty early-late light-dark "
+        "near-far open-closed strong-weak thick-thin wide-narrow deep-shallow happy-sad clean-dirty loud-quiet "
+        "up-down left-right in-out on-off above-below before-after day-night summer-winter black-white yes-no "
+        "true-false win-lose buy-sell push-pull start-stop give-take love-hate laugh-cry north-south east-west"
+    ).split()
+]
+ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+).split()
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+MONTHS = "January February March April May June July August September October November December".split()
+
+Example = tuple[str, str]
+"""The task with its input, and the answer."""
+
+
+def main(folder: Path) -> None:
+    """Write one JSONL file per skill, and the target as target.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, skill in SKILLS.items():
+        records = [{"prompt": prompt(task), "completion": f" {answer}"} for task, answer in draw(skill, 480, seed=name)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    examples = list(distinct(TARGET, 300, seed="target"))
+    records = [{"question": prompt(task), "answer": answer} for task, answer in examples]
+    (folder / "target.json").write_text(json.dumps({"dev": records[:100], "test": records[100:]}))
+
+
+def prompt(task: str) -> str:
+    """The text that a model continues."""
+    return f"{task}\nAnswer:"
+
+
+def draw(skill: Callable[[random.Random], Example], count: int, *, seed: str) -> Iterator[Example]:
+    """Examples of a skill; they may repeat."""
+    rng = random.Random(seed)
+    return (skill(rng) for _ in range(count))
+
+
+def distinct(skills: list[Callable[[random.Random], Example]], count: int, *, seed: str) -> Iterator[Example]:
+    """Different examples of several skills in turn."""
+    rng, seen = random.Random(seed), set[str]()
+    while len(seen) < count:
+        task, answer = skills[len(seen) % len(skills)](rng)
+        if task not in seen:
+            seen.add(task)
+            yield task, answer
+
+
+def words(number: int) -> str:
+    """A number from 0 to 99 in words."""
+    if number < 20:
+        return ONES[number]
+    tens = TENS[number // 10 - 2]
+    return tens if number % 10 == 0 else f"{tens}-{ONES[number % 10]}"
+
+
+def plural_of(noun: str) -> str:
+    """The regular plural."""
+    if noun == "leaf":
+        return "leaves"
+    if noun.endswith(("s", "x", "ch", "sh")) or noun == "potato":
+        return f"{noun}es"
+    if noun.endswith("y") and noun[-2] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return "fish" if noun == "fish" else f"{noun}s"
+
+
+def add(rng: random.Random) -> Example:
+    """Addition below 100."""
+    a, b = rng.randrange(50), rng.randrange(50)
+    return f"Add: {a} and {b}", str(a + b)
+
+
+def digits(rng: random.Random) -> Example:
+    """A number in words."""
+    number = rng.randrange(100)
+    return f"Digits: {words(number)}", str(number)
+
+
+def following(rng: random.Random) -> Example:
+    """The next day or month."""
+    names = rng.choice([DAYS, MONTHS])
+    i = rng.randrange(len(names))
+    return f"Next: {names[i]}", names[(i + 1) % len(names)]
+
+
+def upper(rng: random.Random) -> Example:
+    """A word in capital letters."""
+    noun = rng.choice([*NOUNS, *DAYS, *MONTHS, *(word for pair in OPPOSITES for word in pair)])
+    return f"Uppercase: {noun}", noun.upper()
+
+
+def plural(rng: random.Random) -> Example:
+    """The plural of a noun."""
+    noun = rng.choice(NOUNS)
+    return f"Plural: {noun}", plural_of(noun)
+
+
+def opposite(rng: random.Random) -> Example:
+    """The opposite of a word."""
+    word, other = rng.sample(rng.choice(OPPOSITES), 2)
+    return f"Opposite: {word}", other
+
+
+def add_words(rng: random.Random) -> Example:
+    """`digits`, then `add`."""
+    a, b = rng.randrange(50), rng.randrange(50)
+    return f"Add: {words(a)} and {words(b)}", str(a + b)
+
+
+def upper_plural(rng: random.Random) -> Example:
+    """`plural`, then `upper`."""
+    noun = rng.choice(NOUNS)
+    return f"Uppercase plural: {noun}", plural_of(noun).upper()
+
+
+def upper_opposite(rng: random.Random) -> Example:
+    """`opposite`, then `upper`."""
+    word, other = rng.sample(rng.choice(OPPOSITES), 2)
+    return f"Uppercase opposite: {word}", other.upper()
+
+
+SKILLS = {
+    "add": add,
+    "digits": digits,
+    "following": following,
+    "opposite": opposite,
+    "plural": plural,
+    "upper": upper,
+}
+TARGET = [add_words, upper_plural, add_words, upper_opposite]
