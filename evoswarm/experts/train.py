@@ -25,7 +25,7 @@ from evoswarm.experts.convert import Factors, lora_factors, save_lora
 from evoswarm.experts.initialize import preprocess
 from evoswarm.experts.method import Chosen, check_targets, choose
 from evoswarm.experts.prepare import FAILED, RECORD, quiet_libraries, work_folder
-from evoswarm.experts.trainer import ExpertTrainer, LossNotFinite, Progress, arguments, collator
+from evoswarm.experts.trainer import ExpertTrainer, LossNotFinite, Progress, arguments, collator, interruptible
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.weights.expert import ADAPTER_CONFIG, read_json
 
@@ -71,6 +71,7 @@ def _train(
     quiet_libraries()
     data = datasets.load_from_disk(work / "data")
     model = adapted(config, chosen, data, collator(tokenizer, settings))
+    interruptible(model)
     start = lora_factors(model) if chosen.changes_base else None
     trainer = ExpertTrainer(
         model=model,

@@ -77,6 +77,13 @@ class ExpertTrainer(Trainer):
         return loss
 
 
+def interruptible(model: torch.nn.Module) -> None:
+    """Let Ctrl-C stop a backward pass, which takes seconds on a CPU: Python handles signals only where it runs."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.register_hook(lambda grad: None)
+
+
 class Progress(TrainerCallback):
     """Writes the training progress to a file that other processes can read."""
 
@@ -90,7 +97,7 @@ class Progress(TrainerCallback):
         """Training time, including earlier attempts up to their last step."""
         return self._before + time.perf_counter() - self._began
 
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
         status = {
             "step": state.global_step,

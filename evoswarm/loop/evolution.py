@@ -15,6 +15,7 @@ from evoswarm.loop.journal import Key
 from evoswarm.loop.names import generation_name
 from evoswarm.loop.row_cache import RowCache, digests
 from evoswarm.loop.row_files import is_recorded, save_rows
+from evoswarm.loop.signal import signal_warnings
 from evoswarm.rows import Row
 from evoswarm.search import Ask, Search, make_search
 
@@ -102,6 +103,9 @@ class Evolution:
         append_line(self._directory.timings, to_line(timing))
         save_checkpoint(self._directory, search)
         self._callbacks.generation(line, timing)
+        if search.generation == 0:
+            for warning in signal_warnings(self._directory, search.experts):
+                self._callbacks.warning(warning)
 
     def _rebase(self, search: Search) -> None:
         plan = search.rebase_plan()

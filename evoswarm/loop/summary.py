@@ -10,6 +10,7 @@ from evoswarm.config import RunConfig
 from evoswarm.loop.context import RunContext
 from evoswarm.loop.directory import RunDirectory, read_lines
 from evoswarm.loop.inputs import versions
+from evoswarm.loop.signal import signal_warnings
 from evoswarm.rows import Row
 from evoswarm.search import Best, Search
 from evoswarm.utility import Split, Utility
@@ -51,7 +52,7 @@ def summary_of(context: RunContext, search: Search, ranking: Sequence[Best], fin
         "stop_reason": search.stop_reason,
         "stop_rule": stop_rule(config),
         "versions": versions(),
-        "warnings": context.inputs.warnings,
+        "warnings": context.inputs.warnings + signal_warnings(context.directory, search.experts),
         "run_dir": str(context.place),
     }
 

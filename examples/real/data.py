@@ -48,7 +48,7 @@ def main(folder: Path) -> None:
 
 def prompt(task: str) -> str:
     """The text that a model continues."""
-    return f"{task}\nAnswer:"
+    return f"{task} ="
 
 
 def draw(skill: Callable[[random.Random], Example], count: int, *, seed: str) -> Iterator[Example]:

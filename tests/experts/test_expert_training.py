@@ -22,7 +22,7 @@ from evoswarm.config.training import Optimization, TrainingData
 from evoswarm.errors import UserError
 from evoswarm.experts.encode import encode
 from evoswarm.experts.pool import train_pool
-from evoswarm.experts.trainer import collator
+from evoswarm.experts.trainer import collator, interruptible
 from evoswarm.weights.expert import read_json
 
 
@@ -168,6 +168,35 @@ def test_a_rerun_after_a_kill_ends_in_the_same_bytes(tiny_llama: Path, tmp_path:
     undisturbed = training_config(tmp_path, tiny_llama, "a", pool="other", training=LONG)
     train_pool(undisturbed)
     assert result_bytes(tmp_path / "pool") == result_bytes(undisturbed.pool)
+
+
+def test_a_backward_pass_can_be_interrupted() -> None:
+    model = torch.nn.Sequential(*[torch.nn.Linear(512, 512) for _ in range(30)])
+    interruptible(model)
+    loss = model(torch.ones(512, 512)).sum()
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        with pytest.raises(KeyboardInterrupt):
+            loss.backward()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert model[0].weight.grad is None  # the backward pass did not reach it
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_training_with_one_line(tiny_llama: Path, tmp_path: Path) -> None:
+    plain = plain_config(tmp_path, tiny_llama, "a", training=LONG | {"epochs": 600})
+    (tmp_path / "it.yaml").write_text(yaml.safe_dump(plain))
+    command = [sys.executable, "-m", "evoswarm", "experts", "train", "it.yaml"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    progress = tmp_path / "pool/.training/a/progress.json"
+    wait_for(lambda: progress.exists() and json.loads(progress.read_text())["step"] >= 10)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode != 0 and "Traceback" not in said
+    assert said.splitlines()[-1].endswith("stopped; rerun the command to resume from the newest checkpoints")
 
 
 CLI_BAD = {

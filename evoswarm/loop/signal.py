@@ -1,0 +1,71 @@
+"""Whether the initial experts' outcomes give the search something to select by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from evoswarm.backend import Evaluation
+from evoswarm.loop.directory import RunDirectory, read_lines
+from evoswarm.loop.journal import evaluation_of, outcome_path
+from evoswarm.loop.names import generation_name
+
+SHOWN = 40
+"""Most characters of an answer in a warning."""
+
+
+def signal_warnings(directory: RunDirectory, experts: list[str]) -> list[str]:
+    """`missing_signal` of a run whose generation 0 is recorded.
+
+    Args:
+        directory: the run directory.
+        experts: names of the initial experts, by particle number.
+    """
+    records = read_lines(outcome_path(directory, generation_name(0)))
+    return missing_signal({experts[r["particle"]]: evaluation_of(r) for r in records if r["phase"] == "experts"})
+
+
+def missing_signal(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    """One warning for each reason why a search cannot tell the experts apart. Failed evaluations do not count."""
+    known = {name: evaluation for name, evaluation in evaluations.items() if evaluation.utility is not None}
+    return [warning for warning in (_equal_utilities(known), _constant_answers(known)) if warning]
+
+
+def _equal_utilities(known: Mapping[str, Evaluation]) -> str | None:
+    utilities = {evaluation.utility for evaluation in known.values()}
+    if len(known) < 2 or len(utilities) > 1:
+        return None
+    return f"the utility gives the search no signal: {_scores(known)}"
+
+
+def _scores(known: Mapping[str, Evaluation]) -> str:
+    scores = {score for evaluation in known.values() for score in evaluation.scores}
+    if scores == {0.0}:
+        return (
+            f"all {len(known)} experts score 0 on every validation example. Look at some answers (outcomes/), then try "
+            "another prompt, few-shot examples, a larger max_new_tokens or easier examples"
+        )
+    if scores == {1.0}:
+        return f"all {len(known)} experts score 1 on every validation example. Try harder examples"
+    utility = next(iter(known.values())).utility
+    return (
+        f"all {len(known)} experts have the utility {utility:.4g}. Try more validation examples, a utility with finer "
+        "scores, or experts that differ more"
+    )
+
+
+def _constant_answers(known: Mapping[str, Evaluation]) -> str | None:
+    constant = {name: e.predictions[0] for name, e in known.items() if len(e.predictions) > 1 and _is_constant(e)}
+    if not constant:
+        return None
+    answers = " or ".join(sorted({repr(answer)[:SHOWN] for answer in constant.values()})[:3])
+    who = f"all {len(known)} experts" if len(constant) == len(known) else f"{len(constant)} of {len(known)} experts"
+    return (
+        f"{who} give the same answer to every validation example ({answers}), so the examples have no influence on the "
+        "utility. Try few-shot examples, another prompt, a task that the base model can do, or for multiple choice "
+        "`options: texts`"
+    )
+
+
+def _is_constant(evaluation: Evaluation) -> bool:
+    """Whether every prediction is one and the same text. Unknown predictions, which are wrong answers, may differ."""
+    return len(set(evaluation.predictions)) == 1 and evaluation.predictions[0] is not None
