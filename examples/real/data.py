@@ -6,30 +6,9 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-NOUNS = (
-    "apple bag ball bench berry bird boat book bottle box branch bridge brush bus button cake candle car cat chair church "
-    "city class clock cloud coat cow cup dish dog door dress duck farm field fish flower fox garden glass guitar hand hat "
-    "horse house island key kitchen ladder lake lamp leaf letter lion lunch match mirror monkey moon mountain nurse orange "
-    "page party peach pen pencil phone picture plane plate pony potato queen ring river road rose school ship shirt shoe "
-    "spoon star stone story street table tax tiger torch town train tree truck wall watch window witch"
-).split()
-OPPOSITES = [
-    pair.split("-")
-    for pair in (
-        "hot-cold big-small fast-slow high-low hard-soft wet-dry old-new rich-poor full-empty early-late light-dark "
-        "near-far open-closed strong-weak thick-thin wide-narrow deep-shallow happy-sad clean-dirty loud-quiet "
-        "up-down left-right in-out on-off above-below before-after day-night summer-winter black-white yes-no "
-        "true-false win-lose buy-sell push-pull start-stop give-take love-hate laugh-cry north-south east-west"
-    ).split()
-]
-ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-MONTHS = "January February March April May June July August September October November December".split()
+WORDS: dict[str, Any] = json.loads(Path(__file__).with_name("words.json").read_text())
 
 Example = tuple[str, str]
 """The task with its input, and the answer."""
@@ -70,9 +49,9 @@ def distinct(skills: list[Callable[[random.Random], Example]], count: int, *, se
 def words(number: int) -> str:
     """A number from 0 to 99 in words."""
     if number < 20:
-        return ONES[number]
-    tens = TENS[number // 10 - 2]
-    return tens if number % 10 == 0 else f"{tens}-{ONES[number % 10]}"
+        return WORDS["ones"][number]
+    tens = WORDS["tens"][number // 10 - 2]
+    return tens if number % 10 == 0 else f"{tens}-{WORDS["ones"][number % 10]}"
 
 
 def plural_of(noun: str) -> str:
@@ -100,26 +79,26 @@ def digits(rng: random.Random) -> Example:
 
 def following(rng: random.Random) -> Example:
     """The next day or month."""
-    names = rng.choice([DAYS, MONTHS])
+    names = rng.choice([WORDS["days"], WORDS["months"]])
     i = rng.randrange(len(names))
     return f"Next: {names[i]}", names[(i + 1) % len(names)]
 
 
 def upper(rng: random.Random) -> Example:
     """A word in capital letters."""
-    noun = rng.choice([*NOUNS, *DAYS, *MONTHS, *(word for pair in OPPOSITES for word in pair)])
+    noun = rng.choice([*WORDS["nouns"], *WORDS["days"], *WORDS["months"], *(word for pair in WORDS["opposites"] for word in pair)])
     return f"Uppercase: {noun}", noun.upper()
 
 
 def plural(rng: random.Random) -> Example:
     """The plural of a noun."""
-    noun = rng.choice(NOUNS)
+    noun = rng.choice(WORDS["nouns"])
     return f"Plural: {noun}", plural_of(noun)
 
 
 def opposite(rng: random.Random) -> Example:
     """The opposite of a word."""
-    word, other = rng.sample(rng.choice(OPPOSITES), 2)
+    word, other = rng.sample(rng.choice(WORDS["opposites"]), 2)
     return f"Opposite: {word}", other
 
 
@@ -131,13 +110,13 @@ def add_words(rng: random.Random) -> Example:
 
 def upper_plural(rng: random.Random) -> Example:
     """`plural`, then `upper`."""
-    noun = rng.choice(NOUNS)
+    noun = rng.choice(WORDS["nouns"])
     return f"Uppercase plural: {noun}", plural_of(noun).upper()
 
 
 def upper_opposite(rng: random.Random) -> Example:
     """`opposite`, then `upper`."""
-    word, other = rng.sample(rng.choice(OPPOSITES), 2)
+    word, other = rng.sample(rng.choice(WORDS["opposites"]), 2)
     return f"Uppercase opposite: {word}", other.upper()
 
 
