@@ -1,4 +1,4 @@
-"""Six skills, one data set each, and a target that needs two skills at a time and that no data set contains."""
+"""Six skills, one data set each, and a target whose tasks need two skills at a time and are in no data set."""
 
 from __future__ import annotations
 
@@ -8,21 +8,34 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-WORDS: dict[str, Any] = json.loads(Path(__file__).with_name("words.json").read_text())
+_WORDS: dict[str, Any] = json.loads(Path(__file__).with_name("words.json").read_text(encoding="utf-8"))
+NOUNS, OPPOSITES, DAYS, MONTHS = (_WORDS[name] for name in ("nouns", "opposites", "days", "months"))
+ONES, TENS = _WORDS["ones"], _WORDS["tens"]
 
 Example = tuple[str, str]
-"""The task with its input, and the answer."""
+"""A task with its input, and the answer."""
+Skill = Callable[[random.Random], Example]
 
 
-def main(folder: Path) -> None:
-    """Write one JSONL file per skill, and the target as target.json."""
+def main(folder: Path, *, validation: int, test: int) -> None:
+    """Write the training data and the questions of each skill, and the target.
+
+    Args:
+        folder: gets SKILL.jsonl and SKILL.json for each skill, and target.json.
+        validation: examples of the target's validation split.
+        test: of its test split.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name, skill in SKILLS.items():
         records = [{"prompt": prompt(task), "completion": f" {answer}"} for task, answer in draw(skill, 480, seed=name)]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    examples = list(distinct(TARGET, 300, seed="target"))
+        _write(folder / f"{name}.json", list(distinct([skill], 16, seed=f"{name} questions")), validation=16)
+    _write(folder / "target.json", list(distinct(TARGET, validation + test, seed="target")), validation=validation)
+
+
+def _write(path: Path, examples: list[Example], *, validation: int) -> None:
     records = [{"question": prompt(task), "answer": answer} for task, answer in examples]
-    (folder / "target.json").write_text(json.dumps({"dev": records[:100], "test": records[100:]}))
+    path.write_text(json.dumps({"dev": records[:validation], "test": records[validation:]}))
 
 
 def prompt(task: str) -> str:
@@ -30,13 +43,13 @@ def prompt(task: str) -> str:
     return f"{task} ="
 
 
-def draw(skill: Callable[[random.Random], Example], count: int, *, seed: str) -> Iterator[Example]:
+def draw(skill: Skill, count: int, *, seed: str) -> Iterator[Example]:
     """Examples of a skill; they may repeat."""
     rng = random.Random(seed)
     return (skill(rng) for _ in range(count))
 
 
-def distinct(skills: list[Callable[[random.Random], Example]], count: int, *, seed: str) -> Iterator[Example]:
+def distinct(skills: list[Skill], count: int, *, seed: str) -> Iterator[Example]:
     """Different examples of several skills in turn."""
     rng, seen = random.Random(seed), set[str]()
     while len(seen) < count:
@@ -49,20 +62,21 @@ def distinct(skills: list[Callable[[random.Random], Example]], count: int, *, se
 def words(number: int) -> str:
     """A number from 0 to 99 in words."""
     if number < 20:
-        return WORDS["ones"][number]
-    tens = WORDS["tens"][number // 10 - 2]
-    return tens if number % 10 == 0 else f"{tens}-{WORDS["ones"][number % 10]}"
+        return str(ONES[number])
+    tens, ones = divmod(number, 10)
+    return str(TENS[tens - 2]) if ones == 0 else f"{TENS[tens - 2]}-{ONES[ones]}"
 
 
 def plural_of(noun: str) -> str:
-    """The regular plural."""
-    if noun == "leaf":
-        return "leaves"
-    if noun.endswith(("s", "x", "ch", "sh")) or noun == "potato":
+    """The plural of one of `NOUNS`."""
+    if noun in IRREGULAR:
+        return IRREGULAR[noun]
+    if noun.endswith(("s", "x", "ch", "sh")):
         return f"{noun}es"
-    if noun.endswith("y") and noun[-2] not in "aeiou":
-        return f"{noun[:-1]}ies"
-    return "fish" if noun == "fish" else f"{noun}s"
+    return f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2] not in "aeiou" else f"{noun}s"
+
+
+IRREGULAR = {"leaf": "leaves", "fish": "fish", "potato": "potatoes"}
 
 
 def add(rng: random.Random) -> Example:
@@ -79,26 +93,26 @@ def digits(rng: random.Random) -> Example:
 
 def following(rng: random.Random) -> Example:
     """The next day or month."""
-    names = rng.choice([WORDS["days"], WORDS["months"]])
+    names = rng.choice([DAYS, MONTHS])
     i = rng.randrange(len(names))
     return f"Next: {names[i]}", names[(i + 1) % len(names)]
 
 
 def upper(rng: random.Random) -> Example:
     """A word in capital letters."""
-    noun = rng.choice([*WORDS["nouns"], *WORDS["days"], *WORDS["months"], *(word for pair in WORDS["opposites"] for word in pair)])
-    return f"Uppercase: {noun}", noun.upper()
+    word = rng.choice([*NOUNS, *DAYS, *MONTHS, *(word for pair in OPPOSITES for word in pair)])
+    return f"Uppercase: {word}", word.upper()
 
 
 def plural(rng: random.Random) -> Example:
     """The plural of a noun."""
-    noun = rng.choice(WORDS["nouns"])
+    noun = rng.choice(NOUNS)
     return f"Plural: {noun}", plural_of(noun)
 
 
 def opposite(rng: random.Random) -> Example:
     """The opposite of a word."""
-    word, other = rng.sample(rng.choice(WORDS["opposites"]), 2)
+    word, other = rng.sample(rng.choice(OPPOSITES), 2)
     return f"Opposite: {word}", other
 
 
@@ -110,17 +124,17 @@ def add_words(rng: random.Random) -> Example:
 
 def upper_plural(rng: random.Random) -> Example:
     """`plural`, then `upper`."""
-    noun = rng.choice(WORDS["nouns"])
+    noun = rng.choice(NOUNS)
     return f"Uppercase plural: {noun}", plural_of(noun).upper()
 
 
 def upper_opposite(rng: random.Random) -> Example:
     """`opposite`, then `upper`."""
-    word, other = rng.sample(rng.choice(WORDS["opposites"]), 2)
+    word, other = rng.sample(rng.choice(OPPOSITES), 2)
     return f"Uppercase opposite: {word}", other.upper()
 
 
-SKILLS = {
+SKILLS: dict[str, Skill] = {
     "add": add,
     "digits": digits,
     "following": following,
@@ -128,4 +142,5 @@ SKILLS = {
     "plural": plural,
     "upper": upper,
 }
-TARGET = [add_words, upper_plural, add_words, upper_opposite]
+TARGET: list[Skill] = [add_words, upper_plural, add_words, upper_opposite]
+"""The target's tasks, in turn."""
