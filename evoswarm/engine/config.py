@@ -11,6 +11,7 @@ from pydantic import Field
 from evoswarm.engine.base import Engine
 from evoswarm.section import Section
 from evoswarm.utility.types import Request
+from evoswarm.weights.hub import model_folder
 
 
 class EngineConfig(Section):
@@ -122,7 +123,8 @@ class EngineConfig(Section):
         Raises:
             UserError: the model or its tokenizer cannot be loaded.
         """
-        engine: Engine = pkgutil.resolve_name(self.implementation)(self, model=model, adapter=adapter)
+        folder = model_folder(model) if self.has_model else model
+        engine: Engine = pkgutil.resolve_name(self.implementation)(self, model=folder, adapter=adapter)
         return engine
 
 

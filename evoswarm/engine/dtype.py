@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig
 
 from evoswarm.engine.config import ModelLoading
+from evoswarm.weights.hub import model_folder
 
 
 def device_of(device: str | None = None) -> str:
@@ -38,7 +39,10 @@ def computed_dtype(
     """
     if settings.dtype != "auto":
         return settings.dtype, None
-    saved: Any = AutoConfig.from_pretrained(model, trust_remote_code=settings.trust_remote_code).get_text_config().dtype
+    folder = model_folder(model, weights=False)
+    saved: Any = (
+        AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code).get_text_config().dtype
+    )
     if saved is None:
         return "auto", None
     name = str(saved).removeprefix("torch.")

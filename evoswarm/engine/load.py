@@ -6,7 +6,15 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as hf_logging
 
 from evoswarm.engine.dtype import computed_dtype, device_of
@@ -14,6 +22,7 @@ from evoswarm.engine.errors import first_line, out_of_memory
 from evoswarm.engine.transformers_config import TransformersEngine
 from evoswarm.errors import UserError
 from evoswarm.weights.expert import checkpoint_files, no_weights
+from evoswarm.weights.hub import model_folder
 
 
 def load_tokenizer(model: str, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
@@ -22,9 +31,9 @@ def load_tokenizer(model: str, *, trust_remote_code: bool) -> PreTrainedTokenize
     Raises:
         UserError: it cannot be loaded.
     """
-    _check_folder(model)
+    folder = model_folder(model, weights=False)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:  # the tokenizers library raises plain Exception
         raise UserError(
             f"{model}: the tokenizer cannot be loaded ({first_line(error)}); put tokenizer.json and "
@@ -43,16 +52,16 @@ def load_model(model: str, config: TransformersEngine) -> PreTrainedModel:
     Raises:
         UserError: it cannot be loaded.
     """
-    _check_folder(model)
-    if Path(model).is_dir() and not checkpoint_files(Path(model)):
-        raise UserError(f"{model}: {no_weights(Path(model))}")
+    folder = Path(model_folder(model))
+    if not checkpoint_files(folder):
+        raise UserError(f"{model}: {no_weights(folder)}")
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
     try:
-        name, _ = computed_dtype(model, config, device=device_of(config.device))
+        name, _ = computed_dtype(str(folder), config, device=device_of(config.device))
         dtype = name if name == "auto" else getattr(torch, name)
         return AutoModelForCausalLM.from_pretrained(
-            model, dtype=dtype, use_safetensors=True, trust_remote_code=config.trust_remote_code
+            folder, dtype=dtype, use_safetensors=True, trust_remote_code=config.trust_remote_code
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, MemoryError) as error:
         if out_of_memory(error):
@@ -63,14 +72,23 @@ def load_model(model: str, config: TransformersEngine) -> PreTrainedModel:
         raise UserError(f"{model}: the base model cannot be loaded ({first_line(error)})") from None
 
 
+def load_skeleton(model: str, *, trust_remote_code: bool) -> tuple[PretrainedConfig, PreTrainedModel]:
+    """The configuration of a base model, and the model without weights (on the meta device).
+
+    Raises:
+        UserError: the configuration cannot be read.
+    """
+    folder = model_folder(model, weights=False)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        with torch.device("meta"):
+            return config, AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise UserError(f"{model}: the base model's configuration cannot be read ({first_line(error)})") from None
+
+
 def end_tokens(generation: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Ids that end an answer: the model's own list (instruct models have several) and the tokenizer's."""
     own = generation.eos_token_id if generation else None
     ids = own if isinstance(own, list) else [own]
     return sorted({int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None})
-
-
-def _check_folder(model: str) -> None:
-    is_path = Path(model).is_absolute() or model.startswith(".") or model.count("/") > 1
-    if is_path and not Path(model).is_dir():
-        raise UserError(f"{model}: no such folder; give the base model's folder, or its name on the hub")

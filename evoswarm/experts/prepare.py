@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
 from evoswarm.config.training import TrainingConfig
-from evoswarm.engine.load import first_line, load_tokenizer
+from evoswarm.engine.load import load_skeleton, load_tokenizer
 from evoswarm.errors import UserError
 from evoswarm.experts.encode import encode
 from evoswarm.experts.method import check_targets, choose
@@ -46,7 +44,7 @@ def prepare_data(config: TrainingConfig, name: str) -> dict[str, Any]:
     if folder.exists() and not (folder / RECORD).exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: already exists and was not created by `evoswarm experts train`; move it away")
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
-    skeleton = load_skeleton(config)
+    _, skeleton = load_skeleton(config.model, trust_remote_code=config.trust_remote_code)
     check_targets(choose(config.method), skeleton)
     longest = getattr(skeleton.config.get_text_config(), "max_position_embeddings", None) or settings.max_length
     encoded = encode(data, tokenizer, max_length=min(settings.max_length, longest))
@@ -88,20 +86,6 @@ def _same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) < 60 else f"{text[:57]}..."
-
-
-def load_skeleton(config: TrainingConfig) -> Any:
-    """The base model without weights.
-
-    Raises:
-        UserError: its config cannot be loaded.
-    """
-    try:
-        settings = AutoConfig.from_pretrained(config.model, trust_remote_code=config.trust_remote_code)
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(settings, trust_remote_code=config.trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise UserError(f"{config.model}: cannot load the base model ({first_line(error)})") from None
 
 
 def quiet_libraries() -> None:

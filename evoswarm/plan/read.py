@@ -6,11 +6,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from evoswarm.engine.encode import Encoder
-from evoswarm.engine.errors import first_line
-from evoswarm.errors import UserError
+from evoswarm.engine.load import load_skeleton
 from evoswarm.plan.sizes import Shape, Workload
 from evoswarm.utility.types import Generate, Request
 from evoswarm.weights.expert import Expert
@@ -31,7 +30,7 @@ def shape_of(model: str, expert: Expert, *, dtype: str, trust_remote_code: bool)
     Raises:
         UserError: the model's configuration cannot be read.
     """
-    config, skeleton = _skeleton(model, trust_remote_code)
+    config, skeleton = load_skeleton(model, trust_remote_code=trust_remote_code)
     text = config.get_text_config()
     parameters = sum(p.numel() for p in skeleton.parameters())
     saved = str(text.dtype or torch.float32).removeprefix("torch.")
@@ -48,15 +47,6 @@ def shape_of(model: str, expert: Expert, *, dtype: str, trust_remote_code: bool)
         kv_bytes_per_token=2 * text.num_hidden_layers * kv_heads * head_size * width,
         longest=getattr(text, "max_position_embeddings", None),
     )
-
-
-def _skeleton(model: str, trust_remote_code: bool) -> tuple[PretrainedConfig, torch.nn.Module]:
-    try:
-        config = AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code)
-        with torch.device("meta"):
-            return config, AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise UserError(f"{model}: the base model's configuration cannot be read ({first_line(error)})") from None
 
 
 def _adapted(expert: Expert) -> int:

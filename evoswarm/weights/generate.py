@@ -18,6 +18,7 @@ import torch
 from evoswarm.errors import UserError
 from evoswarm.weights.device import to_torch
 from evoswarm.weights.expert import checkpoint_files
+from evoswarm.weights.hub import model_folder
 from evoswarm.weights.tensorfile import TensorFile
 from evoswarm.weights.wegeft import PHI, PSI
 
@@ -108,15 +109,7 @@ def base_files(model: str) -> list[Path]:
     Raises:
         UserError: there are none.
     """
-    folder = Path(model)
-    if not folder.is_dir():
-        from huggingface_hub import snapshot_download
-
-        try:
-            folder = Path(snapshot_download(model, allow_patterns=["*.safetensors", "*.json"]))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{model}: cannot download the base model ({str(error).splitlines()[0]})") from None
-    files = checkpoint_files(folder)
+    files = checkpoint_files(Path(model_folder(model)))
     if not files:
         raise UserError(f"{model}: has no safetensors files, which WeGeFT needs to generate its weights")
     return files

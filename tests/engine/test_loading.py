@@ -34,7 +34,7 @@ def test_a_missing_model_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_a_hub_model_that_cannot_be_had_is_named() -> None:
-    assert refusal("nobody/nothing").startswith("nobody/nothing: the tokenizer cannot be loaded (")
+    assert refusal("nobody/nothing").startswith("nobody/nothing: not in the hub's cache")
 
 
 def test_a_model_folder_without_tokenizer_says_which_files_to_add(model: Path) -> None:

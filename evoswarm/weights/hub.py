@@ -1,0 +1,76 @@
+"""Base models by their name on the Hugging Face hub: one download per node, and a quick answer without a network."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from evoswarm.errors import UserError
+
+SECONDS = 5.0
+"""How long the hub may take to answer at all. Its own client retries for a minute."""
+SETTINGS = ["*.json", "*.jinja", "*.model", "*.txt", "*.py"]
+"""Files of a model without its weights."""
+WEIGHTS = [*SETTINGS, "*.safetensors"]
+
+
+def model_folder(model: str, *, weights: bool = True, unreachable: Callable[[], str | None] | None = None) -> str:
+    """The local folder of a base model. A model on the hub is downloaded into the hub's cache; processes of one node
+    wait for each other there.
+
+    Args:
+        model: a folder, or a name on the hub.
+        weights: False for configuration and tokenizer alone.
+        unreachable: why the hub does not answer, or None; by default it is asked once per process.
+
+    Raises:
+        UserError: no such folder, or the model is neither in the cache nor to be had from the hub.
+    """
+    if Path(model).is_dir():
+        return model
+    if Path(model).is_absolute() or model.startswith(".") or model.count("/") > 1:
+        raise UserError(f"{model}: no such folder; give the base model's folder or its name on the hub")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    reason = (unreachable or hub_unreachable)()
+    patterns = WEIGHTS if weights else SETTINGS
+    try:
+        return str(snapshot_download(model, allow_patterns=patterns, local_files_only=reason is not None))
+    except HFValidationError:
+        raise UserError(f"{model}: no such folder, and not a name on the hub") from None
+    except LocalEntryNotFoundError:
+        raise UserError(
+            f"{model}: not in the hub's cache, and the hub cannot be reached ({reason or 'the download failed'}); set "
+            f"`model` to a folder, or run `hf download {model}` where there is a network and copy the cache"
+        ) from None
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else "no answer"
+        raise UserError(
+            f"{model}: the hub refuses it (HTTP {status}); check the name, and HF_TOKEN if access is restricted"
+        ) from None
+
+
+@cache
+def hub_unreachable() -> str | None:
+    """Why the hub does not answer within `SECONDS`; None if it does."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.is_offline_mode():
+        return "HF_HUB_OFFLINE is set"
+    found: list[str | None] = []
+
+    def ask() -> None:
+        try:
+            get_session().head(constants.ENDPOINT, timeout=SECONDS)
+            found.append(None)
+        except Exception as error:  # of httpx, or of a proxy
+            found.append(str(error) or type(error).__name__)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(SECONDS)  # resolving a name has no time limit of its own
+    return found[0] if found else f"no answer within {SECONDS:g} s"
