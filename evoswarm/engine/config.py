@@ -142,6 +142,11 @@ class ModelLoading(Section):
 class ModelEngine(EngineConfig, ModelLoading):
     """An engine that runs a real model."""
 
+    pristine: Literal["auto", "device", "host"] = "auto"
+    """Where a GPU engine keeps the base model's copy of the parameters that experts change. device: on the GPU, for the
+    fastest installs. host: in pinned host memory. auto: on the GPU if it has room; vLLM leaves room only if
+    `args.gpu_memory_utilization` is low enough."""
+
     @property
     def cpus(self) -> int:
         """`threads`."""

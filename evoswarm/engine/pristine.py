@@ -9,25 +9,26 @@ import torch
 
 Place = Literal["auto", "device", "host"]
 SPARE = 0.2
-"""Share of a GPU's memory that `auto` leaves free for activations and the key-value cache."""
+"""Share of a GPU's memory that `auto` leaves free by default, for activations and the key-value cache."""
 
 
 class Pristine:
     """Copies of tensors, taken before the first write: on their own device, or pinned in host memory."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *, spare: float = SPARE) -> None:
         """
         Args:
             place: where copies of a GPU's tensors are kept; auto: on the GPU while it has room.
+            spare: share of the GPU's memory that must stay free.
         """
-        self._place = place
+        self._place, self._spare = place, spare
         self._copies: dict[int, torch.Tensor] = {}
         self._pinned = _PinnedMemory()
 
     def keep(self, tensors: Sequence[torch.Tensor]) -> None:
         """Copy those of the tensors that have no copy yet. Tensors are told apart by identity."""
         new = {id(tensor): tensor for tensor in tensors if id(tensor) not in self._copies}
-        on_host = self._place == "host" or (self._place == "auto" and not _has_room(list(new.values())))
+        on_host = self._place == "host" or (self._place == "auto" and not _has_room(list(new.values()), self._spare))
         for key, tensor in new.items():
             self._copies[key] = self._pinned.copy(tensor) if on_host and tensor.is_cuda else tensor.detach().clone()
 
@@ -47,7 +48,7 @@ class Pristine:
         return sizes
 
 
-def _has_room(tensors: Sequence[torch.Tensor]) -> bool:
+def _has_room(tensors: Sequence[torch.Tensor], spare: float) -> bool:
     """Whether the GPU of these tensors has room for copies of all of them."""
     if not tensors or not tensors[0].is_cuda:
         return True
@@ -57,7 +58,7 @@ def _has_room(tensors: Sequence[torch.Tensor]) -> bool:
     allowed = int(total * fraction(device))
     reserved, used = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
     room = min(free, allowed - reserved) + reserved - used
-    return sum(tensor.nbytes for tensor in tensors) <= room - SPARE * allowed
+    return sum(tensor.nbytes for tensor in tensors) <= room - spare * allowed
 
 
 class _PinnedMemory:

@@ -13,9 +13,6 @@ class TransformersEngine(ModelEngine):
     type: Literal["transformers"] = "transformers"
     device: str | None = None
     """torch device, for example `cuda:0`; null: the GPU if there is one, else the CPU."""
-    pristine: Literal["auto", "device", "host"] = "auto"
-    """Where a GPU engine keeps the base model's copy of the parameters that experts change. device: on the GPU, for the
-    fastest installs. host: in pinned host memory. auto: on the GPU if a fifth of its memory stays free."""
 
     implementation: ClassVar[str] = "evoswarm.engine.transformers:HfEngine"
     mixes: ClassVar[bool] = True

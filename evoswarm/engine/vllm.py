@@ -14,7 +14,7 @@ from transformers import AutoConfig, GenerationConfig
 
 from evoswarm.engine.base import AdaptersNotSupported
 from evoswarm.engine.encode import Encoder, Ids
-from evoswarm.engine.errors import dies_on_error
+from evoswarm.engine.errors import EngineDied, dies_on_error
 from evoswarm.engine.load import end_tokens, load_tokenizer
 from evoswarm.engine.vllm_config import VllmEngine as VllmConfig
 from evoswarm.engine.vllm_internals import (
@@ -30,14 +30,14 @@ from evoswarm.errors import UserError
 from evoswarm.utility.types import OptionScore, Prefix, Prompt
 
 Spoken = tuple[Hashable, Ids]
-"""Token ids, and the particle that they are put to."""
+"""A particle, and the token ids of a prompt for it."""
 
 
 class VllmEngine:
     """One vLLM engine, in this process unless `tensor_parallel_size` is above 1.
 
-    Prompts go in as the token ids that the transformers engine has too. vLLM batches as it likes, so a log-probability
-    may differ in its last digits from one run to the next; greedy answers are those of the same model.
+    Prompts are passed as token ids, the same as for the transformers engine. vLLM's batches depend on timing, so the
+    last digits of a log-probability may differ between runs.
     """
 
     exact = True
@@ -51,7 +51,7 @@ class VllmEngine:
         set_environment(threads=config.threads)
         check_version()
         start_after_numba()
-        # The variable is too late where torch is loaded already, and vLLM lets nobody change it afterwards.
+        # If torch is already loaded the environment variable has no effect, and vLLM forbids later changes.
         torch.set_num_threads(config.threads)
         from vllm import LLM
 
@@ -65,7 +65,7 @@ class VllmEngine:
         except Exception as error:  # vLLM raises anything
             raise explain(error, model=model) from None
         metrics_to_ray(self._llm)
-        self._sleeps, self._asleep = config.sleep, False
+        self._sleeps, self._asleep, self._pristine = config.sleep, False, config.pristine
         longest = self._llm.llm_engine.model_config.max_model_len
         self._encoder = Encoder(tokenizer, ends=end_tokens(_generation_config(model), tokenizer), longest=longest)
         self.tokens = self._encoder.tokens
@@ -80,9 +80,8 @@ class VllmEngine:
         self._wake()
         payload = weights if weights is None or self._in_process else save(dict(weights))
         with dies_on_error("vllm"):
-            problems = self._llm.collective_rpc("evoswarm_install", args=(payload, self._adapter))
-            # Blocks that were computed with other weights must not be found again.
-            self._llm.reset_prefix_cache()
+            problems = self._llm.collective_rpc("evoswarm_install", args=(payload, self._adapter, self._pristine))
+        self._forget()
         for problem in problems:
             if problem is not None:
                 raise UserError(problem)
@@ -92,9 +91,9 @@ class VllmEngine:
         self._wake()
         self._llm.collective_rpc("evoswarm_unload", args=([n for n in self._numbers.values() if n is not None],))
         self._numbers = {}
-        self._llm.reset_prefix_cache()
+        self._forget()
         adapters = [weights for weights in particles.values() if weights is not None]
-        # Requests without an adapter are answered wrongly in a batch with others: the base is an adapter of zeros.
+        # vLLM answers requests without an adapter wrongly in such a batch, so the base is an adapter of zeros.
         base = {name: np.zeros_like(array) for name, array in adapters[0].items()} if adapters else None
         for name, given in particles.items():
             weights = base if given is None else given
@@ -110,7 +109,7 @@ class VllmEngine:
             self._numbers[name] = self._last_number
 
     def sleep(self) -> None:
-        """See `Engine.sleep`. Weights go to the machine's memory and come back as they were."""
+        """See `Engine.sleep`. Weights move to host memory and come back unchanged."""
         if self._sleeps and not self._asleep:
             self._llm.sleep(level=1)
             self._asleep = True
@@ -118,8 +117,17 @@ class VllmEngine:
     def _wake(self) -> None:
         if self._asleep:
             self._llm.wake_up()
-            self._llm.reset_prefix_cache()
             self._asleep = False
+            self._forget()
+
+    def _forget(self) -> None:
+        """Drop the prefix cache: its blocks were computed with other weights.
+
+        Raises:
+            EngineDied: vLLM still uses some of them.
+        """
+        if not self._llm.reset_prefix_cache():
+            raise EngineDied("engine vllm: the prefix cache of the previous weights could not be cleared")
 
     def close(self) -> None:
         """See `Engine.close`."""

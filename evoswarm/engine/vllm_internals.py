@@ -17,12 +17,18 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load
 
-from evoswarm.engine.merged import MergedBase
+from evoswarm.engine.in_place import InPlace
+from evoswarm.engine.merged import Change, MergedBase
+from evoswarm.engine.pristine import Place, Pristine
 from evoswarm.errors import UserError
 from evoswarm.weights.device import to_torch
 
 SUPPORTED = ("0.32",)
 EXTENSION = f"{__name__}.WorkerExtension"
+
+SPARE = 0.02
+"""Share of the GPU's memory that pristine copies leave free; vLLM has reserved its own when they are made."""
+_PLAIN = ("UnquantizedLinearMethod", "UnquantizedEmbeddingMethod")
 
 Weights = Mapping[str, np.ndarray]
 
@@ -115,24 +121,37 @@ class WorkerExtension:
     model_runner: Any
     model_config: Any
     vllm_config: Any
+    _evoswarm_place: InPlace | None
 
-    def evoswarm_install(self, weights: Weights | bytes | None, adapter: Mapping[str, Any] | None) -> str | None:
+    def evoswarm_install(
+        self, weights: Weights | bytes | None, adapter: Mapping[str, Any] | None, pristine: Place
+    ) -> str | None:
         """Make the model the base with these weights; None is the base itself.
 
-        Every rank merges whole tensors by checkpoint names, and vLLM's own loader takes this rank's share.
+        Adapters are merged into this rank's shards in place. Where vLLM holds weights in another layout than they were
+        loaded in (its CPU build packs them), and for full checkpoints, whole merged tensors go through vLLM's loader.
 
         Args:
-            weights: an expert's tensors, or the same as safetensors bytes where they come from another process.
+            weights: an expert's tensors, or the same as safetensors bytes if they come from another process.
             adapter: adapter_config.json; None for full checkpoints.
+            pristine: where to keep the base's copy of the parameters that adapters change.
 
         Returns:
             What is wrong with the weights, or None. (An exception would end vLLM's engine.)
         """
+        base, tensors = self._evoswarm_base(adapter), load(weights) if isinstance(weights, bytes) else weights
         try:
-            tensors = self._evoswarm_base(adapter).load(load(weights) if isinstance(weights, bytes) else weights)
+            change = base.change(tensors)
         except UserError as error:
             return str(error)
-        self.model_runner.reload_weights(weights_iterator=tensors, is_checkpoint_format=True)
+        in_place = self._evoswarm_in_place(base, pristine)
+        if in_place is not None and in_place.prepare(change.names):
+            in_place.install(change)
+        else:
+            if in_place is not None:
+                in_place.install(Change())
+                self._evoswarm_place = None
+            self.model_runner.reload_weights(weights_iterator=base.load(change), is_checkpoint_format=True)
         return None
 
     def evoswarm_load(self, number: int, weights: Weights | bytes, adapter: Mapping[str, Any]) -> str | None:
@@ -187,3 +206,24 @@ class WorkerExtension:
                 tied=bool(self.model_config.hf_text_config.tie_word_embeddings),
             )
         return self._evoswarm_merged
+
+    def _evoswarm_in_place(self, base: MergedBase, pristine: Place) -> InPlace | None:
+        """What writes into this rank's shards; None if the model does not hold them as they were loaded."""
+        if not hasattr(self, "_evoswarm_place"):
+            model, parallel = self.model_runner.get_model(), self.vllm_config.parallel_config
+            plain = base.adapter is not None and holds_plain_weights(model) and not self.model_config.use_mla
+            complete = parallel.world_size == 1
+            memory = Pristine(pristine, spare=SPARE)
+            self._evoswarm_place = InPlace(base, model.load_weights, memory, complete=complete) if plain else None
+        return self._evoswarm_place
+
+
+def holds_plain_weights(model: Any) -> bool:
+    """Whether every layer of a vLLM model computes with the parameters that were loaded, in their own layout."""
+    layers = [layer for layer in model.modules() if getattr(layer, "quant_method", None) is not None]
+    held = [(layer, list(layer.parameters(recurse=False))) for layer in layers]
+    return all(
+        type(layer.quant_method).__name__ in _PLAIN and all(parameter.numel() for parameter in parameters)
+        for layer, parameters in held
+        if parameters
+    )

@@ -40,13 +40,13 @@ def test_loading_the_tensors_gives_what_is_installed_bit_for_bit(
     Installer(installed, config).install(weights)
     before = {name: tensor.clone() for name, tensor in loaded.state_dict().items()}
     base = MergedBase(reader(biased_llama), adapter=config, fused=FUSED)
-    loaded.load_state_dict(dict(base.load(weights)), strict=False)
+    loaded.load_state_dict(dict(base.load(base.change(weights))), strict=False)
     changed = 0
     for name, tensor in installed.state_dict().items():
         assert torch.equal(tensor, loaded.state_dict()[name]), name
         changed += not torch.equal(tensor, before[name])
     assert changed
-    loaded.load_state_dict(dict(base.load(None)), strict=False)
+    loaded.load_state_dict(dict(base.load(base.change(None))), strict=False)
     assert all(torch.equal(tensor, before[name]) for name, tensor in loaded.state_dict().items())
 
 
@@ -55,7 +55,8 @@ def test_the_layers_of_gpt2_are_turned(tmp_path: Path, tiny_gpt2: Path) -> None:
     weights, config = weights_of(tmp_path / "a"), config_of(tmp_path / "a")
     base, installed = dict(load(tiny_gpt2).state_dict()), load(tiny_gpt2)
     Installer(installed, config).install(weights)
-    found = dict(MergedBase(base.items, adapter=config, fused={}).load(weights))
+    merged = MergedBase(base.items, adapter=config, fused={})
+    found = dict(merged.load(merged.change(weights)))
     name = "transformer.h.0.attn.c_attn.weight"
     assert torch.equal(found[name], installed.state_dict()[name])
 
@@ -65,7 +66,7 @@ def test_modules_that_are_fused_with_an_adapted_one_come_along_as_the_base_has_t
 ) -> None:
     save_adapter(biased_llama, tmp_path / "a", target_modules=["q_proj", "down_proj"])
     base = MergedBase(reader(biased_llama), adapter=config_of(tmp_path / "a"), fused=FUSED)
-    found = dict(base.load(weights_of(tmp_path / "a")))
+    found = dict(base.load(base.change(weights_of(tmp_path / "a"))))
     layer = "model.layers.0.self_attn"
     expected = {f"{layer}.{part}_proj.{kind}" for part in "qkv" for kind in ("weight", "bias")}
     assert {name for name in found if name.startswith(layer)} == expected
@@ -80,8 +81,8 @@ def test_a_full_checkpoint_is_loaded_as_it_is_and_the_base_read_again(tiny_llama
     base = MergedBase(reader(tiny_llama), adapter=None, fused=FUSED)
     pristine = load_file(tiny_llama / "model.safetensors")
     weights = {name: np.full(tensor.shape, 2, np.float32) for name, tensor in pristine.items()}
-    assert all((tensor == 2).all() for _, tensor in base.load(weights))
-    assert all(torch.equal(tensor, pristine[name]) for name, tensor in base.load(None))
+    assert all((tensor == 2).all() for _, tensor in base.load(base.change(weights)))
+    assert all(torch.equal(tensor, pristine[name]) for name, tensor in base.load(base.change(None)))
 
 
 def test_tensors_without_a_place_are_refused_before_anything_is_loaded(tmp_path: Path, tiny_llama: Path) -> None:
@@ -89,12 +90,21 @@ def test_tensors_without_a_place_are_refused_before_anything_is_loaded(tmp_path:
     weights, config = weights_of(tmp_path / "a"), config_of(tmp_path / "a")
     base = MergedBase(reader(tiny_llama), adapter=config, fused=FUSED)
     name = next(n for n in weights if n.endswith("q_proj.lora_B.weight"))
-    with pytest.raises(UserError, match=r"which the base model's files do not hold; check `model`"):
-        base.load({n.replace("q_proj", "w_proj"): t for n, t in weights.items()})
+    with pytest.raises(UserError, match=r"which the base model's files do not contain; check `model`"):
+        base.change({n.replace("q_proj", "w_proj"): t for n, t in weights.items()})
     with pytest.raises(UserError, match=r"is \[8, 64\], the base model's \[64, 64\]"):
-        base.load(weights | {name: weights[name][:8]})
+        base.change(weights | {name: weights[name][:8]})
     with pytest.raises(UserError, match="do not multiply; save the experts again"):
-        base.load(weights | {name: weights[name][:, :2]})
+        base.change(weights | {name: weights[name][:, :2]})
     tied = MergedBase(reader(tiny_llama), adapter=config, fused=FUSED, tied=True)
     with pytest.raises(UserError, match="shares between embedding and head"):
-        tied.load(weights | {"base_model.model.lm_head.weight": np.zeros((101, 64), np.float32)})
+        tied.change(weights | {"base_model.model.lm_head.weight": np.zeros((101, 64), np.float32)})
+
+
+def test_a_quantized_checkpoint_is_refused(tmp_path: Path, tiny_llama: Path) -> None:
+    save_adapter(tiny_llama, tmp_path / "a")
+    tensors = load_file(tiny_llama / "model.safetensors")
+    quantized = {name: t.to(torch.float8_e4m3fn) if "q_proj" in name else t for name, t in tensors.items()}
+    base = MergedBase(quantized.items, adapter=config_of(tmp_path / "a"), fused=FUSED)
+    with pytest.raises(UserError, match=r"q_proj\.weight is float8_e4m3fn; .*`model` to the unquantized base"):
+        base.change(weights_of(tmp_path / "a"))

@@ -157,7 +157,7 @@ def test_after_an_install_that_failed_the_engine_goes_on(vllm: VllmEngine) -> No
     vllm.install(weights("rev"))
     expected = vllm.generate(LONG, max_new_tokens=8)
     broken = {name.replace("q_proj", "w_proj"): tensor for name, tensor in weights("sort").items()}
-    with pytest.raises(UserError, match="which the base model's files do not hold"):
+    with pytest.raises(UserError, match="which the base model's files do not contain"):
         vllm.install(broken)
     assert vllm.generate(LONG, max_new_tokens=8) == expected
     vllm.install(weights("sort"))

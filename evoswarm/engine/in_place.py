@@ -1,0 +1,72 @@
+"""Installs particles into a loaded model in place, shard by shard, without knowing the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from evoswarm.engine.merge import merge_into
+from evoswarm.engine.merged import Change, MergedBase
+from evoswarm.engine.pristine import Pristine
+from evoswarm.engine.shards import Named, Shard, find_shards
+from evoswarm.weights.merge import LoraPair
+
+
+class InPlace:
+    """Writes every adapted shard once per install, from its pristine copy on the model's device or in host memory."""
+
+    def __init__(
+        self, base: MergedBase, load: Callable[[Iterator[Named]], object], pristine: Pristine, *, complete: bool
+    ) -> None:
+        """
+        Args:
+            base: the checkpoint that the model was loaded from.
+            load: the model's own loader.
+            pristine: keeps what the model has before the first change.
+            complete: the model is not split over ranks.
+        """
+        self._base, self._load, self._pristine, self._complete = base, load, pristine, complete
+        self._shards: dict[str, list[Shard]] = {}
+        self._written: set[str] = set()
+
+    def prepare(self, names: set[str]) -> bool:
+        """Find where these tensors are. False: this model's loader does more than copying."""
+        new = names - self._shards.keys()
+        if not new:
+            return True
+        found = find_shards(self._load, self._base.read(new), complete=self._complete)
+        if found is None:
+            return False
+        self._pristine.keep([shard.target for shards in found.values() for shard in shards])
+        self._shards |= found
+        return True
+
+    @torch.no_grad()
+    def install(self, change: Change) -> None:
+        """Make the model the base with this change, whose names were prepared."""
+        for name in self._written - change.names:
+            for shard in self._shards[name]:
+                self._pristine.restore(shard.target)
+        self._written |= change.names
+        for name in sorted(change.names):
+            for shard in self._shards[name]:
+                self._write(shard, name, change)
+        self._written = set(change.names)
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+
+    def _write(self, shard: Shard, name: str, change: Change) -> None:
+        whole, pair, target = change.whole.get(name), change.pairs.get(name), shard.target
+        start = self._pristine[target] if whole is None else shard.part(whole)
+        if pair is None:
+            target.copy_(start, non_blocking=True)
+            return
+        a, b = self._factors(shard, pair)
+        start = start.to(target.device, non_blocking=True)
+        merge_into(target, start, a, b, self._base.scale(name), transposed=shard.transposed)
+
+    def _factors(self, shard: Shard, pair: LoraPair[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """A and B whose product is this shard as the checkpoint has it: only this part goes to the device."""
+        a, b = (pair.b.T, pair.a.T) if self._base.transposed(pair) else (pair.a, pair.b)
+        return a[:, shard.columns], b[shard.rows]
