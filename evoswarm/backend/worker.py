@@ -92,13 +92,18 @@ class Worker:
         engine = self._config.engine.start(model=self._config.model, adapter=self._adapter)
         if self._config.engine.multi_adapter:
             try:
-                zeros = {name: np.zeros(spec.shape, np.float32) for name, spec in self._specs.items()}
-                zeros = self._converter.tensors(zeros) if self._converter else zeros
-                cast(MultiAdapterEngine, engine).install_adapters({"probe": zeros})
+                cast(MultiAdapterEngine, engine).install_adapters({"probe": self._zeros()})
             except AdaptersNotSupported:
                 engine.close()
                 raise
+        if self._adapter is not None:
+            self._config.engine.self_check(engine, self._zeros)
         return engine
+
+    def _zeros(self) -> Weights:
+        """An adapter of zeros, as the engine gets it."""
+        zeros: Weights = {name: np.zeros(spec.shape, np.float32) for name, spec in self._specs.items()}
+        return self._converter.tensors(zeros) if self._converter else zeros
 
     def sleep(self) -> None:
         """See `Engine.sleep`."""

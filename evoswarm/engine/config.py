@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self, cast
 
+import numpy as np
 from pydantic import Field
 
 from evoswarm.engine.base import Engine
@@ -127,6 +128,17 @@ class EngineConfig(Section):
         engine: Engine = pkgutil.resolve_name(self.implementation)(self, model=folder, adapter=adapter)
         return engine
 
+    def self_check(self, engine: Engine, zeros: Callable[[], Mapping[str, np.ndarray]]) -> None:
+        """Have an engine that has just started prove that it can be trusted.
+
+        Args:
+            engine: what `start` returned.
+            zeros: makes an adapter of zeros.
+
+        Raises:
+            UserError: it cannot.
+        """
+
 
 class ModelLoading(Section):
     """How a base model is loaded."""
@@ -151,3 +163,11 @@ class ModelEngine(EngineConfig, ModelLoading):
     def cpus(self) -> int:
         """`threads`."""
         return self.threads
+
+    def self_check(self, engine: Engine, zeros: Callable[[], Mapping[str, np.ndarray]]) -> None:
+        """See `EngineConfig.self_check`. Engines on a CPU are covered by tests."""
+        from evoswarm.engine.selfcheck import CheckedEngine, probe, self_check
+
+        checked = cast(CheckedEngine, engine)
+        if checked.on_gpu:
+            self_check(checked, probe({name: array.shape for name, array in zeros().items()}))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from evoswarm.engine.merge import merge_into
+from evoswarm.engine.merge import is_merged, merge_into
 from evoswarm.engine.merged import Change, MergedBase
 from evoswarm.engine.pristine import Pristine
 from evoswarm.engine.shards import Named, Shard, find_shards
@@ -65,6 +65,17 @@ class InPlace:
         a, b = self._factors(shard, pair)
         start = start.to(target.device, non_blocking=True)
         merge_into(target, start, a, b, self._base.scale(name), transposed=shard.transposed)
+
+    def wrong_weights(self, change: Change) -> str | None:
+        """The first adapted parameter that this rank does not hold as it should after installing the change."""
+        for name, pair in change.pairs.items():
+            for shard in self._shards[name]:
+                whole = change.whole.get(name)
+                start = self._pristine[shard.target] if whole is None else shard.part(whole)
+                a, b = self._factors(shard, pair)
+                if not is_merged(shard.target, start, a, b, self._base.scale(name), transposed=shard.transposed):
+                    return name
+        return None
 
     def _factors(self, shard: Shard, pair: LoraPair[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """A and B whose product is this shard as the checkpoint has it: only this part goes to the device."""

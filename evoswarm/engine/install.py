@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from evoswarm.engine.merge import FLOATS, check_dtype, merge_into, merged_shape
+from evoswarm.engine.merge import FLOATS, check_dtype, is_merged, merge_into, merged_shape
 from evoswarm.engine.pristine import Place, Pristine
 from evoswarm.errors import UserError
 from evoswarm.weights.device import to_torch
@@ -50,9 +50,7 @@ class Installer:
     @torch.no_grad()
     def install(self, weights: Mapping[str, np.ndarray] | None) -> None:
         """See `Engine.install`."""
-        tensors = {name: to_torch(array) for name, array in (weights or {}).items()}
-        pairs = {f"{m}.weight": pair for m, pair in lora_modules(tensors).items()} if self._adapter is not None else {}
-        whole = full_tensors(tensors) if self._adapter is not None else self._without_tied_head(tensors)
+        pairs, whole = self._parts(weights)
         self._check(pairs, whole)
         names = sorted({*pairs, *whole})
         self._prepare(names)
@@ -65,6 +63,26 @@ class Installer:
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()  # the caller may overwrite its weights from here on
 
+    def wrong_weights(self, weights: Mapping[str, np.ndarray]) -> str | None:
+        """The first adapted parameter that does not hold the merge with these weights, which were installed."""
+        pairs, whole = self._parts(weights)
+        for name, pair in pairs.items():
+            target, transposed = self._targets[name], self._transposed(name)
+            start = whole.get(name, self.pristine[target])
+            if not is_merged(target, start, pair.a, pair.b, self._scale(name), transposed=transposed):
+                return name
+        return None
+
+    def _parts(self, weights: Mapping[str, np.ndarray] | None) -> tuple[dict[str, Pair], dict[str, torch.Tensor]]:
+        """Adapted and replaced parameters."""
+        tensors = {name: to_torch(array) for name, array in (weights or {}).items()}
+        if self._adapter is None:
+            return {}, self._without_tied_head(tensors)
+        return {f"{m}.weight": pair for m, pair in lora_modules(tensors).items()}, full_tensors(tensors)
+
+    def _scale(self, name: str) -> float:
+        return scaling(self._adapter or {}, name.rpartition(".")[0])
+
     def _write(self, name: str, whole: torch.Tensor | None, pair: Pair | None) -> None:
         """Write one parameter. peft saves an adapted embedding both whole and with its pair: they are added."""
         target = self._targets[name]
@@ -72,10 +90,8 @@ class Installer:
         if pair is None:
             target.copy_(start, non_blocking=True)
             return
-        assert self._adapter is not None
-        scale = scaling(self._adapter, name.rpartition(".")[0])
         start = start.to(target.device, non_blocking=True)
-        merge_into(target, start, pair.a, pair.b, scale, transposed=self._transposed(name))
+        merge_into(target, start, pair.a, pair.b, self._scale(name), transposed=self._transposed(name))
 
     def _without_tied_head(self, checkpoint: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Drop a tied head that the file has and the model does not register."""

@@ -74,6 +74,25 @@ def merge_into(
     (_merge_blocks if kernel is None else kernel)(target, pristine, a, b, scale)
 
 
+@torch.no_grad()
+def is_merged(
+    target: torch.Tensor,
+    pristine: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    scale: float,
+    *,
+    transposed: bool = False,
+) -> bool:
+    """Whether some rows of `target` are what `merge_into` should write, by float64 arithmetic on the CPU."""
+    if transposed:
+        a, b = b.T, a.T
+    rows = torch.linspace(0, len(target) - 1, min(4, len(target))).long()
+    start, factor, have = (tensor[rows.to(tensor.device)].cpu().double() for tensor in (pristine, b, target))
+    exact = start + scale * (factor @ a.cpu().double())
+    return torch.allclose(have, exact, rtol=torch.finfo(target.dtype).eps, atol=1e-5 * float(exact.abs().max()))
+
+
 def _merge_blocks(target: torch.Tensor, pristine: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> None:
     """Merge some rows at a time, so that their fp32 values stay in cache."""
     a, b = a.float(), b.float()

@@ -67,6 +67,15 @@ class HfEngine:
         self._installer.install(weights)
 
     @property
+    def on_gpu(self) -> bool:
+        """See `CheckedEngine`."""
+        return bool(self.model.device.type == "cuda")
+
+    def wrong_weights(self, weights: Mapping[str, np.ndarray]) -> str | None:
+        """See `CheckedEngine`."""
+        return self._installer.wrong_weights(weights)
+
+    @property
     def pristine_places(self) -> dict[str, int]:
         """Bytes of the base's copies on each type of device."""
         return self._installer.pristine.places

@@ -21,6 +21,7 @@ from evoswarm.engine.vllm_internals import (
     EXTENSION,
     check_version,
     metrics_to_ray,
+    on_gpu,
     on_ray,
     set_environment,
     start_after_numba,
@@ -85,6 +86,19 @@ class VllmEngine:
         for problem in problems:
             if problem is not None:
                 raise UserError(problem)
+
+    @property
+    def on_gpu(self) -> bool:
+        """See `CheckedEngine`."""
+        return on_gpu()
+
+    def wrong_weights(self, weights: Mapping[str, np.ndarray]) -> str | None:
+        """See `CheckedEngine`. Adapters that are not merged have no weights to compare."""
+        if self._beside:
+            return None
+        payload = weights if self._in_process else save(dict(weights))
+        problems = self._llm.collective_rpc("evoswarm_wrong_weights", args=(payload, self._adapter))
+        return next((problem for problem in problems if problem is not None), None)
 
     def install_adapters(self, particles: Mapping[Hashable, Mapping[str, np.ndarray] | None]) -> None:
         """See `MultiAdapterEngine`. Every particle gets a new number, because vLLM caches adapters by number."""

@@ -76,6 +76,13 @@ def on_ray() -> bool:
     return ray is not None and bool(ray.is_initialized())
 
 
+def on_gpu() -> bool:
+    """Whether vLLM runs models on a GPU."""
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cuda_alike())
+
+
 def metrics_to_ray(llm: Any) -> None:
     """Have vLLM's own metrics go out with Ray's, as `ray_vllm_...`, in place of vLLM's Prometheus registry.
 
@@ -153,6 +160,14 @@ class WorkerExtension:
                 self._evoswarm_place = None
             self.model_runner.reload_weights(weights_iterator=base.load(change), is_checkpoint_format=True)
         return None
+
+    def evoswarm_wrong_weights(self, weights: Weights | bytes, adapter: Mapping[str, Any]) -> str | None:
+        """The first parameter of this rank that is not the base merged with the weights; None if they went through
+        vLLM's own loader, which may have changed their layout."""
+        if self._evoswarm_place is None:
+            return None
+        tensors = load(weights) if isinstance(weights, bytes) else weights
+        return self._evoswarm_place.wrong_weights(self._evoswarm_base(adapter).change(tensors))
 
     def evoswarm_load(self, number: int, weights: Weights | bytes, adapter: Mapping[str, Any]) -> str | None:
         """Put an adapter into vLLM's LoRA manager under a number that was never used before.
