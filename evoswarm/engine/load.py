@@ -1,4 +1,4 @@
-"""Loading a base model and its tokenizer as users load them."""
+"""Loads a base model and its tokenizer."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def load_skeleton(model: str, *, trust_remote_code: bool) -> tuple[PretrainedCon
 
 
 def end_tokens(generation: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids that end an answer: the model's own list (instruct models have several) and the tokenizer's."""
+    """Ids that end an answer: those of the model (instruct models have several) and of the tokenizer."""
     own = generation.eos_token_id if generation else None
     ids = own if isinstance(own, list) else [own]
     return sorted({int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None})

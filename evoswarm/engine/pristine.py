@@ -39,6 +39,10 @@ class Pristine:
         """Write a tensor's copy back."""
         tensor.copy_(self[tensor], non_blocking=True)
 
+    def clear(self) -> None:
+        """Drop all copies."""
+        self._copies.clear()
+
     @property
     def places(self) -> dict[str, int]:
         """Bytes kept on each type of device."""

@@ -25,33 +25,33 @@ from evoswarm.utility.types import OptionScore, Prefix, Prompt
 Pairs = list[tuple[Ids, Ids]]
 """(prompt, option) of each option of one request"""
 SHARED_FROM = 16
-"""Tokens from which a beginning that all prompts of a batch share (few-shot examples) is computed once."""
+"""Tokens from which a prefix that all prompts of a batch share (few-shot examples) is computed only once."""
 
 
 class HfEngine:
     """A causal language model with its tokenizer.
 
-    A slice is one batch, padded on the left under an attention mask. The slices of a run are fixed (see
-    `utility.slices`), so a result does not depend on how many workers share the work.
+    A slice is one batch, padded on the left, with an attention mask. The slices of a run are fixed (see
+    `utility.slices`), so a result does not depend on the number of workers.
     """
 
     def __init__(self, config: TransformersEngine, *, model: str, adapter: Mapping[str, Any] | None) -> None:
         """Load the model and its tokenizer once.
 
         Raises:
-            UserError: either cannot be loaded.
+            UserError: one of them cannot be loaded.
         """
         torch.set_num_threads(config.threads)
         self.batch_size = config.batch_size
         self.tokenizer = load_tokenizer(model, trust_remote_code=config.trust_remote_code)
         self.model = _on_device(load_model(model, config), device_of(config.device)).eval()
-        # In 16 bits one pass over a whole text and a pass per token round too differently.
+        # In 16 bits, one pass over a whole text and one pass per token round too differently.
         self.exact = self.model.dtype == torch.float32
         self._end = end_tokens(self.model.generation_config, self.tokenizer)
-        # Penalties and beams that come with a model would make its answers something else than greedy.
+        # A model's own penalties and beams would make its answers differ from greedy ones.
         self.model.generation_config = GenerationConfig()
         self._positions = "position_ids" in inspect.signature(self.model.forward).parameters
-        # Caches that forget (sliding windows) or that sum up (linear attention) are not continued in several ways.
+        # Caches that drop tokens (sliding windows) or sum them up (linear attention) cannot be branched.
         layers = DynamicCache(config=self.model.config).layers
         self._branches = self._positions and all(type(layer) is DynamicLayer for layer in layers)
         longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
@@ -86,6 +86,7 @@ class HfEngine:
     def close(self) -> None:
         """See `Engine.close`."""
         self._shared = None
+        self._installer.pristine.clear()
         self.model.to("meta")
 
     @torch.inference_mode()
@@ -107,7 +108,7 @@ class HfEngine:
     def verify(
         self, prompts: Sequence[Prompt], drafts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str] = ()
     ) -> list[str | Prefix]:
-        """See `Engine.verify`. A draft whose first token would merge with the prompt is verified as far as nothing."""
+        """See `Engine.verify`. A draft whose first token would merge with the prompt is not verified."""
         encoded = [self._encoder.draft(prompt, draft) for prompt, draft in zip(prompts, drafts, strict=True)]
         limit = self._encoder.room(max(len(context) for context, _ in encoded), max_new_tokens)
         pairs = [(context, draft[: limit - 1]) for context, draft in encoded]
@@ -127,8 +128,8 @@ class HfEngine:
     ) -> list[tuple[OptionScore, ...]]:
         """See `Engine.loglikelihood`.
 
-        Prompt and option are tokenized together, as lm-eval does. Options of one token that follow the same prompt
-        are read off one forward pass; for longer ones the prompt is computed once.
+        Prompt and option are tokenized together, as in lm-eval. Options of one token after the same prompt share one
+        forward pass; for longer options the prompt is computed once.
         """
         pairs = [[self._encoder.option(p, option) for option in row] for p, row in zip(prompts, options, strict=True)]
         if self._branches and _share_prompts(pairs):
@@ -143,7 +144,7 @@ class HfEngine:
         return [tuple(OptionScore(found[c + o[:-1], o], len(o)) for c, o in row) for row in pairs]
 
     def _score(self, batch: dict[Ids, list[Ids]]) -> dict[tuple[Ids, Ids], float]:
-        """Log-probability of each option that ends each input, keyed by (input, option)."""
+        """Log-probability of each option at the end of each input, by (input, option)."""
         longest = max(len(option) for options in batch.values() for option in options)
         logits = self._forward(self._batch(list(batch), last=longest), keep=longest).logits
         keys, sums = [], []
@@ -156,7 +157,7 @@ class HfEngine:
         return dict(zip(keys, torch.stack(sums).tolist(), strict=True))
 
     def _branch(self, pairs: Sequence[Pairs]) -> list[tuple[OptionScore, ...]]:
-        """Scores of options of several tokens: the prompts' keys and values are computed once, then repeated."""
+        """Scores of options of several tokens. The prompts' keys and values are computed once and repeated."""
         contexts = [row[0][0] for row in pairs]
         options = [option for row in pairs for _, option in row]
         owners = torch.tensor([i for i, row in enumerate(pairs) for _ in row], device=self.model.device)
@@ -165,7 +166,7 @@ class HfEngine:
         prompts = self._batch(contexts)
         first = self._forward(prompts, keep=1, use_cache=True)
         logprobs = torch.log_softmax(first.logits[owners].float(), dim=-1)
-        # Padding on the right, which nothing after it can see.
+        # Padding on the right is not visible to any real token.
         tokens = torch.tensor([option + (0,) * (width - len(option)) for option in options], device=owners.device)
         if width > 1:
             first.past_key_values.batch_select_indices(owners)
@@ -179,7 +180,7 @@ class HfEngine:
 
     def _forward(self, inputs: dict[str, Any], *, keep: int, use_cache: bool = False) -> Any:
         """The model's output with the logits [B, keep, vocabulary] of the last positions."""
-        if self._positions:  # models with absolute positions must not count the padding; `generate` does this itself
+        if self._positions:  # absolute positions must not count the padding; `generate` does this itself
             positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0, max=self._last_position)
             inputs = inputs | {"position_ids": positions[:, -inputs["input_ids"].shape[1] :]}
             if (cache := inputs.get("past_key_values")) is not None and inputs["input_ids"].shape == positions.shape:
@@ -188,13 +189,13 @@ class HfEngine:
         return self.model(**inputs, logits_to_keep=keep, use_cache=use_cache)
 
     def _batch(self, rows: Sequence[Ids], *, last: int = 1) -> dict[str, Any]:
-        """Token ids and mask [B, T], padded on the left, behind the beginning that all rows share.
+        """Token ids and mask [B, T], padded on the left, after the prefix that all rows share.
 
-        Where that is long enough, its keys and values come along, computed once for a particle.
+        If that is long, the result includes its keys and values, computed once per particle.
 
         Args:
             rows: token ids.
-            last: how many of the last tokens of each row must be computed.
+            last: how many tokens at the end of each row must be computed.
         """
         width = max(len(row) for row in rows)
         self._encoder.check(width)
@@ -213,7 +214,7 @@ class HfEngine:
         return inputs | ({"past_key_values": self._repeated(shared, len(rows))} if shared else {})
 
     def _repeated(self, shared: Ids, times: int) -> DynamicCache:
-        """Keys and values of a beginning, for so many rows."""
+        """Keys and values of a shared prefix, for `times` rows."""
         if self._shared is None or self._shared[0] != shared:
             ids = torch.tensor([shared], device=self.model.device)
             inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -224,7 +225,7 @@ class HfEngine:
 
 
 def _common(rows: Sequence[Ids]) -> Ids:
-    """The beginning that all rows share."""
+    """The prefix that all rows share."""
     low, high = min(rows), max(rows)
     return low[: next((i for i, pair in enumerate(zip(low, high, strict=False)) if pair[0] != pair[1]), len(low))]
 
@@ -232,7 +233,7 @@ def _common(rows: Sequence[Ids]) -> Ids:
 def _on_device(model: Any, device: str) -> Any:
     """
     Raises:
-        UserError: there is no such device, or no room on it.
+        UserError: the device does not exist or is too small.
     """
     try:
         return model.to(device)
@@ -242,13 +243,13 @@ def _on_device(model: Any, device: str) -> Any:
 
 
 def _share_prompts(pairs: Sequence[Pairs]) -> bool:
-    """Whether the options of each request follow the same tokens, and there is more than one token to score."""
+    """Whether the options of each request follow the same tokens, and some option has several tokens."""
     same = all(row and all(context == row[0][0] for context, _ in row) for row in pairs)
     return same and any(len(option) > 1 for row in pairs for _, option in row)
 
 
 def _parts(pairs: Sequence[Pairs], size: int) -> Iterator[Sequence[Pairs]]:
-    """The requests in pieces of up to `size` options, at least one request each."""
+    """The requests in groups of up to `size` options, at least one request each."""
     start = total = 0
     for i, row in enumerate(pairs):
         if i > start and total + len(row) > size:

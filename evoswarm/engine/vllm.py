@@ -30,7 +30,7 @@ from evoswarm.engine.vllm_settings import arguments, explain
 from evoswarm.errors import UserError
 from evoswarm.utility.types import OptionScore, Prefix, Prompt
 
-Spoken = tuple[Hashable, Ids]
+Item = tuple[Hashable, Ids]
 """A particle, and the token ids of a prompt for it."""
 
 
@@ -59,7 +59,7 @@ class VllmEngine:
         self._adapter = dict(adapter) if adapter is not None else None
         tokenizer = load_tokenizer(model, trust_remote_code=config.trust_remote_code)
         settings = {"disable_log_stats": not on_ray()} | arguments(config, model=model, adapter=adapter)
-        self._beside = config.adapter_mode == "multi_lora"
+        self._multi_adapter = config.adapter_mode == "multi_lora"
         self._in_process = config.ranks == 1
         try:
             self._llm = LLM(worker_extension_cls=EXTENSION, **settings)
@@ -76,7 +76,7 @@ class VllmEngine:
 
     def install(self, weights: Mapping[str, np.ndarray] | None) -> None:
         """See `Engine.install`."""
-        if self._beside:
+        if self._multi_adapter:
             return self.install_adapters({None: weights})
         self._wake()
         payload = weights if weights is None or self._in_process else save(dict(weights))
@@ -94,7 +94,7 @@ class VllmEngine:
 
     def wrong_weights(self, weights: Mapping[str, np.ndarray]) -> str | None:
         """See `CheckedEngine`. Adapters that are not merged have no weights to compare."""
-        if self._beside:
+        if self._multi_adapter:
             return None
         payload = weights if self._in_process else save(dict(weights))
         problems = self._llm.collective_rpc("evoswarm_wrong_weights", args=(payload, self._adapter))
@@ -162,7 +162,7 @@ class VllmEngine:
     def verify(
         self, prompts: Sequence[Prompt], drafts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str] = ()
     ) -> list[str | Prefix]:
-        """See `Engine.verify`. Generates, but never further than one token behind the draft's length."""
+        """See `Engine.verify`. Generates at most one token more than the draft has."""
         encoded = [self._encoder.draft(prompt, draft) for prompt, draft in zip(prompts, drafts, strict=True)]
         limits = [min(max_new_tokens, len(draft) + 1 if draft else max_new_tokens) for _, draft in encoded]
         answers = self._greedy([context for context, _ in encoded], limits, stop)
@@ -171,18 +171,18 @@ class VllmEngine:
     def loglikelihood(
         self, prompts: Sequence[Prompt], options: Sequence[Sequence[str]]
     ) -> list[tuple[OptionScore, ...]]:
-        """See `Engine.loglikelihood`. Options of one token behind the same prompt are one request."""
+        """See `Engine.loglikelihood`. Options of one token after the same prompt share a request."""
         pairs = [[self._encoder.option(p, option) for option in row] for p, row in zip(prompts, options, strict=True)]
-        speakers = self._of or [None] * len(pairs)
-        spoken = [(who, *pair) for who, row in zip(speakers, pairs, strict=True) for pair in row]
-        sums = iter(self._by_steps(spoken) if self._beside else self._by_prompts(spoken))
+        particles = self._of or [None] * len(pairs)
+        items = [(who, *pair) for who, row in zip(particles, pairs, strict=True) for pair in row]
+        sums = iter(self._by_steps(items) if self._multi_adapter else self._by_prompts(items))
         return [tuple(OptionScore(next(sums), len(option)) for _, option in row) for row in pairs]
 
-    def _by_prompts(self, spoken: Sequence[tuple[Hashable, Ids, Ids]]) -> list[float]:
-        """Options of one token behind the same prompt are one request; longer ones are read as part of the prompt."""
-        ones = [entry for entry in spoken if len(entry[2]) == 1]
+    def _by_prompts(self, items: Sequence[tuple[Hashable, Ids, Ids]]) -> list[float]:
+        """Options of one token after the same prompt share a request; longer ones are scored as part of a prompt."""
+        ones = [entry for entry in items if len(entry[2]) == 1]
         first = dict(zip(ones, self._by_steps(ones), strict=True))
-        longer = list(dict.fromkeys((who, context + option) for who, context, option in spoken if len(option) > 1))
+        longer = list(dict.fromkeys((who, context + option) for who, context, option in items if len(option) > 1))
         outputs = self._run(longer, [self._settings(max_tokens=1, prompt_logprobs=0) for _ in longer])
         rows = {
             entry: [output.prompt_logprobs[i][entry[1][i]].logprob for i in range(1, len(entry[1]))]
@@ -190,14 +190,14 @@ class VllmEngine:
         }
         return [
             first[entry] if len(entry[2]) == 1 else math.fsum(rows[entry[0], entry[1] + entry[2]][-len(entry[2]) :])
-            for entry in spoken
+            for entry in items
         ]
 
-    def _by_steps(self, spoken: Sequence[tuple[Hashable, Ids, Ids]]) -> list[float]:
-        """One request for each different beginning of an option: what comes next. (Prompt log-probabilities and
-        adapters beside each other do not go together in vLLM 0.32.)"""
-        wanted: dict[Spoken, set[int]] = {}
-        for who, context, option in spoken:
+    def _by_steps(self, items: Sequence[tuple[Hashable, Ids, Ids]]) -> list[float]:
+        """One request for each different prefix of an option, for its next token. (vLLM 0.32 gives no prompt
+        log-probabilities with adapters.)"""
+        wanted: dict[Item, set[int]] = {}
+        for who, context, option in items:
             for i, token in enumerate(option):
                 wanted.setdefault((who, context + option[:i]), set()).add(token)
         settings = [self._settings(max_tokens=1, logprob_token_ids=sorted(tokens)) for tokens in wanted.values()]
@@ -208,14 +208,14 @@ class VllmEngine:
 
         return [
             math.fsum(logprob(who, context + option[:i], token) for i, token in enumerate(option))
-            for who, context, option in spoken
+            for who, context, option in items
         ]
 
     def _greedy(self, prompts: Sequence[Ids], limits: Sequence[int], stop: Sequence[str]) -> list[list[int]]:
         """Generated ids, with the id that ended the answer."""
         settings = [self._settings(max_tokens=limit, stop=list(stop) or None) for limit in limits]
-        speakers = self._of or [None] * len(prompts)
-        outputs = self._run(list(zip(speakers, prompts, strict=True)), settings)
+        particles = self._of or [None] * len(prompts)
+        outputs = self._run(list(zip(particles, prompts, strict=True)), settings)
         return [list(output.outputs[0].token_ids) for output in outputs]
 
     def _settings(self, **settings: Any) -> Any:
@@ -223,25 +223,25 @@ class VllmEngine:
 
         return SamplingParams(temperature=0, stop_token_ids=list(self._encoder.ends), **settings)
 
-    def _run(self, spoken: Sequence[Spoken], settings: Sequence[Any]) -> list[Any]:
-        """Outputs of prompts, each answered by its particle."""
+    def _run(self, items: Sequence[Item], settings: Sequence[Any]) -> list[Any]:
+        """vLLM's output for each prompt, answered by its particle."""
         from vllm.inputs import TokensPrompt
         from vllm.lora.request import LoRARequest
 
-        if not spoken:
+        if not items:
             return []
         self._wake()
-        self._encoder.check(max(len(ids) for _, ids in spoken) + 1)
-        numbers = [self._numbers.get(who) for who, _ in spoken]
+        self._encoder.check(max(len(ids) for _, ids in items) + 1)
+        numbers = [self._numbers.get(who) for who, _ in items]
         requests = [None if n is None else LoRARequest(f"particle-{n}", n, f"mem://{n}") for n in numbers]
-        inputs = [TokensPrompt(prompt_token_ids=list(ids)) for _, ids in spoken]
-        lora = {"lora_request": requests} if self._beside else {}
-        with dies_on_error("vllm"):  # what was under way when it failed would be answered with the next prompts
+        inputs = [TokensPrompt(prompt_token_ids=list(ids)) for _, ids in items]
+        lora = {"lora_request": requests} if self._multi_adapter else {}
+        with dies_on_error("vllm"):  # vLLM would return unfinished requests with the next prompts
             return list(self._llm.generate(inputs, list(settings), use_tqdm=False, **lora))
 
 
 def _generation_config(model: str) -> GenerationConfig:
-    """What `AutoModelForCausalLM` would take: the model's own file, else what its config says."""
+    """As for `AutoModelForCausalLM`: the model's own file, or else its config."""
     try:
         return GenerationConfig.from_pretrained(model)
     except OSError:

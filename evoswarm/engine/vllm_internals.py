@@ -1,9 +1,9 @@
-"""Everything of vLLM that is not its documented interface, and every environment variable that is set for it.
+"""All uses of vLLM outside its documented interface, and all environment variables that are set for it.
 
-Tried on vLLM 0.32 (CPU build). What is used: `worker_extension_cls`, `collective_rpc`, `model_runner.reload_weights`
-with an iterator, `get_model_loader(...).get_all_weights`, `packed_modules_mapping` of a model class; for adapters
-beside each other `lora_manager`, `LoRAModel.from_lora_tensors` and `PEFTHelper.from_dict`; for metrics
-`logger_manager` and `ray_wrappers.RayPrometheusStatLogger`.
+Tested with vLLM 0.32 (CPU build). Used: `worker_extension_cls`, `collective_rpc`, `model.load_weights`,
+`model_runner.reload_weights` with an iterator, `get_model_loader(...).get_all_weights`, `packed_modules_mapping` of a
+model class, `quant_method` of layers; for multi-LoRA `lora_manager`, `LoRAModel.from_lora_tensors` and
+`PEFTHelper.from_dict`; for metrics `logger_manager` and `ray_wrappers.RayPrometheusStatLogger`.
 """
 
 from __future__ import annotations
@@ -34,11 +34,13 @@ Weights = Mapping[str, np.ndarray]
 
 
 def set_environment(*, threads: int, deterministic: bool = False) -> None:
-    """Before vLLM is imported. What the user has set stays.
+    """Set variables before vLLM is imported, except those that the user has set.
 
-    VLLM_ENABLE_V1_MULTIPROCESSING=0: the engine lives in this process (a second one would start for 20 s more).
-    VLLM_CPU_KVCACHE_SPACE=1: GiB of key-value cache of the CPU build; its default is half of the machine's memory.
-    VLLM_CPU_OMP_THREADS_BIND=nobind, OMP_NUM_THREADS: engines beside each other would all take the first core.
+    VLLM_ENABLE_V1_MULTIPROCESSING=0: run the engine in this process (another process takes 20 s more to start).
+    VLLM_CPU_KVCACHE_SPACE=1: GiB of key-value cache of the CPU build; the default is half of the machine's memory.
+    VLLM_CPU_OMP_THREADS_BIND=nobind, OMP_NUM_THREADS: otherwise all engines of a machine use the first core.
+    VLLM_USE_FLASHINFER_SAMPLER=0, VLLM_ALLREDUCE_USE_FLASHINFER=0: their kernels are compiled at the start, which needs
+    nvcc (vLLM #49497).
     VLLM_LOGGING_LEVEL=WARNING; VLLM_NO_USAGE_STATS=1: nothing is sent anywhere.
     """
     for name, value in {
@@ -46,6 +48,8 @@ def set_environment(*, threads: int, deterministic: bool = False) -> None:
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": str(threads),
+        "VLLM_USE_FLASHINFER_SAMPLER": "0",
+        "VLLM_ALLREDUCE_USE_FLASHINFER": "0",
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_NO_USAGE_STATS": "1",
         **({"VLLM_BATCH_INVARIANT": "1"} if deterministic else {}),
@@ -84,10 +88,9 @@ def on_gpu() -> bool:
 
 
 def metrics_to_ray(llm: Any) -> None:
-    """Have vLLM's own metrics go out with Ray's, as `ray_vllm_...`, in place of vLLM's Prometheus registry.
+    """Export vLLM's own metrics with Ray's, as `ray_vllm_...`, instead of in vLLM's Prometheus registry.
 
-    vLLM has a logger for this, which `LLM` does not let a caller choose, and which wants Ray Serve only to find no
-    replica's name there.
+    vLLM has a logger for this, but `LLM` has no argument for it, and it imports Ray Serve only to look up a replica.
     """
     manager = getattr(llm.llm_engine, "logger_manager", None)
     if manager is None or not on_ray():
@@ -191,14 +194,14 @@ class WorkerExtension:
                 number, own, helper, "cpu", worker.lora_config.lora_dtype, model_vocab_size=worker.vocab_size
             )
         except (ValueError, RuntimeError) as error:
-            return f"vLLM cannot serve the experts beside each other ({error})"
-        # Modules that it does not know vLLM would leave out without a word.
+            return f"vLLM cannot serve the experts as adapters of one base ({error})"
+        # vLLM silently ignores modules that it does not know.
         manager = worker._adapter_manager
         known = {*manager.modules, *(part for parts in manager.packed_modules.values() for part in parts)}
         strange = sorted(set(lora.loras) - known)
         if strange or 2 * len(lora.loras) != len(own):
             what = strange[0] if strange else "every tensor of the experts"
-            return f"vLLM has no place for {what} beside the base"
+            return f"vLLM has no adapter slot for {what}"
         manager.add_adapter(lora)
         return None
 
@@ -211,7 +214,7 @@ class WorkerExtension:
         if not hasattr(self, "_evoswarm_merged"):
             from vllm.model_executor.model_loader import get_model_loader
 
-            # Reloading warns of every layer that an adapter does not touch.
+            # Reloading warns about every layer that an adapter does not change.
             logging.getLogger("vllm.model_executor.model_loader.reload").setLevel(logging.ERROR)
             loader, model = get_model_loader(self.vllm_config.load_config), self.model_runner.get_model()
             self._evoswarm_merged = MergedBase(

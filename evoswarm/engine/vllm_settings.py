@@ -1,4 +1,4 @@
-"""What vLLM is started with, and what it means when it does not start. Imports no vLLM."""
+"""vLLM's start arguments, and the reasons if it does not start. Does not import vLLM."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evoswarm.engine.vllm_config import VllmEngine
 from evoswarm.errors import UserError
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""Ranks that vLLM's LoRA slots come in."""
+"""Possible ranks of vLLM's LoRA slots."""
 DETERMINISTIC = {"enable_prefix_caching": False, "enable_chunked_prefill": False}
 """Where a prompt is cut, and how much of it is cached, depends on timing and changes the last digits of a result."""
 _MEMORY = ("cache blocks", "kv cache", "free memory on device", "memory profiling", "cuda out of memory")
@@ -22,7 +22,7 @@ def arguments(config: VllmEngine, *, model: str, adapter: Mapping[str, Any] | No
     """Arguments of vLLM's engine; the user's own come before what is only a default.
 
     Raises:
-        AdaptersNotSupported: adapters beside each other are asked for, and these cannot be.
+        AdaptersNotSupported: multi_lora is requested, and vLLM cannot serve these experts as adapters.
     """
     found: dict[str, Any] = {"enable_prefix_caching": True, "seed": 0} | config.args
     if config.deterministic:
@@ -51,7 +51,7 @@ def explain(error: BaseException, *, model: str) -> UserError:
 
 
 def _slots(count: int, adapter: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Arguments for so many adapters beside each other."""
+    """Arguments for this many adapters of one base."""
     if adapter is None:
         raise AdaptersNotSupported("multi_lora is for adapters, and the experts are checkpoints")
     rank = max([int(adapter["r"]), *(adapter.get("rank_pattern") or {}).values()])
@@ -62,5 +62,5 @@ def _slots(count: int, adapter: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _dtype(model: str, config: VllmEngine) -> str:
-    """vLLM's own `auto` would halve float32; ours is what was saved, as with transformers."""
+    """The saved type for `auto`, as with transformers; vLLM's own `auto` would halve float32."""
     return computed_dtype(model, config, device=device_of())[0]

@@ -211,7 +211,7 @@ def test_what_vllm_would_leave_out_without_a_word_is_refused_and_the_engine_goes
     with pytest.raises(UserError, match="no place for .*w_proj beside the base"):
         beside.install_adapters({"a": weights("rev"), "b": strange})
     whole = weights("sort") | {"base_model.model.lm_head.weight": np.zeros((101, 160), np.float32)}
-    with pytest.raises(AdaptersNotSupported, match="beside each other .*lm_head.weight"):
+    with pytest.raises(AdaptersNotSupported, match="as adapters of one base .*lm_head.weight"):
         beside.install_adapters({"a": whole})
     beside.install(weights("rev"))
     assert beside.generate([(("user", "rev abcd"),)], max_new_tokens=8) == ["dcba"]

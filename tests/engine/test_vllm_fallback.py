@@ -1,4 +1,4 @@
-"""Experts that vLLM cannot serve beside each other are merged instead, and the user is told."""
+"""Experts that vLLM cannot serve as adapters of one base are merged instead, and a message says so."""
 
 from __future__ import annotations
 
