@@ -5,8 +5,8 @@ Here:   python -m benchmarks.gpu.carry split WHEEL ... --into pieces --drop '*/_
 There:  python -m benchmarks.gpu.carry join pieces --into wheels
         then pip install --no-index --no-deps wheels/*.whl.
 
-`--drop` leaves files out of wheels, for example flash-attention 2's library (130 MB), which an H100 does not use. Needs the
-standard library alone, so that this file can run by itself.
+`--drop` leaves files out of wheels, for example flash-attention 2's library (130 MB), which an H100 does not use. Needs
+only the standard library, so that this file can run by itself.
 """
 
 from __future__ import annotations
@@ -31,20 +31,18 @@ def split(wheels: Sequence[Path], into: Path, *, size: int = TRANSFER, drop: Seq
     folder, room = -1, 0
     for wheel in wheels:
         slim = without(wheel, drop, into / wheel.name) if drop else wheel
-        digest, number = checksum(slim), 0
+        digest, number, left = checksum(slim), 0, slim.stat().st_size
         with slim.open("rb") as file:
-            while True:
+            while left:
                 if room == 0:
                     folder, room = folder + 1, size
                     (into / str(folder)).mkdir()
-                data = file.read(room)
-                if not data and number:
-                    break
-                entry = {"wheel": wheel.name, "part": number, "sha256": digest, "of": slim.stat().st_size}
+                data = file.read(min(room, left))
+                entry = {"wheel": wheel.name, "part": number, "sha256": digest}
                 name = f"{wheel.name}.{number:03}"
                 (into / str(folder) / name).write_bytes(data)
                 (into / str(folder) / f"{name}.{MANIFEST}").write_text(json.dumps(entry))
-                number, room = number + 1, room - len(data)
+                number, room, left = number + 1, room - len(data), left - len(data)
         if slim != wheel:
             slim.unlink()
     return folder + 1

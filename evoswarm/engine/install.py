@@ -75,7 +75,7 @@ class Installer:
 
     def _parts(self, weights: Mapping[str, np.ndarray] | None) -> tuple[dict[str, Pair], dict[str, torch.Tensor]]:
         """Adapted and replaced parameters."""
-        tensors = {name: to_torch(array) for name, array in (weights or {}).items()}
+        tensors = {name: to_torch(array, read_only=True) for name, array in (weights or {}).items()}
         if self._adapter is None:
             return {}, self._without_tied_head(tensors)
         return {f"{m}.weight": pair for m, pair in lora_modules(tensors).items()}, full_tensors(tensors)

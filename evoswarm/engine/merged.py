@@ -69,7 +69,7 @@ class MergedBase:
         """
         if not self._kinds:
             self._kinds = {name: (tensor.shape, tensor.dtype) for name, tensor in self._read_base()}
-        tensors = {name: to_torch(array) for name, array in (weights or {}).items()}
+        tensors = {name: to_torch(array, read_only=True) for name, array in (weights or {}).items()}
         if self.adapter is None:
             if self._tied and "lm_head.weight" not in self._kinds:
                 tensors.pop("lm_head.weight", None)  # some files contain the shared tensor twice

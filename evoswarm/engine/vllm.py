@@ -221,7 +221,8 @@ class VllmEngine:
     def _settings(self, **settings: Any) -> Any:
         from vllm import SamplingParams
 
-        return SamplingParams(temperature=0, stop_token_ids=list(self._encoder.ends), **settings)
+        text = bool(settings.get("stop"))  # vLLM needs the text only to find stop strings
+        return SamplingParams(temperature=0, stop_token_ids=list(self._encoder.ends), detokenize=text, **settings)
 
     def _run(self, items: Sequence[Item], settings: Sequence[Any]) -> list[Any]:
         """vLLM's output for each prompt, answered by its particle."""

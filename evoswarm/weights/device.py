@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from evoswarm.weights.tensorfile import TensorSpec
 
 BLOCK = 1 << 22
 """Scalars per step: source, product and total of one row stay in a GPU's L2 cache. A multiple of the noise's CHUNK."""
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # see `read_only`
+
 SPARE = 0.1
 """Fraction of the GPU's memory that the resident basis leaves free."""
 
@@ -102,9 +105,14 @@ class DeviceMaterializer(Materializer):
         return memory[: spec.nbytes].view(spec.numpy_dtype).reshape(spec.shape)
 
 
-def to_torch(array: np.ndarray) -> torch.Tensor:
-    """A tensor that shares the array's memory if that is writeable; numpy's bfloat16 becomes torch's."""
-    if not array.flags.writeable:
+def to_torch(array: np.ndarray, *, read_only: bool = False) -> torch.Tensor:
+    """A tensor of an array, numpy's bfloat16 included, that shares its memory if it can.
+
+    Args:
+        array: any array.
+        read_only: the caller never writes to the tensor, so the memory of read-only arrays is shared as well.
+    """
+    if not array.flags.writeable and not read_only:
         array = array.copy()
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
