@@ -5,8 +5,8 @@ Here:   python -m benchmarks.gpu.carry split WHEEL ... --into pieces --drop '*/_
 There:  python -m benchmarks.gpu.carry join pieces --into wheels
         then pip install --no-index --no-deps wheels/*.whl.
 
-`--drop` leaves files out of wheels, for example flash-attention 2's library (130 MB), which an H100 does not use. Needs
-only the standard library, so that this file can run by itself.
+`--drop` leaves files out of wheels, for example flash-attention 2's library (130 MB), which an H100 does not use. This
+file needs only the standard library, so it can run by itself.
 """
 
 from __future__ import annotations

@@ -383,7 +383,7 @@ def test_a_particle_on_another_node_hands_over_what_it_writes_and_finds_what_oth
     drawn = Row(((ExpertVector("e1"), 0.5), *noise.terms))
     other = Particle(config, config.place, 1)
     (from_storage, _), (from_seed, _) = other.move(saved), Particle(config, config.place, 2).move(drawn)
-    assert all((from_storage[name] == from_seed[name]).all() for name in from_seed)
+    assert all((from_storage.arrays[name] == array).all() for name, array in from_seed.arrays.items())
     other.save_expert(saved, config.run_dir / "best")
     assert "best/adapter_model.safetensors" in Remote(str(config.place)).stamps()
 

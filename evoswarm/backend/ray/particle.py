@@ -12,8 +12,9 @@ from evoswarm.rows import Row, SavedVector
 from evoswarm.weights.materialize import Materializer, Weights
 from evoswarm.weights.pool import open_pool
 from evoswarm.weights.save import save_expert, save_vector
+from evoswarm.weights.wire import Packed, pack
 
-Moved = tuple[Weights, float]
+Moved = tuple[Packed, float]
 """A particle's weights, and the seconds it took to compute them."""
 
 
@@ -45,7 +46,7 @@ class Particle:
             self._fetch(row)
             self._weights = built(self._materializer).one(row)
             self._row = row
-        return self._weights, time.perf_counter() - start
+        return pack(self._weights), time.perf_counter() - start
 
     def save_expert(self, row: Row, folder: Path) -> None:
         """Write the weights of a row as an expert folder."""

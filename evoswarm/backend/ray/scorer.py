@@ -11,6 +11,7 @@ from evoswarm.backend.worker import Done, Piece, Worker
 from evoswarm.config import RunConfig
 from evoswarm.utility import Split
 from evoswarm.weights.pool import open_pool
+from evoswarm.weights.wire import unpack
 
 
 class Scorer:
@@ -31,12 +32,12 @@ class Scorer:
             moved: the weights for each entry of `work`, from the object store; None is the base model.
         """
         pieces = [
-            Piece(key, None if made is None else made[0], split, number, texts)
+            Piece(key, None if made is None else unpack(made[0]), split, number, texts)
             for (key, split, number, texts), made in zip(work, moved, strict=True)
         ]
         done = built(self._worker).work(pieces)
         new = {piece.key: made for piece, made in zip(pieces, moved, strict=True) if piece.key not in self._moved}
-        done.moved_bytes = sum(a.nbytes for made in new.values() if made is not None for a in made[0].values())
+        done.moved_bytes = sum(made[0].nbytes for made in new.values() if made is not None)
         done.moving += sum(made[1] for made in new.values() if made is not None)
         self._moved = {piece.key for piece in pieces}
         return done
