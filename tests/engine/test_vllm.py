@@ -206,9 +206,9 @@ def test_a_particle_beside_others_answers_the_same_when_its_place_is_taken_by_an
     assert first[: len(LONG)] != first[len(LONG) :]
 
 
-def test_what_vllm_would_leave_out_without_a_word_is_refused_and_the_engine_goes_on(beside: VllmEngine) -> None:
+def test_modules_that_vllm_would_silently_ignore_are_refused_and_the_engine_goes_on(beside: VllmEngine) -> None:
     strange = {name.replace("q_proj", "w_proj"): tensor for name, tensor in weights("sort").items()}
-    with pytest.raises(UserError, match="no place for .*w_proj beside the base"):
+    with pytest.raises(UserError, match="no adapter slot for .*w_proj"):
         beside.install_adapters({"a": weights("rev"), "b": strange})
     whole = weights("sort") | {"base_model.model.lm_head.weight": np.zeros((101, 160), np.float32)}
     with pytest.raises(AdaptersNotSupported, match="as adapters of one base .*lm_head.weight"):
