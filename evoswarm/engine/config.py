@@ -160,6 +160,11 @@ class ModelEngine(EngineConfig, ModelLoading):
     `args.gpu_memory_utilization` is low enough."""
 
     @property
+    def keeps_pristine(self) -> str:
+        """`pristine`."""
+        return self.pristine
+
+    @property
     def cpus(self) -> int:
         """`threads`."""
         return self.threads

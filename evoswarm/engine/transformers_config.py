@@ -17,11 +17,6 @@ class TransformersEngine(ModelEngine):
     implementation: ClassVar[str] = "evoswarm.engine.transformers:HfEngine"
     mixes: ClassVar[bool] = True
 
-    @property
-    def keeps_pristine(self) -> str:
-        """`pristine`."""
-        return self.pristine
-
     def notice(self, model: str) -> str | None:
         """Which data type replaces the saved one."""
         from evoswarm.engine.dtype import computed_dtype, device_of

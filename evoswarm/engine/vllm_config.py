@@ -93,6 +93,11 @@ class VllmEngine(ModelEngine):
         return float(self.args.get("gpu_memory_utilization", SHARE))
 
     @property
+    def keeps_pristine(self) -> str:
+        """`pristine`; vLLM reserves the GPU for itself, so `auto` is planned as `host`."""
+        return "host" if self.pristine == "auto" else self.pristine
+
+    @property
     def particles_per_batch(self) -> int:
         """`max_loras`, or 1 if particles are merged."""
         return (self.max_loras or LORAS) if self.multi_adapter else 1
