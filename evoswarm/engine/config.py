@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Self, cast
 
 import numpy as np
@@ -11,7 +11,6 @@ from pydantic import Field
 
 from evoswarm.engine.base import Engine
 from evoswarm.section import Section
-from evoswarm.utility.types import Request
 from evoswarm.weights.hub import model_folder
 
 
@@ -80,14 +79,18 @@ class EngineConfig(Section):
         """How many slices the engine answers together; above 1 only if batches have no influence on its answers."""
         return 1
 
-    def settled(self, *, adapters: bool, requests: Sequence[Request]) -> Self:
-        """These settings with everything automatic decided.
+    @property
+    def mode(self) -> str | None:
+        """How particles are put into the engine, if it can do that in several ways."""
+        return None
+
+    def candidates(self, *, adapters: bool) -> list[Self]:
+        """These settings with everything automatic decided; several of them if only a measurement can tell.
 
         Args:
             adapters: whether the experts are adapters.
-            requests: the requests of the validation split.
         """
-        return self
+        return [self]
 
     def fitted(self, *, parameters: int) -> Self:
         """These settings for the memory of this machine.

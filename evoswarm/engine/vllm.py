@@ -19,6 +19,7 @@ from evoswarm.engine.load import end_tokens, load_tokenizer
 from evoswarm.engine.vllm_config import VllmEngine as VllmConfig
 from evoswarm.engine.vllm_internals import (
     EXTENSION,
+    check_deterministic,
     check_version,
     metrics_to_ray,
     on_gpu,
@@ -49,8 +50,10 @@ class VllmEngine:
         Raises:
             UserError: vLLM is missing or of another version, or refuses the model or an argument.
         """
-        set_environment(threads=config.threads)
+        set_environment(threads=config.threads, deterministic=config.deterministic)
         check_version()
+        if config.deterministic:
+            check_deterministic()
         start_after_numba()
         # If torch is already loaded the environment variable has no effect, and vLLM forbids later changes.
         torch.set_num_threads(config.threads)

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator
 
 from evoswarm.engine.config import ModelEngine
-from evoswarm.utility.types import Generate, Request
 
-FEW_EXAMPLES = 12
-"""Up to this many examples per particle, a batch of several particles was faster (`python -m benchmarks.adapter_mode`:
-the two modes are equal between 8 and 16 examples, for answers of 1 and of up to 8 tokens)."""
-SHORT_ANSWER = 8
-"""Tokens of the longest answers that were measured."""
 LORAS = 40
 """Adapter slots if memory allows."""
 SLOTS_SHARE, BYTES = 0.1, 2
@@ -31,7 +24,8 @@ class VllmEngine(ModelEngine):
     type: Literal["vllm"] = "vllm"
     adapter_mode: Literal["auto", "merged", "multi_lora"] = "auto"
     """merged: one particle at a time, merged into the base model, at the base model's full speed. multi_lora: several
-    particles in one continuous batch, as adapters of one base model. auto: see docs/guides/engines.md."""
+    particles in one continuous batch, as adapters of one base model. auto: the faster one, measured
+    with the run's own prompts before it starts."""
     batch_size: int = Field(256, ge=1)
     """Examples per slice. Slices of a particle share a batch if one engine scores them; the size only decides into how
     many parts the examples of a particle can be divided among engines."""
@@ -117,22 +111,16 @@ class VllmEngine(ModelEngine):
         room = SLOTS_SHARE * gpu_memory() * self.memory_share * self.ranks
         return self.with_(max_loras=max(1, min(LORAS, int(room / (BYTES * parameters)))) if room else LORAS)
 
-    def settled(self, *, adapters: bool, requests: Sequence[Request]) -> Self:
-        """With `adapter_mode: auto` decided.
+    @property
+    def mode(self) -> str | None:
+        """`adapter_mode`."""
+        return self.adapter_mode
 
-        A merge costs the same however few examples a particle has; in a batch of several particles every example costs
-        more. So adapters are batched if the validation split is small and its answers are short, else merged.
-        """
+    def candidates(self, *, adapters: bool) -> list[Self]:
+        """Both modes, if `adapter_mode: auto` leaves the choice and the experts are adapters."""
         if self.adapter_mode != "auto":
-            return self
-        few = adapters and len(requests) <= FEW_EXAMPLES and all(map(_is_short, requests))
-        return self.with_(adapter_mode="multi_lora" if few else "merged")
-
-    def notice(self, model: str) -> str | None:
-        """Which data type replaces the saved one."""
-        from evoswarm.engine.dtype import computed_dtype, device_of
-
-        return computed_dtype(model, self, device=device_of())[1]
+            return [self]
+        return [self.merged(), *([self.with_(adapter_mode="multi_lora")] if adapters else [])]
 
     def merged(self) -> Self:
         """adapter_mode merged."""
@@ -150,10 +138,3 @@ class VllmEngine(ModelEngine):
         if self.ranks > 1:
             derived["distributed_executor_backend"] = "ray" if gpus else "mp"
         return self.with_(args=derived | self.args)
-
-
-def _is_short(request: Request) -> bool:
-    """Whether the answer is short. Options of several tokens are scored token by token."""
-    if isinstance(request, Generate):
-        return request.max_new_tokens <= SHORT_ANSWER
-    return max(map(len, request.options), default=0) <= 2

@@ -125,6 +125,22 @@ def check_version() -> None:
         )
 
 
+def check_deterministic() -> None:
+    """
+    Raises:
+        UserError: batch invariance is not available in this process.
+    """
+    from vllm import envs
+
+    if not gpu_memory():
+        raise UserError("engine vllm: deterministic needs a GPU; omit it, or use engine.type: transformers")
+    if not envs.VLLM_BATCH_INVARIANT:
+        raise UserError(
+            "engine vllm: deterministic needs VLLM_BATCH_INVARIANT=1 before vLLM is imported; unset the variable, or "
+            "start a new process"
+        )
+
+
 class WorkerExtension:
     """Mixed into vLLM's worker: installs particles into the model that it has loaded."""
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import ray
 
 from evoswarm.backend.ray.backend import RayBackend
+from evoswarm.backend.ray.measure import measure_on_cluster
 from evoswarm.callbacks import Callbacks, Event
 from evoswarm.config import RunConfig
 from evoswarm.launch.execute import Execution
@@ -53,9 +55,12 @@ class Coordinator:
             metrics.counters = backend.counters
             return backend
 
+        def measure(configs: Sequence[RunConfig], inputs: Inputs) -> list[float]:
+            return measure_on_cluster(configs, callbacks)
+
         try:
             return Execution(
-                self._config, make_backend, callbacks, self._resume, self._check, self._driver, self._session
+                self._config, make_backend, measure, callbacks, self._resume, self._check, self._driver, self._session
             ).run()
         finally:
             metrics.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from evoswarm.backend import Backend
 from evoswarm.callbacks import Callbacks, Event
 from evoswarm.config import RunConfig
 from evoswarm.errors import UserError
+from evoswarm.launch.choice import Measure, with_engine
 from evoswarm.launch.status import FILE, StatusWriter
 from evoswarm.loggers.follow import Loggers
 from evoswarm.loop.checkpoint import generations_saved
@@ -38,6 +39,7 @@ class Execution:
     Attributes:
         config: the run.
         make_backend: starts the backend, after everything else has been checked.
+        measure: measures engine settings where the backend will run.
         callbacks: receive events, and may stop the run.
         resume: "auto", "never" or "must".
         check: False if pool and data have been checked.
@@ -47,6 +49,7 @@ class Execution:
 
     config: RunConfig
     make_backend: MakeBackend
+    measure: Measure
     callbacks: Callbacks
     resume: str = "auto"
     check: bool = True
@@ -106,9 +109,7 @@ class Execution:
             return self._evolve(inputs, watched)
 
     def _evolve(self, inputs: Inputs, callbacks: Callbacks) -> dict[str, Any]:
-        requests = inputs.utility.requests("validation")
-        engine = self.config.engine.settled(adapters=inputs.pool.kind == "adapter", requests=requests)
-        config = self.config.with_(engine=engine)
+        config = with_engine(self.config, inputs, self.directory, measure=self.measure, message=callbacks.message)
         backend = self.make_backend(config, self.place, inputs)
         seconds = time.perf_counter() - self._start
         generation = max(generations_saved(self.directory), default=-1)
@@ -140,13 +141,17 @@ def run_locally(
 ) -> dict[str, Any]:
     """A run in this process, without Ray; see `evoswarm.run` and `Execution`."""
     from evoswarm.backend.local import LocalBackend
+    from evoswarm.backend.measure import seconds_per_particle
+
+    def measure(configs: Sequence[RunConfig], inputs: Inputs) -> list[float]:
+        return [seconds_per_particle(one, pool=inputs.pool, utility=inputs.utility) for one in configs]
 
     def make_backend(settled: RunConfig, place: RunPlace, inputs: Inputs) -> LocalBackend:
         return LocalBackend(
             settled, pool=inputs.pool, utility=inputs.utility, root=place.path, message=callbacks.message
         )
 
-    return Execution(config, make_backend, callbacks, resume, driver=driver).run()
+    return Execution(config, make_backend, measure, callbacks, resume, driver=driver).run()
 
 
 def _uploading(callbacks: Callbacks, mirror: Mirror) -> Callbacks:

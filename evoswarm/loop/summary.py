@@ -28,6 +28,7 @@ def summary_of(context: RunContext, search: Search, ranking: Sequence[Best], fin
     return {
         "name": config.name,
         "algorithm": config.search.type,
+        "adapter_mode": config.engine.mode,
         "seed": config.seed,
         "generations": search.generation,
         "evaluations": last["evaluations"],

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from evoswarm.config.load import parse_config
-from evoswarm.engine import TransformersEngine, VllmEngine
+from evoswarm.engine import TransformersEngine, VllmEngine, vllm_internals
 from evoswarm.engine.base import AdaptersNotSupported
-from evoswarm.engine.vllm_config import FEW_EXAMPLES
 from evoswarm.engine.vllm_settings import arguments, explain
 from evoswarm.toy import world
-from evoswarm.toy.config import target_config
-from evoswarm.utility import make_utility
-from evoswarm.weights.pool import open_pool
 
 BASE = str(world() / "base")
 ADAPTER = {"r": 8, "lora_alpha": 16}
@@ -64,27 +57,29 @@ def test_a_refusal_says_which_setting_to_change(error: Exception, says: str) -> 
     assert says in said and said.startswith("engine vllm: ") and "\n" not in said
 
 
-def settled(target: str, *, limit: int, max_new_tokens: int | None = None, **engine: object) -> str:
-    data = target_config(target, algorithm="model_swarms")
-    data["utility"]["data"] = {"path": data["utility"]["data"], "limit": limit}
-    data["utility"]["max_new_tokens"] = max_new_tokens or data["utility"].get("max_new_tokens", 8)
-    config = parse_config(data, root=world())
-    utility, pool = make_utility(config.utility, root=config.root), open_pool(config.pool, model=config.model)
-    settings = VllmEngine(**engine)  # type: ignore[arg-type]
-    requests = utility.requests("validation")
-    return settings.settled(adapters=pool.kind == "adapter", requests=requests).adapter_mode
+def modes(*, adapters: bool, **settings: object) -> list[str | None]:
+    return [engine.mode for engine in VllmEngine(**settings).candidates(adapters=adapters)]  # type: ignore[arg-type]
 
 
-def test_auto_batches_particles_where_each_has_little_to_answer() -> None:
-    assert settled("office", limit=200) == "merged"
-    assert settled("office", limit=FEW_EXAMPLES) == "multi_lora"
-    assert settled("office", limit=FEW_EXAMPLES + 1) == "merged"
-    assert settled("office", limit=2, max_new_tokens=9) == "merged"
-    assert settled("people", limit=2) == "merged"  # options of several tokens
-    assert settled("office", limit=2, adapter_mode="merged") == "merged"
-    assert settled("office", limit=200, adapter_mode="multi_lora") == "multi_lora"
+def test_auto_leaves_the_choice_of_the_mode_to_a_measurement_if_the_experts_are_adapters() -> None:
+    assert modes(adapters=True) == ["merged", "multi_lora"]
+    assert modes(adapters=False) == ["merged"]
+    assert modes(adapters=True, adapter_mode="multi_lora") == ["multi_lora"]
+    assert TransformersEngine().candidates(adapters=True) == [TransformersEngine()]
 
 
-def test_other_engines_have_nothing_to_settle(tmp_path: Path) -> None:
-    engine = TransformersEngine()
-    assert engine.settled(adapters=True, requests=[]) is engine
+def test_a_call_has_whole_splits_of_as_many_particles_as_share_a_batch() -> None:
+    assert VllmEngine(batch_size=200).slices_per_call == 21
+    beside = VllmEngine(batch_size=4096, adapter_mode="multi_lora")
+    assert beside.particles_per_batch == beside.slices_per_call == 40
+    assert TransformersEngine().slices_per_call == 1
+
+
+def test_slots_are_as_many_as_fit_into_a_tenth_of_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_internals, "gpu_memory", lambda: 80 << 30)
+    beside = VllmEngine(adapter_mode="multi_lora")
+    for parameters, slots in ((10**6, 40), (320 * 10**6, 12), (10**11, 1)):
+        assert beside.fitted(parameters=parameters).particles_per_batch == slots
+    assert beside.with_(max_loras=3).fitted(parameters=10**11).particles_per_batch == 3
+    monkeypatch.setattr(vllm_internals, "gpu_memory", lambda: 0)
+    assert beside.fitted(parameters=10**11).particles_per_batch == 40

@@ -1,0 +1,49 @@
+"""How long an engine takes for one particle, measured with the run's own prompts and experts."""
+
+from __future__ import annotations
+
+import math
+from itertools import cycle, islice
+
+from evoswarm.backend.worker import Piece, Worker
+from evoswarm.config import RunConfig
+from evoswarm.engine import EngineDied
+from evoswarm.errors import UserError
+from evoswarm.rows import Row
+from evoswarm.utility import Utility
+from evoswarm.weights.materialize import Materializer
+from evoswarm.weights.pool import Pool
+
+PARTICLES = 8
+"""Particles that are measured."""
+
+
+def seconds_per_particle(config: RunConfig, *, pool: Pool, utility: Utility | None = None) -> float:
+    """Seconds to install a particle and score the validation split; infinite if the engine cannot do it this way.
+
+    Measures a slice of medium length for the first experts of the pool, after a round that warms the engine up.
+    """
+    try:
+        worker = Worker(config, pool=pool, utility=utility)
+    except UserError:
+        return math.inf
+    try:
+        return math.inf if worker.notice else _seconds(worker, pool, threads=config.engine.cpus)
+    except (UserError, EngineDied):
+        return math.inf
+    finally:
+        worker.close()
+
+
+def _seconds(worker: Worker, pool: Pool, *, threads: int) -> float:
+    materializer = Materializer(pool, threads=threads)
+    experts = [materializer.one(Row.one(name)) for name in pool.names[:PARTICLES]]
+    slices = worker.slices("validation")
+    number = len(slices.indices) // 2
+    for turn in range(2):
+        particles = enumerate(islice(cycle(experts), PARTICLES))
+        done = worker.work([Piece((turn, i), weights, "validation", number) for i, weights in particles])
+    if any(isinstance(result, str) for result in done.results):
+        return math.inf
+    share = len(slices.requests) / len(slices.indices[number])
+    return (done.moving + share * done.scoring) / PARTICLES

@@ -1,0 +1,56 @@
+"""The choice between two ways of one engine: measured at the start, recorded, and kept by a resumed run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import pytest
+from echo import echo_config
+
+import evoswarm
+from evoswarm.engine import ENGINES, Engine, FakeEngine
+from evoswarm.engine.fake import EchoEngine
+from evoswarm.errors import UserError
+
+
+class TwoWays(FakeEngine):
+    """Slow or quick, or it does not start."""
+
+    way: Literal["auto", "slow", "quick", "broken"] = "auto"
+    also: str = "slow"
+
+    @property
+    def mode(self) -> str | None:
+        return self.way
+
+    def candidates(self, *, adapters: bool) -> list[Self]:
+        return [self.with_(way=way) for way in (self.also, "quick")] if self.way == "auto" else [self]
+
+    def start(self, *, model: str, adapter: Mapping[str, Any] | None) -> Engine:
+        if self.way == "broken":
+            raise UserError("no slot")
+        return EchoEngine(delay=0.005 * (self.way == "slow"))
+
+
+@pytest.mark.parametrize("also", ["slow", "broken"])
+def test_the_faster_way_is_chosen_recorded_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, also: str) -> None:
+    monkeypatch.setitem(ENGINES, "fake", TwoWays)
+    config = echo_config(tmp_path, f"engine.also={also}", "search.max_generations=1")
+    assert evoswarm.run(config)["adapter_mode"] == "quick"
+    path = config.place.path / "engine.json"
+    record = json.loads(path.read_text())
+    known = {"quick"} if also == "broken" else {"slow", "quick"}
+    assert record["mode"] == "quick" and set(record["seconds_per_particle"]) == known
+    path.write_text(json.dumps({"mode": also, "seconds_per_particle": {}}))
+    if also == "slow":
+        longer = echo_config(tmp_path, f"engine.also={also}", "search.max_generations=2")
+        assert evoswarm.run(longer)["adapter_mode"] == "slow"
+
+
+def test_nothing_is_measured_where_there_is_no_choice(tmp_path: Path) -> None:
+    config = echo_config(tmp_path, "search.max_generations=1")
+    assert evoswarm.run(config)["adapter_mode"] is None
+    assert not (config.place.path / "engine.json").exists()
