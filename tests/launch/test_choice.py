@@ -20,7 +20,9 @@ class TwoWays(FakeEngine):
     """Slow or quick, or it does not start."""
 
     way: Literal["auto", "slow", "quick", "broken"] = "auto"
+    """How it answers."""
     also: str = "slow"
+    """What `auto` compares with quick."""
 
     @property
     def mode(self) -> str | None:
