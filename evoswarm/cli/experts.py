@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import HEAVY_HEAD
+from rich.console import Console
+from rich.table import Table
 
 from evoswarm.cli.progress import print_json, results_only
 from evoswarm.cli.run import ConfigFile, Json, Overrides
+from evoswarm.cli.tables import simple_table
 from evoswarm.errors import UserError
+from evoswarm.place import check_url, is_url
 
 if TYPE_CHECKING:
     from evoswarm.loop.matrix import Column
@@ -26,7 +31,6 @@ def inspect(
     json_: Json = False,
 ) -> None:
     """Show the experts in a pool: size, compatibility, diversity and, with --on, utility."""
-    from evoswarm.place import check_url, is_url
     from evoswarm.weights.config import PoolConfig
     from evoswarm.weights.pool import open_pool
     from evoswarm.weights.similarity import cosines, effective_number
@@ -75,15 +79,10 @@ def _measure(pool: Path | str, configs: list[Path]) -> list[Column]:
 
 
 def _show_matrix(columns: list[Column]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="utility on validation (* = best expert for the task)", title_justify="left")
-    table.add_column("expert")
-    for column in columns:
-        table.add_column(column.task, justify="right")
-    for name in columns[0].utilities:
-        table.add_row(name, *(_cell(column, name) for column in columns))
+    rows = [(name, *(_cell(column, name) for column in columns)) for name in columns[0].utilities]
+    table = _table(
+        "utility on validation (* = best expert for the task)", ["expert", *(column.task for column in columns)], rows
+    )
     table.add_section()
     table.add_row("oracle: best expert per example", *(f"{column.any:.3f} " for column in columns))
     table.add_row("mean pairwise disagreement", *(f"{column.disagreement:.3f} " for column in columns))
@@ -97,25 +96,28 @@ def _cell(column: Column, name: str) -> str:
 
 
 def _show(kind: str, facts: list[dict[str, Any]], cosine: Any) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
+    experts = [
+        (
+            fact["name"],
+            f"{fact['parameters']:,}",
+            f"{fact['bytes'] / 1e6:.1f}",
+            *(str(fact[key] or "-") for key in ("rank", "alpha")),
+            fact["sha256"][:12],
+        )
+        for fact in facts
+    ]
+    header = ["expert", "parameters", "MB", "rank", "alpha", "sha256"]
+    pairs = [
+        (f"{i} {fact['name']}", *(f"{value:.2f}" for value in line))
+        for i, (fact, line) in enumerate(zip(facts, cosine, strict=True))
+    ]
     console = Console(highlight=False, markup=False)
-    table = Table(title=f"{len(facts)} experts ({kind}), compatible", title_justify="left")
-    for name in ("expert", "parameters", "MB", "rank", "alpha", "sha256"):
-        table.add_column(name, justify="left" if name in ("expert", "sha256") else "right")
-    for fact in facts:
-        size = f"{fact['bytes'] / 1e6:.1f}"
-        rank, alpha = (str(fact[key] or "-") for key in ("rank", "alpha"))
-        table.add_row(fact["name"], f"{fact['parameters']:,}", size, rank, alpha, fact["sha256"][:12])
-    console.print(table)
-    pairs = Table(title="pairwise cosine", title_justify="left")
-    pairs.add_column("")
-    for i in range(len(facts)):
-        pairs.add_column(str(i), justify="right")
-    for i, (fact, line) in enumerate(zip(facts, cosine, strict=True)):
-        pairs.add_row(f"{i} {fact['name']}", *(f"{value:.2f}" for value in line))
-    console.print(pairs)
+    console.print(_table(f"{len(facts)} experts ({kind}), compatible", header, experts))
+    console.print(_table("pairwise cosine", ["", *map(str, range(len(facts)))], pairs))
+
+
+def _table(title: str, header: list[str], rows: list[tuple[str, ...]]) -> Table:
+    return simple_table(header, rows, title=title, box=HEAVY_HEAD, padding=(0, 1), wrap=True)
 
 
 def evaluate(
@@ -151,7 +153,6 @@ def evaluate(
 
 
 def _expert(place: str) -> Path:
-    from evoswarm.place import is_url
     from evoswarm.storage.cache import cached_folder
 
     return cached_folder(place) if is_url(place) else Path(place)
@@ -159,7 +160,6 @@ def _expert(place: str) -> Path:
 
 def _recipe(place: str) -> Path:
     """The recipe file. For a URL, fetch its run directory too, because it holds the saved vectors."""
-    from evoswarm.place import is_url
     from evoswarm.storage.cache import local_copy
 
     folder, _, name = place.rpartition("/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,7 +84,7 @@ def status(
     else:
         found = _jobs(address, ca_file).status(run)
     if json_:
-        return print_json({"run": run, **found.to_dict()})
+        return print_json({"run": run, **asdict(found)})
     print(f"{run}: {found}" + (f" ({found.error})" if found.error else ""))
 
 
@@ -110,7 +111,7 @@ def stop(
     """Stop the run of a job. Results so far are kept, and the run can be resumed."""
     found = _jobs(address, ca_file).stop(job, wait=wait)
     if json_:
-        return print_json({"run": job, **found.to_dict()})
+        return print_json({"run": job, **asdict(found)})
     hint = "; submit its config again to resume" if found.state in ("stopped", "failed") else ""
     print(f"{job}: {found}{hint}")
 

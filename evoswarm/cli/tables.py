@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
+from rich.box import SIMPLE_HEAD, Box
 from rich.console import Console
+from rich.padding import PaddingDimensions
 from rich.table import Table
 
 from evoswarm.loop.card import describe_recipe
@@ -17,11 +18,12 @@ def simple_table(
     rows: Iterable[Sequence[str]],
     *,
     title: str | None = None,
-    padding: int | tuple[int, int, int, int] = (0, 1, 0, 0),
+    box: Box = SIMPLE_HEAD,
+    padding: PaddingDimensions = (0, 1, 0, 0),
     wrap: bool = False,
 ) -> Table:
-    """A table without vertical lines: the first column is left-aligned, the others right-aligned."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=padding, pad_edge=False)
+    """A table, by default without vertical lines: the first column is left-aligned, the others right-aligned."""
+    table = Table(title=title, title_justify="left", box=box, padding=padding, pad_edge=box is not SIMPLE_HEAD)
     for k, name in enumerate(header):
         table.add_column(name, justify="right" if k else "left", no_wrap=not wrap)
     for row in rows:

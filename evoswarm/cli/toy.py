@@ -1,11 +1,19 @@
-"""`toy build`, `toy skills`."""
+"""`toy build`, `toy skills`, and `demo`: both algorithms on the toy world, on a local Ray cluster."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.box import HEAVY_HEAD
+from rich.console import Console
+
+from evoswarm.cli.progress import console, print_json
+from evoswarm.cli.run import Json, Resume, evolve
+from evoswarm.cli.tables import result_table, simple_table
+from evoswarm.config.load import apply_overrides, parse_config
+from evoswarm.errors import UserError
 
 toy = typer.Typer(help="The toy world: a small base, ten LoRA experts and four target tasks.", no_args_is_help=True)
 
@@ -26,16 +34,48 @@ def skills(
     folder: Annotated[Path | None, typer.Argument(help="Folder of a toy world (default: the built-in one).")] = None,
 ) -> None:
     """Print the skill matrix: the accuracy of every expert on every skill."""
-    from rich.console import Console
-    from rich.table import Table
-
     from evoswarm.toy import skill_matrix, world
 
     matrix = skill_matrix(folder or world())
-    table = Table()
-    table.add_column("expert")
-    for skill in next(iter(matrix.values())):
-        table.add_column(skill, justify="right")
-    for expert, line in matrix.items():
-        table.add_row(expert, *(f"{value:.2f}" for value in line.values()))
-    Console().print(table)
+    rows = [(expert, *(f"{value:.2f}" for value in line.values())) for expert, line in matrix.items()]
+    Console().print(
+        simple_table(["expert", *next(iter(matrix.values()))], rows, box=HEAVY_HEAD, padding=(0, 1), wrap=True)
+    )
+
+
+ALGORITHMS = {
+    "model_swarms": {"population": 10, "max_generations": 20, "ensemble_size": 5},
+    "genome_plus": {"population": 10, "max_population": 10, "max_generations": 15, "ensemble_size": 5},
+}
+"""Smaller than the papers' settings, so that both runs take less than three minutes on two cores."""
+
+
+def demo(
+    target: Annotated[str, typer.Option(help="Target task of the toy world.")] = "office",
+    output: Annotated[Path, typer.Option(help="Parent folder of the run directories.")] = Path("runs"),
+    backend: Annotated[str, typer.Option(help="ray or local.")] = "ray",
+    resume: Annotated[Resume, typer.Option(help="Whether to resume the runs of an earlier demo.")] = Resume.auto,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a config key of both runs.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Evolve the ten toy experts with model_swarms and genome_plus."""
+    from evoswarm.launch import cluster
+    from evoswarm.toy.config import target_config
+    from evoswarm.toy.targets import TARGETS
+
+    if target not in TARGETS:
+        raise UserError(f"--target {target}: choose one of {', '.join(TARGETS)}")
+    summaries: dict[str, dict[str, Any]] = {}
+    configs = {}
+    for algorithm, search in ALGORITHMS.items():
+        data = target_config(target, algorithm=algorithm) | {"output": str(output), "backend": {"type": backend}}
+        data["search"] |= search
+        configs[algorithm] = parse_config(apply_overrides(data, set_ or ()), root=Path.cwd(), source="demo")
+    with cluster(configs["model_swarms"]):
+        for algorithm, config in configs.items():
+            if not json_:
+                console.print(f"[bold]{algorithm}[/] on {target}")
+            summaries[algorithm] = evolve(config, resume=resume.value, quiet=json_)
+    print_json(summaries) if json_ else result_table(summaries)

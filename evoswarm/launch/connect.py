@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import ray
 from ray.exceptions import AuthenticationError
@@ -14,11 +15,11 @@ from ray.exceptions import AuthenticationError
 from evoswarm.backend.ray.private import silence_authentication
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import UserError
-from evoswarm.launch.auth import token_problem
 from evoswarm.launch.signals import sigterm_kept
 
 CONNECT_SECONDS = 5.0
 """How long an address may take to accept a connection."""
+TOKEN_HINT = "set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file with the cluster's token"
 
 
 @contextlib.contextmanager
@@ -73,3 +74,25 @@ def _answers(address: str) -> None:
     except (OSError, OverflowError, UnicodeError) as error:  # the last two: not a valid port or host name
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"Ray at {address} does not answer ({reason}); {hint}") from None
+
+
+def token_problem() -> str:
+    """What is wrong with the token, in a phrase that continues "the cluster at X ..."."""
+    if os.environ.get("RAY_AUTH_MODE", "token") != "token":
+        return f"needs a token, but RAY_AUTH_MODE={os.environ['RAY_AUTH_MODE']} sends none; unset it and {TOKEN_HINT}"
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return f"does not accept the token in RAY_AUTH_TOKEN; {TOKEN_HINT}"
+    if path := os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        if not _has_text(Path(path)):
+            return f"needs a token, but the file {path} (RAY_AUTH_TOKEN_PATH) is missing or empty; {TOKEN_HINT}"
+        return f"does not accept the token in {path} (RAY_AUTH_TOKEN_PATH); {TOKEN_HINT}"
+    if not _has_text(Path("~/.ray/auth_token").expanduser()):
+        return f"needs a token, but none was sent; {TOKEN_HINT}"
+    return f"does not accept the token in ~/.ray/auth_token; {TOKEN_HINT}"
+
+
+def _has_text(path: Path) -> bool:
+    try:
+        return bool(path.read_text(encoding="utf-8").strip())
+    except (OSError, ValueError):
+        return False

@@ -24,7 +24,7 @@ from evoswarm.backend.ray.private import get
 from evoswarm.config import RunConfig, dump_config
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import UserError
-from evoswarm.launch.auth import token_problem
+from evoswarm.launch.connect import token_problem
 from evoswarm.launch.dashboard import address_variables_unset, dashboard_address, innermost, reason
 from evoswarm.launch.status import State, Status, job_file, parse_status
 

@@ -60,10 +60,6 @@ class Status:
     host: str | None = None
     pid: int | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return asdict(self)
-
     def __str__(self) -> str:
         parts: list[str] = [self.state]
         if self.generation is not None and self.best is not None:
@@ -148,14 +144,10 @@ class StatusWriter:
         )
         self._written = 0.0
 
-    @property
-    def callbacks(self) -> Callbacks:
-        """Callbacks for the run."""
-        return replace(self._inner, notify=self._notify)
-
     def __enter__(self) -> Callbacks:
+        """Callbacks for the run."""
         self._write()
-        return self.callbacks
+        return replace(self._inner, notify=self._notify)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
         self._update(phase=None, done=None, of=None, seconds_left=None)
@@ -197,5 +189,5 @@ class StatusWriter:
         self._update(time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
         temporary = self._path.with_name(f".{self._path.name}.tmp")
         with contextlib.suppress(OSError):
-            temporary.write_text(to_json(self._status.to_dict(), indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(to_json(asdict(self._status), indent=2) + "\n", encoding="utf-8")
             temporary.replace(self._path)

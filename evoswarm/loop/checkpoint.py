@@ -9,8 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from evoswarm.errors import UserError
-from evoswarm.loop.directory import RunDirectory
-from evoswarm.loop.names import generation_name, generation_of
+from evoswarm.loop.directory import RunDirectory, generation_name, generation_of
 from evoswarm.search import Search
 
 

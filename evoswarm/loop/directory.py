@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,20 @@ class RunDirectory:
     def write_lines(self, path: Path, records: Iterable[Any]) -> None:
         """Write a whole JSON-lines file atomically."""
         self.write(path.relative_to(self.path), "".join(map(to_line, records)).encode())
+
+
+_GENERATION = re.compile(r"gen_(\d+)(?!\d)")
+
+
+def generation_name(generation: int) -> str:
+    """`gen_0003`, in names of files. Padded for people: compare numbers, never names, from 10,000 on."""
+    return f"gen_{generation:04}"
+
+
+def generation_of(name: str) -> int | None:
+    """The generation that a file name starts with; None if it names none."""
+    match = _GENERATION.match(name)
+    return int(match[1]) if match else None
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:

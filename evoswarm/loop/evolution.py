@@ -8,13 +8,11 @@ from evoswarm.backend import Evaluation
 from evoswarm.errors import UserError
 from evoswarm.loop.checkpoint import restore_newest, save_checkpoint
 from evoswarm.loop.context import RunContext
-from evoswarm.loop.directory import append_line, read_lines, to_line
+from evoswarm.loop.directory import append_line, generation_name, read_lines, to_line
 from evoswarm.loop.finish import finish
 from evoswarm.loop.generation import GenerationRecord, Totals
 from evoswarm.loop.journal import Key
-from evoswarm.loop.names import generation_name
-from evoswarm.loop.row_cache import RowCache, digests
-from evoswarm.loop.row_files import is_recorded, save_rows
+from evoswarm.loop.row_cache import RowCache, digests, is_recorded, save_rows
 from evoswarm.loop.signal import signal_warnings
 from evoswarm.rows import Row
 from evoswarm.search import Ask, Search, make_search

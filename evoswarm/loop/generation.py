@@ -12,9 +12,8 @@ import numpy as np
 
 from evoswarm.backend import Evaluation
 from evoswarm.backend.base import Counters
-from evoswarm.loop.directory import RunDirectory
+from evoswarm.loop.directory import RunDirectory, generation_name
 from evoswarm.loop.journal import Journal, Key
-from evoswarm.loop.names import generation_name
 from evoswarm.search import Search
 
 

@@ -55,7 +55,7 @@ def read_inputs(config: RunConfig, *, check: bool = True) -> Inputs:
     return Inputs(pool, utility, {"pool": pool.hashes, "data": utility.sha256})
 
 
-def claim(directory: RunDirectory, config: RunConfig, identity: dict[str, Any], *, resume: str) -> bool:
+def claim(directory: RunDirectory, config: RunConfig, identity: dict[str, Any], *, resume: str) -> None:
     """Claim the directory for a run: write its config, or check that it matches the run in the directory.
 
     Args:
@@ -63,9 +63,6 @@ def claim(directory: RunDirectory, config: RunConfig, identity: dict[str, Any], 
         config: the run.
         identity: hashes of pool and data.
         resume: "auto" or "must" resume an earlier run, "never" refuses to.
-
-    Returns:
-        Whether an earlier run is resumed.
 
     Raises:
         UserError: `resume` forbids it, or config, pool or data have changed.
@@ -75,11 +72,9 @@ def claim(directory: RunDirectory, config: RunConfig, identity: dict[str, Any], 
     if directory.exists:
         _same_config(directory, config)
         _same_identity(directory, identity)
-    resumed = directory.exists
     directory.create()
     directory.write_json(directory.inputs.name, identity)
     directory.write(directory.config.name, dump_config(config).encode())
-    return resumed
 
 
 def _same_config(directory: RunDirectory, config: RunConfig) -> None:

@@ -1,18 +1,51 @@
-"""Equal rows are never scored twice: where the outcomes of rows of earlier generations are recorded."""
+"""The rows that each generation measured, in one file per generation. Equal rows are never scored twice."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from evoswarm.backend import Evaluation
-from evoswarm.loop.directory import RunDirectory, read_lines
+from evoswarm.loop.directory import RunDirectory, generation_name, read_lines
 from evoswarm.loop.journal import Key, Record, evaluation_of, outcome_path
-from evoswarm.loop.names import generation_name
-from evoswarm.loop.row_files import read_rows
-from evoswarm.rows import BasisVector
+from evoswarm.rows import BasisVector, basis_from_dict, basis_to_dict
+
+
+def rows_path(directory: RunDirectory, generation: int) -> Path:
+    """The file of the rows that a generation measured."""
+    return directory.outcomes / f"{generation_name(generation)}.rows.safetensors"
+
+
+def save_rows(
+    directory: RunDirectory, generation: int, basis: Sequence[BasisVector], rows: Sequence[np.ndarray]
+) -> None:
+    """Write the rows of a generation in the order of its outcomes. Earlier blocks may have fewer columns."""
+    padded = [np.pad(block, ((0, 0), (0, len(basis) - block.shape[1]))) for block in rows]
+    metadata = {"basis": json.dumps([basis_to_dict(vector) for vector in basis])}
+    path = rows_path(directory, generation).relative_to(directory.path)
+    directory.write(path, save({"rows": np.concatenate(padded)}, metadata))
+
+
+def read_rows(directory: RunDirectory, generation: int) -> tuple[list[BasisVector], np.ndarray]:
+    """Basis and rows [M, J] of a generation, in the order of its outcomes."""
+    with safe_open(rows_path(directory, generation), framework="numpy") as file:
+        basis = [basis_from_dict(entry) for entry in json.loads(file.metadata()["basis"])]
+        return basis, file.get_tensor("rows")
+
+
+def is_recorded(directory: RunDirectory, generation: int) -> bool:
+    """Whether all outcomes and rows of a finished generation can be read."""
+    try:
+        _, rows = read_rows(directory, generation)
+    except (OSError, SafetensorError):
+        return False
+    return len(rows) == len(read_lines(outcome_path(directory, generation_name(generation))))
 
 
 def digests(basis: Sequence[BasisVector], rows: np.ndarray) -> list[bytes]:

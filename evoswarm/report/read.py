@@ -14,10 +14,9 @@ from safetensors import SafetensorError
 from evoswarm.config import RunConfig, load_config
 from evoswarm.errors import UserError
 from evoswarm.loop.checkpoint import checkpoint_path, load_checkpoint
-from evoswarm.loop.directory import RunDirectory, read_lines
+from evoswarm.loop.directory import RunDirectory, generation_name, generation_of, read_lines
 from evoswarm.loop.journal import outcome_path
-from evoswarm.loop.names import generation_name, generation_of
-from evoswarm.loop.row_files import read_rows, rows_path
+from evoswarm.loop.row_cache import read_rows, rows_path
 from evoswarm.loop.summary import stop_rule
 from evoswarm.rows import Row
 from evoswarm.search import make_search

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import ray
 from ray import tune as ray_tune
@@ -26,7 +24,7 @@ from evoswarm.launch.connect import connected
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.tune.result import best_trial, trial_line, write_result
 from evoswarm.tune.space import Trial, described, make_trials
-from evoswarm.tune.trial import FAILURE, METRIC, TIME, run_trial, utility_on_test
+from evoswarm.tune.trial import METRIC, TIME, run_trial, utility_on_test
 from evoswarm.utility import make_utility
 from evoswarm.weights.expert import read_json
 
@@ -38,7 +36,7 @@ ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # the old output can be silenced
 }
-"""Environment of Ray Tune while it runs."""
+"""Environment of Ray Tune."""
 
 
 def tune(config: TuneConfig, *, callbacks: Callbacks | None = None) -> dict[str, Any]:
@@ -70,8 +68,9 @@ def tune(config: TuneConfig, *, callbacks: Callbacks | None = None) -> dict[str,
             placement = place_engine(config.run, backend, nodes())
             if text := missing(placement, nodes()):
                 callbacks.message(f"waiting for resources: {text}")
-            with _environment(), _reported(callbacks, trials):
-                _fit(_tuner(config, trials, directory, backend, placement))
+            os.environ.update(ENVIRONMENT)
+            logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it warns about its own loggers, which are off
+            _fit(_tuner(config, trials, backend, placement, Progress(callbacks, trials)))
             lines = [trial_line(trial) for trial in trials]
             best = best_trial(trials, lines)
             test = _test(best, placement)
@@ -105,21 +104,14 @@ def _fit(tuner: ray_tune.Tuner) -> None:
 
 
 def _tuner(
-    config: TuneConfig, trials: list[Trial], directory: RunDirectory, backend: RayBackend, placement: Placement
+    config: TuneConfig, trials: list[Trial], backend: RayBackend, placement: Placement, progress: Progress
 ) -> ray_tune.Tuner:
-    """Restore Ray Tune from its state, or start it anew. Even then, trials resume from their directories."""
+    """Ray Tune always starts anew. Trials resume from their directories and report all their generations again."""
     trainable = ray_tune.with_resources(
         ray_tune.with_parameters(run_trial, runs=[trial.run for trial in trials], driver=os.getpid()),
         {"cpu": placement.cpus * placement.ranks, "gpu": placement.scorer_gpus},
     )
-    state = str(directory.path / STATE)
-    if any(RunDirectory(trial.run.run_dir).path.joinpath(FAILURE).exists() for trial in trials):
-        shutil.rmtree(
-            state, ignore_errors=True
-        )  # Ray Tune would not rerun failed trials, but the user may have fixed the reason
-    if ray_tune.Tuner.can_restore(state):
-        with contextlib.suppress(Exception):  # of any kind: a kill can leave a damaged file
-            return ray_tune.Tuner.restore(state, trainable, resume_errored=True)
+    shutil.rmtree(config.run.run_dir / STATE, ignore_errors=True)
     return ray_tune.Tuner(
         trainable,
         param_space={"trial": ray_tune.grid_search([{"number": trial.number} | trial.values for trial in trials])},
@@ -131,9 +123,9 @@ def _tuner(
         ),
         run_config=ray_tune.RunConfig(
             name=STATE,
-            storage_path=str(directory.path),
+            storage_path=str(config.run.run_dir),
             failure_config=ray_tune.FailureConfig(max_failures=backend.max_retries),
-            callbacks=[Progress()],
+            callbacks=[progress],
             verbose=0,
         ),
     )
@@ -168,41 +160,18 @@ def _test(best: Trial, placement: Placement) -> float | None:
 
 
 class Progress(ray_tune.Callback):
-    """Reports finished trials. Ray Tune pickles its callbacks, so the receiver is a class attribute."""
+    """Reports finished trials."""
 
-    report: ClassVar[Callable[[RayTrial, int], None]] = lambda trial, done: None
+    def __init__(self, callbacks: Callbacks, trials: list[Trial]) -> None:
+        self._callbacks, self._trials = callbacks, trials
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Ray Tune pickles its callbacks, but never restores them here
 
     def on_trial_complete(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
         """See ray.tune.Callback."""
         ended = {one.trial_id for one in trials if one.is_finished()} | {trial.trial_id}
-        Progress.report(trial, len(ended))
-
-
-@contextlib.contextmanager
-def _reported(callbacks: Callbacks, trials: list[Trial]) -> Iterator[None]:
-    def report(trial: RayTrial, done: int) -> None:
-        line = trial_line(trials[trial.config["trial"]["number"]])
+        line = trial_line(self._trials[trial.config["trial"]["number"]])
         utility = "-" if line["validation"] is None else f"{line['validation']:.4f}"
         text = f"trial {line['trial']}: {utility}, {line['state']} ({described(line['values'])})"
-        callbacks.unit(text, done=done, of=len(trials))
-
-    before, Progress.report = Progress.report, report
-    try:
-        yield
-    finally:
-        Progress.report = before
-
-
-@contextlib.contextmanager
-def _environment() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in ENVIRONMENT}
-    os.environ.update(ENVIRONMENT)
-    logger = logging.getLogger("ray.tune")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it warns about files of its own loggers, which are off
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        self._callbacks.unit(text, done=len(ended), of=len(self._trials))

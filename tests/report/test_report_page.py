@@ -17,7 +17,7 @@ from report_helpers import NAMES, SCRIPT
 
 from evoswarm.errors import UserError
 from evoswarm.loop.directory import RunDirectory
-from evoswarm.loop.row_files import read_rows, save_rows
+from evoswarm.loop.row_cache import read_rows, save_rows
 from evoswarm.report import write_report
 from evoswarm.report.read import expert_coefficients, load_run
 from evoswarm.rows import NoiseVector

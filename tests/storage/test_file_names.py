@@ -8,8 +8,7 @@ import pytest
 
 from evoswarm.callbacks import Callbacks, Event
 from evoswarm.loop.checkpoint import generations_saved, restore_newest, save_checkpoint
-from evoswarm.loop.directory import RunDirectory
-from evoswarm.loop.names import generation_name, generation_of
+from evoswarm.loop.directory import RunDirectory, generation_name, generation_of
 from evoswarm.search import make_search
 from evoswarm.search.model_swarms import ModelSwarms
 from evoswarm.storage.mirror import Mirror
