@@ -36,14 +36,7 @@ class LocalBackend:
         root: Path | None = None,
         message: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """Load the engine.
-
-        Args:
-            config: model and engine.
-            pool: the experts.
-            utility: what is measured.
-            root: folder of saved basis vectors; None: there are none.
-            message: receives messages for the user.
+        """Load the engine. `root` is the folder of saved basis vectors, if there are any.
 
         Raises:
             UserError: the base model cannot be loaded.
@@ -73,8 +66,9 @@ class LocalBackend:
         while not round.finished:
             for call in round.assign(now=clock()):
                 moved = self._moved(round, call, moved)
+                pieces = [(round.jobs[index], moved[index], number) for index, number in call.work]
                 try:
-                    done = worker.work([_piece(round.jobs[i], moved[i], number) for i, number in call.work])
+                    done = worker.work([Piece(job.key, w, job.split, number, job.texts) for job, w, number in pieces])
                 except EngineDied as error:
                     round.lost(call, str(error), now=clock())
                     worker.start()
@@ -111,7 +105,3 @@ class LocalBackend:
         made = iter(self._resident)
         self.counters.moving += time.perf_counter() - start
         return {index: None if row is None else next(made) for index, row in rows.items()}
-
-
-def _piece(job: Job, weights: Weights | None, number: int) -> Piece:
-    return Piece(job.key, weights, job.split, number, job.texts)

@@ -27,11 +27,7 @@ class Reporter:
     """Shows the events of a run. A context: inside it, Ctrl-C and SIGTERM ask the run to stop; see `StopRequest`."""
 
     def __init__(self, config: RunConfig, *, quiet: bool = False) -> None:
-        """
-        Args:
-            config: the run.
-            quiet: show only warnings.
-        """
+        """If quiet, show only warnings."""
         self._config, self._quiet, self._stop = config, quiet, stop_request()
         self._start, self._first, self._examples = time.monotonic(), None, 0
         self._last: str | None = None

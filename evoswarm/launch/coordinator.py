@@ -26,13 +26,7 @@ class Coordinator:
     """
 
     def __init__(self, config: RunConfig, *, resume: str, check: bool, driver: int) -> None:
-        """
-        Args:
-            config: the run.
-            resume: "auto", "never" or "must".
-            check: whether pool and data must still be checked.
-            driver: process id of the driver.
-        """
+        """`check`: whether pool and data must still be checked; `driver`: process id of the driver."""
         context = ray.get_runtime_context()
         again, self._session = context.was_current_actor_reconstructed, context.get_actor_id()
         self._config, self._check, self._driver = config, check, driver

@@ -65,12 +65,7 @@ class Jobs:
         self.warnings = self._other_version()
 
     def submit(self, config: RunConfig, *, resume: str = "auto", python: str = "python") -> str:
-        """Start a run as a job. Only its config is sent to the cluster.
-
-        Args:
-            config: the run; its paths must mean the same on the cluster's nodes.
-            resume: "auto", "never" or "must".
-            python: the interpreter on the head that has evoswarm.
+        """Start a run as a job, with `python` of the head. Only its config is sent; its paths must mean the same there.
 
         Returns:
             The submission id.

@@ -25,16 +25,19 @@ Object = dict[str, Any]
 
 
 def read_manifest(source: str) -> list[Object]:
-    """The objects of a rendered manifest.
-
-    Args:
-        source: a YAML file, `-` for standard input, or a kustomize folder, which `kubectl kustomize` renders.
+    """The objects of a YAML file, of standard input (`-`), or of a kustomize folder, which `kubectl kustomize` renders.
 
     Raises:
         UserError: the manifest cannot be read or rendered.
     """
     try:
-        text = sys.stdin.read() if source == "-" else _render(source) if Path(source).is_dir() else _text(source)
+        text = (
+            sys.stdin.read()
+            if source == "-"
+            else _render(source)
+            if Path(source).is_dir()
+            else Path(source).read_text("utf-8")
+        )
         objects = [item for item in yaml.safe_load_all(text) if item]
     except OSError as error:
         raise UserError(f"{source}: cannot be read ({error.strerror}); give a rendered manifest") from None
@@ -54,10 +57,6 @@ def _members(item: Any) -> list[Any]:
     return items if isinstance(items, list) else [item]
 
 
-def _text(source: str) -> str:
-    return Path(source).read_text(encoding="utf-8")
-
-
 def _render(folder: str) -> str:
     scripts = Path(sys.executable).parent  # where pip installs programs, even if it is not on PATH
     kubectl = shutil.which("kubectl") or shutil.which("kubectl", path=scripts)
@@ -72,9 +71,7 @@ def _render(folder: str) -> str:
 def check_manifest(source: str, config: RunConfig | None = None) -> list[str]:
     """Check that the pods of a manifest can hold its run; one line for each RayJob or, without one, each RayCluster.
 
-    Args:
-        source: see `read_manifest`.
-        config: the run; default: the config of each RayJob, from the ConfigMap that its entrypoint reads.
+    Without a config, it is the one in the ConfigMap that the entrypoint of the RayJob reads.
 
     Raises:
         UserError: it has no run, the config is wrong, or the maximum number of pods cannot hold the run.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Any
+from typing import TypeVar
 
 import ray
 from ray.util.metrics import Counter, Gauge
@@ -38,39 +38,35 @@ COUNTERS = {
 }
 Series = tuple[str, tuple[str, ...]]
 """A metric and the values of its labels, without `run` and `job`."""
+M = TypeVar("M", Gauge, Counter)
 
 
 class Metrics:
-    """The metrics of one run, with the labels `run` and `job`.
-
-    Attributes:
-        counters: of the backend, once it has started.
-    """
+    """The metrics of one run, with the labels `run` and `job`. Set `counters` once the backend has started."""
 
     def __init__(self, run: str, *, generations: int) -> None:
-        """
-        Args:
-            run: the run's name.
-            generations: the highest possible generation.
-        """
-        self._job = ray.get_runtime_context().get_job_id()
-        self._run = run
-        self._tags = {"run": run, "job": self._job}
+        self.counters = Counters()
+        self._run, self._job = run, ray.get_runtime_context().get_job_id()
+        self._gauges = {name: self._metric(Gauge, name, *GAUGES[name]) for name in GAUGES}
+        self._counters = {name: self._metric(Counter, name, *COUNTERS[name]) for name in COUNTERS}
         self._now: dict[Series, float] = {("generations", ()): generations}
-        self._total: dict[Series, float] = {}
         self._published: dict[Series, float] = {}
         self._fresh = 0
-        self.counters = Counters()
-        self._gauges = {name: Gauge(PREFIX + name, *_description(GAUGES[name])) for name in GAUGES}
-        self._counters = {name: Counter(PREFIX + name, *_description(COUNTERS[name])) for name in COUNTERS}
         self._lock, self._end = threading.Lock(), threading.Event()
         threading.Thread(target=self._repeat, name="evoswarm-metrics", daemon=True).start()
+
+    def _metric(self, kind: type[M], name: str, text: str, labels: tuple[str, ...]) -> M:
+        metric = kind(PREFIX + name, text, ("run", "job", *labels))
+        metric.set_default_tags({"run": self._run, "job": self._job})
+        return metric
 
     def observe(self, event: Event) -> None:
         """Update the numbers from an event of the loop."""
         with self._lock:
             if event["kind"] == "progress":
-                self._evaluation(event)
+                self._fresh += 1
+                self._add("evaluations", 1, "failed" if event["failed"] else "ok")
+                self._add("examples", event["examples"])
             elif event["kind"] == "generation":
                 self._generation(event)
 
@@ -78,11 +74,6 @@ class Metrics:
         """Publish the last numbers and end the thread."""
         self._end.set()
         self._publish()
-
-    def _evaluation(self, event: Event) -> None:
-        self._fresh += 1
-        self._add("evaluations", 1, "failed" if event["failed"] else "ok")
-        self._add("examples", event["examples"])
 
     def _generation(self, event: Event) -> None:
         self._now["generation", ()] = event["generation"]
@@ -98,7 +89,8 @@ class Metrics:
         self._add("phase_seconds", event["seconds"]["search"], "search")
 
     def _add(self, name: str, amount: float, *labels: str) -> None:
-        self._total[name, labels] = self._total.get((name, labels), 0.0) + amount
+        if amount > 0:
+            self._counters[name].inc(amount, dict(zip(COUNTERS[name][1], labels, strict=True)))
 
     def _repeat(self) -> None:
         while not self._end.is_set():
@@ -109,25 +101,20 @@ class Metrics:
             self._end.wait(PERIOD_SECONDS)
 
     def _publish(self) -> None:
-        actors = self._actors()
+        actors, counters = self._actors(), self.counters
+        totals: dict[Series, float] = {
+            ("phase_seconds", ("scoring",)): counters.scoring,
+            ("phase_seconds", ("moving",)): counters.moving,
+            ("moved_bytes", ()): counters.moved_bytes,
+            **{("tokens", (kind,)): count for kind, count in counters.tokens.items()},
+        }
         with self._lock:
-            self._now |= actors
-            self._now["queue_depth", ()] = self.counters.queued
-            self._total["phase_seconds", ("scoring",)] = self.counters.scoring
-            self._total["phase_seconds", ("moving",)] = self.counters.moving
-            self._total["moved_bytes", ()] = self.counters.moved_bytes
-            for kind, count in self.counters.tokens.items():
-                self._total["tokens", (kind,)] = count
+            self._now |= actors | {("queue_depth", ()): counters.queued}
             for (name, labels), value in self._now.items():
-                self._gauges[name].set(value, self._labels(GAUGES[name][1], labels))
-            for series, total in self._total.items():
-                name, labels = series
-                if (new := total - self._published.get(series, 0.0)) > 0:
-                    self._counters[name].inc(new, self._labels(COUNTERS[name][1], labels))
-                    self._published[series] = total
-
-    def _labels(self, keys: tuple[str, ...], values: tuple[str, ...]) -> dict[str, str]:
-        return self._tags | dict(zip(keys, values, strict=True))
+                self._gauges[name].set(value, dict(zip(GAUGES[name][1], labels, strict=True)))
+            for (name, labels), total in totals.items():
+                self._add(name, total - self._published.get((name, labels), 0.0), *labels)
+            self._published = totals
 
     def _actors(self) -> dict[Series, float]:
         """How many actors of each kind are up and how often each was restarted, according to the cluster."""
@@ -145,8 +132,3 @@ class Metrics:
             alive["actors_alive", (kind,)] += entry["State"] == "ALIVE"
             restarts["actor_restarts", (name,)] = entry["NumRestarts"]
         return alive | restarts
-
-
-def _description(metric: tuple[str, tuple[str, ...]]) -> tuple[Any, Any]:
-    text, labels = metric
-    return text, ("run", "job", *labels)

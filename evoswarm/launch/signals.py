@@ -15,15 +15,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class StopRequest:
     """Turns the first signal into a request to stop; a second one raises KeyboardInterrupt. A context.
 
-    Attributes:
-        received: whether a signal has arrived.
+    `received` says whether a signal has arrived; `announce` tells the user that the run is stopping.
     """
 
     def __init__(self, announce: Callable[[], None]) -> None:
-        """
-        Args:
-            announce: tells the user that the run is stopping.
-        """
         self.received, self._announce = False, announce
 
     def __enter__(self) -> StopRequest:

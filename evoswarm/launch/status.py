@@ -127,13 +127,7 @@ class StatusWriter:
     """
 
     def __init__(self, path: Path, *, generations: int, callbacks: Callbacks, start: Path | None = None) -> None:
-        """
-        Args:
-            path: the file.
-            generations: the highest possible generation.
-            callbacks: receive every event after the file is written.
-            start: the status file to continue from, if it can be read; default: `path`.
-        """
+        """Continues from the status in `start` (default: `path`). `callbacks` get events after the file is written."""
         self._path, self._inner = path, callbacks
         self._recent: deque[tuple[int, float]] = deque(maxlen=RECENT)
         before = Status("starting")

@@ -57,13 +57,7 @@ class Loggers:
         *,
         open_logger: Callable[[LoggerConfig, RunConfig, RunDirectory], Logger] = open_logger,
     ) -> None:
-        """
-        Args:
-            config: the run.
-            directory: the run directory that holds the record.
-            callbacks: receives events after the loggers do, and warnings about loggers that failed.
-            open_logger: opens one logger.
-        """
+        """`callbacks` receive events after the loggers do, and warnings about loggers that failed."""
         self._config, self._directory, self._inner = config, directory, callbacks
         self._open_logger = open_logger
         self._open: dict[str, Logger] | None = None

@@ -14,12 +14,7 @@ Scalars = dict[str, float]
 
 
 def generation_scalars(record: dict[str, Any], timing: dict[str, Any]) -> Scalars:
-    """One generation's metrics.
-
-    Args:
-        record: its line of `generations.jsonl`.
-        timing: its line of `timings.jsonl`.
-    """
+    """One generation's metrics, from its lines of `generations.jsonl` and `timings.jsonl`."""
     measured = [u for by in record["utilities"].values() for u in by.values() if u is not None]
     seconds = timing["seconds"]
     found = {

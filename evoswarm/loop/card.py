@@ -12,11 +12,7 @@ from evoswarm.utility.config import Task
 def model_card(config: RunConfig, summary: dict[str, Any], recipe: dict[str, Any], *, setup: str = "") -> str:
     """README.md in the Hugging Face format: what the expert is, how it was made, and how to load it.
 
-    Args:
-        config: the run.
-        summary: its result.
-        recipe: of the expert.
-        setup: a line of Python that peft needs before it can load the expert.
+    `setup` is a line of Python that peft needs before it can load the expert.
     """
     best, initial, base = summary["best"], summary["initial"], summary["base"]
     front = {"library_name": "peft" if recipe["kind"] == "adapter" else "transformers", "tags": ["evoswarm", "merge"]}

@@ -46,7 +46,7 @@ def generations_saved(directory: RunDirectory) -> list[int]:
 
 
 def restore_newest(directory: RunDirectory, search: Search, *, last: int) -> list[str]:
-    """Restore a search from the newest readable checkpoint. Without one, leave it fresh.
+    """Restore a fresh search from the newest readable checkpoint, if there is one.
 
     Args:
         directory: the run directory.

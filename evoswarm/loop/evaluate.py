@@ -28,7 +28,7 @@ def measure(config: RunConfig, *, adapter: Path | None, recipe: Path | None, spl
     if utility.size(split) == 0:
         raise UserError(f"the config has no {split} split; set utility.data.{split}")
     if adapter is not None:
-        pool = _single(adapter, config.model)
+        pool = open_pool(PoolConfig(experts=[adapter.resolve()]), model=config.model, alone=True)
         row: Row | None = Row.one(pool.names[0])
     else:
         pool = open_pool(config.pool, model=config.model)
@@ -38,11 +38,6 @@ def measure(config: RunConfig, *, adapter: Path | None, recipe: Path | None, spl
     with closing(LocalBackend(config, pool=pool, utility=utility, root=root)) as backend:
         (evaluation,) = backend.evaluate([Job("evaluate", row, split, texts=True)])
     return evaluation
-
-
-def _single(folder: Path, model: str) -> Pool:
-    """A pool of one expert, checked against the base."""
-    return open_pool(PoolConfig(experts=[folder.resolve()]), model=model, alone=True)
 
 
 def _row(recipe: Path, pool: Pool) -> Row:

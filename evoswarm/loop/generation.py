@@ -54,12 +54,6 @@ class GenerationRecord:
     """
 
     def __init__(self, directory: RunDirectory, generation: int, workers: Counters) -> None:
-        """
-        Args:
-            directory: the run directory.
-            generation: its number.
-            workers: counters of the backend.
-        """
         self.generation = generation
         self.journal = Journal(directory, generation_name(generation))
         self.evaluations: dict[Key, Evaluation] = {}

@@ -37,11 +37,7 @@ class Inputs:
 
 
 def read_inputs(config: RunConfig, *, check: bool = True) -> Inputs:
-    """Read data and pool.
-
-    Args:
-        config: the run.
-        check: False if the process that started this one has checked them.
+    """Read data and pool, and `check` them unless the process that started this one has.
 
     Raises:
         UserError: a problem in them that the user has to fix, or a logger's package is missing.
@@ -58,14 +54,8 @@ def read_inputs(config: RunConfig, *, check: bool = True) -> Inputs:
 def claim(directory: RunDirectory, config: RunConfig, identity: dict[str, Any], *, resume: str) -> None:
     """Claim the directory for a run: write its config, or check that it matches the run in the directory.
 
-    Args:
-        directory: the run directory.
-        config: the run.
-        identity: hashes of pool and data.
-        resume: "auto" or "must" resume an earlier run, "never" refuses to.
-
     Raises:
-        UserError: `resume` forbids it, or config, pool or data have changed.
+        UserError: `resume` is "never" and there is a run, or config, pool or data have changed.
     """
     if resume == "never" and directory.exists:
         raise UserError(f"{directory.path}: already holds a run; use --resume auto or another `name`, or remove it")

@@ -41,11 +41,7 @@ class Journal:
     """
 
     def __init__(self, directory: RunDirectory, name: str) -> None:
-        """
-        Args:
-            directory: the run directory.
-            name: `gen_0003` or `final`.
-        """
+        """`name` is `gen_0003` or `final`."""
         self._directory = directory
         self.path = outcome_path(directory, name)
         self._partial = directory.outcomes / f"{name}.partial.jsonl"
@@ -68,12 +64,8 @@ class Journal:
         """Measure the jobs that have no record. Yields every evaluation, the recorded ones first.
 
         One seed determines the whole run, so the record of a generation's particle is what a new evaluation would give.
-
-        Args:
-            context: the run.
-            jobs: what to measure.
-            finalists: names of finalists. A finalist may differ between sessions, so its row is part of its record, and
-                a record with another row is not reused.
+        `finalists` may differ between sessions, so a finalist's name and row are part of its record, and a record with
+        another row is not reused.
 
         Raises:
             Stopped: the caller asked to stop. Everything measured so far is recorded.

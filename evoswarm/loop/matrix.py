@@ -42,10 +42,6 @@ class Column:
 def utility_matrix(config: RunConfig, *, pool: Path | str) -> list[Column]:
     """Measure a pool on a config's utility on this machine, or on each task of `multi_task`.
 
-    Args:
-        config: model, engine and utility; its own pool is ignored.
-        pool: folder of expert folders.
-
     Raises:
         UserError: the experts or the data do not fit.
     """

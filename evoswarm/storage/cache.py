@@ -50,12 +50,7 @@ def children(url: str) -> list[str]:
 
 
 def local_copy(place: str | Path, *, light: bool = False) -> Path:
-    """A folder with the files of a path or URL: the path itself, or an updated local copy.
-
-    Args:
-        place: path or URL of a run directory.
-        light: leave out the weights in `best/` and `basis/`.
-    """
+    """The folder of a path, or an updated copy of a URL; `light` leaves out the weights in `best/` and `basis/`."""
     if not is_url(str(place)):
         return Path(place)
     remote = Remote(str(place))

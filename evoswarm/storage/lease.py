@@ -29,12 +29,7 @@ class Lease:
     name = "lease.json"
 
     def __init__(self, remote: Remote, callbacks: Callbacks, *, session: str | None = None) -> None:
-        """
-        Args:
-            remote: the URL.
-            callbacks: of the run.
-            session: name of the coordinator, the same after every restart. A coordinator takes over from itself.
-        """
+        """`session` names a coordinator, and is the same after every restart: it takes over from itself."""
         self._remote, self._callbacks, self._session = remote, callbacks, session
         self._id, self._beats, self._conditional = secrets.token_hex(8), 0, True
         self._end = threading.Event()

@@ -36,14 +36,7 @@ class Mirror:
         callbacks: Callbacks | None = None,
         session: str | None = None,
     ) -> None:
-        """
-        Args:
-            url: the run's URL.
-            folder: its local folder.
-            patience: seconds of unreachable storage after which the run stops.
-            callbacks: of the run.
-            session: see `Lease`.
-        """
+        """The run stops after `patience` seconds of unreachable storage. `session`: see `Lease`."""
         self._remote, self._folder, self._patience = Remote(url), folder, patience
         self._callbacks = callbacks or Callbacks()
         self._lease = Lease(self._remote, self._callbacks, session=session)
@@ -68,11 +61,10 @@ class Mirror:
             self._lease.release()
 
     def sync(self) -> None:
-        """Upload what has changed. Waits if storage is unreachable.
+        """Upload what has changed, `patiently`.
 
         Raises:
             UserError: storage was unreachable for too long, or another run has taken over the URL.
-            Stopped: stopped while waiting.
         """
         try:
             patiently(self._push, patience=self._patience, callbacks=self._callbacks)

@@ -42,10 +42,6 @@ ENVIRONMENT = {
 def tune(config: TuneConfig, *, callbacks: Callbacks | None = None) -> dict[str, Any]:
     """Run the trials that are missing, choose on validation, and write `tune.json`, `tune.md` and `best.yaml`.
 
-    Args:
-        config: the tuning; see `load_tune`.
-        callbacks: receive progress.
-
     Returns:
         The content of `tune.json`.
 

@@ -18,15 +18,10 @@ FAILURE = "failure.json"
 
 
 def run_trial(settings: dict[str, Any], *, runs: list[RunConfig], driver: int) -> None:
-    """Run or resume a trial.
+    """Run or resume the trial with the number in `settings`. `driver` is the process id of the tuning.
 
     Finished generations are reported again first, because the scheduler may have lost them. A UserError ends the trial,
     not the tuning, and is written to the trial's directory.
-
-    Args:
-        settings: the trial's number and values, as `trial`.
-        runs: configs of all trials.
-        driver: process id of the tuning.
     """
     config = runs[settings["trial"]["number"]]
     directory = RunDirectory(config.run_dir)

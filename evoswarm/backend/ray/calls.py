@@ -19,13 +19,7 @@ from evoswarm.errors import UserError
 
 @dataclass
 class Calls:
-    """Sends slices of a round to scorers, with the weights that particles make, and collects the results.
-
-    Attributes:
-        actors: of the run.
-        round: the work.
-        counters: are updated.
-    """
+    """Sends slices of a round to scorers, with the weights that particles make, collects the results, and counts."""
 
     actors: Actors
     round: Round

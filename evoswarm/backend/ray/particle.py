@@ -25,13 +25,7 @@ class Particle:
     """
 
     def __init__(self, config: RunConfig, place: RunPlace, number: int, *, gpu: bool = False) -> None:
-        """
-        Args:
-            config: the run; its pool has been checked.
-            place: the run directory.
-            number: the particle's number.
-            gpu: materialize on the GPU that Ray assigned to this actor.
-        """
+        """`gpu`: materialize on the GPU that Ray assigned to this actor. The pool has been checked."""
         self.number, self._base = number, config.model
         self._patience, self._place, self._fetched = config.storage_seconds, place.on_this_node(), set[str]()
         self._materializer, self._start = attempt(lambda: _materializer(config, self._place.path, gpu))

@@ -152,14 +152,9 @@ class Placement:
 
 
 def place(config: RayBackend, nodes: Sequence[Nodes], *, particles: int, threads: int, ranks: int = 1) -> Placement:
-    """The actors of a run on these nodes.
+    """The actors of a run on these nodes; settings that are null are derived.
 
-    Args:
-        config: the user's settings; null values are derived.
-        nodes: the nodes of the cluster.
-        particles: number of particle actors.
-        threads: CPU threads of one engine, or of each of its ranks.
-        ranks: processes that one engine is split over.
+    `threads` are CPU threads of one engine, or of each of the `ranks` processes that it is split over.
     """
     for_particles = [n for n in nodes if n.has(config.particle_labels)]
     for_scorers = [n for n in nodes if n.has(config.scorer_labels)]

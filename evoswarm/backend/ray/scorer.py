@@ -25,12 +25,7 @@ class Scorer:
         self._moved: set[Hashable] = set()
 
     def score(self, work: list[tuple[Hashable, Split, int, bool]], *moved: Moved | None) -> Done:
-        """Score slices of particles.
-
-        Args:
-            work: key, split, slice number and whether every prediction is needed; see `backend.worker.Piece`.
-            moved: the weights for each entry of `work`, from the object store; None is the base model.
-        """
+        """Score slices, given as the fields of `backend.worker.Piece` without weights, and the weights of each."""
         pieces = [
             Piece(key, None if made is None else unpack(made[0]), split, number, texts)
             for (key, split, number, texts), made in zip(work, moved, strict=True)

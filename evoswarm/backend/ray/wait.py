@@ -53,12 +53,7 @@ class Resources:
     """Checks whether the cluster has the resources a run needs; gives up after some time without them."""
 
     def __init__(self, missing: Callable[[], str | None], *, wait_seconds: float, message: Message) -> None:
-        """
-        Args:
-            missing: what the cluster does not have now, in a sentence; None if it has everything.
-            wait_seconds: how long it may be missing.
-            message: receives lines for the user.
-        """
+        """`missing` says what the cluster does not have now, in a sentence; None if it has everything."""
         self._missing, self._wait_seconds, self._message = missing, wait_seconds, on_change(message)
         self.restart()
 
@@ -98,17 +93,10 @@ def results(
     poll: Callable[[], None] = lambda: None,
     seconds: float = 1.0,
 ) -> Iterator[tuple[T, Any]]:
-    """The results of tasks as they finish. Cancels the rest if the caller leaves early.
+    """The results of tasks as they finish, with what identifies them to the caller: values, or `TaskFailed`.
 
-    Args:
-        tasks: refs and what identifies them to the caller; finished ones are removed.
-        callbacks: of the run.
-        resources: checked while nothing finishes.
-        poll: called after every wait.
-        seconds: length of one wait.
-
-    Yields:
-        What identifies a task, and its result or `TaskFailed`.
+    Removes finished ones from `tasks`, and cancels the rest if the caller leaves early. Calls `poll` after every wait
+    of `seconds`.
 
     Raises:
         Stopped: the callbacks asked to stop.
