@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -29,7 +28,6 @@ class Reporter:
     def __init__(self, config: RunConfig, *, quiet: bool = False) -> None:
         """If quiet, show only warnings."""
         self._config, self._quiet, self._stop = config, quiet, stop_request()
-        self._start, self._first, self._examples = time.monotonic(), None, 0
         self._last: str | None = None
         self._bar: Progress | None = None
         if console.is_terminal and not quiet:
@@ -89,15 +87,7 @@ class Reporter:
         rate = event["examples"] / max(event["seconds"]["total"], 1e-9)
         median = "-" if event["median"] is None else f"{event['median']:.4f}"
         text = f"best {event['best']:.4f}  median {median}  {rate:,.0f} examples/s"
-        return text if self._bar else f"{text}  {self._left(event)}"
-
-    def _left(self, event: Event) -> str:
-        """Time to the last generation at the current pace; patience may end the run earlier."""
-        if self._first is None:
-            self._first, self._start = event["generation"], time.monotonic()
-            return ""
-        pace = (time.monotonic() - self._start) / max(1, event["generation"] - self._first)
-        return f"at most {pace * (self._config.search.max_generations - event['generation']):.0f} s left"
+        return text if self._bar else f"{text}  at most {event['seconds_left']:.0f} s left"
 
 
 def stop_request() -> StopRequest:

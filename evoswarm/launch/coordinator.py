@@ -28,36 +28,34 @@ class Coordinator:
     def __init__(self, config: RunConfig, *, resume: str, check: bool, driver: int) -> None:
         """`check`: whether pool and data must still be checked; `driver`: process id of the driver."""
         context = ray.get_runtime_context()
-        again, self._session = context.was_current_actor_reconstructed, context.get_actor_id()
-        self._config, self._check, self._driver = config, check, driver
-        self._resume = "auto" if again else resume
         self._events: deque[Event] = deque()
         self._stop = threading.Event()
+        self._metrics = Metrics(config.name, generations=config.search.max_generations)
+        self._callbacks = Callbacks(self._notify, self._stop.is_set)
+        resume = "auto" if context.was_current_actor_reconstructed else resume
+        session = context.get_actor_id()
+        self._run = Execution(
+            config, self._make_backend, self._measure, self._callbacks, resume, check, driver, session
+        )
 
     def run(self) -> dict[str, Any]:
         """Run to the end and return the summary; see `Execution`."""
-        metrics = Metrics(self._config.name, generations=self._config.search.max_generations)
-
-        def notify(event: Event) -> None:
-            metrics.observe(event)
-            self._events.append(event)
-
-        callbacks = Callbacks(notify=notify, stop=self._stop.is_set)
-
-        def make_backend(settled: RunConfig, place: RunPlace, inputs: Inputs) -> RayBackend:
-            backend = RayBackend(settled, place, utility=inputs.utility, callbacks=callbacks)
-            metrics.counters = backend.counters
-            return backend
-
-        def measure(configs: Sequence[RunConfig], inputs: Inputs) -> list[float]:
-            return measure_on_cluster(configs, callbacks)
-
         try:
-            return Execution(
-                self._config, make_backend, measure, callbacks, self._resume, self._check, self._driver, self._session
-            ).run()
+            return self._run.run()
         finally:
-            metrics.close()
+            self._metrics.close()
+
+    def _notify(self, event: Event) -> None:
+        self._metrics.observe(event)
+        self._events.append(event)
+
+    def _make_backend(self, config: RunConfig, place: RunPlace, inputs: Inputs) -> RayBackend:
+        backend = RayBackend(config, place, utility=inputs.utility, callbacks=self._callbacks)
+        self._metrics.counters = backend.counters
+        return backend
+
+    def _measure(self, configs: Sequence[RunConfig], inputs: Inputs) -> list[float]:
+        return measure_on_cluster(configs, self._callbacks)
 
     def events(self) -> list[Event]:
         """The events since the last call."""
@@ -68,4 +66,4 @@ class Coordinator:
         self._stop.set()
 
     def __repr__(self) -> str:
-        return f"Coordinator({self._config.name})"
+        return f"Coordinator({self._run.config.name})"

@@ -31,13 +31,7 @@ def read_manifest(source: str) -> list[Object]:
         UserError: the manifest cannot be read or rendered.
     """
     try:
-        text = (
-            sys.stdin.read()
-            if source == "-"
-            else _render(source)
-            if Path(source).is_dir()
-            else Path(source).read_text("utf-8")
-        )
+        text = sys.stdin.read() if source == "-" else _rendered(source)
         objects = [item for item in yaml.safe_load_all(text) if item]
     except OSError as error:
         raise UserError(f"{source}: cannot be read ({error.strerror}); give a rendered manifest") from None
@@ -57,7 +51,9 @@ def _members(item: Any) -> list[Any]:
     return items if isinstance(items, list) else [item]
 
 
-def _render(folder: str) -> str:
+def _rendered(folder: str) -> str:
+    if not Path(folder).is_dir():
+        return Path(folder).read_text(encoding="utf-8")
     scripts = Path(sys.executable).parent  # where pip installs programs, even if it is not on PATH
     kubectl = shutil.which("kubectl") or shutil.which("kubectl", path=scripts)
     if not kubectl:

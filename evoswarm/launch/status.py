@@ -161,6 +161,7 @@ class StatusWriter:
         elif event["kind"] == "generation":
             self._generation(event)
             self._write()
+            event = event | {"seconds_left": self._status.seconds_left}
         self._inner.notify(event)
 
     def _generation(self, event: Event) -> None:

@@ -68,19 +68,19 @@ def claim(directory: RunDirectory, config: RunConfig, identity: dict[str, Any], 
 
 
 def _same_config(directory: RunDirectory, config: RunConfig) -> None:
-    before = load_config(directory.config).model_dump(mode="json")
-    now = config.model_dump(mode="json")
-    differing = [key for key in now if key not in MAY_CHANGE | {"search"} and now[key] != before[key]]
-    searches = now["search"], before["search"]
-    keys = set(searches[0]) | set(searches[1])
-    differing += [
-        f"search.{key}" for key in sorted(keys - MAY_CHANGE_IN_SEARCH) if searches[0].get(key) != searches[1].get(key)
-    ]
-    if differing:
+    now, before = _settings(config), _settings(load_config(directory.config))
+    if differing := [key for key in now | before if now.get(key) != before.get(key)]:
         raise UserError(
             f"{directory.path}: the run in it has another {', '.join(differing)}; "
             "change it back, or give this run another `name`"
         )
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    """What a resumed run must not change."""
+    data = config.model_dump(mode="json", exclude=MAY_CHANGE)
+    search = sorted(data.pop("search").items())
+    return data | {f"search.{key}": value for key, value in search if key not in MAY_CHANGE_IN_SEARCH}
 
 
 def _same_identity(directory: RunDirectory, identity: dict[str, Any]) -> None:
