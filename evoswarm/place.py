@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 from pydantic import PlainValidator
 
@@ -53,6 +55,23 @@ Place = Annotated[Path | str, PlainValidator(_place, json_schema_input_type=str)
 def cache_folder() -> Path:
     """This node's copies of folders at URLs: EVOSWARM_CACHE, else ~/.cache/evoswarm."""
     return Path(os.environ.get("EVOSWARM_CACHE") or "~/.cache/evoswarm").expanduser().absolute()
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path` when it is complete and on disk, and not at all if anything fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 from evoswarm.callbacks import Callbacks, Event
 from evoswarm.errors import Stopped, UserError
 from evoswarm.loop.directory import RunDirectory, to_json
-from evoswarm.place import is_url
+from evoswarm.place import is_url, replacing
 from evoswarm.storage.cache import local_copy
 from evoswarm.storage.lease import is_held
 
@@ -182,7 +182,5 @@ class StatusWriter:
     def _write(self) -> None:
         self._written = time.monotonic()
         self._update(time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
-        temporary = self._path.with_name(f".{self._path.name}.tmp")
-        with contextlib.suppress(OSError):
-            temporary.write_text(to_json(asdict(self._status), indent=2) + "\n", encoding="utf-8")
-            temporary.replace(self._path)
+        with contextlib.suppress(OSError), replacing(self._path) as file:
+            file.write((to_json(asdict(self._status), indent=2) + "\n").encode())

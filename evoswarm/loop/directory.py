@@ -14,6 +14,7 @@ from typing import Any
 from evoswarm.callbacks import Callbacks
 from evoswarm.errors import UserError
 from evoswarm.loop.lock import acquire, holder
+from evoswarm.place import replacing
 
 
 class RunDirectory:
@@ -112,18 +113,8 @@ class RunDirectory:
     def write(self, name: str | Path, data: bytes) -> None:
         """Write a whole file atomically and durably. `name` is relative to the run directory."""
         path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
+        with replacing(path) as file:
+            file.write(data)
         _sync_folder(path.parent)
 
     def write_json(self, name: str | Path, value: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from pyarrow import fs as arrow
 
 from evoswarm.errors import UserError
+from evoswarm.place import replacing
 
 Stamp = tuple[int, int]
 """Size in bytes and time of the last change in nanoseconds. A file that changes gets another stamp."""
@@ -78,20 +79,8 @@ class Remote:
         Raises:
             FileNotFoundError: it does not exist.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with (
-                self._explained(),
-                self._fs.open_input_stream(self._path(name)) as source,
-                temporary.open("wb") as file,
-            ):
-                shutil.copyfileobj(source, file, 1 << 20)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with self._explained(), self._fs.open_input_stream(self._path(name)) as source, replacing(path) as file:
+            shutil.copyfileobj(source, file, 1 << 20)
 
     def put(self, path: Path, name: str) -> None:
         """Upload a local file."""
@@ -166,14 +155,21 @@ def _filesystem(url: str) -> tuple[arrow.FileSystem, str]:
 
 
 def _s3_options(bucket: str) -> dict[str, Any]:
-    """AWS_ENDPOINT_URL can name a server other than Amazon's. Delayed open sends small files in one request."""
+    """Delayed open sends small files in one request."""
     options: dict[str, Any] = {"allow_delayed_open": True}
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if endpoint:
-        scheme, _, host = endpoint.rpartition("://")
-        other = {"endpoint_override": host.rstrip("/"), "scheme": scheme or "https", "region": _region() or "us-east-1"}
-        return options | other
+    if server := other_s3_server():
+        scheme, _, host = server["endpoint"].partition("://")
+        return options | {"endpoint_override": host, "scheme": scheme, "region": server["region"]}
     return options if _region() else options | {"region": arrow.resolve_s3_region(bucket)}
+
+
+def other_s3_server() -> dict[str, str] | None:
+    """Endpoint and region of a server other than Amazon's, if AWS_ENDPOINT_URL names one."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if not endpoint:
+        return None
+    scheme, _, host = endpoint.rpartition("://")
+    return {"endpoint": f"{scheme or 'https'}://{host.rstrip('/')}", "region": _region() or "us-east-1"}
 
 
 def _region() -> str | None:

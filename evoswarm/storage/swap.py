@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 from functools import cache
 from typing import Any
+
+from evoswarm.storage.remote import other_s3_server
 
 PROTOCOLS = ("s3", "gs", "gcs", "az", "abfs", "abfss")
 _OPTIONS: Any = {"allow_http": True, "connect_timeout": "3s", "timeout": "10s"}
@@ -46,12 +47,6 @@ def _store(url: str) -> Any:
     protocol, _, path = url.partition("://")
     if protocol not in PROTOCOLS:
         raise ValueError(f"{protocol} has no conditional writes")
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if protocol != "s3" or not endpoint:
-        url = f"{'gs' if protocol == 'gcs' else protocol}://{path}"
-        return from_url(url, client_options=_OPTIONS, retry_config=_RETRIES)
-    if "://" not in endpoint:
-        endpoint = f"https://{endpoint}"
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    config: Any = {"endpoint": endpoint, "region": region}
+    url = f"{'gs' if protocol == 'gcs' else protocol}://{path}"
+    config: Any = other_s3_server() if protocol == "s3" else None
     return from_url(url, config=config, client_options=_OPTIONS, retry_config=_RETRIES)
