@@ -134,9 +134,10 @@ def test_a_folder_without_a_run_is_one_clear_line(tmp_path: Path) -> None:
 def test_a_status_that_cannot_be_written_does_not_end_the_run(tmp_path: Path) -> None:
     heard: list[Event] = []
     callbacks = Callbacks(notify=heard.append)
-    with StatusWriter(tmp_path / "nowhere" / FILE, generations=1, callbacks=callbacks) as watched:
+    (tmp_path / "file").touch()
+    with StatusWriter(tmp_path / "file" / FILE, generations=1, callbacks=callbacks) as watched:
         watched.notify(generation(0))
-    assert heard == [generation(0)]
+    assert heard == [generation(0) | {"seconds_left": 2.0}]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
