@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from evoswarm.backend import Evaluation
-from evoswarm.loop.directory import RunDirectory, read_lines
+from evoswarm.loop.directory import RunDirectory, generation_name, read_lines
 from evoswarm.loop.journal import evaluation_of, outcome_path
-from evoswarm.loop.names import generation_name
 
 SHOWN = 40
 """Most characters of an answer in a warning."""
