@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from evoswarm.cli.progress import interruptible, line_by_line, print_json, resumable
+from evoswarm.cli.progress import Reporter, interruptible, print_json, resumable
 from evoswarm.cli.run import Json, Overrides
 from evoswarm.cli.tables import simple_table, wide_console
 from evoswarm.errors import UserError
@@ -36,7 +36,7 @@ def compare(
     if toy == (config is not None):
         raise UserError("give either a config or --toy")
     found = _config(config, methods=_split(methods), targets=_split(targets), overrides=set_ or [])
-    with resumable(), interruptible(line_by_line(quiet=json_)) as callbacks:
+    with resumable(), interruptible(Reporter(quiet=json_).notify) as callbacks:
         summary = run_comparison(found, callbacks=callbacks)
     print_json(summary) if json_ else _show(summary, found.folder)
     if failed := summary["failed"]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from evoswarm.cli.progress import Reporter, print_json, print_warning, results_only, resumable
+from evoswarm.cli.progress import Reporter, interruptible, print_json, print_warning, results_only, resumable
 from evoswarm.config import RunConfig, load_config
 from evoswarm.errors import UserError
 from evoswarm.place import is_url
@@ -114,8 +114,8 @@ def evolve(config: RunConfig, *, resume: str = "auto", quiet: bool = False) -> d
     from evoswarm.report import write_report_at
 
     stopped = f"stopped; resume with: evoswarm resume {shlex.quote(str(config.place))}"
-    with resumable(stopped), Reporter(config, quiet=quiet) as reporter:
-        summary: dict[str, Any] = evoswarm.run(config, resume=resume, callbacks=reporter.callbacks)
+    with resumable(stopped), Reporter(config, quiet=quiet) as reporter, interruptible(reporter.notify) as callbacks:
+        summary: dict[str, Any] = evoswarm.run(config, resume=resume, callbacks=callbacks)
     write_report_at(str(config.place))
     return summary
 

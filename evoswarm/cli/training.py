@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from evoswarm.callbacks import Callbacks
-from evoswarm.cli.progress import line_by_line, print_json, resumable
+from evoswarm.cli.progress import Reporter, print_json, resumable
 from evoswarm.cli.run import Json, Overrides
 from evoswarm.cli.tables import simple_table
 
@@ -30,7 +30,7 @@ def train(
 
     checked = load_training(config, overrides=set_ or ())
     with resumable("stopped; rerun the command to resume from the newest checkpoints"):
-        records = train_pool(checked, callbacks=Callbacks(line_by_line(quiet=json_)))
+        records = train_pool(checked, callbacks=Callbacks(Reporter(quiet=json_).notify))
     if json_:
         return print_json({"pool": str(checked.pool), "experts": records})
     _show(records)

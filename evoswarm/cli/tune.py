@@ -6,7 +6,7 @@ import shlex
 from typing import Any
 
 from evoswarm.callbacks import Callbacks
-from evoswarm.cli.progress import line_by_line, print_json, resumable
+from evoswarm.cli.progress import Reporter, print_json, resumable
 from evoswarm.cli.run import ConfigFile, Json, Overrides
 from evoswarm.cli.tables import simple_table, wide_console
 from evoswarm.errors import UserError
@@ -22,7 +22,7 @@ def tune(config: ConfigFile, set_: Overrides = None, json_: Json = False) -> Non
     except ImportError as error:
         raise UserError(f"tune needs Ray Tune ({error}); run pip install '.[tune]' in the checkout") from None
     with resumable():
-        summary = run_tuning(found, callbacks=Callbacks(notify=line_by_line(quiet=json_)))
+        summary = run_tuning(found, callbacks=Callbacks(Reporter(quiet=json_).notify))
     print_json(summary) if json_ else show(summary)
 
 
