@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evoswarm.cli.progress import print_json, print_warning, results_only
-from evoswarm.cli.run import ConfigFile, Json, Overrides, Resume, ResumeOption
+from evoswarm.cli.run import ConfigFile, Json, Overrides, ResumeOption
 from evoswarm.config import RunConfig, load_config
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import UserError
@@ -33,7 +33,7 @@ def submit(
     config: ConfigFile,
     address: Address = None,
     set_: Overrides = None,
-    resume: ResumeOption = Resume.auto,
+    resume: ResumeOption = "auto",
     python: Annotated[str, typer.Option(help="Python interpreter on the head that has evoswarm.")] = "python",
     ca_file: CaFile = None,
     json_: Json = False,
@@ -46,7 +46,7 @@ def submit(
     jobs = _jobs(address, ca_file)
     for warning in [*warnings, *jobs.warnings]:
         print_warning(warning)
-    job = jobs.submit(checked, resume=resume.value, python=python)
+    job = jobs.submit(checked, resume=resume, python=python)
     where = f"{job} --address {shlex.quote(jobs.address)}"
     commands = {name: f"evoswarm {name} {where}" for name in ("status", "stop")}
     commands |= {"logs": f"evoswarm logs {where} --follow"}

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -24,22 +23,15 @@ Overrides = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
-class Resume(StrEnum):
-    """What to do if the run directory exists."""
-
-    auto = "auto"
-    never = "never"
-    must = "must"
-
-
+Resume = Literal["auto", "never", "must"]
 ResumeOption = Annotated[
     Resume, typer.Option(help="auto: resume an existing run; never: fail on one; must: fail without one.")
 ]
 
 
-def run(config: ConfigFile, set_: Overrides = None, resume: ResumeOption = Resume.auto, json_: Json = False) -> None:
+def run(config: ConfigFile, set_: Overrides = None, resume: ResumeOption = "auto", json_: Json = False) -> None:
     """Evolve a pool of experts."""
-    finish(evolve(load_config(config, overrides=set_ or ()), resume=resume.value, quiet=json_), json_=json_)
+    finish(evolve(load_config(config, overrides=set_ or ()), resume=resume, quiet=json_), json_=json_)
 
 
 def resume(

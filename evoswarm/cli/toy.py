@@ -54,7 +54,7 @@ def demo(
     target: Annotated[str, typer.Option(help="Target task of the toy world.")] = "office",
     output: Annotated[Path, typer.Option(help="Parent folder of the run directories.")] = Path("runs"),
     backend: Annotated[str, typer.Option(help="ray or local.")] = "ray",
-    resume: Annotated[Resume, typer.Option(help="Whether to resume the runs of an earlier demo.")] = Resume.auto,
+    resume: Annotated[Resume, typer.Option(help="Whether to resume the runs of an earlier demo.")] = "auto",
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a config key of both runs.")
     ] = None,
@@ -77,5 +77,5 @@ def demo(
         for algorithm, config in configs.items():
             if not json_:
                 console.print(f"[bold]{algorithm}[/] on {target}")
-            summaries[algorithm] = evolve(config, resume=resume.value, quiet=json_)
+            summaries[algorithm] = evolve(config, resume=resume, quiet=json_)
     print_json(summaries) if json_ else result_table(summaries)
