@@ -13,7 +13,7 @@ Event = dict[str, Any]
 """{"kind": "message" | "warning" | "progress" | "generation" | "unit", ...}"""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Callbacks:
     """Functions that a run calls.
 
@@ -59,3 +59,7 @@ class Callbacks:
     def warning(self, text: str) -> None:
         """Report a line that the user sees even in quiet mode."""
         self.notify({"kind": "warning", "text": text})
+
+
+SILENT = Callbacks()
+"""Tells nobody, and never stops."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from evoswarm.callbacks import Callbacks
+from evoswarm.callbacks import SILENT, Callbacks
 from evoswarm.compare.methods import chosen_methods
 from evoswarm.compare.result import summarize
 from evoswarm.compare.units import Result, Unit, run_unit, units
@@ -19,7 +19,7 @@ from evoswarm.utility import make_utility
 from evoswarm.weights.pool import open_pool
 
 
-def compare(config: CompareConfig, *, callbacks: Callbacks | None = None) -> dict[str, Any]:
+def compare(config: CompareConfig, *, callbacks: Callbacks = SILENT) -> dict[str, Any]:
     """Run the units without a result, then write `compare.json`, `.md`, `.html` and plots into the comparison's folder.
 
     Args:
@@ -33,7 +33,7 @@ def compare(config: CompareConfig, *, callbacks: Callbacks | None = None) -> dic
         UserError: the user made a mistake, or every unit failed.
         Stopped: the callbacks asked to stop; results so far are kept.
     """
-    callbacks, comparison = callbacks or Callbacks(), config.comparison
+    comparison = config.comparison
     first = next(iter(config.targets.values()))
     pool = open_pool(first.pool, model=first.model)
     utilities = {name: make_utility(target.utility, root=target.root) for name, target in config.targets.items()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evoswarm.callbacks import Callbacks
+from evoswarm.callbacks import SILENT, Callbacks
 from evoswarm.compare.bench import Bench, Tally
 from evoswarm.compare.fixed import Chosen
 from evoswarm.compare.merging import save_member
@@ -50,7 +50,7 @@ def units(methods: list[str], targets: list[str], seeds: list[int]) -> list[Unit
     return found + [Unit(t, of[search], (seed,), search) for seed in seeds for t in targets for search in searches]
 
 
-def run_unit(config: RunConfig, comparison: Comparison, unit: Unit, callbacks: Callbacks | None = None) -> list[Result]:
+def run_unit(config: RunConfig, comparison: Comparison, unit: Unit, callbacks: Callbacks = SILENT) -> list[Result]:
     """The results of a unit: read if they exist, computed otherwise.
 
     Raises:
@@ -61,7 +61,7 @@ def run_unit(config: RunConfig, comparison: Comparison, unit: Unit, callbacks: C
     folder = config.run_dir / unit.target
     inputs = read_inputs(config.with_(search=RandomSearch()), check=False)
     work = _search_results if unit.search else _fixed_results
-    return work(config, comparison, unit, folder, inputs, callbacks or Callbacks())
+    return work(config, comparison, unit, folder, inputs, callbacks)
 
 
 def _fixed_results(

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from evoswarm.callbacks import Callbacks
+from evoswarm.callbacks import SILENT, Callbacks
 from evoswarm.config.run import RayBackend
 from evoswarm.config.training import TrainingConfig, TrainingLocal, TrainingRay
 from evoswarm.errors import UserError
@@ -27,7 +27,7 @@ Work = Callable[[TrainingConfig, str], dict[str, Any]]
 Each = Callable[[Work, str], Iterator[tuple[str, Any]]]
 
 
-def train_pool(config: TrainingConfig, *, callbacks: Callbacks | None = None) -> dict[str, dict[str, Any]]:
+def train_pool(config: TrainingConfig, *, callbacks: Callbacks = SILENT) -> dict[str, dict[str, Any]]:
     """Train every expert of the config: the same as `evoswarm experts train`.
 
     Finished experts stay as they are; unfinished ones resume from their newest checkpoint.
@@ -44,7 +44,6 @@ def train_pool(config: TrainingConfig, *, callbacks: Callbacks | None = None) ->
             (the others are finished).
         Stopped: the callbacks asked to stop; checkpoints are kept.
     """
-    callbacks = callbacks or Callbacks()
     check_method(config, callbacks)
     directory = RunDirectory(config.pool / ".training")
     try:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from evoswarm.callbacks import Callbacks, Event
+from evoswarm.callbacks import SILENT, Callbacks, Event
 from evoswarm.config import RunConfig
 from evoswarm.config.run import LocalBackend
 
@@ -16,7 +16,7 @@ def run(
     *,
     resume: str = "auto",
     on_generation: Callable[[Event], None] | None = None,
-    callbacks: Callbacks | None = None,
+    callbacks: Callbacks = SILENT,
 ) -> dict[str, Any]:
     """Evolve: the same as `evoswarm run`.
 
@@ -37,7 +37,7 @@ def run(
     Example:
         evoswarm.run(load_config("it.yaml"), on_generation=lambda g: print(g["generation"], g["best"]))
     """
-    callbacks = _with_callback(callbacks or Callbacks(), on_generation)
+    callbacks = _with_callback(callbacks, on_generation)
     if isinstance(config.backend, LocalBackend):
         from evoswarm.launch.execute import run_locally
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from evoswarm.callbacks import Callbacks
+from evoswarm.callbacks import SILENT, Callbacks
 from evoswarm.errors import UserError
 from evoswarm.loop.lock import acquire, holder
 from evoswarm.place import replacing
@@ -86,7 +86,7 @@ class RunDirectory:
     @contextlib.contextmanager
     def lock(
         self,
-        callbacks: Callbacks | None = None,
+        callbacks: Callbacks = SILENT,
         *,
         driver: int | None = None,
         session: str | None = None,
@@ -103,7 +103,7 @@ class RunDirectory:
             Stopped: the callbacks asked to stop.
         """
         with (self.path / "lock").open("a+", encoding="utf-8") as file:
-            acquire(file, self.path, session, callbacks or Callbacks())
+            acquire(file, self.path, session, callbacks)
             file.seek(0)
             file.truncate()
             file.write(holder(driver=driver, session=session))

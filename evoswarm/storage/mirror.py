@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from evoswarm.callbacks import Callbacks
+from evoswarm.callbacks import SILENT, Callbacks
 from evoswarm.errors import UserError
 from evoswarm.storage.lease import Lease
 from evoswarm.storage.remote import Remote, StorageError
@@ -33,12 +33,12 @@ class Mirror:
         folder: Path,
         *,
         patience: float,
-        callbacks: Callbacks | None = None,
+        callbacks: Callbacks = SILENT,
         session: str | None = None,
     ) -> None:
         """The run stops after `patience` seconds of unreachable storage. `session`: see `Lease`."""
         self._remote, self._folder, self._patience = Remote(url), folder, patience
-        self._callbacks = callbacks or Callbacks()
+        self._callbacks = callbacks
         self._lease = Lease(self._remote, self._callbacks, session=session)
         self._there: dict[str, Shape] = {}
 
@@ -119,14 +119,13 @@ class Mirror:
         return [str(path) for path in paths if path.name not in _OWN and not any(p[0] == "." for p in path.parts)]
 
 
-def patiently(action: Callable[[], None], *, patience: float, callbacks: Callbacks | None = None) -> None:
+def patiently(action: Callable[[], None], *, patience: float, callbacks: Callbacks = SILENT) -> None:
     """Run an idempotent action; if storage is unreachable, retry it with growing pauses.
 
     Raises:
         StorageError: storage was unreachable for `patience` seconds.
         Stopped: stopped while waiting.
     """
-    callbacks = callbacks or Callbacks()
     began, pause, said = time.monotonic(), FIRST_PAUSE, False
     while True:
         try:

@@ -16,7 +16,7 @@ from evoswarm.backend.ray.missing import missing
 from evoswarm.backend.ray.placement import Placement, place_engine
 from evoswarm.backend.ray.scheduling import process_options
 from evoswarm.backend.ray.wait import nodes
-from evoswarm.callbacks import Callbacks
+from evoswarm.callbacks import SILENT, Callbacks
 from evoswarm.config.run import RayBackend
 from evoswarm.config.tune import TuneConfig
 from evoswarm.errors import ClusterError, UserError
@@ -39,7 +39,7 @@ ENVIRONMENT = {
 """Environment of Ray Tune."""
 
 
-def tune(config: TuneConfig, *, callbacks: Callbacks | None = None) -> dict[str, Any]:
+def tune(config: TuneConfig, *, callbacks: Callbacks = SILENT) -> dict[str, Any]:
     """Run the trials that are missing, choose on validation, and write `tune.json`, `tune.md` and `best.yaml`.
 
     Returns:
@@ -49,7 +49,6 @@ def tune(config: TuneConfig, *, callbacks: Callbacks | None = None) -> dict[str,
         UserError: the user must fix something. Errors of trials are raised only if no trial finished.
         ClusterError: workers of a trial were lost more than `backend.max_retries` times.
     """
-    callbacks = callbacks or Callbacks()
     trials = make_trials(config)
     directory = RunDirectory(config.run.run_dir)
     directory.path.mkdir(parents=True, exist_ok=True)
