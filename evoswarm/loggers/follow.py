@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any, Protocol
 
 from evoswarm.callbacks import Callbacks, Event
@@ -60,10 +60,14 @@ class Loggers:
         """`callbacks` receive events after the loggers do, and warnings about loggers that failed."""
         self._config, self._directory, self._inner = config, directory, callbacks
         self._open_logger = open_logger
-        self._open: dict[str, Logger] | None = None
+        self._open: dict[str, Logger] = {}
         self._last = -1
 
     def __enter__(self) -> Loggers:
+        for logger in self._config.loggers:
+            with self._survived(logger.type):
+                self._open[logger.type] = self._open_logger(logger, self._config, self._directory)
+        self._catch_up()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -72,11 +76,10 @@ class Loggers:
     @property
     def callbacks(self) -> Callbacks:
         """Pass these to the loop."""
-        return replace(self._inner, notify=self._notify) if self._config.loggers else self._inner
+        return replace(self._inner, notify=self._notify) if self._open else self._inner
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Log the result of the run."""
-        self._catch_up()
         self._each(lambda logger: logger.finish(final_scalars(summary), generation=self._last))
 
     def _notify(self, event: Event) -> None:
@@ -85,11 +88,7 @@ class Loggers:
         self._inner.notify(event)
 
     def _catch_up(self) -> None:
-        """Log the generations that this session has not logged yet. The first call opens the loggers."""
-        if self._open is None:
-            self._open = {}
-            for logger in self._config.loggers:
-                self._attempt(logger.type, partial(self._add, logger))
+        """Log the generations that this session has not logged yet."""
         if not self._open:
             return
         timings = {line["generation"]: line for line in read_lines(self._directory.timings) if "phase" not in line}
@@ -102,19 +101,17 @@ class Loggers:
         self._each(lambda logger: logger.log(scalars, generation=generation))
         self._last = generation
 
-    def _add(self, logger: LoggerConfig) -> None:
-        assert self._open is not None
-        self._open[logger.type] = self._open_logger(logger, self._config, self._directory)
-
     def _each(self, action: Callable[[Logger], None]) -> None:
-        for name, logger in list((self._open or {}).items()):
-            self._attempt(name, partial(action, logger))
+        for name, logger in list(self._open.items()):
+            with self._survived(name):
+                action(logger)
 
-    def _attempt(self, name: str, action: Callable[[], None]) -> None:
+    @contextlib.contextmanager
+    def _survived(self, name: str) -> Iterator[None]:
+        """Go on without a logger that fails."""
         try:
-            action()
+            yield
         except Exception as error:  # third-party packages raise anything
-            assert self._open is not None
             self._open.pop(name, None)
             reason = " ".join(str(error).split()) or type(error).__name__
             self._inner.warning(f"logger {name} failed and is disabled for the rest of this session: {reason}")
