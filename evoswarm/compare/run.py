@@ -94,17 +94,14 @@ def _on_ray(
     """Run every unit as a Ray task with its own engine, as many in parallel as the cluster can hold."""
     import ray
 
-    from evoswarm.backend.ray.missing import missing
     from evoswarm.backend.ray.placement import place_engine
     from evoswarm.backend.ray.scheduling import process_options
-    from evoswarm.backend.ray.wait import Resources, TaskFailed, nodes, results
+    from evoswarm.backend.ray.wait import TaskFailed, nodes, resources_for, results
     from evoswarm.launch.connect import connected
 
     with connected(backend, callbacks.message):
         placement = place_engine(next(iter(config.targets.values())), backend, nodes())
-        resources = Resources(
-            lambda: missing(placement, nodes()), wait_seconds=backend.wait_seconds, message=callbacks.message
-        )
+        resources = resources_for(placement, backend, callbacks)
         task = ray.remote(_task).options(**process_options(**placement.task, max_retries=backend.max_retries))
         tasks = {task.remote(config.targets[unit.target], config.comparison, unit): unit for unit in work}
         for unit, outcome in results(tasks, callbacks, resources=resources):

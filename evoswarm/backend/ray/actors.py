@@ -16,7 +16,7 @@ from evoswarm.backend.ray.placement import for_actors, place_run
 from evoswarm.backend.ray.private import free_resources
 from evoswarm.backend.ray.scheduling import Scheduling, process_options
 from evoswarm.backend.ray.scorer import Scorer
-from evoswarm.backend.ray.wait import Resources, finished, nodes, on_change
+from evoswarm.backend.ray.wait import finished, nodes, on_change, resources_for
 from evoswarm.callbacks import Callbacks
 from evoswarm.config import RunConfig
 from evoswarm.config.run import RayBackend as RayConfig
@@ -113,9 +113,7 @@ class Actors:
 
     def _wait_until_up(self) -> None:
         """Wait for the actors added so far, as long as the cluster has the resources for them."""
-        resources = Resources(
-            lambda: missing(self.placement, nodes()), wait_seconds=self.settings.wait_seconds, message=self.message
-        )
+        resources = resources_for(self.placement, self.settings, self._callbacks)
         say, since = on_change(self.message), time.monotonic()
         while True:
             self._take_in(finished(self._pending), starting=True)

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import ray
 
-from evoswarm.backend.ray.missing import missing
 from evoswarm.backend.ray.placement import for_actors, place_engine
 from evoswarm.backend.ray.scheduling import Scheduling, process_options
-from evoswarm.backend.ray.wait import Resources, TaskFailed, nodes, results
+from evoswarm.backend.ray.wait import TaskFailed, nodes, resources_for, results
 from evoswarm.callbacks import Callbacks
 from evoswarm.config import RunConfig
 from evoswarm.config.run import RayBackend
@@ -30,9 +29,7 @@ def measure_on_cluster(configs: Sequence[RunConfig], callbacks: Callbacks) -> li
     alone = backend.with_(colocate=False, gang=False)
     placement = place_engine(configs[0], alone, nodes())
     scheduling = Scheduling(alone, placement)
-    resources = Resources(
-        lambda: missing(placement, nodes()), wait_seconds=backend.wait_seconds, message=callbacks.message
-    )
+    resources = resources_for(placement, backend, callbacks)
     options = process_options(
         cpus=placement.cpus * placement.ranks,
         gpus=placement.scorer_gpus,

@@ -10,8 +10,11 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from evoswarm.backend.ray.missing import missing
 from evoswarm.backend.ray.nodes import Nodes
+from evoswarm.backend.ray.placement import Placement
 from evoswarm.callbacks import Callbacks
+from evoswarm.config.run import RayBackend
 from evoswarm.errors import UserError
 
 Message = Callable[[str], None]
@@ -75,6 +78,11 @@ class Resources:
             raise UserError(f"{missing} (waited {self._wait_seconds:g} s)")
         self._message(f"waiting up to {self._wait_seconds:g} s: {missing}")
         return False
+
+
+def resources_for(placement: Placement, backend: RayBackend, callbacks: Callbacks) -> Resources:
+    """The resources of a placement."""
+    return Resources(lambda: missing(placement, nodes()), wait_seconds=backend.wait_seconds, message=callbacks.message)
 
 
 @dataclass(frozen=True)
