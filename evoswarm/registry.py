@@ -44,7 +44,7 @@ class by_type:  # noqa: N801  reads as a function, like pydantic's own annotatio
         kind = value.get("type", self.default) if isinstance(value, Mapping) else None
         if kind is None:
             raise ValueError(f"needs a type; known types: {', '.join(self.registry)}")
-        if kind not in self.registry:
+        if not isinstance(kind, str) or kind not in self.registry:
             raise ValueError(f"unknown type {kind!r}; {did_you_mean(kind, self.registry, kind='types')}")
         return self.section(self.registry[kind])
 

@@ -72,6 +72,20 @@ def test_an_unknown_key_gets_the_nearest_right_name(tmp_path: Path) -> None:
     assert "unknown key search.poplation; did you mean population?" in text
 
 
+@pytest.mark.parametrize("section", ["search", "utility", "engine", "backend"])
+@pytest.mark.parametrize("kind", [["a"], {"a": 1}, 5])
+def test_a_type_that_is_no_text_is_refused(tmp_path: Path, section: str, kind: object) -> None:
+    assert f"{section}: unknown type" in refusal(tmp_path, **{section: {"type": kind}})
+
+
+def test_a_value_in_place_of_a_section_is_refused(tmp_path: Path) -> None:
+    assert "pool: must be a section, got 5" in refusal(tmp_path, pool=5)
+
+
+def test_an_empty_model_is_refused(tmp_path: Path) -> None:
+    assert "model: " in refusal(tmp_path, model="")
+
+
 def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
     text = refusal(tmp_path, "search.population=1", "engine.type=transformers", "engine.bach_size=3", "seed=-1")
     assert all(part in text for part in ("search.population", "got 1", "engine.bach_size", "batch_size", "seed"))
@@ -101,7 +115,13 @@ def test_a_missing_section_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text, words", [("a: [", "is not YAML"), ("- 1", "must be a mapping"), ("", "must be a mapping")]
+    "text, words",
+    [
+        ("a: [", "is not valid YAML"),
+        ("- 1", "must be a mapping"),
+        ("", "must be a mapping"),
+        ("a: {b: 1,\n  c: 2, b: 3}", "line 2: .*the key b is given twice"),
+    ],
 )
 def test_files_that_are_no_config_are_refused(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "it.yaml"

@@ -17,8 +17,9 @@ from evoswarm.config import RunConfig
 from evoswarm.config.compare import Comparison
 from evoswarm.config.run import LocalBackend
 from evoswarm.errors import UserError
-from evoswarm.loop.directory import RunDirectory, read_lines
+from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.inputs import Inputs, read_inputs
+from evoswarm.loop.records import read_generations, read_outcomes, read_timings
 from evoswarm.search.random_search import RandomSearch
 from evoswarm.utility import Split, Utility
 from evoswarm.weights.expert import read_json
@@ -158,10 +159,10 @@ def _search_results(
         "target": unit.target,
         "seed": seed,
         "evaluations": summary["evaluations"],
-        "seconds": sum(line["seconds"]["total"] for line in read_lines(directory.timings) if "phase" not in line),
-        "curve": [[line["evaluations"], line["best"]] for line in read_lines(directory.generations)],
+        "seconds": sum(line["seconds"]["total"] for line in read_timings(directory) if "phase" not in line),
+        "curve": [[line["evaluations"], line["best"]] for line in read_generations(directory)],
     }
-    finals = {(line["who"], line["split"]): line for line in read_lines(directory.outcomes / "final.jsonl")}
+    finals = {(line["who"], line["split"]): line for line in read_outcomes(directory.outcomes / "final.jsonl")}
     return [shared | {"method": name} | _final(inputs.utility, finals, method=name) for name in unit.methods]
 
 

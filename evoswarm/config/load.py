@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
+from yaml.constructor import ConstructorError
 
 from evoswarm.config.run import RunConfig
 from evoswarm.config.secrets import secrets_in
@@ -15,6 +16,20 @@ from evoswarm.config.training import TrainingConfig
 from evoswarm.errors import UserError
 from evoswarm.place import check_url, is_url
 from evoswarm.section import Section
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader that refuses a key that is given twice in one section."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in seen:
+                    raise ConstructorError(None, None, f"the key {key.value} is given twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
 
 Config = TypeVar("Config", bound=Section)
 Parsed = TypeVar("Parsed")
@@ -155,11 +170,13 @@ def _read_yaml(path: Path, *, needs: str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 (byte {error.start}); save it as UTF-8") from None
     try:
-        data = yaml.safe_load(text)
+        data = yaml.load(text, _Loader)  # noqa: S506  it is a safe loader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{where}: is not YAML ({getattr(error, 'problem', None) or 'syntax error'})") from None
+        raise UserError(
+            f"{path}{where}: is not valid YAML ({getattr(error, 'problem', None) or 'syntax error'})"
+        ) from None
     except RecursionError:
         raise UserError(f"{path}: is nested too deeply") from None
     except ValueError as error:
@@ -201,7 +218,9 @@ def resolved(path: str, root: Path) -> str:
 
 
 def _is_local(model: str, root: Path) -> bool:
-    return model.startswith((".", "/", "~")) or not is_url(model) and Path(resolved(model, root)).is_dir()
+    if model.startswith((".", "/", "~")):
+        return True
+    return model != "" and not is_url(model) and Path(resolved(model, root)).is_dir()
 
 
 def _walk_paths(node: Any, root: Path, key: str = "") -> Any:
@@ -227,6 +246,8 @@ def _explain_one(problem: Any) -> str:
         return f"unknown key {where}; {message}"
     if problem["type"] == "missing":
         return f"{where} is missing"
+    if problem["type"] == "model_type":
+        message = "must be a section"
     given = problem.get("input")
     shown = f", got {given!r}" if isinstance(given, str | int | float | bool | None) else ""
     return f"{where}: {message[:1].lower()}{message[1:]}{shown}" if where else message

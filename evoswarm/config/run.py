@@ -23,7 +23,7 @@ class RunConfig(Section):
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the run: letters, digits, dot, dash and underscore."""
-    model: str
+    model: str = Field(min_length=1)
     """Base model: a folder, or a name on the Hugging Face hub."""
     pool: PoolConfig
     """The experts."""

@@ -141,7 +141,7 @@ class TrainingRay(Section):
 class TrainingConfig(Section):
     """One pool of experts to train."""
 
-    model: str
+    model: str = Field(min_length=1)
     """Base model: a folder, or a name on the Hugging Face hub."""
     pool: Local
     """Folder to write, with one folder per expert, ready for `evoswarm run`."""

@@ -100,12 +100,12 @@ class Execution:
         claim(self.directory, self.config, inputs.identity, resume=self.resume)
         for warning in inputs.warnings:
             callbacks.warning(warning)
-        if summary := self._finished():
-            callbacks.message("the run is already finished; this is its result")
-            return summary
-        require_fit(self.config, inputs, callbacks.message)
         last = self.config.search.max_generations
         with StatusWriter(self.directory.path / FILE, generations=last, callbacks=callbacks) as watched:
+            if summary := self._finished():
+                watched.message("the run is already finished; this is its result")
+                return summary
+            require_fit(self.config, inputs, watched.message)
             return self._evolve(inputs, watched)
 
     def _evolve(self, inputs: Inputs, callbacks: Callbacks) -> dict[str, Any]:

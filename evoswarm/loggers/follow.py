@@ -11,7 +11,8 @@ from evoswarm.callbacks import Callbacks, Event
 from evoswarm.config import RunConfig
 from evoswarm.config.loggers import LoggerConfig, TensorBoard
 from evoswarm.loggers.series import Scalars, final_scalars, generation_scalars
-from evoswarm.loop.directory import RunDirectory, read_lines
+from evoswarm.loop.directory import RunDirectory
+from evoswarm.loop.records import read_generations, read_timings
 
 
 class Logger(Protocol):
@@ -91,8 +92,8 @@ class Loggers:
         """Log the generations that this session has not logged yet."""
         if not self._open:
             return
-        timings = {line["generation"]: line for line in read_lines(self._directory.timings) if "phase" not in line}
-        for record in read_lines(self._directory.generations):
+        timings = {line["generation"]: line for line in read_timings(self._directory) if "phase" not in line}
+        for record in read_generations(self._directory):
             generation = record["generation"]
             if generation > self._last and generation in timings:
                 self._log(generation, generation_scalars(record, timings[generation]))

@@ -33,8 +33,8 @@ def load_checkpoint(path: Path, search: Search) -> None:
     try:
         with safe_open(path, framework="numpy") as file:
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 it is no dictionary
-            scalars = json.loads(file.metadata()["search"])
-    except SafetensorError as error:
+            scalars = dict(json.loads(file.metadata()["search"]))
+    except (SafetensorError, LookupError, TypeError) as error:
         raise ValueError(f"{path}: damaged ({error})") from None
     search.restore(arrays, scalars)
 
@@ -66,6 +66,6 @@ def restore_newest(directory: RunDirectory, search: Search, *, last: int) -> lis
             return problems
         except UserError:
             raise
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError) as error:
             problems.append(f"the checkpoint of generation {generation} cannot be read, going back one ({error})")
     return problems

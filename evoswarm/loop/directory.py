@@ -167,7 +167,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     for line in path.read_bytes().split(b"\n"):
         try:
             record = json.loads(line) if line.strip() else {}
-        except ValueError:
+        except (ValueError, RecursionError):
             break
         if not isinstance(record, dict):
             break

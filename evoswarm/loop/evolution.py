@@ -8,10 +8,11 @@ from evoswarm.backend import Evaluation
 from evoswarm.errors import UserError
 from evoswarm.loop.checkpoint import restore_newest, save_checkpoint
 from evoswarm.loop.context import RunContext
-from evoswarm.loop.directory import append_line, generation_name, read_lines, to_line
+from evoswarm.loop.directory import append_line, generation_name, to_line
 from evoswarm.loop.finish import finish
 from evoswarm.loop.generation import GenerationRecord, Totals
 from evoswarm.loop.journal import Key
+from evoswarm.loop.records import read_generations, read_timings
 from evoswarm.loop.row_cache import RowCache, digests, is_recorded, save_rows
 from evoswarm.loop.signal import signal_warnings
 from evoswarm.rows import Row
@@ -120,18 +121,21 @@ class Evolution:
             self._callbacks.message(problem)
         if search.generation >= 0:
             self._callbacks.message(f"resuming after generation {search.generation}")
-        for path in (self._directory.generations, self._directory.timings):
-            kept = [line for line in read_lines(path) if line["generation"] <= search.generation]
+        logs = {
+            self._directory.generations: read_generations(self._directory),
+            self._directory.timings: read_timings(self._directory),
+        }
+        for path, lines in logs.items():
             if path.exists():
-                self._directory.write_lines(path, kept)
+                self._directory.write_lines(path, [r for r in lines if r["generation"] <= search.generation])
         self._cache.restore(last=search.generation)
-        for line in read_lines(self._directory.generations)[-1:]:
+        for line in read_generations(self._directory)[-1:]:
             self._totals = Totals(line["evaluations"], line["examples_scored"], line["examples_reused"])
 
     def _last_recorded(self) -> int:
         """The generation up to which all lines and outcomes are complete; -1 if there is none."""
         last = -1
-        for line in read_lines(self._directory.generations):
+        for line in read_generations(self._directory):
             if line["generation"] != last + 1 or not is_recorded(self._directory, last + 1):
                 break
             last += 1

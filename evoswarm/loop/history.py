@@ -21,11 +21,18 @@ def written_config(run_dir: Path, *, overrides: Sequence[str] = ()) -> RunConfig
     """The config of a run as it was written. Its directory may have been moved or renamed since.
 
     Raises:
-        UserError: there is no run.
+        UserError: there is no run, or another version of evoswarm wrote it.
     """
     directory = RunDirectory(run_dir)
     directory.require()
-    return load_config(directory.config, overrides=overrides)
+    try:
+        config = load_config(directory.config)
+    except UserError as error:
+        raise UserError(
+            f"{error}. The file is damaged, or from another version of evoswarm; use that version, or start a new run "
+            "with another `name`"
+        ) from None
+    return load_config(directory.config, overrides=overrides) if overrides else config
 
 
 def run_config(run_dir: Path, *, overrides: Sequence[str] = (), url: str | None = None) -> RunConfig:

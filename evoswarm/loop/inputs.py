@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from evoswarm.config import RunConfig, dump_config, load_config
+from evoswarm.config import RunConfig, dump_config
 from evoswarm.config.loggers import require
 from evoswarm.errors import UserError
 from evoswarm.loop.directory import RunDirectory
+from evoswarm.loop.history import written_config
 from evoswarm.search import make_search
 from evoswarm.utility import Utility, make_utility
 from evoswarm.weights.expert import read_json
+from evoswarm.weights.hub import require_model
 from evoswarm.weights.pool import Pool, open_pool
 
 MAY_CHANGE = {"backend", "output", "name", "root", "storage_seconds", "loggers"}
@@ -45,6 +47,8 @@ def read_inputs(config: RunConfig, *, check: bool = True) -> Inputs:
     require(config.loggers)
     utility = make_utility(config.utility, root=config.root)
     pool = open_pool(config.pool, model=config.model, check=check)
+    if check:
+        require_model(config.model)
     make_search(config.search, experts=pool.names, seed=config.seed, layers=pool.layers)
     if pool.kind == "checkpoint" and config.search.needs_adapters:
         raise UserError(f"{config.search.needs_adapters}; the pool holds full checkpoints")
@@ -68,7 +72,7 @@ def claim(directory: RunDirectory, config: RunConfig, identity: dict[str, Any], 
 
 
 def _same_config(directory: RunDirectory, config: RunConfig) -> None:
-    now, before = _settings(config), _settings(load_config(directory.config))
+    now, before = _settings(config), _settings(written_config(directory.path))
     if differing := [key for key in now | before if now.get(key) != before.get(key)]:
         raise UserError(
             f"{directory.path}: the run in it has another {', '.join(differing)}; "
@@ -87,9 +91,11 @@ def _same_identity(directory: RunDirectory, identity: dict[str, Any]) -> None:
     if not directory.inputs.exists():
         return
     try:
-        before = {"pool": {}, "data": ""} | read_json(directory.inputs)
+        before = read_json(directory.inputs)
     except UserError as error:
         raise UserError(f"{error}; restore it, or remove it if pool and data have not changed") from None
+    if not isinstance(before.get("pool"), dict) or "data" not in before:
+        raise UserError(f"{directory.inputs}: is damaged; restore it, or remove it if pool and data have not changed")
     changed = [name for name, value in identity["pool"].items() if before["pool"].get(name) != value]
     if changed or set(before["pool"]) != set(identity["pool"]):
         what = f"expert {changed[0]}" if changed else "the list of experts"

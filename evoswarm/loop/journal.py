@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 from evoswarm.backend import Evaluation, Job
 from evoswarm.loop.context import RunContext
-from evoswarm.loop.directory import RunDirectory, read_lines, to_line
+from evoswarm.loop.directory import RunDirectory, to_line
+from evoswarm.loop.records import Record, read_outcomes
 from evoswarm.rows import Row
 from evoswarm.utility import Split
-
-Record = dict[str, Any]
 
 
 class Key(NamedTuple):
@@ -45,11 +44,11 @@ class Journal:
         self._directory = directory
         self.path = outcome_path(directory, name)
         self._partial = directory.outcomes / f"{name}.partial.jsonl"
-        unfinished = read_lines(self._partial)
+        unfinished = read_outcomes(self._partial)
         if self._partial.exists():
             directory.write_lines(self._partial, unfinished)  # a line appended after a torn one would be lost
         # Retry evaluations whose engine failed, but not in a finished generation: the search has used its outcome.
-        known = read_lines(self.path) + [record for record in unfinished if record["scores"]]
+        known = read_outcomes(self.path) + [record for record in unfinished if record["scores"]]
         self._records = {Key.of(record): record for record in known}
         self._lines = {Key.of(record): to_line(record) for record in [*known, *unfinished]}
         self._expected: list[Key] = []
@@ -73,7 +72,7 @@ class Journal:
         missing: dict[Hashable, Key] = {}
         for key, job in jobs.items():
             record = self._records.get(key)
-            if record is None or (finalists is not None and record["row"] != _terms(job)):
+            if record is None or (finalists is not None and record.get("row") != _terms(job)):
                 missing[job.key] = key
             else:
                 yield key, evaluation_of(record)

@@ -55,7 +55,7 @@ def _read_holder(text: str) -> dict[str, Any]:
         holder = json.loads(text)
     except ValueError:
         return {}
-    return holder if isinstance(holder, dict) else {}
+    return holder if isinstance(holder, dict) and holder.keys() >= {"host", "pid", "driver"} else {}
 
 
 def _orphaned(holder: dict[str, Any]) -> bool:

@@ -12,8 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from evoswarm.backend import Evaluation
-from evoswarm.loop.directory import RunDirectory, generation_name, read_lines
-from evoswarm.loop.journal import Key, Record, evaluation_of, outcome_path
+from evoswarm.loop.directory import RunDirectory, generation_name
+from evoswarm.loop.journal import Key, evaluation_of, outcome_path
+from evoswarm.loop.records import Record, read_outcomes
 from evoswarm.rows import BasisVector, basis_from_dict, basis_to_dict
 
 
@@ -33,19 +34,30 @@ def save_rows(
 
 
 def read_rows(directory: RunDirectory, generation: int) -> tuple[list[BasisVector], np.ndarray]:
-    """Basis and rows [M, J] of a generation, in the order of its outcomes."""
-    with safe_open(rows_path(directory, generation), framework="numpy") as file:
-        basis = [basis_from_dict(entry) for entry in json.loads(file.metadata()["basis"])]
-        return basis, file.get_tensor("rows")
+    """Basis and rows [M, J] of a generation, in the order of its outcomes.
+
+    Raises:
+        OSError, ValueError: the file is missing or damaged.
+    """
+    path = rows_path(directory, generation)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            basis = [basis_from_dict(entry) for entry in json.loads(file.metadata()["basis"])]
+            rows = file.get_tensor("rows")
+    except (SafetensorError, LookupError, TypeError) as error:
+        raise ValueError(f"{path}: damaged ({error})") from None
+    if rows.shape[1:] != (len(basis),):
+        raise ValueError(f"{path}: damaged (rows {rows.shape} for {len(basis)} basis vectors)")
+    return basis, rows
 
 
 def is_recorded(directory: RunDirectory, generation: int) -> bool:
     """Whether all outcomes and rows of a finished generation can be read."""
     try:
         _, rows = read_rows(directory, generation)
-    except (OSError, SafetensorError):
+    except (OSError, ValueError):
         return False
-    return len(rows) == len(read_lines(outcome_path(directory, generation_name(generation))))
+    return len(rows) == len(read_outcomes(outcome_path(directory, generation_name(generation))))
 
 
 def digests(basis: Sequence[BasisVector], rows: np.ndarray) -> list[bytes]:
@@ -90,4 +102,4 @@ class RowCache:
         return next(evaluation_of(record) for record in self._records(key.generation) if Key.of(record) == key)
 
     def _records(self, generation: int) -> list[Record]:
-        return read_lines(outcome_path(self._directory, generation_name(generation)))
+        return read_outcomes(outcome_path(self._directory, generation_name(generation)))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from evoswarm.backend import Evaluation
-from evoswarm.loop.directory import RunDirectory, generation_name, read_lines
+from evoswarm.loop.directory import RunDirectory, generation_name
 from evoswarm.loop.journal import evaluation_of, outcome_path
+from evoswarm.loop.records import read_outcomes
 
 SHOWN = 40
 """Most characters of an answer in a warning."""
@@ -19,7 +20,7 @@ def signal_warnings(directory: RunDirectory, experts: list[str]) -> list[str]:
         directory: the run directory.
         experts: names of the initial experts, by particle number.
     """
-    records = read_lines(outcome_path(directory, generation_name(0)))
+    records = read_outcomes(outcome_path(directory, generation_name(0)))
     return missing_signal({experts[r["particle"]]: evaluation_of(r) for r in records if r["phase"] == "experts"})
 
 

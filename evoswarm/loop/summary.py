@@ -8,8 +8,9 @@ from typing import Any
 from evoswarm.backend import Evaluation
 from evoswarm.config import RunConfig
 from evoswarm.loop.context import RunContext
-from evoswarm.loop.directory import RunDirectory, read_lines
+from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.inputs import versions
+from evoswarm.loop.records import read_generations, read_timings
 from evoswarm.loop.signal import signal_warnings
 from evoswarm.rows import Row
 from evoswarm.search import Best, Search
@@ -23,7 +24,7 @@ Finals = dict[tuple[str, Split], Evaluation]
 def summary_of(context: RunContext, search: Search, ranking: Sequence[Best], finals: Finals) -> dict[str, Any]:
     """The content of `summary.json`."""
     config, winner, expert = context.config, ranking[0], best_expert(search)
-    last = read_lines(context.directory.generations)[-1]
+    last = read_generations(context.directory)[-1]
     initial = dict(zip(search.experts, search.expert_utilities, strict=True))
     return {
         "name": config.name,
@@ -94,7 +95,7 @@ def _utility(finals: Finals, who: str, split: Split) -> float | None:
 
 def _seconds(directory: RunDirectory) -> dict[str, float]:
     """Seconds over all sessions: `total` is wall time, `scoring` and `moving` are summed over workers."""
-    lines = [record["seconds"] for record in read_lines(directory.timings)]
+    lines = [record["seconds"] for record in read_timings(directory)]
     return {
         key: round(sum(line.get(key, 0.0) for line in lines), 3) for key in ("total", "scoring", "moving", "startup")
     }

@@ -6,22 +6,20 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 
-from evoswarm.config import RunConfig, load_config
+from evoswarm.config import RunConfig
 from evoswarm.errors import UserError
 from evoswarm.loop.checkpoint import checkpoint_path, load_checkpoint
-from evoswarm.loop.directory import RunDirectory, generation_name, generation_of, read_lines
+from evoswarm.loop.directory import RunDirectory, generation_name, generation_of
+from evoswarm.loop.history import written_config
 from evoswarm.loop.journal import outcome_path
+from evoswarm.loop.records import Record, read_generations, read_outcomes, read_timings
 from evoswarm.loop.row_cache import read_rows, rows_path
 from evoswarm.loop.summary import stop_rule
 from evoswarm.rows import Row
 from evoswarm.search import make_search
-
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,14 +122,16 @@ def load_run(run_dir: Path) -> Run:
     directory.require()
     try:
         return _load(directory)
-    except (KeyError, TypeError, AttributeError, IndexError, SafetensorError) as error:
+    except UserError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"{run_dir}: a record of the run is damaged ({reason}); restore the directory") from None
 
 
 def _load(directory: RunDirectory) -> Run:
-    config = load_config(directory.config)
-    generations = tuple(read_lines(directory.generations))
+    config = written_config(directory.path)
+    generations = tuple(read_generations(directory))
     measured = tuple(tuple(_measurements(_outcomes(directory, record["generation"]))) for record in generations)
     summary = _summary(directory, config, generations)
     finals = _measurements(outcome_path(directory, "final")) if summary else ()
@@ -148,14 +148,14 @@ def _load(directory: RunDirectory) -> Run:
         summary=summary,
         recipe=_json(directory.recipe) if summary else None,
         generations=generations,
-        timings=tuple(read_lines(directory.timings)),
+        timings=tuple(read_timings(directory)),
         measured=measured,
         bests=tuple(_find_best(record, measured) for record in generations),
         finals={(m.who, m.split): m for m in finals},
         experts=experts or tuple(hashes.get("pool", ())),
         start=start,
         hashes={**hashes.get("pool", {}), "": hashes.get("data", "")},
-        under_way=sum(len(read_lines(path)) for path in sorted(directory.outcomes.glob("*.partial.jsonl"))),
+        under_way=sum(len(read_outcomes(path)) for path in sorted(directory.outcomes.glob("*.partial.jsonl"))),
         notes=tuple(notes),
     )
 
@@ -163,7 +163,7 @@ def _load(directory: RunDirectory) -> Run:
 def predictions(measurement: Measurement) -> list[str | None]:
     """The answers by example index. Not cached, because all of them together would need too much memory."""
     path, line = measurement.place
-    found: list[str | None] = read_lines(path)[line]["predictions"]
+    found: list[str | None] = read_outcomes(path)[line]["predictions"]
     return found
 
 
@@ -194,7 +194,7 @@ def _outcomes(directory: RunDirectory, generation: int) -> Path:
 
 
 def _measurements(path: Path) -> Iterable[Measurement]:
-    for line, (record, terms) in enumerate(zip(read_lines(path), _terms(path), strict=False)):
+    for line, (record, terms) in enumerate(zip(read_outcomes(path), _terms(path), strict=False)):
         experts = expert_coefficients(terms)
         yield Measurement(
             generation=record["generation"],
@@ -227,7 +227,7 @@ def expert_coefficients(terms: list[Record]) -> dict[str, float]:
 def _terms(path: Path) -> list[list[Record]]:
     """The terms of each line's row. Finalists include their terms; those of a generation are in a separate file."""
     if path.name == "final.jsonl":
-        return [record["row"] or [] for record in read_lines(path)]
+        return [record["row"] or [] for record in read_outcomes(path)]
     directory = RunDirectory(path.parent.parent)
     generation = generation_of(path.name)
     assert generation is not None
@@ -251,6 +251,6 @@ def _start(directory: RunDirectory, config: RunConfig, experts: tuple[str, ...])
     search = make_search(config.search, experts=experts, seed=config.seed)
     try:
         load_checkpoint(path, search)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError):
         return None
     return tuple(Start(member.particle, member.utility) for member in search.population)

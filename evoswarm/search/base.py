@@ -244,7 +244,8 @@ class Search(ABC):
         """Restore a saved state.
 
         Raises:
-            UserError: the state belongs to another algorithm, seed or pool, or is incomplete.
+            UserError: the state belongs to another algorithm, seed or pool.
+            ValueError: the state is damaged.
         """
         for key, value in self._identity().items():
             if scalars.get(key) != value:
@@ -254,8 +255,8 @@ class Search(ABC):
         try:
             state = unflatten(self.state_class, arrays, scalars["state"])
             basis, generation = [basis_from_dict(d) for d in scalars["basis"]], int(scalars["generation"])
-        except KeyError as missing:
-            raise UserError(f"the checkpoint has no {missing}: resume from an earlier one") from None
+        except (LookupError, TypeError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from None
         self.state, self.basis, self.generation = state, basis, generation
         self._steps = self._pending = None
 

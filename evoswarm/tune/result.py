@@ -7,7 +7,8 @@ from typing import Any
 from evoswarm.config import dump_config
 from evoswarm.config.tune import TuneConfig
 from evoswarm.errors import UserError
-from evoswarm.loop.directory import RunDirectory, read_lines
+from evoswarm.loop.directory import RunDirectory
+from evoswarm.loop.records import read_generations, read_timings
 from evoswarm.tune.space import Trial, described
 from evoswarm.tune.trial import FAILURE
 from evoswarm.weights.expert import read_json
@@ -18,7 +19,7 @@ BEST_CONFIG = "best.yaml"
 def trial_line(trial: Trial) -> dict[str, Any]:
     """The record of a trial. `state` is finished, stopped (by the scheduler) or failed."""
     directory = RunDirectory(trial.run.run_dir)
-    lines = read_lines(directory.generations)
+    lines = read_generations(directory)
     failure = read_json(directory.path / FAILURE)["error"] if (directory.path / FAILURE).exists() else None
     return {
         "trial": trial.number,
@@ -28,7 +29,7 @@ def trial_line(trial: Trial) -> dict[str, Any]:
         "validation": lines[-1]["best"] if lines else None,
         "generations": lines[-1]["generation"] if lines else None,
         "evaluations": lines[-1]["evaluations"] if lines else 0,
-        "seconds": sum(line["seconds"]["total"] for line in read_lines(directory.timings)),
+        "seconds": sum(line["seconds"]["total"] for line in read_timings(directory)),
         "run_dir": str(directory.path),
     }
 

@@ -10,8 +10,9 @@ from evoswarm.callbacks import Callbacks, Event
 from evoswarm.config import RunConfig
 from evoswarm.errors import UserError
 from evoswarm.launch.execute import run_locally
-from evoswarm.loop.directory import RunDirectory, read_lines
+from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.evaluate import measure
+from evoswarm.loop.records import read_generations
 
 METRIC, TIME = "best", "generation"
 FAILURE = "failure.json"
@@ -26,7 +27,7 @@ def run_trial(settings: dict[str, Any], *, runs: list[RunConfig], driver: int) -
     config = runs[settings["trial"]["number"]]
     directory = RunDirectory(config.run_dir)
     (directory.path / FAILURE).unlink(missing_ok=True)
-    for record in read_lines(directory.generations):
+    for record in read_generations(directory):
         _report(record)
     try:
         run_locally(config, resume="auto", callbacks=Callbacks(notify=_report_generation), driver=driver)

@@ -28,10 +28,9 @@ def model_folder(model: str, *, weights: bool = True, unreachable: Callable[[], 
     Raises:
         UserError: no such folder, or the model is neither in the cache nor to be had from the hub.
     """
+    require_model(model)
     if Path(model).is_dir():
         return model
-    if Path(model).is_absolute() or model.startswith(".") or model.count("/") > 1:
-        raise UserError(f"{model}: no such folder; give the base model's folder or its name on the hub")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -51,6 +50,17 @@ def model_folder(model: str, *, weights: bool = True, unreachable: Callable[[], 
         raise UserError(
             f"{model}: the hub refuses it (HTTP {status}); check the name, and HF_TOKEN if access is restricted"
         ) from None
+
+
+def require_model(model: str) -> None:
+    """Check a base model as far as it is possible without the hub.
+
+    Raises:
+        UserError: it is the path of a folder that does not exist.
+    """
+    is_path = Path(model).is_absolute() or model.startswith(".") or model.count("/") > 1
+    if is_path and not Path(model).is_dir():
+        raise UserError(f"{model}: no such folder; give the base model's folder or its name on the hub")
 
 
 @cache

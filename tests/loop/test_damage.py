@@ -7,12 +7,16 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from echo import echo_config, make_world, result_bytes
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 import evoswarm
 from evoswarm.callbacks import Callbacks
 from evoswarm.errors import Stopped, UserError
+from evoswarm.launch.status import status_of_directory
 from evoswarm.loop.directory import RunDirectory, read_lines, to_line
 from evoswarm.loop.history import position, written_config
 
@@ -21,6 +25,16 @@ def spoil_line(path: Path, number: int) -> None:
     lines = path.read_text().splitlines(keepends=True)
     lines[number] = "garbage\n"
     path.write_text("".join(lines))
+
+
+def newest(run: Path) -> Path:
+    return sorted((run / "checkpoints").iterdir())[-1]
+
+
+def without_arrays(run: Path) -> dict[str, str]:
+    with safe_open(newest(run), framework="numpy") as file:
+        metadata: dict[str, str] = file.metadata()
+        return metadata
 
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
@@ -35,6 +49,13 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "the rows": lambda run: (run / "outcomes/gen_0001.rows.safetensors").write_bytes(b"no rows"),
     "the outcomes": lambda run: [path.unlink() for path in (run / "outcomes").glob("gen_*")],
     "the final outcomes": lambda run: (run / "outcomes/final.jsonl").write_text("[]\n"),
+    "a foreign line of a generation": lambda run: (run / "generations.jsonl").write_text('{"generation": "x"}\n'),
+    "a foreign line of the times": lambda run: (run / "timings.jsonl").write_text('{"a": 1}\n'),
+    "an outcome with other fields": lambda run: (run / "outcomes/gen_0002.jsonl").write_text('{"a": 1}\n' * 99),
+    "a foreign line of the finalists": lambda run: (run / "outcomes/final.partial.jsonl").write_text('{"a": 1}\n'),
+    "the rows of another file": lambda run: save_file({"x": np.zeros(1)}, run / "outcomes/gen_0001.rows.safetensors"),
+    "a checkpoint of another file": lambda run: save_file({"x": np.zeros(1)}, newest(run)),
+    "a checkpoint without arrays": lambda run: save_file({"x": np.zeros(1)}, newest(run), without_arrays(run)),
     "every checkpoint": lambda run: shutil.rmtree(run / "checkpoints"),
 }
 
@@ -51,15 +72,34 @@ def test_a_damaged_run_is_mended_to_the_bytes_of_a_whole_one(tmp_path: Path, cas
     evoswarm.run(config, callbacks=Callbacks(notify=lambda event: said.append(event.get("text", ""))))
     assert result_bytes(config.run_dir) == whole
     assert any("missing or damaged; going back" in text for text in said) == case.startswith(
-        ("a generation", "every gen", "an outcome", "the rows", "the outcomes")
+        ("a generation", "a foreign line of a gen", "every gen", "an outcome", "the rows", "the outcomes")
     )
 
 
-def test_damaged_inputs_are_one_line_that_says_what_to_do(tmp_path: Path) -> None:
+def test_a_config_with_removed_keys_names_another_version(tmp_path: Path) -> None:
     config = echo_config(tmp_path)
     evoswarm.run(config)
-    (config.run_dir / "inputs.json").write_text("{")
-    with pytest.raises(UserError, match="inputs.json: is not valid JSON .* restore it, or remove it"):
+    written = config.run_dir / "config.yaml"
+    written.write_text(written.read_text().replace("search:\n", "search:\n  bounded_evaluation: true\n"))
+    with pytest.raises(UserError, match=r"unknown key search.bounded_evaluation; .* another version of evoswarm"):
+        evoswarm.run(config)
+
+
+def test_a_finished_run_whose_status_was_lost_is_finished_again(tmp_path: Path) -> None:
+    config = echo_config(tmp_path)
+    evoswarm.run(config)
+    status = config.run_dir / "status.json"
+    status.write_text(status.read_text().replace("finished", "running"))  # killed before its last update
+    evoswarm.run(config)
+    assert status_of_directory(str(config.run_dir)).state == "finished"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"pool": 5, "data": ""}'])
+def test_damaged_inputs_are_one_line_that_says_what_to_do(tmp_path: Path, text: str) -> None:
+    config = echo_config(tmp_path)
+    evoswarm.run(config)
+    (config.run_dir / "inputs.json").write_text(text)
+    with pytest.raises(UserError, match=r"inputs.json: .* restore it, or remove it"):
         evoswarm.run(config)
 
 

@@ -121,5 +121,5 @@ def test_an_incomplete_state_is_refused():
     run_generation(search, flaky)
     arrays, scalars = saved(search)
     del arrays["velocities"]
-    with pytest.raises(UserError, match="has no 'velocities'"):
+    with pytest.raises(ValueError, match="'velocities'"):
         search_of("model_swarms").restore(arrays, scalars)
