@@ -28,7 +28,8 @@ def seconds_per_particle(config: RunConfig, *, pool: Pool, utility: Utility | No
     except UserError:
         return math.inf
     try:
-        return math.inf if worker.notice else _seconds(worker, pool, threads=config.engine.cpus)
+        falls_back = worker.mode != config.engine.mode
+        return math.inf if falls_back else _seconds(worker, pool, threads=config.engine.cpus)
     except (UserError, EngineDied):
         return math.inf
     finally:

@@ -17,6 +17,7 @@ from evoswarm.engine import AdaptersNotSupported, Engine, EngineDied, MultiAdapt
 from evoswarm.engine.errors import first_line, out_of_memory
 from evoswarm.errors import UserError
 from evoswarm.utility import Outcome, Prefix, Request, Split, Utility, make_utility, slices
+from evoswarm.utility.types import SPLITS
 from evoswarm.weights.kinds import lora_converter
 from evoswarm.weights.materialize import Weights
 from evoswarm.weights.pool import Pool
@@ -75,6 +76,11 @@ class Worker:
         return self._started
 
     @property
+    def mode(self) -> str | None:
+        """See `EngineConfig`. It differs from the config's if the engine cannot serve adapters."""
+        return self._config.engine.mode
+
+    @property
     def slices_per_call(self) -> int:
         """See `EngineConfig`."""
         return self._config.engine.slices_per_call
@@ -87,8 +93,12 @@ class Worker:
     def _open(self) -> Engine:
         if self._given is not None:
             return self._given
-        parameters = sum(math.prod(spec.shape) for spec in self._specs.values())
-        self._config = self._config.with_(engine=self._config.engine.fitted(parameters=parameters))
+        fitted = self._config.engine.fitted(
+            model=self._config.model,
+            parameters=sum(math.prod(spec.shape) for spec in self._specs.values()),
+            requests=lambda: (request for split in SPLITS for request in self.utility.requests(split)),
+        )
+        self._config = self._config.with_(engine=fitted)
         engine = self._config.engine.start(model=self._config.model, adapter=self._adapter)
         if self._config.engine.multi_adapter:
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Literal, Self, cast
 
 import numpy as np
@@ -11,6 +11,7 @@ from pydantic import Field
 
 from evoswarm.engine.base import Engine
 from evoswarm.section import Section
+from evoswarm.utility.types import Request
 from evoswarm.weights.hub import model_folder
 
 
@@ -92,11 +93,16 @@ class EngineConfig(Section):
         """
         return [self]
 
-    def fitted(self, *, parameters: int) -> Self:
-        """These settings for the memory of this machine.
+    def fitted(self, *, model: str, parameters: int, requests: Callable[[], Iterable[Request]]) -> Self:
+        """These settings for what the engine will serve, and for the memory of this machine.
 
         Args:
-            parameters: number of parameters of an adapter.
+            model: base model folder or hub name.
+            parameters: number of parameters of an expert.
+            requests: gives the requests of all splits.
+
+        Raises:
+            UserError: the tokenizer cannot be loaded.
         """
         return self
 

@@ -27,12 +27,10 @@ from evoswarm.engine.vllm_internals import (
     set_environment,
     start_after_numba,
 )
+from evoswarm.engine.vllm_options import Costs, Item, OptionItem, in_requests, wanted_tokens
 from evoswarm.engine.vllm_settings import arguments, explain
 from evoswarm.errors import UserError
 from evoswarm.utility.types import OptionScore, Prefix, Prompt
-
-Item = tuple[Hashable, Ids]
-"""A particle, and the token ids of a prompt for it."""
 
 
 class VllmEngine:
@@ -71,6 +69,8 @@ class VllmEngine:
         metrics_to_ray(self._llm)
         self._sleeps, self._asleep, self._pristine = config.sleep, False, config.pristine
         longest = self._llm.llm_engine.model_config.max_model_len
+        cache = self._llm.llm_engine.vllm_config.cache_config
+        self._costs = Costs(cache.block_size if cache.enable_prefix_caching else None)
         self._encoder = Encoder(tokenizer, ends=end_tokens(_generation_config(model), tokenizer), longest=longest)
         self.tokens = self._encoder.tokens
         self._numbers: dict[Hashable, int | None] = {}
@@ -174,45 +174,42 @@ class VllmEngine:
     def loglikelihood(
         self, prompts: Sequence[Prompt], options: Sequence[Sequence[str]]
     ) -> list[tuple[OptionScore, ...]]:
-        """See `Engine.loglikelihood`. Options of one token after the same prompt share a request."""
+        """See `Engine.loglikelihood`."""
         pairs = [[self._encoder.option(p, option) for option in row] for p, row in zip(prompts, options, strict=True)]
         particles = self._of or [None] * len(pairs)
         items = [(who, *pair) for who, row in zip(particles, pairs, strict=True) for pair in row]
-        sums = iter(self._by_steps(items) if self._multi_adapter else self._by_prompts(items))
+        whole = set() if self._multi_adapter else self._costs.whole(items)  # vLLM 0.32: not with adapters
+        found = self._by_tokens([item for item in items if item not in whole]) | self._by_prompts(list(whole))
+        sums = iter(found[item] for item in items)
         return [tuple(OptionScore(next(sums), len(option)) for _, option in row) for row in pairs]
 
-    def _by_prompts(self, items: Sequence[tuple[Hashable, Ids, Ids]]) -> list[float]:
-        """Options of one token after the same prompt share a request; longer ones are scored as part of a prompt."""
-        ones = [entry for entry in items if len(entry[2]) == 1]
-        first = dict(zip(ones, self._by_steps(ones), strict=True))
-        longer = list(dict.fromkeys((who, context + option) for who, context, option in items if len(option) > 1))
-        outputs = self._run(longer, [self._settings(max_tokens=1, prompt_logprobs=0) for _ in longer])
-        rows = {
-            entry: [output.prompt_logprobs[i][entry[1][i]].logprob for i in range(1, len(entry[1]))]
-            for entry, output in zip(longer, outputs, strict=True)
+    def _by_prompts(self, items: Sequence[OptionItem]) -> dict[OptionItem, float]:
+        """Log-probabilities of options as parts of prompts."""
+        settings = [self._settings(max_tokens=1, prompt_logprobs=0) for _ in items]
+        outputs = self._run([(who, context + option) for who, context, option in items], settings)
+        return {
+            (who, context, option): math.fsum(
+                output.prompt_logprobs[i][token].logprob for i, token in enumerate(option, start=len(context))
+            )
+            for (who, context, option), output in zip(items, outputs, strict=True)
         }
-        return [
-            first[entry] if len(entry[2]) == 1 else math.fsum(rows[entry[0], entry[1] + entry[2]][-len(entry[2]) :])
-            for entry in items
-        ]
 
-    def _by_steps(self, items: Sequence[tuple[Hashable, Ids, Ids]]) -> list[float]:
-        """One request for each different prefix of an option, for its next token. (vLLM 0.32 gives no prompt
-        log-probabilities with adapters.)"""
-        wanted: dict[Item, set[int]] = {}
-        for who, context, option in items:
-            for i, token in enumerate(option):
-                wanted.setdefault((who, context + option[:i]), set()).add(token)
-        settings = [self._settings(max_tokens=1, logprob_token_ids=sorted(tokens)) for tokens in wanted.values()]
-        outputs = dict(zip(wanted, self._run(list(wanted), settings), strict=True))
-
-        def logprob(who: Hashable, before: Ids, token: int) -> float:
-            return float(outputs[who, before].outputs[0].logprobs[0][token].logprob)
-
-        return [
-            math.fsum(logprob(who, context + option[:i], token) for i, token in enumerate(option))
+    def _by_tokens(self, items: Sequence[OptionItem]) -> dict[OptionItem, float]:
+        """Log-probabilities of options, with one request for each different prefix of an option."""
+        requests = list(in_requests(wanted_tokens(items)))
+        settings = [self._settings(max_tokens=1, logprob_token_ids=tokens) for _, tokens in requests]
+        outputs = self._run([item for item, _ in requests], settings)
+        next_token = {
+            (*item, token): float(output.outputs[0].logprobs[0][token].logprob)
+            for (item, tokens), output in zip(requests, outputs, strict=True)
+            for token in tokens
+        }
+        return {
+            (who, context, option): math.fsum(
+                next_token[who, context + option[:i], token] for i, token in enumerate(option)
+            )
             for who, context, option in items
-        ]
+        }
 
     def _greedy(self, prompts: Sequence[Ids], limits: Sequence[int], stop: Sequence[str]) -> list[list[int]]:
         """Generated ids, with the id that ended the answer."""

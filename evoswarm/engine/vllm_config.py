@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator
 
 from evoswarm.engine.config import ModelEngine
+from evoswarm.utility.types import Request
+from evoswarm.weights.hub import model_folder
 
 LORAS = 40
 """Adapter slots if memory allows."""
@@ -37,8 +40,8 @@ class VllmEngine(ModelEngine):
     sleep: bool = False
     """Free GPU memory between generations (vLLM's sleep mode) for other work on the same GPU."""
     args: dict[str, Any] = {}
-    """Any argument of vLLM's engine, passed on unchanged: `max_model_len`, `gpu_memory_utilization`,
-    `enforce_eager`, ..."""
+    """Any argument of vLLM's engine, passed on unchanged: `gpu_memory_utilization`, `enforce_eager`, ... Without
+    `max_model_len`, vLLM gets the length of the longest prompt of both splits with its answer."""
 
     implementation: ClassVar[str] = "evoswarm.engine.vllm:VllmEngine"
 
@@ -101,8 +104,20 @@ class VllmEngine(ModelEngine):
         """Slices of `QUEUED` examples per particle."""
         return self.particles_per_batch * -(-QUEUED // self.batch_size)
 
-    def fitted(self, *, parameters: int) -> Self:
-        """With as many adapter slots as fit into memory, unless `max_loras` sets their number."""
+    def fitted(self, *, model: str, parameters: int, requests: Callable[[], Iterable[Request]]) -> Self:
+        """With `max_model_len` for the longest request, and as many adapter slots as fit into memory, unless they are
+        set."""
+        return self._with_length(model, requests)._with_slots(parameters)
+
+    def _with_length(self, model: str, requests: Callable[[], Iterable[Request]]) -> Self:
+        if "max_model_len" in self.args:
+            return self
+        from evoswarm.engine.lengths import longest_sequence
+
+        longest = longest_sequence(model_folder(model), requests(), trust_remote_code=self.trust_remote_code)
+        return self.with_(args=self.args | {"max_model_len": longest})
+
+    def _with_slots(self, parameters: int) -> Self:
         if not self.multi_adapter or self.max_loras is not None:
             return self
         from evoswarm.engine.vllm_internals import gpu_memory, set_environment

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from evoswarm.engine import TransformersEngine, VllmEngine, vllm_internals
 from evoswarm.engine.base import AdaptersNotSupported
 from evoswarm.engine.vllm_settings import arguments, explain
 from evoswarm.toy import world
+from evoswarm.utility.types import Choose, Generate, Request
 
 BASE = str(world() / "base")
 ADAPTER = {"r": 8, "lora_alpha": 16}
@@ -75,11 +78,27 @@ def test_a_call_has_whole_splits_of_as_many_particles_as_share_a_batch() -> None
     assert TransformersEngine().slices_per_call == 1
 
 
+def fitted(parameters: int, *requests: Request, **settings: object) -> VllmEngine:
+    config = VllmEngine(**settings)  # type: ignore[arg-type]
+    return config.fitted(model=BASE, parameters=parameters, requests=lambda: requests)
+
+
 def test_slots_are_as_many_as_fit_into_a_tenth_of_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_internals, "gpu_memory", lambda: 80 << 30)
-    beside = VllmEngine(adapter_mode="multi_lora")
     for parameters, slots in ((10**6, 40), (320 * 10**6, 12), (10**11, 1)):
-        assert beside.fitted(parameters=parameters).particles_per_batch == slots
-    assert beside.with_(max_loras=3).fitted(parameters=10**11).particles_per_batch == 3
+        assert fitted(parameters, adapter_mode="multi_lora").particles_per_batch == slots
+    assert fitted(10**11, adapter_mode="multi_lora", max_loras=3).particles_per_batch == 3
     monkeypatch.setattr(vllm_internals, "gpu_memory", lambda: 0)
-    assert beside.fitted(parameters=10**11).particles_per_batch == 40
+    assert fitted(10**11, adapter_mode="multi_lora").particles_per_batch == 40
+
+
+def test_the_length_is_that_of_the_longest_request_and_at_most_what_the_model_takes(
+    tmp_path: Path, tiny_llama: Path
+) -> None:
+    requests = (Generate("a" * 99, 50), Choose("b" * 150, ("c", "c" * 20)))
+    config = VllmEngine()
+    for many, length in ((1, 150), (2, 172)):
+        found = config.fitted(model=str(tiny_llama), parameters=1, requests=lambda: requests[:many])  # noqa: B023
+        assert found.args["max_model_len"] == length
+    assert fitted(1, *requests).args["max_model_len"] == 64  # what the toy model takes
+    assert fitted(1, *requests, args={"max_model_len": 9}).args["max_model_len"] == 9
