@@ -5,7 +5,8 @@ mode, and, for 10 particles, reloading base and adapter for each particle before
 particles are the toy experts, repeated.
 
 Base and particles alternate; the result is the median over turns. A particle's time includes its installation. The
-base's time does not, but the base is also reinstalled each turn, so that neither benefits from a cache.
+base's time does not, but the base is also reinstalled each turn, so that neither benefits from a cache. For vLLM, the
+table also has the mean number of running sequences, and its share of those that were left (at most `max_num_seqs`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from benchmarks.common import close, show
+from benchmarks.running import Running
 from evoswarm.backend.worker import Done, Piece, Worker
 from evoswarm.config import RunConfig
 from evoswarm.config.load import parse_config
@@ -28,11 +30,11 @@ from evoswarm.weights.materialize import Weights
 from evoswarm.weights.pool import open_pool
 
 TARGET, PARTICLES, TURNS, EXAMPLES = "office", (1, 10, 40), 20, 200
-VLLM = {"type": "vllm", "batch_size": EXAMPLES, "args": {"max_model_len": 64, "enforce_eager": True}}
+VLLM = {"type": "vllm", "adapter_mode": "merged", "args": {"max_model_len": 64, "enforce_eager": True}}
 ENGINES: dict[str, dict[str, Any]] = {
     "transformers": {"type": "transformers", "batch_size": 50},
     "vllm merged": VLLM,
-    "vllm multi_lora": VLLM | {"adapter_mode": "multi_lora", "max_loras": 8},
+    "vllm multi_lora": VLLM | {"adapter_mode": "multi_lora"},
 }
 
 
@@ -44,7 +46,10 @@ def main() -> None:
         found, scores[way] = alone(engine_way, engine)
         lines += [{"way": way} | line for line in found]
     seconds, scores["reload"] = alone(reload_way)
-    lines.append({"way": "reload", "particles": 10, "examples/s": 10 * EXAMPLES / seconds, "of the base": None})
+    lines.append(
+        {"way": "reload", "particles": 10, "examples/s": 10 * EXAMPLES / seconds, "of the base": None}
+        | {"running": None, "of possible": None}
+    )
     show(f"{TARGET}: median examples per second on one thread; `of the base`: relative to the engine's base", lines)
     assert len(set(map(tuple, scores.values()))) == 1, f"the setups disagree: {scores}"
     merged = [line["of the base"] for line in lines if line["way"] in ("transformers", "vllm merged")]
@@ -78,6 +83,7 @@ def speeds(config: RunConfig, *, counts: Sequence[int], turns: int) -> tuple[lis
     weights = [{n: e.flat(n).reshape(s.shape) for n, s in e.specs.items()} for e in pool.experts]
     slices = range(len(worker.slices("validation").indices))
     turn = itertools.count()
+    running = _running(worker)
 
     def score(particles: Mapping[Hashable, Weights | None]) -> tuple[Done, float, list[float]]:
         """The worker's result, seconds, and the number of correct answers per particle."""
@@ -93,16 +99,34 @@ def speeds(config: RunConfig, *, counts: Sequence[int], turns: int) -> tuple[lis
         numbers = [i % particles for i in range(max(turns, particles))]
         size = min(worker.particles_per_batch, particles)
         groups = [numbers[i : i + size] for i in range(0, len(numbers), size)]
-        ratios, rates = [], []
+        ratios, rates, seen = [], [], []
         for group in groups:
             base = score({("base", next(turn)): None})[0].scoring
+            if running:
+                running.take()
             _, seconds, scores = score({(i, next(turn)): weights[i % len(weights)] for i in group})
             right |= dict(zip([i % len(weights) for i in group], scores, strict=True))
+            seen.append(running.take() if running else {})
             ratios.append(len(group) * base / seconds)
             rates.append(len(group) * examples / seconds)
         line = {"examples/s": statistics.median(rates), "of the base": statistics.median(ratios)}
-        lines.append({"particles": particles} | line)
+        lines.append({"particles": particles} | line | _mean(seen))
     return lines, [right[i] for i in sorted(right)]
+
+
+def _running(worker: Worker) -> Running | None:
+    """Counts running sequences, if the engine is vLLM."""
+    from evoswarm.engine.vllm import VllmEngine
+
+    return Running(worker._engine) if isinstance(worker._engine, VllmEngine) else None
+
+
+def _mean(counts: list[dict[str, float]]) -> dict[str, float | None]:
+    """The mean of each count; None if nothing was counted."""
+    return {
+        name: statistics.fmean(count[name] for count in counts) if all(counts) else None
+        for name in ("running", "of possible")
+    }
 
 
 def reload_way() -> tuple[float, list[float]]:

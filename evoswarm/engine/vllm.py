@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from evoswarm.engine.base import AdaptersNotSupported
 from evoswarm.engine.encode import Encoder, Ids
 from evoswarm.engine.errors import EngineDied, dies_on_error
 from evoswarm.engine.load import end_tokens, load_tokenizer
+from evoswarm.engine.quiet import output_to_log
 from evoswarm.engine.vllm_config import VllmEngine as VllmConfig
 from evoswarm.engine.vllm_internals import (
     EXTENSION,
@@ -49,23 +52,13 @@ class VllmEngine:
             UserError: vLLM is missing or of another version, or refuses the model or an argument.
         """
         set_environment(threads=config.threads, deterministic=config.deterministic)
-        check_version()
-        if config.deterministic:
-            check_deterministic()
-        start_after_numba()
-        # If torch is already loaded the environment variable has no effect, and vLLM forbids later changes.
-        torch.set_num_threads(config.threads)
-        from vllm import LLM
-
-        self._adapter = dict(adapter) if adapter is not None else None
         tokenizer = load_tokenizer(model, trust_remote_code=config.trust_remote_code)
-        settings = {"disable_log_stats": not on_ray()} | arguments(config, model=model, adapter=adapter)
+        self._adapter = dict(adapter) if adapter is not None else None
         self._multi_adapter = config.adapter_mode == "multi_lora"
         self._in_process = config.ranks == 1
-        try:
-            self._llm = LLM(worker_extension_cls=EXTENSION, **settings)
-        except Exception as error:  # vLLM raises anything
-            raise explain(error, model=model) from None
+        # An actor's output is in Ray's logs already.
+        with nullcontext() if on_ray() else output_to_log("evoswarm-vllm") as log:
+            self._llm = _start(config, model=model, adapter=adapter, log=log)
         metrics_to_ray(self._llm)
         self._sleeps, self._asleep, self._pristine = config.sleep, False, config.pristine
         longest = self._llm.llm_engine.model_config.max_model_len
@@ -239,6 +232,23 @@ class VllmEngine:
         lora = {"lora_request": requests} if self._multi_adapter else {}
         with dies_on_error("vllm"):  # vLLM would return unfinished requests with the next prompts
             return list(self._llm.generate(inputs, list(settings), use_tqdm=False, **lora))
+
+
+def _start(config: VllmConfig, *, model: str, adapter: Mapping[str, Any] | None, log: Path | None) -> Any:
+    """vLLM's `LLM` with the base model."""
+    check_version()
+    if config.deterministic:
+        check_deterministic()
+    start_after_numba()
+    # If torch is already loaded the environment variable has no effect, and vLLM forbids later changes.
+    torch.set_num_threads(config.threads)
+    from vllm import LLM
+
+    settings = {"disable_log_stats": not on_ray()} | arguments(config, model=model, adapter=adapter)
+    try:
+        return LLM(worker_extension_cls=EXTENSION, **settings)
+    except Exception as error:  # vLLM raises anything
+        raise explain(error, model=model, log=log) from None
 
 
 def _generation_config(model: str) -> GenerationConfig:

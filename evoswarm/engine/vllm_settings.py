@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from evoswarm.engine.base import AdaptersNotSupported
@@ -34,8 +35,8 @@ def arguments(config: VllmEngine, *, model: str, adapter: Mapping[str, Any] | No
     return found | {"model": model, "dtype": _dtype(model, config), "trust_remote_code": config.trust_remote_code}
 
 
-def explain(error: BaseException, *, model: str) -> UserError:
-    """Why vLLM did not start, and what to do."""
+def explain(error: BaseException, *, model: str, log: Path | None = None) -> UserError:
+    """Why vLLM did not start, and what to do; `log` has its output."""
     text = str(error)
     lines = [line.strip() for line in text.splitlines() if "error," in line or "Error:" in line]
     short = lines[0].removeprefix("Value error, ").partition(" [type=")[0] if lines else first_line(error)
@@ -47,7 +48,8 @@ def explain(error: BaseException, *, model: str) -> UserError:
             " or give it more: engine.args.gpu_memory_utilization, or without a GPU the environment variable "
             "VLLM_CPU_KVCACHE_SPACE (GiB)"
         )
-    return UserError(f"engine vllm: {model} cannot be served ({short}); check engine.args")
+    where = f" and {log}" if log else ""
+    return UserError(f"engine vllm: {model} cannot be served ({short}); check engine.args{where}")
 
 
 def _slots(count: int, adapter: Mapping[str, Any] | None) -> dict[str, Any]:
