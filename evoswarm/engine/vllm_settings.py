@@ -25,7 +25,7 @@ def arguments(config: VllmEngine, *, model: str, adapter: Mapping[str, Any] | No
     Raises:
         AdaptersNotSupported: multi_lora is requested, and vLLM cannot serve these experts as adapters.
     """
-    found: dict[str, Any] = {"enable_prefix_caching": True, "seed": 0} | config.args
+    found: dict[str, Any] = {"enable_prefix_caching": True, "seed": 0, "use_tqdm_on_load": False} | config.args
     if config.deterministic:
         found |= DETERMINISTIC
     if config.sleep:
