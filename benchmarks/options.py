@@ -20,8 +20,8 @@ from benchmarks.scoring import alone
 from evoswarm.engine import VllmEngine
 from evoswarm.engine.vllm_options import Costs
 
-PROMPTS, SHOTS, WORDS, OPTIONS, TURNS = 64, 5, 40, 4, 3
-LENGTHS = (1, 2, 4, 8, 32)
+PROMPTS, SHOTS, WORDS, OPTIONS, TURNS = 16, 5, 40, 4, 2
+LENGTHS = (1, 2, 8, 32)
 WAYS = {
     "chosen": Costs.whole,
     "token by token": lambda self, items: set(),
