@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,28 +76,27 @@ class Bench:
         return Candidate(name, make=lambda: self.materializer.one(row), row=row)
 
     def measure(self, candidate: Candidate, split: Split) -> tuple[Evaluation, float]:
-        """What a candidate comes to, and the seconds it took, now or when it was measured."""
-        job = Job(candidate.name, candidate.row, split, texts=True)
-        path = self._path(candidate.name, split)
-        if path.exists():
-            record = read_json(path)
-            fields = (record[key] for key in ("utility", "scores", "predictions", "error"))
-            return Evaluation(job.key, *fields), record["seconds"]
-        worker = self._worker(candidate)  # starting it does not count as time of the method
-        start = time.perf_counter()
-        evaluation = self._evaluate(worker, candidate, job)
-        seconds = time.perf_counter() - start
-        if evaluation.utility is None:
-            raise UserError(f"{candidate.name} cannot be measured on {split}: {evaluation.error}")
-        record = {key: getattr(evaluation, key) for key in ("utility", "scores", "predictions", "error")}
-        self._write(path, {"name": candidate.name} | record | {"seconds": seconds})
-        return evaluation, seconds
+        """The evaluation of a candidate and the seconds it took, now or when it was measured.
+
+        Raises:
+            UserError: it failed.
+        """
+
+        def evaluate() -> dict[str, Any]:
+            evaluation = self._evaluate(candidate, split)
+            if evaluation.utility is None:
+                raise UserError(f"{candidate.name} cannot be measured on {split}: {evaluation.error}")
+            return asdict(evaluation)
+
+        value, seconds = self.remember(candidate.name, evaluate, ready=lambda: self._worker(candidate), kind=split)
+        return Evaluation(**value), seconds
 
     def remember(
-        self, name: str, compute: Callable[[], Any], *, ready: Callable[[], Any] = lambda: None
+        self, name: str, compute: Callable[[], Any], *, ready: Callable[[], Any] = lambda: None, kind: str = "values"
     ) -> tuple[Any, float]:
         """A JSON value that is computed once, and the seconds that took. `ready` runs first and is not counted."""
-        path = self._path(name, "values")
+        digest = hashlib.sha256(f"{self._key} {name}".encode()).hexdigest()[:24]
+        path = self.directory.path / "measured" / kind / f"{digest}.json"
         if path.exists():
             record = read_json(path)
             return record["value"], record["seconds"]
@@ -105,7 +104,8 @@ class Bench:
         start = time.perf_counter()
         value = compute()
         seconds = time.perf_counter() - start
-        self._write(path, {"name": name, "value": value, "seconds": seconds})
+        record = {"name": name, "value": value, "seconds": seconds}
+        self.directory.write_json(path.relative_to(self.directory.path), record)
         return value, seconds
 
     def mixture(self) -> tuple[MixtureEngine, Worker]:
@@ -125,13 +125,6 @@ class Bench:
             self._mixture = engine, Worker(self.config, pool=self.pool, utility=self.utility, engine=engine)
         return self._mixture
 
-    def _path(self, name: str, kind: str) -> Path:
-        digest = hashlib.sha256(f"{self._key} {name}".encode()).hexdigest()[:24]
-        return self.directory.path / "measured" / kind / f"{digest}.json"
-
-    def _write(self, path: Path, record: dict[str, Any]) -> None:
-        self.directory.write_json(path.relative_to(self.directory.path), record)
-
     def _worker(self, candidate: Candidate) -> Worker:
         if candidate.mix is None:
             self._plain = self._plain or self._make_worker(self.config, pool=self.pool, utility=self.utility)
@@ -140,12 +133,13 @@ class Bench:
         engine.weigh = candidate.mix
         return worker
 
-    def _evaluate(self, worker: Worker, candidate: Candidate, job: Job) -> Evaluation:
+    def _evaluate(self, candidate: Candidate, split: Split) -> Evaluation:
+        worker, job = self._worker(candidate), Job(candidate.name, candidate.row, split, texts=True)
         weights = candidate.make() if candidate.mix is None else None
-        cut = worker.slices(job.split).indices
+        cut = worker.slices(split).indices
         assembly = Assembly(job, cut, self.utility)
         for number in range(len(cut)):
-            piece = Piece((candidate.name, job.split), weights, job.split, number, texts=True)
+            piece = Piece((candidate.name, split), weights, split, number, texts=True)
             (result,) = worker.work([piece]).results
             if isinstance(result, str):
                 return failed(job, result)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,46 +10,45 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoswarm.compare.bench import Candidate, Tally
-from evoswarm.compare.merging import Combine, base_weights, dare_ties, merge, model_stock, slerp, ties
+from evoswarm.compare.merging import Combine, base_weights, dare_ties, merge, model_stock, slerp, summed, ties
 from evoswarm.compare.routing import Router
 from evoswarm.compare.trained import merged_data, solved_examples, trained_expert
+from evoswarm.weights.materialize import Weights
 
 if TYPE_CHECKING:
     import torch
 
 SLERP_TS = (0.25, 0.5, 0.75)
-DENSITIES = (0.2, 0.5, 0.8)
-SCALES = (1.0, 1.5)
+GRID = [{"density": density, "scale": scale} for density in (0.2, 0.5, 0.8) for scale in (1.0, 1.5)]
+"""Parameters of TIES and DARE."""
 LAMBDAS = tuple(round(0.1 * k, 1) for k in range(1, 11))
 TEMPERATURE = 0.1
 """Temperature of PackLLM and c-BTM (both papers: 0.1)."""
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """The result of a method: one candidate, or several that vote, best first."""
-
-    candidates: tuple[Candidate, ...]
+Chosen = list[Candidate]
+"""The result of a method: one candidate, or several that vote, best first."""
+Function = Callable[..., Chosen]
 
 
 def base(tally: Tally) -> Chosen:
     """The base model without experts."""
-    return Chosen((Candidate("base"),))
+    return [Candidate("base")]
 
 
 def best_expert(tally: Tally) -> Chosen:
     """The expert that is best on validation."""
-    return Chosen((tally.expert(tally.ranked_experts()[0]),))
+    return [tally.expert(tally.ranked_experts()[0])]
 
 
 def prediction_merge(tally: Tally) -> Chosen:
     """Majority vote of all unchanged experts; the best on validation breaks ties."""
-    return Chosen(tuple(tally.expert(name) for name in tally.ranked_experts()))
+    return [tally.expert(name) for name in tally.ranked_experts()]
 
 
 def uniform_soup(tally: Tally) -> Chosen:
     """The mean of all experts (model soups, arXiv 2203.05482)."""
-    return Chosen((_mean(tally, tally.experts),))
+    return [_mean(tally, tally.experts)]
 
 
 def greedy_soup(tally: Tally) -> Chosen:
@@ -61,39 +59,24 @@ def greedy_soup(tally: Tally) -> Chosen:
         utility = tally.utility(_mean(tally, [*soup, name]))
         if utility >= best:
             soup, best = [*soup, name], utility
-    return Chosen((_mean(tally, soup),))
+    return [_mean(tally, soup)]
 
 
 def two_best(tally: Tally) -> Chosen:
     """Slerp between the two best experts, at the best of three ts."""
     pair = tally.ranked_experts()[:2]
-    merges = [merged(tally, "slerp", pair, slerp(t=t), t=t) for t in SLERP_TS]
-    return Chosen((tally.best(merges),))
+    return [tally.best([merged(tally, "slerp", pair, slerp, t=t) for t in SLERP_TS])]
 
 
 def ties_grid(tally: Tally) -> Chosen:
     """TIES-Merging of all experts, at the best of three densities and two scales."""
-    grid = [(density, scale) for density in DENSITIES for scale in SCALES]
-    merges = [merged(tally, "ties", tally.experts, ties(density=d, scale=s), density=d, scale=s) for d, s in grid]
-    return Chosen((tally.best(merges),))
+    return [tally.best([merged(tally, "ties", tally.experts, ties, **point) for point in GRID])]
 
 
 def dare_ties_grid(tally: Tally, *, seed: int) -> Chosen:
     """DARE with rescaling, then TIES, at the best of three densities and two scales."""
-    merges = [
-        merged(
-            tally,
-            "dare_ties",
-            tally.experts,
-            dare_ties(density=density, scale=scale, seed=seed),
-            density=density,
-            scale=scale,
-            seed=seed,
-        )
-        for density in DENSITIES
-        for scale in SCALES
-    ]
-    return Chosen((tally.best(merges),))
+    merges = [merged(tally, "dare_ties", tally.experts, dare_ties, **point, seed=seed) for point in GRID]
+    return [tally.best(merges)]
 
 
 def task_arithmetic(tally: Tally) -> Chosen:
@@ -102,18 +85,14 @@ def task_arithmetic(tally: Tally) -> Chosen:
     def candidate(factor: float) -> Candidate:
         if tally.bench.pool.kind == "adapter":
             return tally.bench.row(f"task_arithmetic {factor}", dict.fromkeys(tally.experts, factor))
+        return merged(tally, "task_arithmetic", tally.experts, summed, factor=factor)
 
-        def combine(name: str, tasks: list[torch.Tensor]) -> torch.Tensor:
-            return factor * sum(tasks[1:], tasks[0])
-
-        return merged(tally, "task_arithmetic", tally.experts, combine, factor=factor)
-
-    return Chosen((tally.best([candidate(factor) for factor in LAMBDAS]),))
+    return [tally.best([candidate(factor) for factor in LAMBDAS])]
 
 
 def stock(tally: Tally) -> Chosen:
     """Model Stock of all experts."""
-    return Chosen((merged(tally, "model_stock", tally.experts, model_stock),))
+    return [merged(tally, "model_stock", tally.experts, model_stock)]
 
 
 def pack_weights(tally: Tally) -> Chosen:
@@ -130,7 +109,7 @@ def pack_weights(tally: Tally) -> Chosen:
     tally.charge(len(tally.experts), seconds)
     logits = -np.array(values) / TEMPERATURE
     weights = np.exp(logits - logits.max())
-    return Chosen((bench.row("pack_weights", dict(zip(tally.experts, weights / weights.sum(), strict=True))),))
+    return [bench.row("pack_weights", dict(zip(tally.experts, weights / weights.sum(), strict=True)))]
 
 
 def pack_tokens(tally: Tally) -> Chosen:
@@ -140,27 +119,25 @@ def pack_tokens(tally: Tally) -> Chosen:
         weights: torch.Tensor = (-engine.surprise(prompts) / TEMPERATURE).softmax(dim=-1)
         return weights
 
-    return Chosen((Candidate("pack_tokens", mix=weigh),))
+    return [Candidate("pack_tokens", mix=weigh)]
 
 
 def cbtm(tally: Tally, *, training: dict[str, Path]) -> Chosen:
     """Next-token mixing by the similarity of a prompt to each expert's training data (c-BTM, arXiv 2303.14177)."""
     router = Router.of({name: training[name] for name in tally.experts}, temperature=TEMPERATURE)
-    digest = router.digest[:12]
-    return Chosen((Candidate(f"cbtm {digest}", mix=lambda engine, prompts: router.weigh(prompts)),))
+    return [Candidate(f"cbtm {router.digest[:12]}", mix=lambda engine, prompts: router.weigh(prompts))]
 
 
 def data_merge(tally: Tally, *, seed: int, training: dict[str, Path], settings: dict[str, Any]) -> Chosen:
     """One LoRA adapter trained on the training data of all experts together."""
     records = merged_data([training[name] for name in tally.experts if name in training])
-    return Chosen((trained_expert(tally, "data_merge", records, seed=seed, settings=settings),))
+    return [trained_expert(tally, "data_merge", records, seed=seed, settings=settings)]
 
 
 def lora_same_examples(tally: Tally, *, seed: int, settings: dict[str, Any]) -> Chosen:
     """One LoRA adapter trained on the validation examples, which all other methods only evaluate on."""
-    records = solved_examples(tally.bench)
-    settings = {"epochs": 3} | settings
-    return Chosen((trained_expert(tally, "lora_same_examples", records, seed=seed, settings=settings),))
+    records, settings = solved_examples(tally.bench), {"epochs": 3} | settings
+    return [trained_expert(tally, "lora_same_examples", records, seed=seed, settings=settings)]
 
 
 def _mean(tally: Tally, experts: Sequence[str]) -> Candidate:
@@ -171,17 +148,11 @@ def _mean(tally: Tally, experts: Sequence[str]) -> Candidate:
 def merged(tally: Tally, method: str, experts: Sequence[str], combine: Combine, **parameters: Any) -> Candidate:
     """A merge that is not linear in the experts: a new member of the pool, with its lineage."""
     bench = tally.bench
-    make = partial(_merge, tally, tuple(experts), combine)
+
+    def make() -> Weights:
+        base = base_weights(bench.pool, Path(bench.config.model))
+        return merge(bench.pool, experts, base, partial(combine, **parameters))
+
     values = " ".join(f"{key}={value}" for key, value in parameters.items())
-    lineage = {"method": method, "parameters": parameters, "experts": list(experts)}
-    return Candidate(
-        f"{method} {values} of {' '.join(experts)}", make=make, lineage=lineage | {"model": bench.config.model}
-    )
-
-
-def _merge(tally: Tally, experts: Sequence[str], combine: Combine) -> Any:
-    bench = tally.bench
-    return merge(bench.pool, experts, base_weights(bench.pool, Path(bench.config.model)), combine)
-
-
-Function = Callable[..., Chosen]
+    lineage = {"method": method, "parameters": parameters, "experts": list(experts), "model": bench.config.model}
+    return Candidate(f"{method} {values} of {' '.join(experts)}", make=make, lineage=lineage)

@@ -18,24 +18,18 @@ import torch
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.rows import Row
 from evoswarm.weights.device import to_torch
+from evoswarm.weights.expert import open_expert
 from evoswarm.weights.materialize import Materializer, Weights
 from evoswarm.weights.pool import Pool
 from evoswarm.weights.save import save_expert
-from evoswarm.weights.tensorfile import TensorFile
 
-Combine = Callable[[str, list[torch.Tensor]], torch.Tensor]
-"""From a tensor's name and the experts' task tensors (fp32, differences from the base model) to the merged one."""
+Combine = Callable[..., torch.Tensor]
+"""From a tensor's name, the experts' task tensors (fp32, differences from the base model) and parameters by keyword to
+the merged tensor."""
 
 
 def merge(pool: Pool, experts: Sequence[str], base: Weights | None, combine: Combine) -> Weights:
-    """Merge some experts with `combine`.
-
-    Args:
-        pool: the pool of the experts.
-        experts: their names.
-        base: the base checkpoint, by tensor name; None for adapters, whose base is zero.
-        combine: merges one tensor.
-    """
+    """Merge some experts, tensor by tensor. `base` is the base checkpoint; None for adapters, whose base is zero."""
     merged: Weights = {}
     for spec in pool.layout:
         flats = [pool.flat(name, spec.name) for name in experts]
@@ -50,47 +44,42 @@ def merge(pool: Pool, experts: Sequence[str], base: Weights | None, combine: Com
     return merged
 
 
-def ties(*, density: float, scale: float) -> Combine:
+def summed(name: str, tasks: list[torch.Tensor], *, factor: float) -> torch.Tensor:
+    """Task arithmetic (arXiv 2212.04089): the sum of all task tensors, times a factor."""
+    return factor * sum(tasks[1:], tasks[0])
+
+
+def ties(name: str, tasks: list[torch.Tensor], *, density: float, scale: float) -> torch.Tensor:
     """TIES-Merging (arXiv 2306.01708): keep the largest `density`, elect signs, average those that agree, times scale.
 
     The largest values are chosen per tensor; the paper chooses them over the whole expert.
     """
     from peft.utils import merge_utils  # takes seconds
 
-    def combine(name: str, tasks: list[torch.Tensor]) -> torch.Tensor:
-        return scale * merge_utils.ties(tasks, torch.ones(len(tasks)), density)
-
-    return combine
+    return scale * merge_utils.ties(tasks, torch.ones(len(tasks)), density)
 
 
-def dare_ties(*, density: float, scale: float, seed: int) -> Combine:
+def dare_ties(name: str, tasks: list[torch.Tensor], *, density: float, scale: float, seed: int) -> torch.Tensor:
     """DARE (arXiv 2311.03099) before TIES: keep a random `density`, rescaled by 1 / density; then signs as in TIES."""
     from peft.utils import merge_utils
 
-    def combine(name: str, tasks: list[torch.Tensor]) -> torch.Tensor:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:7], "big"))
-            return scale * merge_utils.dare_ties(tasks, torch.ones(len(tasks)), density)
-
-    return combine
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:7], "big"))
+        return scale * merge_utils.dare_ties(tasks, torch.ones(len(tasks)), density)
 
 
-def slerp(*, t: float) -> Combine:
+def slerp(name: str, tasks: list[torch.Tensor], *, t: float) -> torch.Tensor:
     """Spherical interpolation between two experts, t of the way to the second; linear if they are parallel.
 
     Source: Shoemake, Animating rotation with quaternion curves (1985).
     """
-
-    def combine(name: str, tasks: list[torch.Tensor]) -> torch.Tensor:
-        first, second = tasks
-        norms = float(first.norm()) * float(second.norm())
-        cosine = float((first * second).sum()) / norms if norms else 1.0
-        angle = math.acos(max(-1.0, min(1.0, cosine)))
-        if math.sin(angle) < 1e-6:
-            return (1 - t) * first + t * second
-        return (math.sin((1 - t) * angle) * first + math.sin(t * angle) * second) / math.sin(angle)
-
-    return combine
+    first, second = tasks
+    norms = float(first.norm()) * float(second.norm())
+    cosine = float((first * second).sum()) / norms if norms else 1.0
+    angle = math.acos(max(-1.0, min(1.0, cosine)))
+    if math.sin(angle) < 1e-6:
+        return (1 - t) * first + t * second
+    return (math.sin((1 - t) * angle) * first + math.sin(t * angle) * second) / math.sin(angle)
 
 
 def model_stock(name: str, tasks: list[torch.Tensor]) -> torch.Tensor:
@@ -108,10 +97,8 @@ def base_weights(pool: Pool, model: Path) -> Weights | None:
     """The pool's tensors in the base model; None for adapters, whose base is zero."""
     if pool.kind == "adapter":
         return None
-    from evoswarm.weights.expert import checkpoint_files
-
-    files = {name: file for path in checkpoint_files(model) for file in [TensorFile(path)] for name in file.specs}
-    return {spec.name: files[spec.name].flat(spec.name).reshape(spec.shape) for spec in pool.layout}
+    base = open_expert(model)
+    return {spec.name: base.tensor(spec.name) for spec in pool.layout}
 
 
 class _Given(Materializer):
@@ -129,5 +116,4 @@ class _Given(Materializer):
 def save_member(pool: Pool, weights: Weights, folder: Path, *, base: str, lineage: dict[str, Any]) -> None:
     """Save merged weights as an expert of the pool's kind, with `lineage.json`: how it was made, and from what."""
     save_expert(_Given(pool, weights), Row(()), folder, base=base)
-    record = lineage | {"base": base, "pool": pool.hashes}
-    RunDirectory(folder).write_json("lineage.json", record)
+    RunDirectory(folder).write_json("lineage.json", lineage | {"base": base, "pool": pool.hashes})

@@ -74,7 +74,6 @@ def _first_line(described: object) -> str:
     return described.__doc__.split("\n")[0]
 
 
-GRID = len(fixed.DENSITIES) * len(fixed.SCALES)
 FIXED: dict[str, Method] = {
     "base": fixed_method(fixed.base),
     "best_expert": fixed_method(fixed.best_expert, least=lambda n: n),
@@ -82,8 +81,8 @@ FIXED: dict[str, Method] = {
     "uniform_soup": fixed_method(fixed.uniform_soup),
     "greedy_soup": fixed_method(fixed.greedy_soup, least=lambda n: 2 * n - 1),
     "slerp": fixed_method(fixed.two_best, least=lambda n: n + len(fixed.SLERP_TS)),
-    "ties": fixed_method(fixed.ties_grid, least=lambda n: GRID),
-    "dare_ties": fixed_method(fixed.dare_ties_grid, least=lambda n: GRID, seeded=True),
+    "ties": fixed_method(fixed.ties_grid, least=lambda n: len(fixed.GRID)),
+    "dare_ties": fixed_method(fixed.dare_ties_grid, least=lambda n: len(fixed.GRID), seeded=True),
     "task_arithmetic": fixed_method(fixed.task_arithmetic, least=lambda n: len(fixed.LAMBDAS)),
     "model_stock": fixed_method(fixed.stock),
     "pack_weights": fixed_method(fixed.pack_weights, least=lambda n: n, mixes=True),

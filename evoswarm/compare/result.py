@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from evoswarm.compare.methods import all_methods
-from evoswarm.compare.statistics import Bootstrap, Interval, interval
+from evoswarm.compare.statistics import Bootstrap, interval
 from evoswarm.compare.units import Result
 from evoswarm.config.compare import CompareConfig
 from evoswarm.loop.inputs import versions
@@ -92,14 +93,14 @@ def _line(name: str, found: list[Result], means: Means) -> Line:
 
 
 def _interval(means: Means, name: str) -> dict[str, float] | None:
-    return interval(*means[name]).to_dict() if name in means else None
+    return asdict(interval(*means[name])) if name in means else None
 
 
 def _gain(means: Means, name: str, reference: str) -> dict[str, float] | None:
     if name == reference or name not in means or reference not in means:
         return None
     (mine, mine_means), (other, other_means) = means[name], means[reference]
-    return interval(mine - other, mine_means - other_means).to_dict()
+    return asdict(interval(mine - other, mine_means - other_means))
 
 
 def _overall(methods: Sequence[str], targets: list[Means]) -> list[Line]:
@@ -134,8 +135,3 @@ def _curve(found: list[Result]) -> list[list[float]]:
         return []
     grid = sorted({n for curve in curves for n, _ in curve if n >= max(c[0][0] for c in curves)})
     return [[n, float(np.mean([max(best for at, best in curve if at <= n) for curve in curves]))] for n in grid]
-
-
-def as_interval(value: dict[str, float] | None) -> Interval | None:
-    """The inverse of `Interval.to_dict`."""
-    return None if value is None else Interval(**value)

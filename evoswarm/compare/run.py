@@ -10,7 +10,6 @@ from evoswarm.compare.methods import chosen_methods
 from evoswarm.compare.result import summarize
 from evoswarm.compare.units import Result, Unit, run_unit, units
 from evoswarm.compare.write import write_comparison
-from evoswarm.config import RunConfig
 from evoswarm.config.compare import CompareConfig
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import ClusterError, Stopped, UserError
@@ -45,7 +44,7 @@ def compare(config: CompareConfig, *, callbacks: Callbacks = SILENT) -> dict[str
         callbacks.message(f"{name} is left out: it {reason}")
     directory = RunDirectory(config.folder)
     directory.path.mkdir(parents=True, exist_ok=True)
-    work = units(methods, list(config.targets), comparison.seeds)
+    work = units(config, methods)
     results: list[Result] = []
     failed: dict[str, str] = {}
     with directory.lock():
@@ -68,30 +67,20 @@ def compare(config: CompareConfig, *, callbacks: Callbacks = SILENT) -> dict[str
     return summary
 
 
-Outcome = list[Result] | str
-"""The results of a unit, or why it failed."""
+def _outcomes(
+    config: CompareConfig, work: list[Unit], callbacks: Callbacks
+) -> Iterator[tuple[Unit, list[Result] | str]]:
+    """Each unit with its results, or why it failed.
 
-
-def _outcomes(config: CompareConfig, work: list[Unit], callbacks: Callbacks) -> Iterator[tuple[Unit, Outcome]]:
-    backend = next(iter(config.targets.values())).backend
-    if isinstance(backend, RayBackend):
-        yield from _on_ray(config, work, callbacks, backend)
+    On Ray, every unit is a task with its own engine, as many in parallel as the cluster can hold.
+    """
+    run = next(iter(config.targets.values()))
+    if not isinstance(backend := run.backend, RayBackend):
+        for unit in work:
+            if callbacks.stop():
+                raise Stopped
+            yield unit, run_unit(unit, Callbacks(stop=callbacks.stop))
         return
-    quiet = Callbacks(stop=callbacks.stop)
-    for unit in work:
-        if callbacks.stop():
-            raise Stopped
-        try:
-            outcome: Outcome = run_unit(config.targets[unit.target], config.comparison, unit, quiet)
-        except UserError as error:
-            outcome = str(error)
-        yield unit, outcome
-
-
-def _on_ray(
-    config: CompareConfig, work: list[Unit], callbacks: Callbacks, backend: RayBackend
-) -> Iterator[tuple[Unit, Outcome]]:
-    """Run every unit as a Ray task with its own engine, as many in parallel as the cluster can hold."""
     import ray
 
     from evoswarm.backend.ray.placement import place_engine
@@ -100,10 +89,10 @@ def _on_ray(
     from evoswarm.launch.connect import connected
 
     with connected(backend, callbacks.message):
-        placement = place_engine(next(iter(config.targets.values())), backend, nodes())
+        placement = place_engine(run, backend, nodes())
         resources = resources_for(placement, backend, callbacks)
-        task = ray.remote(_task).options(**process_options(**placement.task, max_retries=backend.max_retries))
-        tasks = {task.remote(config.targets[unit.target], config.comparison, unit): unit for unit in work}
+        task = ray.remote(run_unit).options(**process_options(**placement.task, max_retries=backend.max_retries))
+        tasks = {task.remote(unit): unit for unit in work}
         for unit, outcome in results(tasks, callbacks, resources=resources):
             if not isinstance(outcome, TaskFailed):
                 yield unit, outcome
@@ -111,10 +100,3 @@ def _on_ray(
                 raise ClusterError(f"{unit} was lost ({type(outcome.error).__name__}); rerun the command to resume")
             else:
                 raise outcome.error
-
-
-def _task(config: RunConfig, comparison: Any, unit: Unit) -> Outcome:
-    try:
-        return run_unit(config, comparison, unit)
-    except UserError as error:
-        return str(error)

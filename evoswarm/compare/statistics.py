@@ -25,10 +25,6 @@ class Interval:
         """With signs, for differences."""
         return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
 
-    def to_dict(self) -> dict[str, float]:
-        """As JSON."""
-        return {"mean": self.mean, "low": self.low, "high": self.high}
-
 
 class Bootstrap:
     """Resampled means of tables [S, E] (seeds x examples). All tables of a target share the draws, so they are paired.

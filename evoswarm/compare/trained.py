@@ -14,9 +14,8 @@ from evoswarm.compare.routing import training_records
 from evoswarm.config.load import parse_training
 from evoswarm.errors import UserError
 from evoswarm.loop.directory import RunDirectory
-from evoswarm.utility import Choose, OptionScore
+from evoswarm.utility import Choose, OptionScore, Utility
 from evoswarm.weights.expert import open_expert
-from evoswarm.weights.materialize import Weights
 from evoswarm.weights.merge import lora_modules
 
 Record = dict[str, Any]
@@ -25,24 +24,14 @@ Record = dict[str, Any]
 def trained_expert(tally: Tally, name: str, records: Sequence[Record], *, seed: int, settings: Record) -> Candidate:
     """Train one LoRA adapter with the pool's settings; the seconds count for the method.
 
-    Args:
-        tally: the method's tally; the adapter is kept in the bench's folder.
-        name: the method.
-        records: training records: prompt and completion, or messages.
-        seed: seed of the training.
-        settings: as under `training` of `evoswarm experts train`.
+    `settings` are those under `training` of `evoswarm experts train`. The adapter is kept in the bench's folder.
     """
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     key = hashlib.sha256(json.dumps([text, seed, settings]).encode()).hexdigest()[:12]
     expert = f"{name}-{seed}-{key}"
     _, seconds = tally.bench.remember(f"trained {expert}", partial(_train, tally.bench, expert, text, seed, settings))
     tally.charge(0, seconds)
-    return Candidate(expert, make=partial(_weights, tally.bench.directory.path / "trained" / expert))
-
-
-def _weights(folder: Path) -> Weights:
-    expert = open_expert(folder)
-    return {spec.name: expert.flat(spec.name).reshape(spec.shape) for spec in expert.specs.values()}
+    return Candidate(expert, make=lambda: open_expert(tally.bench.directory.path / "trained" / expert).tensors())
 
 
 def _train(bench: Bench, name: str, text: str, seed: int, settings: Record) -> None:
@@ -52,25 +41,18 @@ def _train(bench: Bench, name: str, text: str, seed: int, settings: Record) -> N
     data = RunDirectory(folder / ".data")
     data.write(f"{name}.jsonl", text.encode("utf-8", errors="replace"))
     shape = bench.pool.experts[0].config
-    method = {"type": "lora", "r": shape["r"], "lora_alpha": shape["lora_alpha"]}
-    method["target_modules"] = target_modules(bench)
+    targets = sorted({module.rpartition(".")[2] for module in lora_modules({s.name: s for s in bench.pool.layout})})
     config = {
         "model": bench.config.model,
         "pool": str(folder),
         "experts": {name: str(data.path / f"{name}.jsonl")},
-        "method": method,
+        "method": {"type": "lora", "r": shape["r"], "lora_alpha": shape["lora_alpha"], "target_modules": targets},
         "training": settings,
         "threads": bench.config.engine.cpus,
         "seed": seed % 2**32,
         "backend": {"type": "local"},
     }
     train_pool(parse_training(config, root=Path.cwd(), source="compare.trainings"))
-
-
-def target_modules(bench: Bench) -> list[str]:
-    """Last parts of the names of the modules that the experts adapt."""
-    names = {spec.name: None for spec in bench.pool.layout}
-    return sorted({module.rpartition(".")[2] for module in lora_modules(names)})
 
 
 def solved_examples(bench: Bench) -> list[Record]:
@@ -82,7 +64,7 @@ def solved_examples(bench: Bench) -> list[Record]:
     utility = bench.utility
     records: list[Record] = []
     for index, request in enumerate(utility.requests("validation")):
-        answer = _right(bench, index) if isinstance(request, Choose) else request.draft
+        answer = _right(utility, index, request) if isinstance(request, Choose) else request.draft
         answer = answer if answer is not None else utility.example("validation", index).get("answer")
         if isinstance(answer, bool) or not isinstance(answer, str | int | float):
             raise UserError(f"lora_same_examples: example {index} has no correct answer to train on")
@@ -95,13 +77,11 @@ def solved_examples(bench: Bench) -> list[Record]:
     return records
 
 
-def _right(bench: Bench, index: int) -> str | None:
+def _right(utility: Utility, index: int, request: Choose) -> str | None:
     """The option that the utility scores as correct."""
-    request = bench.utility.requests("validation")[index]
-    assert isinstance(request, Choose)
     for k, option in enumerate(request.options):
         scores = [OptionScore(0.0 if i == k else -99.0, 1) for i in range(len(request.options))]
-        if bench.utility.outcome("validation", index, scores).score == 1.0:
+        if utility.outcome("validation", index, scores).score == 1.0:
             return option
     return None
 

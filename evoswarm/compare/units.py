@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evoswarm.callbacks import SILENT, Callbacks
-from evoswarm.compare.bench import Bench, Tally
-from evoswarm.compare.fixed import Chosen
+from evoswarm.compare.bench import Bench, Candidate, Tally
 from evoswarm.compare.merging import save_member
 from evoswarm.compare.methods import all_methods, search_run
 from evoswarm.config import RunConfig
-from evoswarm.config.compare import Comparison
+from evoswarm.config.compare import CompareConfig, Comparison
 from evoswarm.config.run import LocalBackend
 from evoswarm.errors import UserError
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.inputs import Inputs, read_inputs
 from evoswarm.loop.records import read_generations, read_outcomes, read_timings
 from evoswarm.search.random_search import RandomSearch
-from evoswarm.utility import Split, Utility
+from evoswarm.utility import SPLITS, Split, Utility
 from evoswarm.weights.expert import read_json
 
 Result = dict[str, Any]
@@ -34,6 +34,8 @@ class Unit:
     """Work that one worker does in one piece, and the methods whose results it produces."""
 
     target: str
+    config: RunConfig
+    comparison: Comparison
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
     search: str = ""
@@ -41,118 +43,119 @@ class Unit:
     def __str__(self) -> str:
         return f"{self.target} {self.search} seed {self.seeds[0]}" if self.search else f"{self.target} merges and votes"
 
+    @property
+    def folder(self) -> Path:
+        """The folder of the target."""
+        return self.config.run_dir / self.target
 
-def units(methods: list[str], targets: list[str], seeds: list[int]) -> list[Unit]:
+
+def units(config: CompareConfig, methods: list[str]) -> list[Unit]:
     """All units. Those without a search come first because they are short."""
-    fixed = tuple(name for name in methods if not all_methods()[name].search)
-    searches = dict.fromkeys(all_methods()[name].search for name in methods if all_methods()[name].search)
-    of = {search: tuple(name for name in methods if all_methods()[name].search == search) for search in searches}
-    found = [Unit(target, fixed, tuple(seeds)) for target in targets if fixed]
-    return found + [Unit(t, of[search], (seed,), search) for seed in seeds for t in targets for search in searches]
+    comparison, by_search = config.comparison, dict[str, tuple[str, ...]]()
+    for name in methods:
+        search = all_methods()[name].search
+        by_search[search] = (*by_search.get(search, ()), name)
+    targets = {name: run.with_(backend=LocalBackend()) for name, run in config.targets.items()}
+    fixed, seeds = by_search.pop("", ()), tuple(comparison.seeds)
+    found = [Unit(name, run, comparison, fixed, seeds) for name, run in targets.items() if fixed]
+    return found + [
+        Unit(name, run, comparison, of_search, (seed,), search)
+        for seed in seeds
+        for name, run in targets.items()
+        for search, of_search in by_search.items()
+    ]
 
 
-def run_unit(config: RunConfig, comparison: Comparison, unit: Unit, callbacks: Callbacks = SILENT) -> list[Result]:
-    """The results of a unit: read if they exist, computed otherwise.
+def run_unit(unit: Unit, callbacks: Callbacks = SILENT) -> list[Result] | str:
+    """The results of a unit, read if they exist and computed otherwise; or why the whole unit failed.
 
     Raises:
-        UserError: the user made a mistake.
         Stopped: the callbacks asked to stop.
     """
-    config = config.with_(backend=LocalBackend())
-    folder = config.run_dir / unit.target
-    inputs = read_inputs(config.with_(search=RandomSearch()), check=False)
-    work = _search_results if unit.search else _fixed_results
-    return work(config, comparison, unit, folder, inputs, callbacks)
+    try:
+        inputs = read_inputs(unit.config.with_(search=RandomSearch()), check=False)
+        return _search_results(unit, inputs, callbacks) if unit.search else _fixed_results(unit, inputs)
+    except UserError as error:
+        return str(error)
 
 
-def _fixed_results(
-    config: RunConfig, comparison: Comparison, unit: Unit, folder: Path, inputs: Inputs, callbacks: Callbacks
-) -> list[Result]:
+def _fixed_results(unit: Unit, inputs: Inputs) -> list[Result]:
     results, bench = [], None
-    data = {name: _digest(path) for name, path in comparison.training.items()}
     for name in unit.methods:
-        method = all_methods()[name]
-        for seed in unit.seeds if method.seeded else (None,):
-            about = {"method": name, "budget": comparison.budget, "seed": seed, "inputs": inputs.identity}
-            about |= config.model_dump(mode="json", include={"model", "utility", "engine"})
-            about["training"] = data if method.trains else None
-            about["trainings"] = comparison.trainings.get(name)
-            key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-            path = Path("results") / f"{name}{'' if seed is None else f'-{seed}'}.json"
-            directory = RunDirectory(folder)
-            known = read_json(folder / path) if (folder / path).exists() else {}
-            if known.get("key") != key:
-                bench = bench or Bench(config, folder)
+        for seed in unit.seeds if all_methods()[name].seeded else (None,):
+            path, key = unit.folder / "results" / f"{_seeded(name, seed)}.json", _key(unit, inputs, name, seed)
+            result = read_json(path) if path.exists() else {}
+            if result.get("key") != key:
+                bench = bench or Bench(unit.config, unit.folder)
                 try:
-                    known = _one(bench, comparison, unit.target, name, seed) | {"key": key}
+                    result = _measured(bench, unit, name, seed) | {"key": key}
+                    RunDirectory(path.parent).write_json(path.name, result)
                 except UserError as error:  # the other methods still get a result
-                    results.append({"target": unit.target, "method": name, "seed": seed, "error": str(error)})
-                    continue
-                directory.write_json(path, known)
-            results.append(known)
+                    result = {"target": unit.target, "method": name, "seed": seed, "error": str(error)}
+            results.append(result)
     return results
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _seeded(name: str, seed: int | None) -> str:
+    return name if seed is None else f"{name}-{seed}"
 
 
-def _one(bench: Bench, comparison: Comparison, target: str, name: str, seed: int | None) -> Result:
+def _key(unit: Unit, inputs: Inputs, name: str, seed: int | None) -> str:
+    """Hash of everything that a result depends on."""
+    about = {"method": name, "budget": unit.comparison.budget, "seed": seed, "inputs": inputs.identity}
+    about |= unit.config.model_dump(mode="json", include={"model", "utility", "engine"})
+    data = unit.comparison.training if all_methods()[name].trains else {}
+    about["training"] = {expert: hashlib.sha256(path.read_bytes()).hexdigest() for expert, path in data.items()}
+    about["trainings"] = unit.comparison.trainings.get(name)
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def _measured(bench: Bench, unit: Unit, name: str, seed: int | None) -> Result:
     method, tally = all_methods()[name], Tally(bench)
     assert method.run is not None
     arguments: dict[str, Any] = {"seed": seed} if seed is not None else {}
     if method.trains:
-        arguments["training"] = comparison.training
+        arguments["training"] = unit.comparison.training
     if method.gradients:
-        arguments["settings"] = comparison.trainings.get(name, {})
+        arguments["settings"] = unit.comparison.trainings.get(name, {})
     chosen = method.run(tally, **arguments)
-    result: Result = {"target": target, "method": name, "seed": seed}
+    result: Result = {"target": unit.target, "method": name, "seed": seed}
     result |= {"evaluations": tally.evaluations, "seconds": tally.seconds, "curve": tally.curve}
-    for split in ("validation", "test"):
-        result |= _measured(bench, chosen, split)
-    _save(bench, chosen, name, seed)
+    for split in SPLITS:
+        result |= _on_split(bench, chosen, split)
+    if len(chosen) == 1 and (lineage := chosen[0].lineage) is not None:
+        weights = chosen[0].make()
+        assert weights is not None
+        folder = unit.folder / "members" / _seeded(name, seed)
+        save_member(bench.pool, weights, folder, base=bench.config.model, lineage=lineage)
     return result
 
 
-def _measured(bench: Bench, chosen: Chosen, split: Split) -> Result:
+def _on_split(bench: Bench, chosen: Sequence[Candidate], split: Split) -> Result:
     """The utility of the chosen candidates on a split, with the scores by example."""
-    utility = bench.utility
-    if not utility.size(split):
+    if not bench.utility.size(split):
         return {split: None}
-    evaluations = [bench.measure(candidate, split)[0] for candidate in chosen.candidates]
+    evaluations = [bench.measure(candidate, split)[0] for candidate in chosen]
     if len(evaluations) == 1:
         return {split: evaluations[0].utility, "scores": evaluations[0].scores, "split": split}
-    return voted(utility, split, [evaluation.predictions for evaluation in evaluations])
+    return _voted(bench.utility, split, [evaluation.predictions for evaluation in evaluations])
 
 
-def voted(utility: Utility, split: Split, predictions: list[list[str | None]]) -> Result:
+def _voted(utility: Utility, split: Split, predictions: list[list[str | None]]) -> Result:
     """The result of a majority vote; None if answers cannot be voted on."""
     if not utility.votes or not all(predictions):
         return {split: None}
     outcomes = [utility.vote(split, i, [line[i] for line in predictions]) for i in range(utility.size(split))]
-    scores = [outcome.score if outcome.score is not None else 0.0 for outcome in outcomes]
+    scores = [outcome.score or 0.0 for outcome in outcomes]
     return {split: utility.aggregate(split, scores), "scores": scores, "split": split}
 
 
-def _save(bench: Bench, chosen: Chosen, name: str, seed: int | None) -> None:
-    """Save a single chosen candidate that is not a row as a new expert in `members/`."""
-    if len(chosen.candidates) == 1 and (lineage := chosen.candidates[0].lineage) is not None:
-        weights = chosen.candidates[0].make()
-        assert weights is not None
-        folder = bench.directory.path / "members" / (name if seed is None else f"{name}-{seed}")
-        save_member(bench.pool, weights, folder, base=bench.config.model, lineage=lineage)
-
-
-def _search_results(
-    config: RunConfig, comparison: Comparison, unit: Unit, folder: Path, inputs: Inputs, callbacks: Callbacks
-) -> list[Result]:
+def _search_results(unit: Unit, inputs: Inputs, callbacks: Callbacks) -> list[Result]:
     import evoswarm
 
-    (seed,) = unit.seeds
-    run = search_run(config, comparison, unit.search, seed=seed, experts=len(inputs.pool.names))
-    place = folder / "searches" / f"budget-{comparison.budget}"
-    run = run.with_(output=place, name=f"{unit.search}-{seed}", backend=LocalBackend())
+    (seed,), budget = unit.seeds, unit.comparison.budget
+    run = search_run(unit.config, unit.comparison, unit.search, seed=seed, experts=len(inputs.pool.names))
+    run = run.with_(output=unit.folder / "searches" / f"budget-{budget}", name=f"{unit.search}-{seed}")
     summary = evoswarm.run(run, callbacks=callbacks)
     directory = RunDirectory(run.run_dir)
     shared: Result = {
@@ -166,25 +169,19 @@ def _search_results(
     return [shared | {"method": name} | _final(inputs.utility, finals, method=name) for name in unit.methods]
 
 
-def _final(utility: Utility, finals: dict[tuple[str, Split], dict[str, Any]], *, method: str) -> Result:
+def _final(utility: Utility, finals: dict[tuple[str, Split], Result], *, method: str) -> Result:
     """Utility by split, and the scores of the last one; only `error` if it cannot be measured."""
     result: Result = {}
-    for split in ("validation", "test"):
-        ranked = [
-            finals[key] for key in sorted(finals, key=_place) if key[0].startswith("ensemble:") and key[1] == split
-        ]
+    for split in SPLITS:
+        voters = ((f"ensemble:{i}", split) for i in range(len(finals)))
+        ranked = [finals[voter] for voter in voters if voter in finals]
         if not ranked:
             result |= {split: None}
         elif all_methods()[method].kind == "ensemble":
-            result |= voted(utility, split, [line["predictions"] for line in ranked])
+            result |= _voted(utility, split, [line["predictions"] for line in ranked])
         else:
             result |= {split: ranked[0]["utility"], "scores": ranked[0]["scores"], "split": split}
         if ranked and result[split] is None:
             reason = next(line["error"] for line in ranked if line["error"])
             return {"error": f"its result cannot be measured on {split}: {reason}"}
     return result
-
-
-def _place(key: tuple[str, Split]) -> int:
-    number = key[0].rpartition(":")[2]
-    return int(number) if number.isdigit() else -1

@@ -8,7 +8,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.axes import Axes
 
-from evoswarm.compare.result import REFERENCES, as_interval
+from evoswarm.compare.result import REFERENCES
+from evoswarm.compare.statistics import Interval
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.report.drawing import Plot, legend, plain, render
 
@@ -54,9 +55,9 @@ def tables(summary: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _cells(line: dict[str, Any]) -> list[str]:
-    gains = [as_interval(line[f"over_{reference}"]) for reference in REFERENCES]
-    utility = as_interval(line["utility"])
-    return [line["method"], str(utility or "-"), *(gain.signed if gain else "-" for gain in gains)]
+    utility, gains = line["utility"], [line[f"over_{reference}"] for reference in REFERENCES]
+    mean = str(Interval(**utility)) if utility else "-"
+    return [line["method"], mean, *(Interval(**gain).signed if gain else "-" for gain in gains)]
 
 
 def markdown(summary: dict[str, Any]) -> str:

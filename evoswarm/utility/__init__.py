@@ -13,7 +13,18 @@ from evoswarm.utility.config import UtilityConfig
 from evoswarm.utility.multi_task import MultiTaskUtility
 from evoswarm.utility.slices import slices
 from evoswarm.utility.tasks import TASKS
-from evoswarm.utility.types import Choose, Generate, OptionScore, Outcome, Prefix, Request, Response, Split, Utility
+from evoswarm.utility.types import (
+    SPLITS,
+    Choose,
+    Generate,
+    OptionScore,
+    Outcome,
+    Prefix,
+    Request,
+    Response,
+    Split,
+    Utility,
+)
 
 UTILITIES: ChainMap[str, type[Any]] = ChainMap(TASKS, {"multi_task": MultiTaskUtility})
 """All utilities by the `type` of their config; new entries become tasks."""
@@ -34,6 +45,7 @@ def make_utility(config: UtilityConfig, *, root: Path) -> Utility:
 
 
 __all__ = [
+    "SPLITS",
     "UTILITIES",
     "UtilityConfig",
     "Prefix",

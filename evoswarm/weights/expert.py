@@ -50,6 +50,14 @@ class Expert:
         """A tensor as a read-only array [numel] in the expert's data type."""
         return self._where[tensor].flat(tensor)
 
+    def tensor(self, name: str) -> np.ndarray:
+        """A tensor as a read-only array of its shape."""
+        return self.flat(name).reshape(self.specs[name].shape)
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """All tensors by name."""
+        return {name: self.tensor(name) for name in self.specs}
+
     @cached_property
     def sha256(self) -> str:
         """Content hash of the configuration and all files."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,31 +20,31 @@ A, B = torch.tensor([4.0, -1.0, 3.0, 0.5]), torch.tensor([2.0, 1.0, -5.0, 0.25])
 
 def test_ties_keeps_the_largest_elects_signs_and_averages_those_that_agree():
     # Half of each: A keeps 4 and 3, B keeps 2 and -5. Signs: +, 0, -. Third: only B agrees with 3 - 5 < 0.
-    assert ties(density=0.5, scale=1.0)("w", [A, B]).tolist() == [3.0, 0.0, -5.0, 0.0]
-    assert ties(density=0.5, scale=1.5)("w", [A, B]).tolist() == [4.5, 0.0, -7.5, 0.0]
+    assert ties("w", [A, B], density=0.5, scale=1.0).tolist() == [3.0, 0.0, -5.0, 0.0]
+    assert ties("w", [A, B], density=0.5, scale=1.5).tolist() == [4.5, 0.0, -7.5, 0.0]
 
 
 def test_dare_rescales_what_it_keeps_and_depends_on_seed_and_tensor_alone():
     ones = [torch.ones(20_000)]
-    merged = dare_ties(density=0.25, scale=1.0, seed=3)("w", ones)
+    merged = dare_ties("w", ones, density=0.25, scale=1.0, seed=3)
     assert set(merged.tolist()) == {0.0, 4.0} and merged.mean() == pytest.approx(1.0, abs=0.05)
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    again = dare_ties(density=0.25, scale=1.0, seed=3)("w", ones)
+    again = dare_ties("w", ones, density=0.25, scale=1.0, seed=3)
     assert torch.equal(merged, again) and torch.equal(torch.get_rng_state(), before)
     for other in (
-        dare_ties(density=0.25, scale=1.0, seed=4)("w", ones),
-        dare_ties(density=0.25, scale=1.0, seed=3)("v", ones),
+        dare_ties("w", ones, density=0.25, scale=1.0, seed=4),
+        dare_ties("v", ones, density=0.25, scale=1.0, seed=3),
     ):
         assert not torch.equal(merged, other)
 
 
 def test_slerp_goes_along_the_arc():
     x, y = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
-    torch.testing.assert_close(slerp(t=0.5)("w", [x, y]), torch.tensor([0.5**0.5, 0.5**0.5]))
-    torch.testing.assert_close(slerp(t=0.25)("w", [x, y]).norm(), torch.tensor(1.0))
-    torch.testing.assert_close(slerp(t=0.25)("w", [x, 3 * x]), torch.tensor([1.5, 0.0]))
-    assert slerp(t=0.5)("w", [torch.zeros(2), y]).tolist() == [0.0, 0.5]
+    torch.testing.assert_close(slerp("w", [x, y], t=0.5), torch.tensor([0.5**0.5, 0.5**0.5]))
+    torch.testing.assert_close(slerp("w", [x, y], t=0.25).norm(), torch.tensor(1.0))
+    torch.testing.assert_close(slerp("w", [x, 3 * x], t=0.25), torch.tensor([1.5, 0.0]))
+    assert slerp("w", [torch.zeros(2), y], t=0.5).tolist() == [0.0, 0.5]
 
 
 def test_model_stock_is_the_mean_of_equals_and_the_base_of_strangers():
@@ -70,7 +71,7 @@ def checkpoints(tmp_path: Path) -> tuple[Pool, Path]:
 
 def test_checkpoints_merge_by_their_differences_to_the_base(checkpoints: tuple[Pool, Path]) -> None:
     pool, base = checkpoints
-    merged = merge(pool, pool.names, base_weights(pool, base), ties(density=0.5, scale=1.0))
+    merged = merge(pool, pool.names, base_weights(pool, base), partial(ties, density=0.5, scale=1.0))
     assert merged["w.weight"].tolist() == [13.0, 20.0, 25.0, 40.0]
     assert merged["steps"].tolist() == [1, 2]
 
