@@ -40,8 +40,7 @@ def _export(expert: Expert, folder: Path, model: str) -> Path:
     if converter is None:
         kind = expert.config.get("peft_type", expert.kind)
         raise UserError(f"{expert.path}: is {kind}, which needs no conversion to LoRA")
-    weights = {name: expert.flat(name).reshape(spec.shape) for name, spec in expert.specs.items()}
-    tensors = converter.tensors(weights)
+    tensors = converter.tensors(expert.tensors())
     names = {dtype: name for name, dtype in DTYPES.items()}
     specs = [TensorSpec(name, array.shape, names[array.dtype]) for name, array in sorted(tensors.items())]
     folder.mkdir(parents=True, exist_ok=True)

@@ -31,11 +31,7 @@ UTILITIES: ChainMap[str, type[Any]] = ChainMap(TASKS, {"multi_task": MultiTaskUt
 
 
 def make_utility(config: UtilityConfig, *, root: Path) -> Utility:
-    """Read the data and create the utility.
-
-    Args:
-        config: The `utility` section.
-        root: Folder for relative paths and for importing a custom function.
+    """Read the data and create the utility. `root` is for relative paths and for importing a custom function.
 
     Raises:
         UserError: the data, the prompt or the function is invalid.

@@ -48,11 +48,11 @@ class CustomUtility(TaskUtility[Custom]):
         super().__init__(config, root=root)
 
     def outcome(self, split: Split, index: int, response: Response) -> Outcome:
-        """Call the function with a copy of the example's fields."""
         assert isinstance(response, str)
         name = self.config.function
         try:
-            value = _plain(self._function(copy.deepcopy(self.example(split, index)), response))
+            value = self._function(copy.deepcopy(self.example(split, index)), response)
+            value = value.item() if hasattr(value, "item") else value  # a NumPy or torch scalar
         except (Exception, SystemExit) as error:  # the user's code may raise anything: the example fails, not the run
             return Outcome(None, None, f"{name} raised {type(error).__name__}: {one_line(error)}")
         if not isinstance(value, numbers.Real):
@@ -62,7 +62,6 @@ class CustomUtility(TaskUtility[Custom]):
         return Outcome(float(value), None)
 
     def score(self, split: Split, index: int, prediction: str) -> float:
-        """Not supported, because there are no predictions."""
         raise ValueError(f"{self.config.function} has no predictions")
 
 
@@ -87,9 +86,3 @@ def import_function(path: str, *, root: Path) -> Callable[..., Any]:
         place = getattr(module, "__file__", None) or module_name
         raise UserError(f"utility.function {path}: {place} has no function {name}; define it or correct the name")
     return function
-
-
-def _plain(value: Any) -> Any:
-    """Convert a NumPy or torch scalar to a number."""
-    item = getattr(value, "item", None)
-    return item() if callable(item) else value

@@ -30,7 +30,11 @@ class Example:
             UserError: it is missing or null.
         """
         if self.fields.get(name) is None:
-            raise UserError(_missing(self.where, name, self.fields))
+            state = "is null" if name in self.fields else "is missing"
+            raise UserError(
+                f"{self.where}: field {name!r} {state}; the record has {', '.join(map(str, self.fields))}; "
+                f"name the right one with data.columns, as in columns: {{{name}: ...}}"
+            )
         return self.fields[name]
 
 
@@ -61,11 +65,6 @@ def load_examples(config: Data, *, root: Path, few_shot: int = 0) -> Examples:
     list. Without `icl_prompt`, they are the last `few_shot` records of the validation split, which then no longer
     contains them. Limits apply afterwards.
 
-    Args:
-        config: The `data` section.
-        root: Folder for relative paths.
-        few_shot: Number of solved examples.
-
     Raises:
         UserError: the data is invalid.
     """
@@ -86,7 +85,7 @@ def load_examples(config: Data, *, root: Path, few_shot: int = 0) -> Examples:
     return Examples({"validation": validation, "test": test}, shots, shot_text, warnings)
 
 
-def overlap_warnings(questions: dict[Split, list[str]], ids: dict[Split, list[Any]], *, path: Path) -> list[str]:
+def overlap_warnings(questions: dict[Split, list[str]], test_ids: list[Any], *, path: Path) -> list[str]:
     """A warning about test questions that are also in the validation split, ignoring white space."""
     keys = {split: [" ".join(question.split()) for question in questions[split]] for split in SPLITS}
     known = set(keys["validation"])
@@ -96,7 +95,7 @@ def overlap_warnings(questions: dict[Split, list[str]], ids: dict[Split, list[An
     advice = "the test utility says less about new data; use another test split"
     if sorted(keys["validation"]) == sorted(keys["test"]):
         return [f"{path}: THE VALIDATION AND THE TEST SPLIT ARE EQUAL, all {len(repeated)} questions; {advice}"]
-    first = ", ".join(str(ids["test"][i]) for i in repeated[:5])
+    first = ", ".join(str(test_ids[i]) for i in repeated[:5])
     return [
         f"{path}: THE SPLITS OVERLAP: {len(repeated)} of {len(keys['test'])} test questions are also in the validation "
         f"split (first test ids: {first}); {advice}"
@@ -153,14 +152,6 @@ def _example(record: dict[str, Any], columns: Mapping[str, str], place: str, ind
             problem = f"data.columns maps {name!r} to {column!r}, which is missing"
             raise UserError(f"{where}: {problem}; the record has {', '.join(map(str, record))}; correct the mapping")
     return Example({**record, **{name: record[column] for name, column in columns.items()}, "id": identity}, where)
-
-
-def _missing(where: str, name: str, fields: dict[str, Any]) -> str:
-    state = "is null" if name in fields else "is missing"
-    return (
-        f"{where}: field {name!r} {state}; the record has {', '.join(map(str, fields))}; "
-        f"name the right one with data.columns, as in columns: {{{name}: ...}}"
-    )
 
 
 def _icl_prompt(source: Source, config: Data, few_shot: int) -> tuple[str | None, list[Example]]:

@@ -53,16 +53,13 @@ class ExactMatchUtility(TaskUtility[ExactMatch]):
         super().__init__(config, root=root)
 
     def prepare(self, example: Example) -> Example:
-        """Check that every reference can be matched."""
         self._read_references(example)
         return example
 
     def answer(self, example: Example) -> str:
-        """The first reference, as the file has it."""
         return str(_listed(example.get("answer"))[0]).strip()
 
     def request(self, example: Example, prompt: Prompt) -> Request:
-        """Text to generate; where the whole text is compared, the first reference is its draft."""
         request = super().request(example, prompt)
         if self._pattern is not None or self.config.mode == "numeric":
             return request
@@ -82,13 +79,11 @@ class ExactMatchUtility(TaskUtility[ExactMatch]):
         return not any(unicodedata.normalize("NFD", reference).startswith(start) for reference in references)
 
     def outcome(self, split: Split, index: int, response: Response) -> Outcome:
-        """Find the answer in the generated text and compare."""
         assert isinstance(response, str)
         found = response if self._pattern is None else last_match(self._pattern, response)
         return self.judge(split, index, None if found is None else self._comparable(found))
 
     def score(self, split: Split, index: int, prediction: str) -> float:
-        """1.0 where the prediction is one of the references."""
         return float(prediction in self._read_references(self._examples[split][index]))
 
     def _comparable(self, text: str) -> str | None:

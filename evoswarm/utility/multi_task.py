@@ -52,11 +52,8 @@ class MultiTaskUtility:
     harmonic_mean: n / sum_k 1 / u_k over the n tasks' utilities u_k, and 0 if one of them is 0.
     weighted_sum: sum_k w_k u_k, weights normalized to sum 1.
 
+    The requests are those of the first task, then of the second, ... An example's `id` is "task/id".
     Source: Model Swarms (arXiv 2410.11163), section 3.2; GENOME (arXiv 2503.01155), weighted sum.
-
-    Args:
-        config: The configuration.
-        root: Folder that relative paths start from.
 
     Raises:
         UserError: only some of the tasks have a test split.
@@ -65,9 +62,8 @@ class MultiTaskUtility:
     config_class = MultiTask
 
     def __init__(self, config: MultiTask, *, root: Path) -> None:
-        tasks = {name: TASKS[task.type](task, root=root) for name, task in config.tasks.items()}
         self.config = config
-        self.tasks: dict[str, Utility] = {**tasks}
+        self.tasks: dict[str, Utility] = {n: TASKS[task.type](task, root=root) for n, task in config.tasks.items()}
         self.votes = all(task.votes for task in self.tasks.values())
         untested = [name for name, task in self.tasks.items() if not task.size("test")]
         if 0 < len(untested) < len(self.tasks):
@@ -79,56 +75,35 @@ class MultiTaskUtility:
         }
 
     def size(self, split: Split) -> int:
-        """Number of examples of all tasks."""
         return len(self._places[split])
 
     def requests(self, split: Split) -> list[Request]:
-        """The requests of the first task, then of the second, ..."""
         return [request for task in self.tasks.values() for request in task.requests(split)]
 
     def outcome(self, split: Split, index: int, response: Response) -> Outcome:
-        """The outcome that the example's task gives."""
-        name, own_index = self._places[split][index]
-        return self.tasks[name].outcome(split, own_index, response)
+        name, own = self._places[split][index]
+        return self.tasks[name].outcome(split, own, response)
 
     def ruled_out(self, split: Split, index: int, prefix: str) -> bool:
-        """What the example's task says."""
-        name, own_index = self._places[split][index]
-        return self.tasks[name].ruled_out(split, own_index, prefix)
+        name, own = self._places[split][index]
+        return self.tasks[name].ruled_out(split, own, prefix)
 
     def vote(self, split: Split, index: int, predictions: Sequence[str | None]) -> Outcome:
-        """The vote of the example's task."""
-        name, own_index = self._places[split][index]
-        return self.tasks[name].vote(split, own_index, predictions)
+        name, own = self._places[split][index]
+        return self.tasks[name].vote(split, own, predictions)
 
     def example(self, split: Split, index: int) -> dict[str, Any]:
-        """The task's example, its `id` as "task/id", and the task's name as `task`."""
-        name, own_index = self._places[split][index]
-        fields = self.tasks[name].example(split, own_index)
+        name, own = self._places[split][index]
+        fields = self.tasks[name].example(split, own)
         return {**fields, "task": name, "id": f"{name}/{fields['id']}"}
 
     def task_utilities(self, split: Split, scores: Sequence[float]) -> dict[str, float]:
-        """The utility of each task by name.
-
-        Raises:
-            ValueError: not one score per example.
-        """
-        if len(scores) != self.size(split):
-            raise ValueError(f"{self.size(split)} examples in {split}, {len(scores)} scores")
-        utilities, start = {}, 0
-        for name, task in self.tasks.items():
-            stop = start + task.size(split)
-            utilities[name] = task.aggregate(split, scores[start:stop])
-            start = stop
-        return utilities
+        of_task: dict[str, list[float]] = {name: [] for name in self.tasks}
+        for (name, _), score in zip(self._places[split], scores, strict=True):
+            of_task[name].append(score)
+        return {name: task.aggregate(split, of_task[name]) for name, task in self.tasks.items()}
 
     def aggregate(self, split: Split, scores: Sequence[float]) -> float:
-        """Combine the tasks' utilities.
-
-        Raises:
-            UserError: harmonic_mean of a negative utility.
-            ValueError: not one score per example.
-        """
         utilities = self.task_utilities(split, scores)
         if self.config.combine == "harmonic_mean":
             return harmonic_mean(utilities)
@@ -137,12 +112,10 @@ class MultiTaskUtility:
 
     @property
     def warnings(self) -> list[str]:
-        """The tasks' warnings, each with the task's name."""
         return [f"task {name}: {warning}" for name, task in self.tasks.items() for warning in task.warnings]
 
     @property
     def sha256(self) -> str:
-        """Hash of the tasks' names and hashes, in order."""
         lines = "".join(f"{name} {task.sha256}\n" for name, task in self.tasks.items())
         return hashlib.sha256(lines.encode()).hexdigest()
 

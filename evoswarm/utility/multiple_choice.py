@@ -45,11 +45,9 @@ class MultipleChoiceUtility(TaskUtility[MultipleChoice]):
     config_class = MultipleChoice
 
     def template(self) -> str:
-        """The user's template, with the options shown where the model answers with a letter."""
         return with_choices(super().template()) if self._letters else super().template()
 
     def prepare(self, example: Example) -> Example:
-        """Put `choices` as letter to text, and `answer` as a letter."""
         value, answer = example.get("choices"), example.get("answer")
         try:
             choices = read_choices(value)
@@ -59,19 +57,16 @@ class MultipleChoiceUtility(TaskUtility[MultipleChoice]):
         return replace(example, fields=fields)
 
     def answer(self, example: Example) -> str:
-        """The letter, or with `options: texts` the text."""
         letter: str = example.fields["answer"]
         return letter if self._letters else example.fields["choices"][letter]
 
     def request(self, example: Example, prompt: Prompt) -> Request:
-        """Options as continuations, or text to generate."""
         if self.config.method == "generate":
             return super().request(example, prompt)
         space = delimiter(prompt)
         return Choose(prompt, tuple(space + option for option in self._options(example)))
 
     def outcome(self, split: Split, index: int, response: Response) -> Outcome:
-        """Choose the option and compare. Option scores that are not numbers fail the example."""
         example = self._examples[split][index]
         if isinstance(response, str):
             return self.judge(split, index, parse_choice(response, example.fields["choices"]))
@@ -81,7 +76,6 @@ class MultipleChoiceUtility(TaskUtility[MultipleChoice]):
         return self.judge(split, index, list(example.fields["choices"])[values.index(max(values))])
 
     def score(self, split: Split, index: int, prediction: str) -> float:
-        """1.0 for the right letter."""
         return float(prediction == self._examples[split][index].fields["answer"])
 
     @property

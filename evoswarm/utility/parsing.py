@@ -32,10 +32,6 @@ def parse_choice(text: str, choices: Mapping[str, str]) -> str | None:
     3. the text starts with a marked letter: `C) Paris`, `C. Paris`;
     4. the text is one option's text, ignoring case, white space and punctuation;
     5. exactly one letter of the options stands alone in the text: `I would choose C`.
-
-    Args:
-        text: Generated text.
-        choices: Letter to the option's text.
     """
     first_line = _ALONE.fullmatch(text.strip().partition("\n")[0])
     flat = " ".join(text.split())
@@ -44,8 +40,8 @@ def parse_choice(text: str, choices: Mapping[str, str]) -> str | None:
     if first_line or stated or leading:
         letter = first_line[1] if first_line else stated[-1] if stated else leading[1] if leading else ""
         return letter if letter in choices else None
-    given = normalize(text, ignore_case=True, ignore_punctuation=True)
-    same = [k for k, v in choices.items() if normalize(v, ignore_case=True, ignore_punctuation=True) == given]
+    given, *options = (normalize(t, ignore_case=True, ignore_punctuation=True) for t in (text, *choices.values()))
+    same = [letter for letter, option in zip(choices, options, strict=True) if option == given]
     if len(same) == 1 and given:
         return same[0]
     standing = set(_STANDING.findall(flat)) & set(choices)

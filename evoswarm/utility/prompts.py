@@ -82,28 +82,17 @@ def delimiter(prompt: Prompt) -> str:
 def compose(
     settings: PromptConfig, question: str, *, shots: Sequence[tuple[str, str]] = (), shot_text: str | None = None
 ) -> Prompt:
-    """The complete prompt for one question.
+    """The complete prompt for one rendered question.
 
-    Args:
-        settings: The `prompt` section.
-        question: The rendered template.
-        shots: (rendered template, answer) of the solved examples.
-        shot_text: Solved examples as formatted text.
+    `shots` are the solved examples as (rendered template, answer), `shot_text` are those of the file as formatted text.
     """
-    if settings.chat_template:
-        return _chat(settings, question, shots, shot_text)
-    parts = [] if shot_text is None else [shot_text]
-    for text, answer in shots:
-        asked = text + settings.answer_prefix
-        parts.append(asked + delimiter(asked) + answer)
-    return settings.separator.join([*parts, question + settings.answer_prefix])
-
-
-def _chat(
-    settings: PromptConfig, question: str, shots: Sequence[tuple[str, str]], shot_text: str | None
-) -> tuple[Message, ...]:
+    asked = [(text + settings.answer_prefix, answer) for text, answer in shots]
+    question += settings.answer_prefix
+    first = [] if shot_text is None else [shot_text]
+    if not settings.chat_template:
+        solved = [text + delimiter(text) + answer for text, answer in asked]
+        return settings.separator.join([*first, *solved, question])
     messages: list[Message] = [] if settings.system is None else [("system", settings.system)]
-    for text, answer in shots:
-        messages += [("user", text + settings.answer_prefix), ("assistant", answer)]
-    before = "" if shot_text is None else shot_text + settings.separator
-    return (*messages, ("user", before + question + settings.answer_prefix))
+    for text, answer in asked:
+        messages += [("user", text), ("assistant", answer)]
+    return (*messages, ("user", settings.separator.join([*first, question])))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 
-from evoswarm.utility.types import Choose, Request
+from evoswarm.utility.types import Choose, Generate, Request
 
 
 def slices(requests: Sequence[Request], size: int) -> list[tuple[int, ...]]:
@@ -16,25 +15,17 @@ def slices(requests: Sequence[Request], size: int) -> list[tuple[int, ...]]:
 
     Returns:
         Tuples of request indices; every index occurs exactly once.
-
-    Raises:
-        ValueError: `size` is below 1.
     """
-    if size < 1:
-        raise ValueError(f"a slice needs at least one request, got size {size}")
-    order = sorted(range(len(requests)), key=lambda i: (_kind(requests[i]), _length(requests[i]), i))
     pieces: list[tuple[int, ...]] = []
-    for _, group in groupby(order, key=lambda i: _kind(requests[i])):
-        same = tuple(group)
+    for kind in (Choose, Generate):
+        indices = [i for i, request in enumerate(requests) if isinstance(request, kind)]
+        same = tuple(sorted(indices, key=lambda i: (_length(requests[i]), i)))
         pieces += [same[start : start + size] for start in range(0, len(same), size)]
     return pieces
 
 
-def _kind(request: Request) -> str:
-    return "choose" if isinstance(request, Choose) else "generate"
-
-
 def _length(request: Request) -> int:
+    """Length in characters."""
     prompt = request.prompt
     characters = len(prompt) if isinstance(prompt, str) else sum(len(content) for _, content in prompt)
     return characters + (max(map(len, request.options), default=0) if isinstance(request, Choose) else 0)

@@ -37,19 +37,20 @@ class TaskUtility(ABC, Generic[C]):
         solved = [(render(template, shot), self.answer(shot)) for shot in shots]
         self._examples: dict[Split, list[Example]] = {}
         self._requests: dict[Split, list[Request]] = {}
-        questions: dict[Split, list[str]] = {}
+        self._questions: dict[Split, list[str]] = {}
         for split in SPLITS:
             examples = [self.prepare(example) for example in data.splits[split]]
             rendered = [render(template, example) for example in examples]
             prompts = [compose(config.prompt, text, shots=solved, shot_text=data.shot_text) for text in rendered]
             self._examples[split] = examples
             self._requests[split] = [self.request(e, prompt) for e, prompt in zip(examples, prompts, strict=True)]
-            questions[split] = [_question(e, text) for e, text in zip(examples, rendered, strict=True)]
-        self._questions = questions
-        ids = {split: [example.fields["id"] for example in self._examples[split]] for split in SPLITS}
-        self.warnings: list[str] = data.warnings + overlap_warnings(
-            questions, ids, path=resolve(config.data.path, root)
-        )
+            self._questions[split] = [
+                str(e.fields.get("question") or e.fields.get("prompt") or text)
+                for e, text in zip(examples, rendered, strict=True)
+            ]
+        ids = [example.fields["id"] for example in self._examples["test"]]
+        overlap = overlap_warnings(self._questions, ids, path=resolve(config.data.path, root))
+        self.warnings: list[str] = data.warnings + overlap
         self.sha256: str = data.sha256
 
     def template(self) -> str:
@@ -77,41 +78,26 @@ class TaskUtility(ABC, Generic[C]):
         """1.0 for a correct prediction, 0.0 for a wrong one."""
 
     def size(self, split: Split) -> int:
-        """Number of examples; 0 if the config has no test split."""
         return len(self._examples[split])
 
     def requests(self, split: Split) -> list[Request]:
-        """One request per example, always in the same order."""
         return list(self._requests[split])
 
     def example(self, split: Split, index: int) -> dict[str, Any]:
-        """The example's fields, at least `id` and `question`."""
         return {**self._examples[split][index].fields, "question": self._questions[split][index]}
 
     def ruled_out(self, split: Split, index: int, prefix: str) -> bool:
-        """False, unless the task can decide it."""
         return False
 
     def aggregate(self, split: Split, scores: Sequence[float]) -> float:
-        """The mean.
-
-        Raises:
-            ValueError: not one score per example.
-        """
         if len(scores) != self.size(split) or not scores:
             raise ValueError(f"{self.size(split)} examples in {split}, {len(scores)} scores")
         return math.fsum(scores) / len(scores)
 
     def task_utilities(self, split: Split, scores: Sequence[float]) -> dict[str, float]:
-        """Empty, because there is only one task."""
         return {}
 
     def vote(self, split: Split, index: int, predictions: Sequence[str | None]) -> Outcome:
-        """Score the majority vote; ties go to the earliest voter, and None does not vote.
-
-        Raises:
-            ValueError: this utility does not support votes.
-        """
         if not self.votes:
             raise ValueError(f"answers of {self.config.data.path} cannot be put to a vote")
         return self.judge(split, index, majority(predictions))
@@ -131,7 +117,3 @@ def majority(predictions: Sequence[str | None]) -> str | None:
 def refuse(example: Example, problem: object) -> UserError:
     """The error for one broken example."""
     return UserError(f"{example.where}: {problem}; correct the record or map its fields with data.columns")
-
-
-def _question(example: Example, rendered: str) -> str:
-    return str(example.fields.get("question") or example.fields.get("prompt") or rendered)

@@ -1,13 +1,16 @@
-"""Checks that experts are compatible; reports all mismatches. `basecheck` compares them with the base model."""
+"""Checks that experts are compatible with each other and with the base model; reports all mismatches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from evoswarm.weights.expert import Expert
+from evoswarm.errors import UserError
+from evoswarm.weights.expert import Expert, checkpoint_files, no_weights
 from evoswarm.weights.kinds import ADAPTER_KINDS, kind_of
-from evoswarm.weights.merge import full_tensors
+from evoswarm.weights.merge import full_tensors, lora_modules
+from evoswarm.weights.tensorfile import TensorFile, TensorSpec
 
 _ADAPTER_SETTINGS = {
     "peft_type": "peft type",
@@ -31,8 +34,6 @@ _DEFAULTS: dict[str, Any] = {
     "lora_alpha": 8,
     "r": 8,
 }
-_MOST = 12
-"""The maximum number of reported differences per expert."""
 
 
 def mismatches(experts: Sequence[Expert], *, include_base: bool = False) -> list[str]:
@@ -71,7 +72,9 @@ def _unfit(expert: Expert) -> Iterator[str]:
 
 def _settings(expert: Expert, first: Expert) -> list[str]:
     lines = []
-    for key, label in _settings_of(expert).items():
+    kind = kind_of(expert.config)
+    adapter_settings = _ADAPTER_SETTINGS | (kind.settings if kind else {})
+    for key, label in (_MODEL_SETTINGS if expert.kind == "checkpoint" else adapter_settings).items():
         mine, theirs = (_canonical(key, e.config.get(key)) for e in (expert, first))
         if key == "target_modules" and set(expert.specs) == set(first.specs):
             continue  # an equivalent spelling of the same modules
@@ -80,14 +83,6 @@ def _settings(expert: Expert, first: Expert) -> list[str]:
         if mine != theirs:
             lines.append(f"{expert.name}: {label} {_show(mine)}, {first.name} has {_show(theirs)}")
     return lines
-
-
-def _settings_of(expert: Expert) -> Mapping[str, str]:
-    """The settings that all experts must share, with their names in messages."""
-    if expert.kind == "checkpoint":
-        return _MODEL_SETTINGS
-    kind = kind_of(expert.config)
-    return _ADAPTER_SETTINGS | (kind.settings if kind else {})
 
 
 def _canonical(key: str, value: Any) -> Any:
@@ -124,8 +119,12 @@ def _tensors(expert: Expert, first: Expert) -> list[str]:
             lines.append(f"{expert.name}: {key} has shape {shapes[0]}, {first.name} has {shapes[1]}")
         elif mine[key].dtype != theirs[key].dtype:
             lines.append(f"{expert.name}: {key} is {mine[key].dtype}, {first.name} has {theirs[key].dtype}")
-    more = [f"{expert.name}: ... and {len(lines) - _MOST} more differences"] if len(lines) > _MOST else []
-    return lines[:_MOST] + more
+    return _at_most(12, lines, expert)
+
+
+def _at_most(count: int, lines: list[str], expert: Expert) -> list[str]:
+    more = [f"{expert.name}: ... and {len(lines) - count} more differences"] if len(lines) > count else []
+    return lines[:count] + more
 
 
 def tensor_names(mine: Mapping[str, Any], theirs: Mapping[str, Any], name: str, other: str) -> list[str]:
@@ -137,3 +136,60 @@ def tensor_names(mine: Mapping[str, Any], theirs: Mapping[str, Any], name: str, 
             more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
             lines.append(f"{name}: {label} tensor {odd[0]}{more} (compared with {other})")
     return lines
+
+
+_HEAD = "lm_head"
+"""A tied head has no tensor on disk."""
+
+
+def base_mismatches(experts: Sequence[Expert], base: Path) -> list[str]:
+    """Reasons why experts do not fit the base model, one line each. Experts with the same tensors are compared once."""
+    try:
+        files = checkpoint_files(base)
+        specs = {name: spec for path in files for name, spec in TensorFile(path).specs.items()}
+    except UserError as error:
+        return [str(error)]
+    if not files:
+        return [f"{base}: {no_weights(base)}"]
+    compared: list[dict[str, TensorSpec]] = []
+    problems: list[str] = []
+    for expert in experts:
+        if expert.specs in compared:
+            continue
+        compared.append(expert.specs)
+        lines = list(_checkpoint(expert, specs) if expert.kind == "checkpoint" else _adapter(expert, specs))
+        problems += _at_most(6, lines, expert)
+    return problems
+
+
+def _checkpoint(expert: Expert, base: Mapping[str, TensorSpec]) -> Iterator[str]:
+    mine, theirs = ({k: s for k, s in specs.items() if k != f"{_HEAD}.weight"} for specs in (expert.specs, base))
+    yield from tensor_names(mine, theirs, expert.name, "the base model")
+    for key in sorted(set(mine) & set(theirs)):
+        if mine[key].shape != theirs[key].shape:
+            yield (
+                f"{expert.name}: {key} has shape {list(mine[key].shape)}, the base model has {list(theirs[key].shape)}"
+            )
+
+
+def _adapter(expert: Expert, base: Mapping[str, TensorSpec]) -> Iterator[str]:
+    try:
+        pairs = lora_modules(expert.specs)
+    except UserError:
+        return  # `mismatches` reports this
+    whole, changed = full_tensors(expert.specs), dict[str, tuple[int, ...]]()
+    for module, pair in pairs.items():
+        # Embeddings and GPT-2's layers are stored transposed, so only the sorted sizes are compared.
+        changed[f"{module}.weight"] = (*sorted((pair.b.shape[0], pair.a.shape[1])),)
+    for name, shape in (changed | {name: spec.shape for name, spec in whole.items()}).items():
+        what = name if name in whole else name.removesuffix(".weight")
+        # Names in a backbone without a head do not have the head model's prefix.
+        weight = base.get(name) or base.get(name.partition(".")[2])
+        if weight is None:
+            if not name.startswith(f"{_HEAD}."):
+                yield f"{expert.name}: adapts {what}, which the base model does not have"
+            continue
+        want = weight.shape if name in whole else tuple(sorted(weight.shape))
+        if want != shape:
+            sizes = " x ".join(map(str, shape)), " x ".join(map(str, want))
+            yield f"{expert.name}: {what} is {sizes[0]}, the base model has {sizes[1]}"

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from evoswarm.rows import BasisVector, NoiseVector, SavedVector
-from evoswarm.weights.kernel import Combine
-from evoswarm.weights.materialize import Materializer
+from evoswarm.weights.materialize import Materializer, Mix
 from evoswarm.weights.noise import CHUNK, noise_chunk
 from evoswarm.weights.pool import Pool
 from evoswarm.weights.tensorfile import TensorSpec
@@ -38,21 +36,13 @@ class DeviceMaterializer(Materializer):
         self._resident: dict[tuple[str, str], torch.Tensor] = {}
 
     @torch.inference_mode()
-    def _sum(
-        self,
-        executor: ThreadPoolExecutor,
-        spec: TensorSpec,
-        basis: list[BasisVector],
-        coefficients: np.ndarray,
-        combine: Combine,
-        flats: list[np.ndarray],
-    ) -> None:
-        sources = [self._on_device(vector, spec) for vector in basis]
+    def _sum(self, mix: Mix, spec: TensorSpec, flats: list[np.ndarray]) -> None:
+        sources = [self._on_device(vector, spec) for vector in mix.basis]
         results = [to_torch(flat) for flat in flats]
         for start in range(0, spec.numel, BLOCK):
             stop = min(start + BLOCK, spec.numel)
-            parts = [self._part(v, s, spec.name, start, stop) for v, s in zip(basis, sources, strict=True)]
-            for result, row in zip(results, coefficients.tolist(), strict=True):
+            parts = [self._part(v, s, spec.name, start, stop) for v, s in zip(mix.basis, sources, strict=True)]
+            for result, row in zip(results, mix.coefficients.tolist(), strict=True):
                 result[start:stop].copy_(self._total(parts, row, stop - start), non_blocking=True)
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)

@@ -61,7 +61,9 @@ class Expert:
     @cached_property
     def sha256(self) -> str:
         """Content hash of the configuration and all files."""
-        digest = hashlib.sha256(json.dumps(_settings(self.config), sort_keys=True).encode())
+        # Paths do not affect the content.
+        config = {k: v for k, v in self.config.items() if k not in ("base_model_name_or_path", "_name_or_path")}
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
         for file in self.files:
             with file.path.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
@@ -74,11 +76,6 @@ class Expert:
 
 def _finite(flat: np.ndarray, step: int = 64 * CHUNK) -> bool:
     return all(bool(np.isfinite(flat[start : start + step]).all()) for start in range(0, flat.size, step))
-
-
-def _settings(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration without paths, which do not affect the expert's content."""
-    return {key: value for key, value in config.items() if key not in ("base_model_name_or_path", "_name_or_path")}
 
 
 def is_expert_folder(path: Path) -> bool:
@@ -94,10 +91,13 @@ def open_expert(path: Path, *, name: str | None = None) -> Expert:
     """
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; an expert is a folder with {ADAPTER_CONFIG} or config.json")
+    name = name or path.name
     if (path / ADAPTER_CONFIG).exists():
-        return _open_adapter(path, name or path.name)
+        return _open_adapter(path, name)
     if (path / "config.json").exists():
-        return _open_checkpoint(path, name or path.name)
+        if not (files := checkpoint_files(path)):
+            raise UserError(f"{path}: {no_weights(path)}")
+        return Expert(name, path, "checkpoint", read_json(path / "config.json"), tuple(map(TensorFile, files)))
     raise UserError(
         f"{path}: has neither {ADAPTER_CONFIG} nor config.json; an expert is a PEFT adapter or a checkpoint written "
         "by save_pretrained"
@@ -113,13 +113,6 @@ def _open_adapter(path: Path, name: str) -> Expert:
             )
         raise UserError(f"{path}: {ADAPTER_FILE} is missing; save the adapter with peft's save_pretrained")
     return Expert(name, path, "adapter", read_json(path / ADAPTER_CONFIG), (TensorFile(path / ADAPTER_FILE),))
-
-
-def _open_checkpoint(path: Path, name: str) -> Expert:
-    files = checkpoint_files(path)
-    if not files:
-        raise UserError(f"{path}: {no_weights(path)}")
-    return Expert(name, path, "checkpoint", read_json(path / "config.json"), tuple(TensorFile(f) for f in files))
 
 
 def no_weights(path: Path) -> str:

@@ -19,8 +19,8 @@ from evoswarm.errors import UserError
 from evoswarm.weights.device import to_torch
 from evoswarm.weights.expert import checkpoint_files
 from evoswarm.weights.hub import model_folder
+from evoswarm.weights.kinds import PHI, PSI
 from evoswarm.weights.tensorfile import TensorFile
-from evoswarm.weights.wegeft import PHI, PSI
 
 _FIELDS = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save")
 

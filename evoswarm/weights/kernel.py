@@ -90,7 +90,6 @@ def compiled() -> Combine:
         return items
 
     def combine(parts: Sequence[np.ndarray], coefficients: np.ndarray, out: Sequence[np.ndarray]) -> None:
-        _check(parts, coefficients, out)
         for terms, rows in _groups(coefficients):
             if terms:
                 of_group = np.ascontiguousarray(coefficients[np.ix_(rows, terms)])
@@ -141,13 +140,3 @@ def _read_only(array: np.ndarray) -> np.ndarray:
     view = array.view()
     view.flags.writeable = False
     return view
-
-
-def _check(parts: Sequence[np.ndarray], coefficients: np.ndarray, out: Sequence[np.ndarray]) -> None:
-    """Check the arguments, because compiled code does not."""
-    arrays = (*parts, *out)
-    plain = all(array.dtype == np.float32 and array.flags.c_contiguous and array.flags.aligned for array in arrays)
-    if not plain or len({array.size for array in arrays}) > 1 or not all(array.flags.writeable for array in out):
-        raise ValueError("parts and results must be contiguous fp32 arrays of one size, and results writeable")
-    if coefficients.shape != (len(out), len(parts)):
-        raise ValueError(f"coefficients are {coefficients.shape}, not {(len(out), len(parts))}")

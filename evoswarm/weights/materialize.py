@@ -6,9 +6,9 @@ order of the basis (see `kernel`), and one rounding to the expert's data type at
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -24,6 +24,16 @@ Weights = dict[str, np.ndarray]
 """Tensor name to array of the expert's shape and data type."""
 
 
+@dataclass(frozen=True)
+class Mix:
+    """J basis vectors, coefficients [P, J] of the rows over them, and what computes the sums."""
+
+    basis: list[BasisVector]
+    coefficients: np.ndarray
+    combine: Combine
+    executor: ThreadPoolExecutor
+
+
 class Materializer:
     """Makes weights from rows of one pool.
 
@@ -31,31 +41,13 @@ class Materializer:
     holds one tensor of each row at a time, so that checkpoints larger than memory can be written.
     """
 
-    def __init__(
-        self,
-        pool: Pool,
-        *,
-        root: Path | None = None,
-        threads: int = 1,
-        choose: Callable[[int], Combine] = combine_for,
-    ) -> None:
-        """
-        Args:
-            pool: the experts.
-            root: the run directory; saved basis vectors are relative to it.
-            threads: CPU threads; does not change the result.
-            choose: the kernel for a number of multiply-adds; does not change the result.
-        """
-        self.pool, self.root, self.threads, self._choose = pool, root, threads, choose
+    def __init__(self, pool: Pool, *, root: Path | None = None, threads: int = 1) -> None:
+        """Saved basis vectors are relative to `root`, the run directory. `threads` does not change the result."""
+        self.pool, self.root, self.threads = pool, root, threads
         self._saved: dict[str, TensorFile] = {}
 
     def all(self, rows: Sequence[Row], *, into: Sequence[Weights] = ()) -> list[Weights]:
-        """The weights of every row, in one pass over the pool.
-
-        Args:
-            rows: P rows.
-            into: weights to overwrite, because new memory costs page faults.
-        """
+        """The weights of every row, in one pass over the pool. Overwrites those in `into`, which saves page faults."""
         result: list[Weights] = [*into[: len(rows)], *({} for _ in rows[len(into) :])]
         for spec, arrays in self.stream(rows, into=result):
             for weights, array in zip(result, arrays, strict=True):
@@ -78,29 +70,22 @@ class Materializer:
         """
         basis, coefficients = self._matrix(rows)
         specs = self.pool.layout if specs is None else specs
-        combine = self._choose(coefficients.size * sum(spec.numel for spec in specs))
+        combine = combine_for(coefficients.size * sum(spec.numel for spec in specs))
         with ThreadPoolExecutor(self.threads) as executor:
+            mix = Mix(basis, coefficients, combine, executor)
             for spec in specs:
                 known = [weights.get(spec.name) for weights in into] or [None] * len(rows)
                 # Keep no reference to the arrays: they are freed before the next tensor is created.
-                yield spec, self._tensor(executor, spec, basis, coefficients, combine, known)
+                yield spec, self._tensor(mix, spec, known)
 
-    def _tensor(
-        self,
-        executor: ThreadPoolExecutor,
-        spec: TensorSpec,
-        basis: list[BasisVector],
-        coefficients: np.ndarray,
-        combine: Combine,
-        known: list[np.ndarray | None],
-    ) -> list[np.ndarray]:
+    def _tensor(self, mix: Mix, spec: TensorSpec, known: list[np.ndarray | None]) -> list[np.ndarray]:
         """One tensor of every row, written into the arrays of `known` that fit."""
         out = [array if _fits(array, spec) else self._empty(spec) for array in known]
         flats = [array.reshape(-1) for array in out]
         if spec.is_float:
-            here = [j for j, vector in enumerate(basis) if _reaches(vector, spec.name)]
-            parts = [basis[j] for j in here]
-            self._sum(executor, spec, parts, np.ascontiguousarray(coefficients[:, here]), combine, flats)
+            here = [j for j, vector in enumerate(mix.basis) if _reaches(vector, spec.name)]
+            coefficients = np.ascontiguousarray(mix.coefficients[:, here])
+            self._sum(replace(mix, basis=[mix.basis[j] for j in here], coefficients=coefficients), spec, flats)
         else:
             for flat in flats:
                 flat[:] = self.pool.experts[0].flat(spec.name)
@@ -110,17 +95,9 @@ class Materializer:
         """Allocate memory for one tensor of a result."""
         return np.empty(spec.shape, spec.numpy_dtype)
 
-    def _sum(
-        self,
-        executor: ThreadPoolExecutor,
-        spec: TensorSpec,
-        basis: list[BasisVector],
-        coefficients: np.ndarray,
-        combine: Combine,
-        flats: list[np.ndarray],
-    ) -> None:
+    def _sum(self, mix: Mix, spec: TensorSpec, flats: list[np.ndarray]) -> None:
         """Write one tensor of every row into `flats`, one array [numel] per row."""
-        sources = [self._source(vector, spec.name) for vector in basis]
+        sources = [self._source(vector, spec.name) for vector in mix.basis]
         dtypes = {spec.numpy_dtype, *(source.dtype if source is not None else None for source in sources)}
         direct = dtypes == {np.dtype(np.float32)}
         # Noise is drawn by chunks, and other data types go through a buffer; fp32 needs no pieces but one per thread.
@@ -128,19 +105,19 @@ class Materializer:
 
         def piece(start: int) -> None:
             stop = min(start + step, spec.numel)
-            pairs = zip(basis, sources, strict=True)
+            pairs = zip(mix.basis, sources, strict=True)
             parts = [_chunk(vector, source, spec.name, start, stop) for vector, source in pairs]
             targets = [flat[start:stop] for flat in flats]
             if direct:
-                combine(parts, coefficients, targets)
+                mix.combine(parts, mix.coefficients, targets)
                 return
             total = np.empty(stop - start, np.float32)
             for r, target in enumerate(targets):
-                combine(parts, coefficients[r : r + 1], [total])
+                mix.combine(parts, mix.coefficients[r : r + 1], [total])
                 target[:] = total
 
         starts = range(0, spec.numel, step)
-        list(executor.map(piece, starts) if len(starts) > 1 else map(piece, starts))
+        list(mix.executor.map(piece, starts) if len(starts) > 1 else map(piece, starts))
 
     def _matrix(self, rows: Sequence[Row]) -> tuple[list[BasisVector], np.ndarray]:
         """The vectors that `rows` use, and the coefficients [P, J] of each row.
@@ -158,10 +135,8 @@ class Materializer:
         return basis, coefficients
 
     def _order(self, vector: BasisVector) -> tuple[int, tuple[Any, ...]]:
-        if isinstance(vector, ExpertVector):
-            return 0, (self.pool.names.index(vector.name),)
-        if isinstance(vector, LayersVector):
-            return 0, (self.pool.names.index(vector.name), vector.first, vector.last)
+        if isinstance(vector, ExpertVector | LayersVector):
+            return 0, (self.pool.names.index(vector.name), *astuple(vector)[1:])
         return (1 if isinstance(vector, SavedVector) else 2), astuple(vector)
 
     def _is_zero(self, vector: BasisVector) -> bool:

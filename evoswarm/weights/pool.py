@@ -12,8 +12,7 @@ import numpy as np
 
 from evoswarm.errors import UserError
 from evoswarm.place import Place
-from evoswarm.weights.basecheck import base_mismatches
-from evoswarm.weights.check import base_name, mismatches
+from evoswarm.weights.check import base_mismatches, base_name, mismatches
 from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.expert import Expert, Kind, is_expert_folder, open_expert
 from evoswarm.weights.tensorfile import TensorSpec
@@ -39,12 +38,7 @@ class Pool:
     @property
     def names(self) -> list[str]:
         """Expert names in basis order."""
-        return [expert.name for expert in self.experts] + ([BASE] if self.has_zero_base else [])
-
-    @property
-    def has_zero_base(self) -> bool:
-        """Whether the expert `base` is the zero adapter, which has no file."""
-        return self.include_base and self.kind == "adapter"
+        return [*self._by_name, *([BASE] if self.is_zero(BASE) else [])]
 
     @property
     def kind(self) -> Kind:
@@ -68,8 +62,8 @@ class Pool:
             return dict(zip(self._by_name, threads.map(lambda e: e.sha256, self.experts), strict=True))
 
     def is_zero(self, name: str) -> bool:
-        """Whether the expert is the zero adapter."""
-        return name == BASE and self.has_zero_base
+        """Whether the expert is the zero adapter, which has no file."""
+        return name == BASE and self.include_base and self.kind == "adapter"
 
     def flat(self, name: str, tensor: str) -> np.ndarray:
         """A tensor [numel] of an expert, as a view of its file."""
@@ -102,25 +96,16 @@ def open_pool(config: PoolConfig, *, model: str, check: bool = True, alone: bool
         more, wrong = _open_all({BASE: base})
         experts, problems = experts + more, problems + wrong
     if check and experts:
-        problems += _misfits(experts, config, base)
+        unfit = mismatches(experts, include_base=config.include_base)
+        if base.is_dir() and experts[-1].path != base:
+            unfit += base_mismatches(experts, base)
+        problems += unfit or (_non_finite(experts) if config.check_values else [])
     if problems:
         count = f"{len(problems)} problems: " if len(problems) > 1 else ""
         raise UserError(f"pool: {count}" + "; ".join(problems))
-    if check and not alone:
-        _check_size(experts, config)
-    return Pool(experts, config.include_base, _base_name_warnings(experts, model) if check else [])
-
-
-def _misfits(experts: list[Expert], config: PoolConfig, base: Path) -> list[str]:
-    problems = mismatches(experts, include_base=config.include_base)
-    if base.is_dir() and experts[-1].path != base:
-        problems += base_mismatches(experts, base)
-    return problems or (_non_finite(experts) if config.check_values else [])
-
-
-def _check_size(experts: list[Expert], config: PoolConfig) -> None:
-    if len(experts) + config.include_base < 2:
+    if check and not alone and len(experts) + config.include_base < 2:
         raise UserError(f"pool: only one expert ({experts[0].name}); give at least two, or set pool.include_base: true")
+    return Pool(experts, config.include_base, _base_name_warnings(experts, model) if check else [])
 
 
 def _non_finite(experts: Sequence[Expert]) -> list[str]:
@@ -148,12 +133,9 @@ def _open_all(folders: dict[str, Path]) -> tuple[list[Expert], list[str]]:
 
 def _folders(config: PoolConfig) -> dict[str, Path]:
     """Expert name to folder: the folder's name, with its parent if names repeat."""
-    if isinstance(config.experts, list):
-        places = config.experts
-        if not places:
-            raise UserError("pool: the list of experts is empty; give at least two expert folders")
-    else:
-        places = _children(config.experts) if isinstance(config.experts, Path) else _remote_children(config.experts)
+    places = config.experts if isinstance(config.experts, list) else _children(config.experts)
+    if not places:
+        raise UserError("pool: the list of experts is empty; give at least two expert folders")
     parts = [str(place).split("/")[-2:] for place in places]
     names = [name for _, name in parts]
     for name in names:
@@ -178,21 +160,19 @@ def _local(place: Place) -> Path:
     return cached_folder(place)
 
 
-def _remote_children(url: str) -> list[Place]:
-    from evoswarm.storage.cache import children
+def _children(folder: Place) -> list[Place]:
+    found: list[Place]
+    if isinstance(folder, str):
+        from evoswarm.storage.cache import children
 
-    found: list[Place] = [f"{url}/{name}" for name in children(url)]
-    if not found:
-        raise UserError(f"pool: {url} has no folders with files; give the URL of a folder of experts, or a list")
-    return found
-
-
-def _children(folder: Path) -> list[Place]:
+        found = [f"{folder}/{name}" for name in children(folder)]
+        if not found:
+            raise UserError(f"pool: {folder} has no folders with files; give the URL of a folder of experts, or a list")
+        return found
     if not folder.is_dir():
         raise UserError(f"pool: {folder} is not a folder; give a folder of expert folders, or a list of them")
-    visible = (child for child in folder.iterdir() if not child.name.startswith("."))
-    children: list[Place] = sorted(child for child in visible if is_expert_folder(child))
-    if not children:
+    found = [*sorted(child for child in folder.iterdir() if child.name[0] != "." and is_expert_folder(child))]
+    if not found:
         hint = "; it is itself an expert: give its parent folder" if is_expert_folder(folder) else ""
         raise UserError(f"pool: {folder} contains no expert folders (with adapter_config.json or config.json){hint}")
-    return children
+    return found

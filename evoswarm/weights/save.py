@@ -42,19 +42,15 @@ def save_expert(
             _save_adapter(materializer, row, temporary, base)
         else:
             _save_checkpoint(materializer, row, temporary, base, shard_bytes)
-        _replace(folder, temporary)
+        # The old folder is moved aside first, so a crash never leaves a partial folder.
+        old = temporary.with_suffix(".old")
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.replace(old)
+        temporary.replace(folder)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _replace(folder: Path, new: Path) -> None:
-    """Replace `folder` by `new`. The old folder is moved aside first, so a crash never leaves a partial folder."""
-    old = new.with_suffix(".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.replace(old)
-    new.replace(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def save_vector(materializer: Materializer, row: Row, path: Path) -> None:
@@ -82,13 +78,15 @@ def _save_adapter(materializer: Materializer, row: Row, folder: Path, base: str)
 def _save_checkpoint(materializer: Materializer, row: Row, folder: Path, base: str, shard_bytes: int) -> None:
     _copy_settings(materializer.pool.experts[0].path, folder)
     _copy_settings(Path(base), folder)
-    shards = _shards(materializer.pool.layout, shard_bytes)
-    names = _shard_names(len(shards))
-    for name, specs in zip(names, shards, strict=True):
+    parts = _shards(materializer.pool.layout, shard_bytes)
+    shards = {f"model-{i:05}-of-{len(parts):05}.safetensors": specs for i, specs in enumerate(parts, start=1)}
+    if len(parts) == 1:
+        shards = {"model.safetensors": parts[0]}
+    for name, specs in shards.items():
         write_safetensors(folder / name, specs, _tensors(materializer, row, specs), metadata={"format": "pt"})
     if len(shards) > 1:
         total = sum(spec.nbytes for spec in materializer.pool.layout)
-        where = {spec.name: name for name, specs in zip(names, shards, strict=True) for spec in specs}
+        where = {spec.name: name for name, specs in shards.items() for spec in specs}
         index = {"metadata": {"total_size": total}, "weight_map": where}
         _write_text(folder / "model.safetensors.index.json", json.dumps(index, indent=2) + "\n")
 
@@ -108,12 +106,6 @@ def _shards(layout: list[TensorSpec], limit: int) -> list[list[TensorSpec]]:
             shards.append([])
         shards[-1].append(spec)
     return shards
-
-
-def _shard_names(count: int) -> list[str]:
-    if count == 1:
-        return ["model.safetensors"]
-    return [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
 
 
 def _write_text(path: Path, text: str) -> None:

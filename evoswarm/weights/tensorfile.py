@@ -74,36 +74,28 @@ class TensorFile:
         """
         self.path = path
         try:
-            with safe_open(path, framework="numpy"):
-                pass
-            header, start = _read_header(path)
+            with safe_open(path, framework="numpy"), path.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                header = json.loads(file.read(length))
         except (SafetensorError, OSError, ValueError) as error:
             raise UserError(f"{path}: not a readable safetensors file ({error}); save or copy it again") from None
-        self.metadata: dict[str, str] = header.pop("__metadata__", {})
+        header.pop("__metadata__", None)
         unknown = sorted({entry["dtype"] for entry in header.values()} - set(DTYPES))
         if unknown:
             raise UserError(f"{path}: data type {', '.join(unknown)} is not supported; save as F32, F16 or BF16")
         self.specs = {n: TensorSpec(n, tuple(entry["shape"]), entry["dtype"]) for n, entry in header.items()}
-        self._offsets = {name: start + entry["data_offsets"][0] for name, entry in header.items()}
+        self._offsets = {name: 8 + length + entry["data_offsets"][0] for name, entry in header.items()}
         self._map: np.ndarray | None = None
 
     def flat(self, name: str) -> np.ndarray:
         """Tensor `name` as a read-only array [numel]; a view of the memory map."""
-        if self._map is None:
-            self._map = np.asarray(
-                np.memmap(self.path, mode="r", dtype=np.uint8)
-            )  # a plain array: its slices are twice as fast
+        if self._map is None:  # a plain array: its slices are twice as fast
+            self._map = np.asarray(np.memmap(self.path, mode="r", dtype=np.uint8))
         spec, offset = self.specs[name], self._offsets[name]
         return self._map[offset : offset + spec.nbytes].view(spec.numpy_dtype)
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_map": None}
-
-
-def _read_header(path: Path) -> tuple[dict, int]:
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        return json.loads(file.read(length)), 8 + length
 
 
 def write_safetensors(
@@ -113,14 +105,7 @@ def write_safetensors(
     *,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write tensors one by one, atomically: the file gets its name only when it is complete and on disk.
-
-    Args:
-        path: the file to write.
-        specs: all tensors, in the order of `tensors`.
-        tensors: names and arrays with the shapes and types of `specs`.
-        metadata: text for the header.
-    """
+    """Write tensors one by one, in the order of `specs`. Atomic: the file appears when it is complete and on disk."""
     specs = list(specs)
     temporary = path.with_name(f".{path.name}.tmp")
     try:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,8 +51,3 @@ def test_slices_depend_on_lengths_and_not_on_the_order_of_requests(
 def test_at_most_one_slice_of_each_kind_is_not_full(asked: list[Request]) -> None:
     partial = [type(asked[piece[0]]) for piece in slices(asked, 4) if len(piece) < 4]
     assert len(partial) == len(set(partial))
-
-
-def test_a_slice_size_below_one_is_rejected() -> None:
-    with pytest.raises(ValueError, match="at least one"):
-        slices([], 0)

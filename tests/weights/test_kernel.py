@@ -71,13 +71,3 @@ def test_products_are_rounded_before_they_are_added() -> None:
 def test_only_large_jobs_are_compiled() -> None:
     assert combine_for(COMPILE_ABOVE) is combine_numpy
     assert combine_for(COMPILE_ABOVE + 1) is compiled()
-
-
-def test_compiled_code_refuses_what_it_cannot_read() -> None:
-    parts, out = np.ones((2, 4), np.float32), np.ones((1, 4), np.float32)
-    with pytest.raises(ValueError, match="contiguous fp32"):
-        compiled()(parts.astype(np.float64), np.ones((1, 2), np.float32), out)
-    with pytest.raises(ValueError, match="one size"):
-        compiled()(parts, np.ones((1, 2), np.float32), out[:, :3])
-    with pytest.raises(ValueError, match="coefficients are"):
-        compiled()(parts, np.ones((2, 2), np.float32), out)

@@ -15,7 +15,6 @@ from weight_helpers import pool_of, same_bytes, write_checkpoint, write_lora
 
 from evoswarm.rows import BasisVector, ExpertVector, LayersVector, NoiseVector, Row, SavedVector
 from evoswarm.weights.device import DeviceMaterializer
-from evoswarm.weights.kernel import combine_numpy, compiled
 from evoswarm.weights.materialize import Materializer
 from evoswarm.weights.noise import CHUNK
 from evoswarm.weights.save import save_vector
@@ -76,14 +75,6 @@ def test_the_order_of_rows_does_not_change_their_bits(folder: Path) -> None:
 def test_the_number_of_threads_does_not_change_the_bits(folder: Path) -> None:
     one, two, three = (Materializer(pool_of(folder), threads=n).all(ROWS) for n in (1, 2, 3))
     assert all(same_bytes(a, b) and same_bytes(a, c) for a, b, c in zip(one, two, three, strict=True))
-
-
-def test_machine_code_gives_the_same_weights_as_numpy(folder: Path) -> None:
-    numpy, machine = (
-        Materializer(pool_of(folder), choose=lambda _, kernel=kernel: kernel).all(ROWS)
-        for kernel in (combine_numpy, compiled())
-    )
-    assert all(same_bytes(a, b) for a, b in zip(numpy, machine, strict=True))
 
 
 @pytest.mark.parametrize("block", [CHUNK, 1 << 24])
