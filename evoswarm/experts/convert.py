@@ -46,16 +46,11 @@ def _miss(layer: Any, adapter: str) -> Pair:
     return a[:, : layer.in_features], block.T
 
 
-def _wegeft(layer: Any, adapter: str) -> Pair:
-    pair: Pair = layer.lora_pair(adapter)
-    return pair
-
-
 LAYERS: dict[type[Any], Callable[[Any, str], Pair]] = {
     LoraLayer: _lora,
     MissLayer: _miss,
     VeraLayer: _vera,
-    WeGeFTLinear: _wegeft,
+    WeGeFTLinear: WeGeFTLinear.lora_pair,
 }
 """Layers that can be converted: from a layer and the adapter's name to A and B. To add one, add one line here."""
 
@@ -86,14 +81,7 @@ def lora_factors(model: PeftModel, start: Factors | None = None) -> Factors:
 
 
 def save_lora(factors: Factors, folder: Path, *, base: str, settings: dict[str, Any] | None = None) -> None:
-    """Write factors as a LoRA adapter for peft and all engines.
-
-    Args:
-        factors: module name to A and B.
-        folder: created if necessary.
-        base: name of the base model for adapter_config.json.
-        settings: more keys for adapter_config.json (`fan_in_fan_out`).
-    """
+    """Write factors as a LoRA adapter for peft and all engines. `settings` are more keys for adapter_config.json."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for name, (a, b) in factors.items():

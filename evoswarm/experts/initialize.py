@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from peft.tuners.tuners_utils import _maybe_include_all_linear_layers
@@ -33,16 +33,11 @@ def preprocess(chosen: Chosen, model: nn.Module, data: Any, collate: Any) -> Non
 
 def _runner(model: nn.Module, data: Any, collate: Any, *, backward: bool) -> Callable[[], None]:
     def run() -> None:
-        for batch in _batches(model, data, collate):
-            loss = model(**batch).loss
+        some = data.select(range(min(len(data), EXAMPLES)))
+        device = next(model.parameters()).device
+        for batch in DataLoader(some, batch_size=1, collate_fn=collate):
+            loss = model(**{key: value.to(device) for key, value in batch.items()}).loss
             if backward:
                 loss.backward()
 
     return run
-
-
-def _batches(model: nn.Module, data: Any, collate: Any) -> Iterator[dict[str, Any]]:
-    some = data.select(range(min(len(data), EXAMPLES)))
-    device = next(model.parameters()).device
-    for batch in DataLoader(some, batch_size=1, collate_fn=collate):
-        yield {key: value.to(device) for key, value in batch.items()}

@@ -21,21 +21,18 @@ Route = Literal["plain", "converted", "none"]
 
 @dataclass(frozen=True)
 class Kind:
-    """How evoswarm treats one training method.
-
-    Attributes:
-        settings: defaults that differ from peft's.
-        route: plain: peft saves plain LoRA. converted: there is an exact conversion to plain LoRA. none: there is none.
-        reason: why there is no conversion.
-        lora: it is a variant of LoRA with its own name.
-        changes_base: it subtracts the initial adapter from the base weights: W + s (B A - B0 A0).
-    """
+    """How evoswarm treats one training method."""
 
     settings: dict[str, Any] = field(default_factory=dict)
+    """Defaults that differ from peft's."""
     route: Route = "none"
+    """plain: peft saves plain LoRA. converted: there is an exact conversion to plain LoRA. none: there is none."""
     reason: str = "no exact conversion of it to plain LoRA is known"
+    """Why there is no conversion."""
     lora: bool = False
+    """It is a variant of LoRA with its own name."""
     changes_base: bool = False
+    """It subtracts the initial adapter from the base weights: W + s (B A - B0 A0)."""
 
 
 _LORA = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"}
@@ -81,21 +78,13 @@ listed has peft's defaults and no conversion. To add a conversion, add the layer
 
 @dataclass(frozen=True)
 class Chosen:
-    """A training method.
-
-    Attributes:
-        name: its name in the user's config.
-        config: peft's config.
-        route: plain: peft saves plain LoRA. converted: there is an exact conversion to plain LoRA. none: there is none.
-        reason: why there is no conversion.
-        changes_base: whether the initial adapter is subtracted from the base weights.
-    """
+    """A training method: its name in the user's config, peft's config, and what `Kind` says about these settings."""
 
     name: str
     config: PeftConfig
     route: Route
-    reason: str = ""
-    changes_base: bool = False
+    reason: str
+    changes_base: bool
 
 
 def choose(method: Method) -> Chosen:
@@ -131,15 +120,12 @@ def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Convert the settings of CorDA, LoRA-GA and LoftQ to the objects that peft needs."""
     from peft.tuners.lora.config import CordaConfig, LoftQConfig, LoraGAConfig
 
-    result = dict(settings)
-    for initialization, key, make, start in (
-        ("corda", "corda_config", CordaConfig, {"corda_method": "kpm"}),
-        ("lora_ga", "lora_ga_config", LoraGAConfig, {}),
-        ("loftq", "loftq_config", LoftQConfig, {}),
-    ):
-        if settings.get("init_lora_weights") == initialization:
-            result[key] = make(**(start | dict(settings.get(key) or {})))
-    return result
+    configs = {"corda": CordaConfig, "lora_ga": LoraGAConfig, "loftq": LoftQConfig}
+    name = settings.get("init_lora_weights")
+    if name not in configs:
+        return dict(settings)
+    start = {"corda_method": "kpm"} if name == "corda" else {}
+    return {**settings, f"{name}_config": configs[name](**(start | (settings.get(f"{name}_config") or {})))}
 
 
 def _kind_of(config: PeftConfig) -> Kind:
@@ -174,11 +160,9 @@ def check_targets(chosen: Chosen, model: nn.Module) -> None:
         return
     if not isinstance(named, set | list | tuple) or not all(isinstance(target, str) for target in named):
         raise UserError("method.target_modules: must be a list of module names, or one regular expression")
-    modules = [name for name, _ in model.named_modules()]
+    modules = dict(model.named_modules())
     for target in sorted(named):
-        if not any(name == target or name.endswith(f".{target}") for name in modules):
-            linear = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
-            raise UserError(
-                f"method.target_modules: the model has no module {target!r}; its linear ones are "
-                f"{', '.join(sorted(linear))}"
-            )
+        if not any(f".{name}".endswith(f".{target}") for name in modules):
+            linear = {n.rpartition(".")[2] for n, m in modules.items() if isinstance(m, nn.Linear | Conv1D)}
+            known = ", ".join(sorted(linear))
+            raise UserError(f"method.target_modules: the model has no module {target!r}; its linear ones are {known}")

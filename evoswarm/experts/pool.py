@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from evoswarm.callbacks import SILENT, Callbacks
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.5
 REPORT_SECONDS = 30.0
 """A slow training reports at least this often, if it has finished a step."""
-Reported = dict[str, tuple[int, float]]
-"""By expert: the last step that was reported, and when."""
 Work = Callable[[TrainingConfig, str], dict[str, Any]]
 Each = Callable[[Work, str], Iterator[tuple[str, Any]]]
 
@@ -51,7 +49,7 @@ def train_pool(config: TrainingConfig, *, callbacks: Callbacks = SILENT) -> dict
     except OSError as error:
         raise UserError(f"{config.pool}: cannot be written ({error.strerror}); choose another `pool`") from None
     with directory.lock(), _each(config, callbacks) as each:
-        _prepare(config, each, callbacks)
+        _prepare(each, callbacks)
         return _train(config, each, callbacks)
 
 
@@ -73,7 +71,7 @@ def check_method(config: TrainingConfig, callbacks: Callbacks) -> None:
         callbacks.warning(f"save: native: {chosen.name} experts are not plain LoRA and cannot be evolved")
 
 
-def _prepare(config: TrainingConfig, each: Each, callbacks: Callbacks) -> None:
+def _prepare(each: Each, callbacks: Callbacks) -> None:
     from evoswarm.experts.prepare import prepare_data
 
     problems = []
@@ -126,7 +124,7 @@ def _as_value(work: Work) -> Work:
 def _each(config: TrainingConfig, callbacks: Callbacks) -> Iterator[Each]:
     """A function that does some work for every expert and yields the results as they arrive."""
     if isinstance(config.backend, TrainingLocal):
-        yield _here(config, callbacks)
+        yield partial(_here, config, Messages(callbacks))
         return
     from evoswarm.launch.connect import connected
 
@@ -134,32 +132,25 @@ def _each(config: TrainingConfig, callbacks: Callbacks) -> Iterator[Each]:
         yield _on_ray(config, config.backend, callbacks)
 
 
-def _here(config: TrainingConfig, callbacks: Callbacks) -> Each:
-    def each(work: Work, what: str) -> Iterator[tuple[str, Any]]:
-        for name in config.experts:
-            with _watched(config, name, callbacks) if what == "train" else contextlib.nullcontext():
-                result = work(config, name)
-            yield name, result
-
-    return each
+def _here(config: TrainingConfig, messages: Messages, work: Callable[..., Any], what: str) -> Iterator[tuple[str, Any]]:
+    for name in config.experts:
+        yield name, work(config, name, **({"report": partial(messages, name)} if what == "train" else {}))
 
 
-@contextlib.contextmanager
-def _watched(config: TrainingConfig, name: str, callbacks: Callbacks) -> Iterator[None]:
-    """Report the progress of an expert while this thread trains it."""
-    done, reported = threading.Event(), Reported()
+class Messages:
+    """Sends a message for each tenth of the steps that an expert has finished, and at least every `REPORT_SECONDS`."""
 
-    def watch() -> None:
-        while not done.wait(POLL_SECONDS):
-            _report(config, [name], reported, callbacks)
+    def __init__(self, callbacks: Callbacks) -> None:
+        self._callbacks = callbacks
+        self._reported: dict[str, tuple[int, float]] = {}
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    def __call__(self, name: str, status: dict[str, Any]) -> None:
+        now, tenth = time.monotonic(), max(1, status["of"] // 10)
+        step, at = self._reported.setdefault(name, (0, now))
+        due = status["step"] // tenth > step // tenth or now - at > REPORT_SECONDS
+        if due and status["step"] > step and status["loss"] is not None:
+            self._reported[name] = status["step"], now
+            self._callbacks.message(f"{name}: step {status['step']} of {status['of']}, loss {status['loss']:.4f}")
 
 
 def _on_ray(config: TrainingConfig, backend: TrainingRay, callbacks: Callbacks) -> Each:
@@ -167,17 +158,20 @@ def _on_ray(config: TrainingConfig, backend: TrainingRay, callbacks: Callbacks) 
 
     from evoswarm.backend.ray.scheduling import process_options
     from evoswarm.backend.ray.wait import TaskFailed, results
+    from evoswarm.experts.prepare import work_folder
+
+    messages = Messages(callbacks)
 
     def each(work: Work, what: str) -> Iterator[tuple[str, Any]]:
         gpus = 0.0 if what == "prepare" else _gpus(config, backend, callbacks)
         options = process_options(cpus=config.threads, gpus=gpus, max_retries=backend.max_retries)
         task = ray.remote(work)
         tasks = {task.options(name=f"{what}-{name}", **options).remote(config, name): name for name in config.experts}
-        reported: Reported = {}
 
         def poll() -> None:
-            if what == "train":
-                _report(config, list(tasks.values()), reported, callbacks)
+            for name in tasks.values() if what == "train" else ():
+                with contextlib.suppress(UserError):  # it has not started
+                    messages(name, read_json(work_folder(config, name) / "progress.json"))
 
         for name, result in results(tasks, callbacks, poll=poll, seconds=POLL_SECONDS):
             yield name, {"error": _reason(result, backend)} if isinstance(result, TaskFailed) else result
@@ -218,18 +212,3 @@ def _gpus(config: TrainingConfig, backend: TrainingRay, callbacks: Callbacks) ->
     while not resources.present():
         time.sleep(min(1.0, backend.wait_seconds))
     return gpus()
-
-
-def _report(config: TrainingConfig, names: list[str], reported: Reported, callbacks: Callbacks) -> None:
-    """Send a message for each tenth of the steps that an expert has finished, and at least every `REPORT_SECONDS`."""
-    from evoswarm.experts.prepare import work_folder
-
-    for name in names:
-        with contextlib.suppress(UserError):  # it has not started
-            status = read_json(work_folder(config, name) / "progress.json")
-            step, at = reported.setdefault(name, (0, time.monotonic()))
-            tenth = max(1, status["of"] // 10)
-            due = status["step"] // tenth > step // tenth or time.monotonic() - at > REPORT_SECONDS
-            if due and status["step"] > step and status["loss"] is not None:
-                reported[name] = status["step"], time.monotonic()
-                callbacks.message(f"{name}: step {status['step']} of {status['of']}, loss {status['loss']:.4f}")

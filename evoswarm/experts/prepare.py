@@ -39,7 +39,8 @@ def prepare_data(config: TrainingConfig, name: str) -> dict[str, Any]:
     Raises:
         UserError: the data is unusable, or the folder holds an expert with different data or settings.
     """
-    settings, data, folder = config.optimization(name), config.experts[name].data, config.pool / name
+    settings, data = config.optimization(name), config.experts[name].data
+    folder, work = config.pool / name, work_folder(config, name)
     check(settings)
     if folder.exists() and not (folder / RECORD).exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: already exists and was not created by `evoswarm experts train`; move it away")
@@ -48,23 +49,15 @@ def prepare_data(config: TrainingConfig, name: str) -> dict[str, Any]:
     check_targets(choose(config.method), skeleton)
     longest = getattr(skeleton.config.get_text_config(), "max_position_embeddings", None) or settings.max_length
     encoded = encode(data, tokenizer, max_length=min(settings.max_length, longest))
-    made_of = {
-        "model": config.model,
-        "data": encoded.sha256,
-        "method": config.method.model_dump(mode="json"),
-        "training": settings.model_dump(mode="json", exclude={"checkpoint_steps"}),
-        "save": config.save,
-        "dtype": config.dtype,
-        "threads": config.threads,
-        "seed": config.seed,
-    }
-    work = work_folder(config, name)
+    keys = {"model", "method", "save", "dtype", "threads", "seed"}
+    made_of = config.model_dump(mode="json", include=keys) | {"data": encoded.sha256}
+    made_of["training"] = settings.model_dump(mode="json", exclude={"checkpoint_steps"})
     if (work / FAILED).exists() and read_json(work / RECORD)["made_of"] != made_of:
         shutil.rmtree(work)  # a changed config after a failure means a fresh start
-    for path in (config.pool / name / RECORD, work / RECORD):
-        if path.exists():
-            _same(read_json(path).get("made_of", {}), made_of, path.parent)
-    if not (config.pool / name / RECORD).exists() and not (work / RECORD).exists():
+    known = [path for path in (folder / RECORD, work / RECORD) if path.exists()]
+    for path in known:
+        _same(read_json(path).get("made_of", {}), made_of, path.parent)
+    if not known:
         rows = {"input_ids": encoded.ids, "labels": encoded.labels}
         features = datasets.Features({key: datasets.List(datasets.Value("int32")) for key in rows})
         quiet_libraries()

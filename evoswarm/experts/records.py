@@ -12,13 +12,6 @@ from evoswarm.errors import UserError
 from evoswarm.utility.readers import Source, read
 
 Message = dict[str, str]
-FORMATS = {
-    "messages": ("messages",),
-    "prompt and completion": ("prompt", "completion"),
-    "Alpaca": ("instruction", "output"),
-    "question and answer": ("question", "answer"),
-}
-"""The required fields of each format, in the order in which formats are tried."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +62,9 @@ def _record(fields: Any, columns: Mapping[str, str], where: str) -> Record:
         raise UserError(f"{where}: has no {missing[0]!r}, which data.columns names; it has {', '.join(fields)}")
     fields = fields | {name: fields[column] for name, column in columns.items()}
     # Formats with columns that the user named take precedence.
-    for kind, needed in sorted(FORMATS.items(), key=lambda item: not columns.keys() & set(item[1])):
+    for needed, make in sorted(_FORMATS.items(), key=lambda item: not columns.keys() & set(item[0])):
         if all(fields.get(name) is not None for name in needed):
-            return _MAKERS[kind](fields, where)
+            return make(fields, where)
     raise UserError(
         f"{where}: has {', '.join(map(str, fields))}; a record needs messages, prompt and completion, instruction and "
         "output, or question and answer; map the fields with data.columns"
@@ -123,9 +116,10 @@ def _whole(text: str, where: str) -> str:
     return text
 
 
-_MAKERS = {
-    "messages": _messages,
-    "prompt and completion": _completion,
-    "Alpaca": _alpaca,
-    "question and answer": _question,
+_FORMATS = {
+    ("messages",): _messages,
+    ("prompt", "completion"): _completion,
+    ("instruction", "output"): _alpaca,
+    ("question", "answer"): _question,
 }
+"""The required fields of each format, in the order in which formats are tried, and what makes a record of them."""

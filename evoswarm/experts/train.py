@@ -25,31 +25,44 @@ from evoswarm.experts.convert import Factors, lora_factors, save_lora
 from evoswarm.experts.initialize import preprocess
 from evoswarm.experts.method import Chosen, check_targets, choose
 from evoswarm.experts.prepare import FAILED, RECORD, quiet_libraries, work_folder
-from evoswarm.experts.trainer import ExpertTrainer, LossNotFinite, Progress, arguments, collator, interruptible
+from evoswarm.experts.trainer import (
+    ExpertTrainer,
+    LossNotFinite,
+    Progress,
+    Report,
+    arguments,
+    collator,
+    interruptible,
+)
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.weights.expert import ADAPTER_CONFIG, read_json
 
 
 def train_expert(
-    config: TrainingConfig, name: str, *, trained: Callable[[PeftModel], object] = lambda model: None
+    config: TrainingConfig,
+    name: str,
+    *,
+    report: Report = lambda status: None,
+    trained: Callable[[PeftModel], object] = lambda model: None,
 ) -> dict[str, Any]:
     """Train one expert with prepared data. Resumes an interrupted training and keeps a finished expert.
 
     Args:
         config: the pool.
         name: the expert.
+        report: called after every step.
         trained: called with the model after its training, before it is saved.
 
     Returns:
         The record (training.json), or `{"error": reason}` if the training failed.
     """
-    folder, work = config.pool / name, work_folder(config, name)
-    if (folder / RECORD).exists():
-        return read_json(folder / RECORD)
+    work = work_folder(config, name)
+    if (config.pool / name / RECORD).exists():
+        return read_json(config.pool / name / RECORD)
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
-        return _train(config, name, folder, work, trained)
+        return _train(config, name, report, trained)
     except (UserError, LossNotFinite) as error:
         reason = str(error)
     except Exception as error:  # a failed expert must not stop the others
@@ -61,25 +74,19 @@ def train_expert(
     return {"error": reason}
 
 
-def _train(
-    config: TrainingConfig, name: str, folder: Path, work: Path, trained: Callable[[PeftModel], object]
-) -> dict[str, Any]:
-    progress = Progress(work / "progress.json")
+def _train(config: TrainingConfig, name: str, report: Report, trained: Callable[[PeftModel], object]) -> dict[str, Any]:
+    work = work_folder(config, name)
+    progress = Progress(work / "progress.json", report)
     settings, chosen = config.optimization(name), choose(config.method)
     options = arguments(settings, work / "steps", seed=config.seed)
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     quiet_libraries()
     data = datasets.load_from_disk(work / "data")
-    model = adapted(config, chosen, data, collator(tokenizer, settings))
+    collate = collator(tokenizer, settings)
+    model = adapted(config, chosen, data, collate)
     interruptible(model)
     start = lora_factors(model) if chosen.changes_base else None
-    trainer = ExpertTrainer(
-        model=model,
-        args=options,
-        train_dataset=data,
-        data_collator=collator(tokenizer, settings),
-        callbacks=[progress],
-    )
+    trainer = ExpertTrainer(model=model, args=options, train_dataset=data, data_collator=collate, callbacks=[progress])
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=_checkpoint(work / "steps"))
     record = read_json(work / RECORD) | _outcome(trainer, model, progress.seconds)
@@ -89,7 +96,7 @@ def _train(
     save(model, new, chosen, native=config.save == "native", start=start)
     RunDirectory(new).write_json(RECORD, record)
     (new / "README.md").write_text(training_card(config, name, chosen, record), encoding="utf-8")
-    new.replace(folder)
+    new.replace(config.pool / name)
     shutil.rmtree(work, ignore_errors=True)
     return record
 

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,36 +29,8 @@ from evoswarm.engine.load import first_line
 from evoswarm.errors import UserError
 from evoswarm.weights.expert import read_json
 
-_RESERVED = (
-    "output_dir",
-    "num_train_epochs",
-    "max_steps",
-    "learning_rate",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "weight_decay",
-    "max_grad_norm",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "bf16",
-    "gradient_checkpointing",
-    "gradient_checkpointing_kwargs",
-    "use_cpu",
-    "dataloader_pin_memory",
-    "logging_strategy",
-    "logging_steps",
-    "logging_nan_inf_filter",
-    "save_strategy",
-    "save_steps",
-    "save_only_model",
-    "save_total_limit",
-    "ignore_data_skip",
-    "seed",
-    "report_to",
-    "disable_tqdm",
-    "remove_unused_columns",
-)
-"""Arguments that other config keys set, or that must not change."""
+Report = Callable[[dict[str, Any]], None]
+"""Receives the progress of a training: `step`, `of`, `loss`, `pid`, `seconds`."""
 
 
 class LossNotFinite(Exception):
@@ -87,9 +60,9 @@ def interruptible(model: torch.nn.Module) -> None:
 class Progress(TrainerCallback):
     """Writes the training progress to a file that other processes can read."""
 
-    def __init__(self, path: Path) -> None:
-        """Read the seconds of earlier attempts from the file."""
-        self._path, self._began = path, time.perf_counter()
+    def __init__(self, path: Path, report: Report) -> None:
+        """Read the seconds of earlier attempts from the file. `report` receives what is written to it."""
+        self._path, self._report, self._began = path, report, time.perf_counter()
         self._before = float(read_json(path)["seconds"]) if path.exists() else 0.0
 
     @property
@@ -109,6 +82,7 @@ class Progress(TrainerCallback):
         temporary = self._path.with_suffix(".tmp")
         temporary.write_text(json.dumps(status), encoding="utf-8")
         temporary.replace(self._path)
+        self._report(status)
 
 
 def check(settings: Optimization) -> None:
@@ -120,8 +94,10 @@ def check(settings: Optimization) -> None:
     schedules = [kind.value for kind in SchedulerType]
     if settings.schedule not in schedules:
         raise UserError(f"training.schedule {settings.schedule!r} is unknown; choose one of {', '.join(schedules)}")
+    must_not_change = {"logging_strategy", "save_strategy", "save_only_model", "ignore_data_skip"}
+    reserved = _arguments(settings, Path(), seed=0).keys() | must_not_change
     for name in settings.args:
-        if name in _RESERVED:
+        if name in reserved:
             raise UserError(f"training.args.{name} is set by evoswarm; use the keys of `training` instead")
         if name not in TrainingArguments.__dataclass_fields__:
             near = difflib.get_close_matches(name, TrainingArguments.__dataclass_fields__, n=1)
@@ -135,9 +111,20 @@ def arguments(settings: Optimization, work: Path, *, seed: int) -> TrainingArgum
     Raises:
         UserError: transformers rejects a value.
     """
+    try:
+        made = TrainingArguments(**_arguments(settings, work, seed=seed), **settings.args)
+    except (TypeError, ValueError, ImportError) as error:
+        raise UserError(f"training: {first_line(error)}") from None
+    if made.n_gpu > 1:
+        made._n_gpu = 1  # one GPU per expert; transformers would split the batch over all visible GPUs
+    return made
+
+
+def _arguments(settings: Optimization, work: Path, *, seed: int) -> dict[str, Any]:
+    """The arguments that `training.args` cannot set."""
     gpu = torch.cuda.is_available()
     micro = settings.micro_batch_size or settings.batch_size
-    chosen: dict[str, Any] = {
+    return {
         "output_dir": str(work),
         "num_train_epochs": settings.epochs,
         "max_steps": settings.max_steps or -1,
@@ -162,13 +149,6 @@ def arguments(settings: Optimization, work: Path, *, seed: int) -> TrainingArgum
         "disable_tqdm": True,
         "remove_unused_columns": False,
     }
-    try:
-        made = TrainingArguments(**chosen, **settings.args)
-    except (TypeError, ValueError, ImportError) as error:
-        raise UserError(f"training: {first_line(error)}") from None
-    if made.n_gpu > 1:
-        made._n_gpu = 1  # one GPU per expert; transformers would split the batch over all visible GPUs
-    return made
 
 
 def collator(tokenizer: PreTrainedTokenizerBase, settings: Optimization) -> Any:

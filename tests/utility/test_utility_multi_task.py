@@ -53,7 +53,7 @@ def test_the_weighted_sum_normalizes_the_weights(make: Make) -> None:
 
 
 def test_a_wrong_number_of_scores_is_rejected(make: Make) -> None:
-    with pytest.raises(ValueError, match="7 examples in validation, 6 scores"):
+    with pytest.raises(ValueError):
         make("multi_task", **TASKS).aggregate("validation", SCORES[:-1])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from peft.config import PeftConfig
 from peft.utils import PeftType
@@ -29,21 +29,17 @@ class WeGeFTConfig(PeftConfig):
         init_weights: True: phi starts at zero, so that the model starts unchanged; False: random phi, for tests.
     """
 
-    r: int = field(default=64, metadata={"help": "rank of phi and psi"})
-    wegeft_alpha: float = field(default=128, metadata={"help": "the update is scaled by wegeft_alpha / r"})
-    wegeft_dropout: float = field(default=0.1, metadata={"help": "dropout on the frozen weight"})
-    shared: bool = field(default=True, metadata={"help": "one (phi, psi) per module type, or per layer"})
-    target_modules: set[str] | list[str] | str | None = field(default=None, metadata={"help": "modules to adapt"})
-    exclude_modules: set[str] | list[str] | str | None = field(
-        default=None, metadata={"help": "modules to leave alone"}
-    )
-    layers_to_transform: list[int] | int | None = field(default=None, metadata={"help": "layers to adapt"})
-    layers_pattern: list[str] | str | None = field(default=None, metadata={"help": "name of the list of layers"})
-    modules_to_save: list[str] | None = field(
-        default=None, metadata={"help": "modules that are fully trained and saved"}
-    )
-    fan_in_fan_out: bool = field(default=False, metadata={"help": "weights are stored as [in, out]"})
-    init_weights: bool = field(default=True, metadata={"help": "phi starts at zero"})
+    r: int = 64
+    wegeft_alpha: float = 128
+    wegeft_dropout: float = 0.1
+    shared: bool = True
+    target_modules: set[str] | list[str] | str | None = None
+    exclude_modules: set[str] | list[str] | str | None = None
+    layers_to_transform: list[int] | int | None = None
+    layers_pattern: list[str] | str | None = None
+    modules_to_save: list[str] | None = None
+    fan_in_fan_out: bool = False
+    init_weights: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
