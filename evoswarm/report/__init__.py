@@ -18,13 +18,7 @@ from evoswarm.storage.mirror import publish
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write `report.html` and `plots/*.png` into a run directory.
-
-    Args:
-        run_dir: a run directory; the run may be unfinished.
-
-    Returns:
-        The path of the page.
+    """Write `report.html` and `plots/*.png` into a run directory, and return the path of the page.
 
     Raises:
         UserError: there is no run, or one of its files is damaged.

@@ -38,16 +38,10 @@ def emergence(
     generations: Sequence[Sequence[np.ndarray]],
     bests: Sequence[np.ndarray | None],
 ) -> Emergence | None:
-    """C-emergence: skills that no initial expert had.
+    """C-emergence: skills that no initial expert had; None if nothing is recorded or no score reaches 1.
 
-    Args:
-        experts: scores [B] of each initial expert; ignores empty arrays (nothing was scored).
-        generations: scores [B] of each evaluation of each generation.
-        bests: scores [B] of the global best as of each generation.
-
-    Returns:
-        The counts; None if nothing is recorded or no score reaches 1.
-
+    All are scores [B]: of each initial expert (empty: nothing was scored), of each evaluation of each generation, and
+    of the global best as of each generation.
     Source: Model Swarms (arXiv 2410.11163), analysis of correctness emergence.
     """
     initial = [solved(scores) for scores in experts if len(scores)]
@@ -88,10 +82,8 @@ class Flips:
 def flips(before: np.ndarray, after: np.ndarray) -> Flips:
     """Compare two evaluations of the same examples, scores [B] each."""
     was, now = solved(before), solved(after)
-    lost, gained = np.flatnonzero(was & ~now), np.flatnonzero(~was & now)
-    return Flips(
-        tuple(int(i) for i in lost), tuple(int(i) for i in gained), int((was & now).sum()), int((~was & ~now).sum())
-    )
+    lost, gained = (tuple(np.flatnonzero(mask).tolist()) for mask in (was & ~now, ~was & now))
+    return Flips(lost, gained, int((was & now).sum()), int((~was & ~now).sum()))
 
 
 def sign_test(lost: int, gained: int) -> float:

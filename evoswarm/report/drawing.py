@@ -67,13 +67,7 @@ class Plot:
 
 
 def render(name: str, draw: Callable[[Axes], str], *, height: float = 3.1) -> Plot:
-    """Draw a plot.
-
-    Args:
-        name: name of the PNG file.
-        draw: draws into the axes and returns the alternative text.
-        height: height in inches.
-    """
+    """Draw a plot. `draw` draws into the axes and returns the alternative text; `height` is in inches."""
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         matplotlib.rcdefaults()
@@ -94,7 +88,8 @@ def inline(svg: str, alt: str) -> Markup:
     assert view is not None
     body = svg[svg.index(">") + 1 :]
     body = re.sub(r'<g id="[^"]*"', "<g", body).replace("xlink:href=", "href=")
-    body = re.sub(r'style="[^"]*"', lambda match: _themed(match[0]), body)
+    for color, variable in VARIABLES.items():
+        body = body.replace(color, f"var({variable})")
     return Markup(f'<svg viewBox="{view[1]}" role="img" aria-label="{escape(alt)}">') + Markup(body.strip())  # nosec
 
 
@@ -107,9 +102,3 @@ def plain(text: str, limit: int = 22) -> str:
 def legend(axes: Axes, *, columns: int) -> None:
     """Add a legend under the plot."""
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.19), ncols=columns, columnspacing=1.2, borderpad=0)
-
-
-def _themed(style: str) -> str:
-    for color, variable in VARIABLES.items():
-        style = style.replace(color, f"var({variable})")
-    return style

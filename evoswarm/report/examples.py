@@ -30,33 +30,29 @@ def flip_examples(pair: tuple[Measurement, Measurement] | None, utility: Utility
     before, after = pair
     lost = flips(before.scores, after.scores).lost[:MAX_EXAMPLES]
     answers = (predictions(before), predictions(after)) if lost else ([], [])
+    split: Any = after.split
+    examples = {i: utility.example(split, i) if utility else {} for i in lost}
     return [
         {
-            "index": i,
-            **_texts(utility, after.split, i),
+            "id": example.get("id", i),
+            "question": example.get("question"),
+            "answer": example.get("answer"),
             "before": answers[0][i],
             "after": answers[1][i],
             "scores": (float(before.scores[i]), float(after.scores[i])),
         }
-        for i in lost
+        for i, example in examples.items()
     ]
 
 
 def task_table(run: Run, utility: Utility | None) -> list[dict[str, Any]]:
     """Utilities per task of a multi-task run: base, best expert and winner, on test if possible."""
-    split: Any = "test" if ("ensemble:0", "test") in run.finals else "validation"
-    expert, winner = run.finals.get(("best_expert", split)), run.finals.get(("ensemble:0", split))
-    who = {"base": run.finals.get(("base", split)), "expert": expert, "winner": winner}
     if utility is None:
         return []
-    measured = {key: m.scores.astype(float).tolist() for key, m in who.items() if m and m.utility is not None}
+    split: Any = "test" if ("ensemble:0", "test") in run.finals else "validation"
+    who = {"base": "base", "expert": "best_expert", "winner": "ensemble:0"}
+    finals = {key: run.finals.get((name, split)) for key, name in who.items()}
+    measured = {key: m.scores.astype(float).tolist() for key, m in finals.items() if m and m.utility is not None}
     known = {key: utility.task_utilities(split, scores) for key, scores in measured.items()}
     names: dict[str, float] = next(iter(known.values()), {})
     return [{"task": task, "split": split, **{key: known.get(key, {}).get(task) for key in who}} for task in names]
-
-
-def _texts(utility: Utility | None, split: Any, index: int) -> dict[str, Any]:
-    if utility is None:
-        return {"id": index, "question": None, "answer": None}
-    example = utility.example(split, index)
-    return {"id": example.get("id", index), "question": example.get("question"), "answer": example.get("answer")}

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from evoswarm.report.analysis import Emergence, Flips, emergence, flips, graded, rank
+from evoswarm.report.analysis import Emergence, Flips, emergence, flips, rank
 from evoswarm.report.read import Measurement, Run
 from evoswarm.search.operators import first_experts
 from evoswarm.search.state import FAILED
@@ -20,16 +20,11 @@ def track(run: Run, particle: int) -> list[Measurement | None]:
     """The evaluation of a persistent particle in each generation; None if it was not evaluated."""
     phases = {"population", "move"}
     found = [next((m for m in line if m.particle == particle and m.phase in phases), None) for line in run.measured]
-    if found and found[0] is None:
-        found[0] = _raw_start(run, particle)
+    if found and found[0] is None:  # it started as an expert
+        utilities = np.array([FAILED if m.utility is None else m.utility for m in run.initial])
+        order = first_experts(utilities, run.config.search.population)
+        found[0] = run.initial[order[particle]] if particle < len(order) else None
     return found
-
-
-def _raw_start(run: Run, particle: int) -> Measurement | None:
-    """The expert that a particle started from."""
-    utilities = np.array([FAILED if m.utility is None else m.utility for m in run.initial])
-    order = first_experts(utilities, run.config.search.population)
-    return run.initial[order[particle]] if particle < len(order) else None
 
 
 @lru_cache(maxsize=2)
@@ -39,22 +34,14 @@ def emergence_of(run: Run) -> Emergence | None:
     return emergence([m.scores for m in run.initial], [[m.scores for m in line] for line in run.measured], bests)
 
 
-def is_graded(run: Run) -> bool:
-    """Whether there are scores other than right or wrong."""
-    return graded([m.scores for m in run.initial])
-
-
 def compared_pair(run: Run) -> tuple[Measurement, Measurement] | None:
     """The best initial expert and the winner on the same split: test, or validation if there is no test."""
-    pair = run.finals.get(("best_expert", "test")), run.finals.get(("ensemble:0", "test"))
-    if pair[0] is None or pair[1] is None:
-        pair = run.finals.get(("best_expert", "validation")), run.finals.get(("ensemble:0", "validation"))
-    if pair[0] is None or pair[1] is None:
-        pair = run.best_expert, run.winner
-    if pair[0] is None or pair[1] is None:
-        return None
-    comparable = len(pair[0].scores) == len(pair[1].scores) > 0
-    return (pair[0], pair[1]) if comparable and emergence_of(run) is not None else None
+    finals = [(run.finals.get(("best_expert", s)), run.finals.get(("ensemble:0", s))) for s in ("test", "validation")]
+    for before, after in [*finals, (run.best_expert, run.winner)]:
+        if before is not None and after is not None:
+            comparable = len(before.scores) == len(after.scores) > 0 and emergence_of(run) is not None
+            return (before, after) if comparable else None
+    return None
 
 
 def finalist_flips(run: Run) -> list[tuple[str, Flips]]:
@@ -87,7 +74,7 @@ def origin_of(run: Run, winner: Measurement) -> Origin:
 
 def _particle_origin(run: Run, winner: Measurement) -> Origin:
     assert run.start is not None
-    utilities = tuple(member.utility for member in run.start)
+    utilities = run.start
     index = winner.particle if winner.phase != "experts" else utilities.index(winner.utility)
     place = rank(utilities, index)
     began = "failed" if utilities[index] is None else f"{utilities[index]:.4f}"

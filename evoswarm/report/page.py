@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
@@ -10,12 +9,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from evoswarm.loop.card import describe_recipe
-from evoswarm.report.analysis import rank, sign_test
+from evoswarm.report.analysis import graded, rank, sign_test
 from evoswarm.report.drawing import Plot
 from evoswarm.report.examples import flip_examples, open_utility, task_table
-from evoswarm.report.findings import compared_pair, emergence_of, finalist_flips, is_graded, origin_of
+from evoswarm.report.findings import compared_pair, emergence_of, finalist_flips, origin_of
 from evoswarm.report.plots import MAX_BARS, MAX_LINES, MAX_POINTS
-from evoswarm.report.read import Record, Run
+from evoswarm.report.read import Run
 
 MAX_EXPERTS = 200
 MAX_REASONS = 20
@@ -54,23 +53,23 @@ def signed(value: float | None) -> str:
 
 def _context(run: Run, plots: Mapping[str, Plot]) -> dict[str, Any]:
     utility, problem = open_utility(run)
-    pair, winner = compared_pair(run), run.winner
+    pair, winner, lines, failures = compared_pair(run), run.winner, _lines(run), _failures(run)
     return {
         "run": run,
         "config": run.config,
         "plots": plots,
         "winner": winner,
-        "headline": _headline(run),
-        "lines": _lines(run),
+        "headline": _headline(run, lines[2]),
+        "lines": lines,
         "status": _status(run),
-        "warnings": _warnings(run),
+        "warnings": _warnings(run, lines[2]["gain"]),
         "recipe": _recipe(run),
         "facts": _facts(run),
         "captions": _captions(run),
         "findings": _findings(run),
         "origin": origin_of(run, winner).sentence if winner and run.initial else None,
         "emergence": emergence_of(run),
-        "graded": is_graded(run),
+        "graded": graded([m.scores for m in run.initial]),
         "experts": _experts(run),
         "more_experts": max(0, len(run.experts) - MAX_EXPERTS),
         "flips": _flips(run),
@@ -78,11 +77,11 @@ def _context(run: Run, plots: Mapping[str, Plot]) -> dict[str, Any]:
         "examples": flip_examples(pair, utility),
         "problem": problem,
         "tasks": task_table(run, utility),
-        "failures": _failures(run)[:MAX_REASONS],
-        "more_failures": max(0, len(_failures(run)) - MAX_REASONS),
+        "failures": failures[:MAX_REASONS],
+        "more_failures": max(0, len(failures) - MAX_REASONS),
         "failed": sum(1 for line in run.measured for m in line if m.error),
         "versions": (run.summary or {}).get("versions", {}),
-        "command": _command(run),
+        "command": f"evoswarm run config.yaml --set seed={run.config.seed} --set name={run.config.name}-again",
     }
 
 
@@ -91,18 +90,18 @@ def _lines(run: Run) -> list[dict[str, Any]]:
     summary, expert, winner = run.summary or {}, run.best_expert, run.winner
     base, initial, best = (summary.get(key, {}) for key in ("base", "initial", "best"))
     name = next(iter(expert.experts)) if expert else initial.get("best_expert")
-    lines = [
-        _line("Base model", base.get("validation"), base.get("test")),
-        _line(
-            "Best initial expert",
-            expert.utility if expert else initial.get("validation"),
-            initial.get("test"),
-            name=name,
-        ),
-        _line("Winner", winner.utility if winner else best.get("validation"), best.get("test"), strong=True),
+    rows = [
+        ("Base model", base.get("validation"), base.get("test")),
+        ("Best initial expert", expert.utility if expert else initial.get("validation"), initial.get("test")),
+        ("Winner", winner.utility if winner else best.get("validation"), best.get("test")),
     ]
     if ensemble := summary.get("ensemble"):
-        lines.append(_line(f"Vote of the best {ensemble['k']}", ensemble["validation"], ensemble["test"]))
+        rows.append((f"Vote of the best {ensemble['k']}", ensemble["validation"], ensemble["test"]))
+    lines: list[dict[str, Any]] = [
+        {"label": label, "validation": validation, "test": test, "name": None, "strong": label == "Winner"}
+        for label, validation, test in rows
+    ]
+    lines[1]["name"] = name
     split = "test" if any(line["test"] is not None for line in lines) else "validation"
     for line in lines:
         both = line[split] is not None and lines[1][split] is not None
@@ -110,20 +109,13 @@ def _lines(run: Run) -> list[dict[str, Any]]:
     return lines
 
 
-def _line(label: str, validation: float | None, test: float | None, *, name: str | None = None, strong: bool = False):  # type: ignore[no-untyped-def]
-    return {"label": label, "name": name, "validation": validation, "test": test, "strong": strong}
-
-
-def _headline(run: Run) -> dict[str, Any] | None:
+def _headline(run: Run, line: dict[str, Any]) -> dict[str, Any] | None:
     """The main result: the winner's utility and its gain over the best initial expert."""
-    lines = _lines(run)
-    winner = lines[2]
-    split = "test" if winner["test"] is not None else "validation"
-    if winner[split] is None:
+    split = "test" if line["test"] is not None else "validation"
+    if line[split] is None:
         return None
-    measured = run.winner
-    unmoved = measured is not None and measured.phase == "experts"
-    return {"value": winner[split], "split": split, "gain": winner["gain"], "unmoved": unmoved}
+    unmoved = run.winner is not None and run.winner.phase == "experts"
+    return {"value": line[split], "split": split, "gain": line["gain"], "unmoved": unmoved}
 
 
 def _status(run: Run) -> dict[str, str]:
@@ -137,13 +129,12 @@ def _status(run: Run) -> dict[str, str]:
     return {"label": "unfinished", "text": text}
 
 
-def _warnings(run: Run) -> list[str]:
+def _warnings(run: Run, gain: float | None) -> list[str]:
     found = list((run.summary or {}).get("warnings", []))
     failed = sum(1 for line in run.measured for m in line if m.error)
     if failed:
         found.append(f"{failed} of {sum(map(len, run.measured))} evaluations failed; the reasons are below")
     failed_finals = [m.who for m in run.finals.values() if m.error]
-    gain = _lines(run)[2]["gain"]
     if run.finals and gain is not None and gain < 0:
         worse = f"the winner is worse than the best initial expert on test ({signed(gain)})"
         found.append(f"{worse}: its gain on validation did not transfer")
@@ -165,11 +156,12 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     seconds = [record["seconds"] for record in run.timings]
     total, scoring, moving = (sum(line.get(key, 0.0) for line in seconds) for key in ("total", "scoring", "moving"))
     last = run.generations[-1] if run.generations else {"evaluations": 0, "examples_scored": 0, "examples_reused": 0}
+    scored, reused = last["examples_scored"], last["examples_reused"]
     facts = [
         ("Generations", f"{max(0, len(run.generations) - 1)} of at most {run.config.search.max_generations}"),
         ("Population", f"{run.config.search.population} particles from {len(run.experts)} experts"),
         ("Evaluations", f"{last['evaluations']:,}"),
-        ("Examples scored", _examples(last)),
+        ("Examples scored", f"{scored:,}" + (f" ({reused / (reused + scored):.0%} reused)" if reused else "")),
         ("Time", _duration(total)),
         ("Worker time", f"{_duration(scoring)} scoring, {_duration(moving)} moving weights"),
     ]
@@ -178,13 +170,6 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     if run.under_way:
         facts.append(("In progress", f"{run.under_way} evaluations of the unfinished generation"))
     return facts
-
-
-def _examples(record: Record) -> str:
-    """The number of scored examples, and the fraction reused from equal rows."""
-    scored, reused = record["examples_scored"], record["examples_reused"]
-    share = f" ({reused / (reused + scored):.0%} reused)" if reused else ""
-    return f"{scored:,}{share}"
 
 
 def _findings(run: Run) -> list[str]:
@@ -274,8 +259,3 @@ def _failures(run: Run) -> list[dict[str, Any]]:
             places.setdefault(m.error, []).append(place)
     ordered = sorted(places.items(), key=lambda item: -len(item[1]))
     return [{"reason": reason, "count": len(where), "where": where[:4]} for reason, where in ordered]
-
-
-def _command(run: Run) -> str:
-    name = shlex.quote(f"name={run.config.name}-again")
-    return f"evoswarm run config.yaml --set seed={run.config.seed} --set {name}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -33,9 +33,7 @@ def all_plots(run: Run) -> dict[str, Plot]:
     plots = [render("utility", partial(utility, run=run), height=3.3)]
     if winner is not None and len(run.experts) > 1:
         plots.append(render("trajectories", partial(trajectories, run=run), height=3.8))
-        plots.append(
-            render("recipe", partial(recipe, run=run, winner=winner), height=_bars_height(len(winner.experts)))
-        )
+        plots.append(render("recipe", partial(recipe, winner=winner), height=_bars_height(len(winner.experts))))
     if found is not None and found.unsolved:
         plots.append(render("emergence", partial(emergence, run=run), height=3.3))
     if winner is not None and (run.start or run.initial):
@@ -61,7 +59,9 @@ def utility(axes: Axes, *, run: Run) -> str:
         axes.plot([], [], color=FAINT, linewidth=0.8, marker=".", markersize=2.5, label="each particle")
     else:
         points = [(m.generation, m.utility) for line in run.measured for m in _sample(line) if m.utility is not None]
-        _cloud(axes, points, color=FAINT, label="each evaluation")
+        style: dict[str, Any] = {"color": FAINT, "marker": "o", "markersize": 3, "linestyle": "", "alpha": 0.5}
+        axes.plot(*zip(*points, strict=True), **style, rasterized=len(points) > RASTER_ABOVE)
+        axes.plot([], [], **style, label="each evaluation")
     medians = [np.nan if record["median"] is None else record["median"] for record in run.generations]
     axes.plot(steps, medians, color=INK, linewidth=1.2, linestyle=(0, (4, 2)), label="population median")
     bests, worsts = ([record[key] for record in run.generations] for key in ("best", "worst"))
@@ -111,7 +111,7 @@ def trajectories(axes: Axes, *, run: Run) -> str:
     )
 
 
-def recipe(axes: Axes, *, run: Run, winner: Measurement) -> str:
+def recipe(axes: Axes, *, winner: Measurement) -> str:
     """Plot the winner's coefficients as bars."""
     terms = sorted(winner.experts.items(), key=lambda item: -abs(item[1]))[:MAX_BARS]
     values = [value for _, value in terms]
@@ -172,8 +172,8 @@ def start(axes: Axes, *, run: Run, winner: Measurement) -> str:
         axes.axhline(winner.utility, color=BEST, linestyle="--", linewidth=1.2)
         place: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
         axes.annotate("winner in the end", (1, winner.utility), xytext=(0, 3), ha="right", fontsize=9, **place)
-    low = np.nanmin([*values, winner.utility if winner.utility is not None else np.nan])
-    high = np.nanmax([*values, winner.utility if winner.utility is not None else np.nan])
+        values.append(winner.utility)
+    low, high = np.nanmin(values), np.nanmax(values)
     axes.set_ylim(low - 0.12 * (high - low or 1), high + 0.14 * (high - low or 1))
     axes.set(xlabel=origin.label, ylabel="utility (validation)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -205,13 +205,6 @@ def negative_flips(axes: Axes, *, compared: list[tuple[str, Flips]]) -> str:
 
 def _sample(line: tuple[Measurement, ...]) -> list[Measurement]:
     return [line[i] for i in evenly(len(line), MAX_POINTS)]
-
-
-def _cloud(axes: Axes, points: Sequence[tuple[float, float]], *, color: str, label: str) -> None:
-    x, y = zip(*points, strict=True) if points else ((), ())
-    many = len(points) > RASTER_ABOVE
-    axes.plot(x, y, color=color, marker="o", markersize=3, linestyle="", alpha=0.5, rasterized=many)
-    axes.plot([], [], color=color, marker="o", markersize=3, linestyle="", alpha=0.5, label=label)
 
 
 def _by_generation(axes: Axes, run: Run, points: Callable[[list[Measurement]], np.ndarray]) -> None:

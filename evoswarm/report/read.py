@@ -48,44 +48,33 @@ class Measurement:
 
 
 @dataclass(frozen=True, eq=False)
-class Start:
-    """One particle of the first population; `utility` is None if its evaluation failed."""
-
-    particle: int
-    utility: float | None
-
-
-@dataclass(frozen=True, eq=False)
 class Run:
     """The data of a run directory.
 
     Attributes:
         config: the resolved configuration.
         summary: of a finished run; None while it is unfinished or going on for longer.
-        recipe: likewise.
         generations: the records of the finished generations, in order.
         timings: the records of `timings.jsonl`.
         measured: the evaluations of each finished generation, on validation.
         bests: the evaluation that is the global best after each generation; None if it is not recorded.
         finals: the evaluations of the finalists by (who, split); empty unless finished.
         experts: names of the initial experts, in pool order.
-        start: the first population; None where its checkpoint cannot be read.
+        start: the utilities of the first population, None for a failed one; None where its checkpoint cannot be read.
         hashes: sha256 of each expert, and of the data under the key "".
         under_way: evaluations on record of a generation that is not finished.
         notes: what could not be read, one line each.
     """
 
-    path: Path
     config: RunConfig
     summary: Record | None
-    recipe: Record | None
     generations: tuple[Record, ...]
     timings: tuple[Record, ...]
     measured: tuple[tuple[Measurement, ...], ...]
     bests: tuple[Measurement | None, ...]
     finals: dict[tuple[str, str], Measurement]
     experts: tuple[str, ...]
-    start: tuple[Start, ...] | None
+    start: tuple[float | None, ...] | None
     hashes: dict[str, str]
     under_way: int
     notes: tuple[str, ...]
@@ -132,21 +121,21 @@ def load_run(run_dir: Path) -> Run:
 def _load(directory: RunDirectory) -> Run:
     config = written_config(directory.path)
     generations = tuple(read_generations(directory))
-    measured = tuple(tuple(_measurements(_outcomes(directory, record["generation"]))) for record in generations)
+    paths = (outcome_path(directory, generation_name(record["generation"])) for record in generations)
+    measured = tuple(tuple(_measurements(path)) for path in paths)
     summary = _summary(directory, config, generations)
     finals = _measurements(outcome_path(directory, "final")) if summary else ()
     hashes = _json(directory.inputs) or {}
     experts = tuple(next(iter(m.experts)) for m in measured[0] if m.phase == "experts") if measured else ()
     start = _start(directory, config, experts)
-    lost = [r["generation"] for r, found in zip(generations, measured, strict=True) if _lost(r, found)]
+    pairs = zip(generations, measured, strict=True)
+    lost = [record["generation"] for record, found in pairs if not found and any(record["utilities"].values())]
     notes = [f"the outcomes of {len(lost)} generations are missing, the first is {lost[0]}"] if lost else []
     if generations and start is None:
         notes.append("the checkpoint of generation 0 cannot be read: where the winner started is unknown")
     return Run(
-        path=directory.path,
         config=config,
         summary=summary,
-        recipe=_json(directory.recipe) if summary else None,
         generations=generations,
         timings=tuple(read_timings(directory)),
         measured=measured,
@@ -185,28 +174,14 @@ def _json(path: Path) -> Record | None:
     return value
 
 
-def _lost(record: Record, found: tuple[Measurement, ...]) -> bool:
-    return not found and any(record["utilities"].values())
-
-
-def _outcomes(directory: RunDirectory, generation: int) -> Path:
-    return outcome_path(directory, generation_name(generation))
-
-
 def _measurements(path: Path) -> Iterable[Measurement]:
     for line, (record, terms) in enumerate(zip(read_outcomes(path), _terms(path), strict=False)):
-        experts = expert_coefficients(terms)
         yield Measurement(
-            generation=record["generation"],
-            phase=record["phase"],
-            particle=record["particle"],
-            experts=experts,
+            **{key: record[key] for key in ("generation", "phase", "particle", "utility", "error", "split")},
+            experts=expert_coefficients(terms),
             noise=sum(term["kind"] not in ("expert", "layers") for term in terms),
-            utility=record["utility"],
-            error=record["error"],
             scores=np.array([np.nan if s is None else s for s in record["scores"]], dtype=np.float32),
             who=record.get("who", ""),
-            split=record["split"],
             place=(path, line),
         )
 
@@ -244,7 +219,7 @@ def _find_best(record: Record, measured: tuple[tuple[Measurement, ...], ...]) ->
     return next((m for m in found if (m.particle, m.utility) == wanted), None)
 
 
-def _start(directory: RunDirectory, config: RunConfig, experts: tuple[str, ...]) -> tuple[Start, ...] | None:
+def _start(directory: RunDirectory, config: RunConfig, experts: tuple[str, ...]) -> tuple[float | None, ...] | None:
     path = directory.path / checkpoint_path(0)
     if not experts or not path.exists():
         return None
@@ -253,4 +228,4 @@ def _start(directory: RunDirectory, config: RunConfig, experts: tuple[str, ...])
         load_checkpoint(path, search)
     except (OSError, ValueError):
         return None
-    return tuple(Start(member.particle, member.utility) for member in search.population)
+    return tuple(member.utility for member in search.population)

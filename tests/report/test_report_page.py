@@ -178,7 +178,7 @@ def test_a_run_that_goes_on_for_longer_does_not_show_its_old_end(make_run: MakeR
     config = (path / "config.yaml").read_text()
     (path / "config.yaml").write_text(config.replace("max_generations: 4", "max_generations: 9"))
     run = load_run(path)
-    assert run.summary is None and not run.finals and run.recipe is None
+    assert run.summary is None and not run.finals
 
 
 def test_a_run_without_any_generation_says_so(make_run: MakeRun):
