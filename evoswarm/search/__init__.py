@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evoswarm.search.ask import Ask, Member
 from evoswarm.search.base import Search
 from evoswarm.search.cma_es import CmaEsSearch, EvolMergeSearch
 from evoswarm.search.config import Evolution
@@ -13,7 +12,7 @@ from evoswarm.search.genome_plus import GenomePlusSearch
 from evoswarm.search.lorahub import LoraHubSearch
 from evoswarm.search.model_swarms import ModelSwarms, ModelSwarmsSearch
 from evoswarm.search.random_search import RandomMixSearch
-from evoswarm.search.state import Best
+from evoswarm.search.state import Ask, Best, Member
 
 SEARCHES: dict[str, type[Search]] = {
     "model_swarms": ModelSwarmsSearch,

@@ -10,10 +10,20 @@ import numpy as np
 
 from evoswarm.errors import UserError
 from evoswarm.rows import BasisVector, ExpertVector, basis_from_dict, basis_to_dict
-from evoswarm.search.ask import Ask, Member, Steps
 from evoswarm.search.config import Evolution
 from evoswarm.search.operators import distinct_top
-from evoswarm.search.state import FAILED, Best, Measured, State, flatten, to_optional, unflatten
+from evoswarm.search.state import (
+    FAILED,
+    Ask,
+    Best,
+    Measured,
+    Member,
+    State,
+    Steps,
+    flatten,
+    to_optional,
+    unflatten,
+)
 
 
 class Search(ABC):
@@ -45,14 +55,10 @@ class Search(ABC):
     state_class: type[State] = State
 
     def __init__(self, config: Evolution, *, experts: Sequence[str], seed: int, layers: int | None = None) -> None:
-        """Start a search.
+        """Start a search over experts of these names.
 
-        Args:
-            config: the algorithm's settings.
-            experts: names of the pool's experts.
-            seed: of all random numbers.
-            layers: number of layers of an expert; may be None for algorithms that do not split layers, and before
-                `restore`.
+        `layers` is the number of layers of an expert. It may be None for algorithms that do not split layers, and
+        before `restore`.
 
         Raises:
             UserError: fewer than two experts, or two of the same name.
@@ -190,37 +196,34 @@ class Search(ABC):
     @property
     def population(self) -> list[Member]:
         """The current members; empty before generation 0 is finished."""
-        now, bests = self._members()
-        return [self._member(now, bests, i) for i in range(len(now))]
-
-    def _member(self, now: Measured, bests: Measured, i: int) -> Member:
-        best = bests.best(i)
-        utility, best_utility = to_optional(now.utilities[i]), to_optional(best.utility)
-        if best_utility is None:
-            return Member(i, now.rows[i].copy(), utility, now.rows[i].copy(), None, -1)
-        return Member(i, now.rows[i].copy(), utility, best.row, best_utility, best.generation)
+        members = []
+        for i, (now, best) in enumerate(zip(*(measured.entries() for measured in self._members()), strict=True)):
+            failed = best.utility == FAILED
+            best_row, best_generation = (now.row.copy(), -1) if failed else (best.row, best.generation)
+            utilities = to_optional(now.utility), to_optional(best.utility)
+            members.append(Member(i, now.row, utilities[0], best_row, utilities[1], best_generation))
+        return members
 
     @property
     def global_best(self) -> Best | None:
         """The best row measured so far; None before the first success."""
-        return self.state.best.best(0) if len(self.state.best) else None
+        return next(self.state.best.entries(), None)
 
     @property
     def global_worst(self) -> Best | None:
         """The worst row measured so far; None before the first success."""
-        return self.state.worst.best(0) if len(self.state.worst) else None
+        return next(self.state.worst.entries(), None)
 
     def ranking(self, k: int) -> list[Best]:
         """The best k distinct rows by utility, or fewer. Ties: earlier generation, then lower particle.
 
         The global best comes first. Rows are over the current basis: read them again after `rebase`.
         """
-        if not len(self.state.best) or k < 1:
+        if not len(self.state.best):
             return []
         entries = self._candidates()
         other = entries.take((entries.rows != self.state.best.rows[0]).any(axis=1)) if len(entries) else entries
-        ranked = distinct_top(other, k - 1)
-        return [self.state.best.best(0), *(ranked.best(i) for i in range(len(ranked)))]
+        return [*self.state.best.entries(), *distinct_top(other, k - 1).entries()][:k]
 
     # Checkpoints
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -10,11 +11,10 @@ from pydantic import Field
 
 from evoswarm.errors import UserError
 from evoswarm.rows import BasisVector, LayersVector
-from evoswarm.search.ask import Steps
 from evoswarm.search.config import Evolution, Patience, Population
 from evoswarm.search.rng import stream
 from evoswarm.search.sampling import SamplingSearch, SamplingState
-from evoswarm.search.state import Measured
+from evoswarm.search.state import Measured, Steps, no_numbers
 from evoswarm.section import Positive
 
 if TYPE_CHECKING:
@@ -73,10 +73,10 @@ class CmaEsState(SamplingState):
     `covariance` is the library's packed form [D (D + 1) / 2], `path` and `path_sigma` the evolution paths [D].
     """
 
-    mean: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    covariance: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    path: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    path_sigma: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    mean: np.ndarray = field(default_factory=no_numbers)
+    covariance: np.ndarray = field(default_factory=no_numbers)
+    path: np.ndarray = field(default_factory=no_numbers)
+    path_sigma: np.ndarray = field(default_factory=no_numbers)
     sigma: float = 0.0
     updates: int = 0
 
@@ -141,8 +141,8 @@ class CmaEsSearch(SamplingSearch):
 
     def _advance(self, t: int) -> Steps:
         optimizer = self._optimizer(self.state.mean)
-        state = optimizer.__getstate__() | {theirs: _value(self.state, ours) for ours, theirs in _NAMES.items()}
-        optimizer.__setstate__(state)
+        state = {theirs: copy(getattr(self.state, ours)) for ours, theirs in _NAMES.items()}
+        optimizer.__setstate__(optimizer.__getstate__() | state)
         optimizer.reseed_rng(int(stream(self.seed, "cma_es", t).integers(2**32)))
         samples = [optimizer.ask() for _ in range(self.config.population)]
         fresh = yield self._ask_samples(t, np.array([self._row(sample) for sample in samples]))
@@ -159,8 +159,7 @@ class CmaEsSearch(SamplingSearch):
     def _remember(self, optimizer: CMA) -> None:
         state: dict[str, Any] = optimizer.__getstate__()
         for ours, theirs in _NAMES.items():
-            value = state[theirs]
-            setattr(self.state, ours, value.copy() if isinstance(value, np.ndarray) and value.ndim else value)
+            setattr(self.state, ours, copy(state[theirs]))
         self.state.sigma, self.state.updates = float(self.state.sigma), int(self.state.updates)
 
     def _row(self, sample: np.ndarray) -> np.ndarray:
@@ -171,11 +170,6 @@ class CmaEsSearch(SamplingSearch):
         row = np.zeros((len(self.experts), self._spans))
         row[self._good] = block
         return row.reshape(-1)
-
-
-def _value(state: CmaEsState, name: str) -> Any:
-    value = getattr(state, name)
-    return value.copy() if isinstance(value, np.ndarray) else value
 
 
 class EvolMergeSearch(CmaEsSearch):

@@ -10,13 +10,12 @@ import numpy as np
 from pydantic import Field
 
 from evoswarm.rows import NoiseVector, SavedVector
-from evoswarm.search.ask import Ask
 from evoswarm.search.base import Search
 from evoswarm.search.config import Evolution, Patience, Population
 from evoswarm.search.operators import cross, first_experts, mix, roulette, roulette_weights
-from evoswarm.search.rebase import alive, plan, replace
+from evoswarm.search.rebase import noise_parts, plan, replace
 from evoswarm.search.rng import stream
-from evoswarm.search.state import Measured, State, map_rows
+from evoswarm.search.state import Ask, Measured, State, map_rows
 from evoswarm.section import NonNegative, Rate
 
 InitialPopulation = Annotated[
@@ -104,7 +103,10 @@ class GeneticSearch(Search):
         parents = np.concatenate([members.rows, children])
         sound = np.concatenate([members.succeeded, np.ones(len(children), dtype=bool)])
         mutated = [int(i) for i in np.flatnonzero(sound) if self._mutates(t, int(i))]
-        self._extend([self._noise(t, i) for i in mutated])
+        rates = {"gene_rate": self.config.gene_rate, "sigma": self.config.sigma}
+        noise = [NoiseVector(seed=self.seed, generation=t, particle=i, **rates) for i in mutated]
+        self.basis = [*self.basis, *noise]
+        map_rows(self.state, lambda rows: np.pad(rows, ((0, 0), (0, len(noise)))))
         offspring = np.concatenate([children, parents[mutated]])
         rows = np.pad(offspring, ((0, 0), (0, len(mutated))))
         rows[len(children) :, parents.shape[1] :] = np.eye(len(mutated))
@@ -132,14 +134,6 @@ class GeneticSearch(Search):
 
     def _mutates(self, t: int, i: int) -> bool:
         return bool(stream(self.seed, "mutation", t, i).random() < self.config.mutation_rate)
-
-    def _noise(self, t: int, i: int) -> NoiseVector:
-        rates = {"gene_rate": self.config.gene_rate, "sigma": self.config.sigma}
-        return NoiseVector(seed=self.seed, generation=t, particle=i, **rates)
-
-    def _extend(self, vectors: list[NoiseVector]) -> None:
-        self.basis = [*self.basis, *vectors]
-        map_rows(self.state, lambda rows: np.pad(rows, ((0, 0), (0, len(vectors)))))
 
     def _members(self) -> tuple[Measured, Measured]:
         return self.state.members, self.state.members
@@ -171,6 +165,6 @@ class GeneticSearch(Search):
             replace(self.state, n, rows)
             self.basis = [*self.basis[:n], *(SavedVector(path) for path in paths)]
         else:
-            kept = np.concatenate([np.ones(n, dtype=bool), alive(self.state, n)])
+            kept = np.concatenate([np.ones(n, dtype=bool), noise_parts(self.state, n).any(axis=0)])
             map_rows(self.state, lambda array: array[:, kept])
             self.basis = [vector for vector, keep in zip(self.basis, kept, strict=True) if keep]

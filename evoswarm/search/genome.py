@@ -10,11 +10,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from evoswarm.search.ask import Steps
 from evoswarm.search.genetic import Genetic, GeneticSearch
 from evoswarm.search.operators import elite_count, select_by_tournament
 from evoswarm.search.rng import stream
-from evoswarm.search.state import Measured
+from evoswarm.search.state import Measured, Steps
 
 
 class Genome(Genetic):

@@ -11,7 +11,6 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from evoswarm.search.ask import Steps
 from evoswarm.search.config import Cognitive, MaxGenerations, Pulls, Repel, Social, StepLength
 from evoswarm.search.genetic import (
     GeneRate,
@@ -24,7 +23,7 @@ from evoswarm.search.genetic import (
 )
 from evoswarm.search.operators import elite_count, improve, select_by_roulette, top
 from evoswarm.search.rng import stream
-from evoswarm.search.state import Measured
+from evoswarm.search.state import Measured, Steps
 from evoswarm.search.swarm import SwarmState, move
 
 
@@ -99,9 +98,10 @@ class GenomePlusSearch(GeneticSearch):
         self.state.velocities = np.zeros_like(members.rows)
 
     def _advance(self, t: int) -> Steps:
-        before = self.state.members
-        elites = before.take(top(before.utilities, elite_count(self.config.elite_rate, len(before))))
-        rows = self._succeed(t)
+        before, config = self.state.members, self.config
+        elites = before.take(top(before.utilities, elite_count(config.elite_rate, len(before))))
+        rows = move(self.state, before.rows, pulls=config, seed=self.seed, generation=t)
+        self.state.step_length *= config.step_length_factor
         self.state.members = yield self._ask(t, "succession", range(len(rows)), rows)
         improve(self.state.bests, np.arange(len(rows)), self.state.members)
         self._join(elites)
@@ -113,13 +113,6 @@ class GenomePlusSearch(GeneticSearch):
         members = len(self.state.members)
         elites = elite_count(self.config.elite_rate, members)
         return members + self._most_offspring(t, members + elites)
-
-    def _succeed(self, t: int) -> np.ndarray:
-        """The members' rows [M, J] after the succession move; sets velocities and step length."""
-        state, config = self.state, self.config
-        moved = move(state, state.members.rows, pulls=config, seed=self.seed, generation=t)
-        state.step_length *= config.step_length_factor
-        return moved
 
     def _join(self, fresh: Measured) -> None:
         state = self.state

@@ -10,11 +10,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from evoswarm.errors import UserError
-from evoswarm.search.ask import Steps
 from evoswarm.search.config import Evolution, MaxGenerations, Patience, Population
 from evoswarm.search.rng import stream
 from evoswarm.search.sampling import SamplingSearch, SamplingState
-from evoswarm.search.state import Measured
+from evoswarm.search.state import Measured, Steps, no_numbers
 from evoswarm.section import NonNegative, Positive
 
 
@@ -51,7 +50,7 @@ class LoraHub(Evolution):
 class LoraHubState(SamplingState):
     """`losses` [T]: all losses told to the optimizer, in order. `budget`: the number of samples that it plans for."""
 
-    losses: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    losses: np.ndarray = field(default_factory=no_numbers)
     budget: int = 0
 
 
@@ -81,9 +80,8 @@ class LoraHubSearch(SamplingSearch):
     def _advance(self, t: int) -> Steps:
         optimizer, self._optimizer = self._ready(), None  # out of step with the state until told
         candidates = self._candidates_of(optimizer)
-        values = [np.asarray(candidate.value) for candidate in candidates]
-        rows = np.zeros((len(values), len(self.experts)))
-        rows[:, self._good] = values
+        rows = np.zeros((len(candidates), len(self.experts)))
+        rows[:, self._good] = [candidate.value for candidate in candidates]
         fresh = yield self._ask_samples(t, rows)
         losses = self._losses(fresh)
         self.state.losses = np.concatenate([self.state.losses, losses])
@@ -100,25 +98,21 @@ class LoraHubSearch(SamplingSearch):
 
     def _ready(self) -> Any:
         """The optimizer after all losses of the state."""
-        told = self.state.losses
-        if self._optimizer is None or self._optimizer.num_tell != len(told):
-            self._optimizer = self._fresh()
-            for start in range(0, len(told), self.config.population):
-                losses = told[start : start + self.config.population]
-                _tell(self._optimizer, self._candidates_of(self._optimizer), losses)
-        return self._optimizer
-
-    def _fresh(self) -> Any:
+        told, size = self.state.losses, self.config.population
+        if self._optimizer is not None and self._optimizer.num_tell == len(told):
+            return self._optimizer
         try:
             import nevergrad
         except ImportError:
             raise UserError("search.type lorahub needs nevergrad: pip install '.[compare]' in the checkout") from None
         bound, n = self.config.bound, int(self._good.sum())
         parameters = nevergrad.p.Array(init=np.zeros(n), lower=-bound, upper=bound)
-        seed = int(stream(self.seed, "lorahub").integers(2**32))
-        parameters.random_state = np.random.RandomState(seed)
-        budget = max(self.state.budget, self.config.population)
-        return nevergrad.optimizers.NGOpt(parameters, budget=budget, num_workers=self.config.population)
+        parameters.random_state = np.random.RandomState(int(stream(self.seed, "lorahub").integers(2**32)))
+        budget = max(self.state.budget, size)
+        optimizer = nevergrad.optimizers.NGOpt(parameters, budget=budget, num_workers=size)
+        for start in range(0, len(told), size):
+            _tell(optimizer, self._candidates_of(optimizer), told[start : start + size])
+        return optimizer
 
     def _candidates_of(self, optimizer: Any) -> list[Any]:
         with warnings.catch_warnings():

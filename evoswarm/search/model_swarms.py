@@ -13,12 +13,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import model_validator
 
-from evoswarm.search.ask import Steps
 from evoswarm.search.base import Search
 from evoswarm.search.config import Evolution, Pulls
 from evoswarm.search.operators import first_experts, improve, mix
 from evoswarm.search.rng import stream
-from evoswarm.search.state import Measured, no_integers
+from evoswarm.search.state import Measured, Steps, no_integers
 from evoswarm.search.swarm import SwarmState, move
 from evoswarm.section import NonNegative, Rate
 
@@ -140,12 +139,14 @@ class ModelSwarmsSearch(Search):
 
     def _advance(self, t: int) -> Steps:
         self._restart()
-        self._move(t)
-        particles, bests = self.state.particles, self.state.bests
+        state, config = self.state, self.config
+        particles, random = state.particles, config.weight_randomness
+        particles.rows = move(state, particles.rows, pulls=config, seed=self.seed, generation=t, random=random)
+        state.step_length = max(config.step_length_factor * state.step_length, config.min_step_length)
         kept = np.flatnonzero(~self._dropped(t))
         fresh = yield self._ask(t, "move", kept, particles.rows[kept])
         particles.put(kept, fresh)
-        self.state.clocks[improve(bests, kept, fresh)] = t
+        state.clocks[improve(state.bests, kept, fresh)] = t
 
     def _restart(self) -> None:
         if self.config.patience is None or self.config.restart_patience is None:
@@ -155,18 +156,6 @@ class ModelSwarmsSearch(Search):
         state.particles.rows[stale] = state.bests.rows[stale]
         state.velocities[stale] = 0
         state.clocks[stale] = self.generation
-
-    def _move(self, t: int) -> None:
-        state, config = self.state, self.config
-        state.particles.rows = move(
-            state,
-            state.particles.rows,
-            pulls=config,
-            seed=self.seed,
-            generation=t,
-            random=config.weight_randomness,
-        )
-        state.step_length = max(config.step_length_factor * state.step_length, config.min_step_length)
 
     def _dropped(self, t: int) -> np.ndarray:
         n, rate = len(self.state.particles), self.config.drop_particles

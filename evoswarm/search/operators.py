@@ -49,15 +49,9 @@ def pull(
 ) -> np.ndarray:
     """New velocities [P, J]: [r_v f_v v + r_p f_p (p - x) + r_g f_g (g - x) + r_w f_w (x - w)] / C, C = sum of r f.
 
-    Args:
-        x: positions [P, J].
-        v: velocities [P, J].
-        p: personal bests [P, J]; lines without one are ignored.
-        g: global best [J].
-        w: global worst [J].
-        has_best: mask [P]; without a personal best the cognitive term is 0 and is not in C.
-        weights: r f of inertia, cognitive, social and repel [P, 4]. If their sum C is 0, the velocity is 0.
-
+    Positions x, velocities v and personal bests p are [P, J], global best g and worst w [J]. Without a personal best
+    (mask `has_best` [P]) the cognitive term is 0 and is not in C. `weights` [P, 4]: r f of inertia, cognitive, social and
+    repel. If C is 0, the velocity is 0.
     Source: Model Swarms (arXiv 2410.11163), equation 1; GENOME (arXiv 2503.01155), succession.
     """
     used = weights.copy()
@@ -69,13 +63,7 @@ def pull(
 
 
 def improve(bests: Measured, at: np.ndarray, fresh: Measured) -> np.ndarray:
-    """Update personal bests in place (strict >). Returns the indices that improved.
-
-    Args:
-        bests: personal bests of all particles.
-        at: which particles were measured [M].
-        fresh: their new measurements [M]; a failed one never improves.
-    """
+    """Update personal bests by fresh measurements [M] of particles `at` [M] (strict >). Returns those that improved."""
     won = fresh.utilities > bests.utilities[at]
     bests.put(at[won], fresh.take(won))
     return at[won]

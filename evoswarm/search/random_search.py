@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from evoswarm.search.ask import Steps
 from evoswarm.search.config import Evolution, Patience
 from evoswarm.search.rng import stream
 from evoswarm.search.sampling import SamplingSearch
+from evoswarm.search.state import Steps
 from evoswarm.section import Positive
 
 
@@ -44,12 +44,8 @@ class RandomMixSearch(SamplingSearch):
     config: RandomSearch
 
     def _advance(self, t: int) -> Steps:
-        rows = np.array([self._sample(t, i, self._good) for i in range(self.config.population)])
-        self._keep((yield self._ask_samples(t, rows)))
-
-    def _sample(self, t: int, i: int, good: np.ndarray) -> np.ndarray:
-        u = np.zeros(len(good))
-        u[good] = 1 / good.sum()
-        d = np.zeros(len(good))
-        d[good] = stream(self.seed, "sample", t, i).dirichlet(np.full(good.sum(), self.config.concentration))
-        return u + self.config.spread * (d - u)
+        good = self._good
+        u, d = good / good.sum(), np.zeros((self.config.population, len(good)))
+        for i, line in enumerate(d):
+            line[good] = stream(self.seed, "sample", t, i).dirichlet(np.full(good.sum(), self.config.concentration))
+        self._keep((yield self._ask_samples(t, u + self.config.spread * (d - u))))

@@ -8,24 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from evoswarm.search.state import State, map_rows
+from evoswarm.search.state import State, flatten, map_rows
 
 
 def noise_parts(state: State, n: int) -> np.ndarray:
     """The noise columns of all rows of a state [L, J - n]."""
-    parts: list[np.ndarray] = []
-
-    def collect(rows: np.ndarray) -> np.ndarray:
-        parts.append(rows[:, n:])
-        return rows
-
-    map_rows(state, collect)
-    return np.concatenate([part for part in parts if len(part)]) + 0.0
-
-
-def alive(state: State, n: int) -> np.ndarray:
-    """Mask [J - n]: noise columns that a row uses."""
-    return (noise_parts(state, n) != 0).any(axis=0)
+    rows = [array for array in flatten(state)[0].values() if array.ndim == 2 and len(array)]
+    return np.concatenate(rows)[:, n:] + 0.0
 
 
 def plan(state: State, n: int, limit: int) -> np.ndarray | None:

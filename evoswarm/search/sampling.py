@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from evoswarm.search.ask import Ask
 from evoswarm.search.base import Search
 from evoswarm.search.operators import distinct_top
-from evoswarm.search.state import FAILED, Measured, State
+from evoswarm.search.state import FAILED, Ask, Measured, State
 
 
 @dataclass

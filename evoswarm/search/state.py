@@ -1,4 +1,4 @@
-"""The state of a search: measured rows, and the conversion of a state to arrays and JSON.
+"""The state of a search: measured rows, what it exchanges with its caller, and its conversion to arrays and JSON.
 
 A state is a tree of dataclasses whose leaves are numpy arrays and JSON scalars. Every 2-D array in it holds rows [*, J]
 over the current basis, so one walk over the tree extends or rebases all of them.
@@ -6,7 +6,7 @@ over the current basis, so one walk over the tree extends or rebases all of them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Self, get_type_hints
 
@@ -21,7 +21,8 @@ def no_rows() -> np.ndarray:
     return np.zeros((0, 0))
 
 
-def _no_floats() -> np.ndarray:
+def no_numbers() -> np.ndarray:
+    """An empty array."""
     return np.zeros(0)
 
 
@@ -54,7 +55,7 @@ class Measured:
     """M measured rows: rows [M, J], the other arrays [M]. A utility of -inf means failed."""
 
     rows: np.ndarray = field(default_factory=no_rows)
-    utilities: np.ndarray = field(default_factory=_no_floats)
+    utilities: np.ndarray = field(default_factory=no_numbers)
     generations: np.ndarray = field(default_factory=no_integers)
     particles: np.ndarray = field(default_factory=no_integers)
 
@@ -85,9 +86,48 @@ class Measured:
         """These entries followed by the other's."""
         return Measured(*(np.concatenate([getattr(self, p.name), getattr(other, p.name)]) for p in fields(self)))
 
-    def best(self, i: int) -> Best:
-        """Entry i for a caller; its row is a copy."""
-        return Best(self.rows[i].copy(), float(self.utilities[i]), int(self.generations[i]), int(self.particles[i]))
+    def entries(self) -> Iterator[Best]:
+        """The entries for a caller, with copies of the rows."""
+        for row, *numbers in zip(self.rows, self.utilities, self.generations, self.particles, strict=True):
+            yield Best(row.copy(), float(numbers[0]), int(numbers[1]), int(numbers[2]))
+
+
+@dataclass(frozen=True, eq=False)
+class Ask:
+    """Rows to measure.
+
+    Attributes:
+        generation: 0 is the initial population.
+        phase: "experts", "population", "move", "succession", "offspring" or "sample".
+        particles: ids [M], unique within (generation, phase).
+        rows: coefficients [M, J], float64, over the search's basis between this ask and its tell (later the basis may
+            grow). M may be 0: then tell an empty list.
+    """
+
+    generation: int
+    phase: str
+    particles: tuple[int, ...]
+    rows: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A current member of the population; rows are [J].
+
+    `utility` is None after a failed evaluation. A member that never succeeded has `best_utility` None, its own row as
+    `best_row` and `best_generation` -1.
+    """
+
+    particle: int
+    row: np.ndarray
+    utility: float | None
+    best_row: np.ndarray
+    best_utility: float | None
+    best_generation: int
+
+
+Steps = Generator[Ask, Measured, None]
+"""One generation: yields each ask, receives its measurements."""
 
 
 @dataclass
@@ -97,7 +137,7 @@ class State:
     `evaluations` counts all measured rows, including failed ones.
     """
 
-    expert_utilities: np.ndarray = field(default_factory=_no_floats)
+    expert_utilities: np.ndarray = field(default_factory=no_numbers)
     best: Measured = field(default_factory=Measured)
     worst: Measured = field(default_factory=Measured)
     evaluations: int = 0
@@ -134,9 +174,8 @@ def flatten(tree: Any, prefix: str = "") -> tuple[dict[str, np.ndarray], dict[st
     for part in fields(tree):
         name, value = prefix + part.name, getattr(tree, part.name)
         if is_dataclass(value):
-            inner = flatten(value, name + ".")
-            arrays |= inner[0]
-            scalars |= inner[1]
+            more_arrays, more_scalars = flatten(value, name + ".")
+            arrays, scalars = arrays | more_arrays, scalars | more_scalars
         elif isinstance(value, np.ndarray):
             arrays[name] = value.copy()
         else:

@@ -24,22 +24,11 @@ class SwarmState(State):
 def move(
     state: SwarmState, x: np.ndarray, *, pulls: Pulls, seed: int, generation: int, random: bool = True
 ) -> np.ndarray:
-    """Move all particles at once: set their velocities, return their new positions [P, J].
+    """Move particles at x [P, J] at once: set their velocities v (see `pull`), return the new positions x + step v.
 
-        v <- [r_v f_v v + r_p f_p (p - x) + r_g f_g (g - x) + r_w f_w (x - w)] / C,   C = the sum of the r f
-        x <- x + step v
-
-    p is the personal best, g and w the global best and worst before the move. r ~ U(0, 1) per particle and term. Where
-    C = 0, v = 0. Without a personal best the cognitive term is 0 and not in C.
+    p is the personal best, g and w the global best and worst before the move; f_v, f_p, f_g and f_w are inertia,
+    cognitive, social and repel of `pulls`. r ~ U(0, 1) per particle and term, or 1 if not `random`.
     Draws: "move"(generation, i): random(4) = r_v, r_p, r_g, r_w.
-
-    Args:
-        state: of the search.
-        x: positions [P, J].
-        pulls: f_v, f_p, f_g and f_w are its inertia, cognitive, social and repel.
-        seed: of the search.
-        generation: the one that the move belongs to.
-        random: False sets all r to 1.
     """
     draws = [stream(seed, "move", generation, i).random(4) if random else np.ones(4) for i in range(len(x))]
     state.velocities = pull(
