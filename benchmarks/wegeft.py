@@ -23,9 +23,9 @@ from evoswarm.experts.export import export_lora
 from evoswarm.experts.pool import train_pool
 from evoswarm.toy import world
 from evoswarm.toy.config import target_config
-from evoswarm.toy.evaluate import accuracy
 from evoswarm.toy.make import load
 from evoswarm.toy.skills import SKILLS, draw
+from evoswarm.toy.train import accuracy
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]
 METHODS: dict[str, dict[str, Any]] = {

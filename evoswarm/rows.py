@@ -16,10 +16,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ExpertVector:
-    """The weights of one expert of the pool.
-
-    With `pool.include_base`, the base model is the expert named `base`.
-    """
+    """The weights of one expert of the pool. With `pool.include_base`, the base model is the expert named `base`."""
 
     name: str
 
@@ -64,12 +61,7 @@ class LayersVector:
 
 
 BasisVector = ExpertVector | LayersVector | NoiseVector | SavedVector
-_KINDS: dict[str, type] = {
-    "expert": ExpertVector,
-    "layers": LayersVector,
-    "noise": NoiseVector,
-    "saved": SavedVector,
-}
+_KINDS = {"expert": ExpertVector, "layers": LayersVector, "noise": NoiseVector, "saved": SavedVector}
 
 
 @dataclass(frozen=True)
@@ -106,8 +98,7 @@ class Row:
     @classmethod
     def from_list(cls, terms: Iterable[Mapping[str, Any]]) -> Row:
         """The inverse of `to_list`."""
-        split = ((dict(term), term["coefficient"]) for term in terms)
-        return cls(tuple((basis_from_dict(t), float(c)) for t, c in split))
+        return cls(tuple((basis_from_dict(term), float(term["coefficient"])) for term in terms))
 
 
 def _label(vector: ExpertVector | LayersVector) -> str:

@@ -47,7 +47,7 @@ def compare(
 def _config(path: Path | None, *, methods: list[str] | None, targets: list[str] | None, overrides: list[str]) -> Any:
     from evoswarm.config.compare import load_compare, parse_compare
     from evoswarm.config.load import apply_overrides
-    from evoswarm.toy.comparison import comparison
+    from evoswarm.toy.config import comparison
 
     if methods is not None:
         overrides = [*overrides, f"compare.methods={methods}"]

@@ -24,9 +24,9 @@ def build(
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
 ) -> None:
     """Train a toy world from scratch (minutes on a CPU)."""
-    from evoswarm.toy import build as build_world
+    from evoswarm.toy.make import make
 
-    build_world(folder, seed=seed)
+    make(folder, seed=seed)
 
 
 @toy.command()
@@ -34,9 +34,10 @@ def skills(
     folder: Annotated[Path | None, typer.Argument(help="Folder of a toy world (default: the built-in one).")] = None,
 ) -> None:
     """Print the skill matrix: the accuracy of every expert on every skill."""
-    from evoswarm.toy import skill_matrix, world
+    from evoswarm.toy import world
+    from evoswarm.toy.make import measure
 
-    matrix = skill_matrix(folder or world())
+    matrix = measure(folder or world())
     rows = [(expert, *(f"{value:.2f}" for value in line.values())) for expert, line in matrix.items()]
     Console().print(
         simple_table(["expert", *next(iter(matrix.values()))], rows, box=HEAVY_HEAD, padding=(0, 1), wrap=True)

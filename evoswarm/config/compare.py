@@ -9,14 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from evoswarm.config.load import (
-    check_section,
-    check_shared_folder,
-    load_file,
-    parse_config,
-    resolved,
-    split_section,
-)
+from evoswarm.config.load import check_section, check_shared_folder, load_file, parse_config, resolved, split_section
 from evoswarm.config.run import RunConfig
 from evoswarm.config.training import Optimization
 from evoswarm.errors import UserError
@@ -81,16 +74,12 @@ class CompareConfig(Section):
 
 
 def load_compare(path: Path, *, overrides: Sequence[str] = ()) -> CompareConfig:
-    """Read and check the config of a comparison.
-
-    Raises:
-        UserError: the file cannot be read or does not describe a comparison.
-    """
+    """`load_config` for a comparison."""
     return load_file(path, parse_compare, overrides=overrides)
 
 
 def parse_compare(data: dict[str, Any], *, root: Path, source: str = "config") -> CompareConfig:
-    """Check the config of a comparison given as plain data; `root` is what relative paths start from."""
+    """`parse_config` for a comparison."""
     comparison, data = split_section(data, "compare", Comparison, source=source)
     for name, settings in comparison.trainings.items():
         check_section(settings, Optimization, source=f"{source}: compare.trainings.{name}")

@@ -36,15 +36,7 @@ Parsed = TypeVar("Parsed")
 
 
 def load_config(path: Path | str, *, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read, override and check a configuration; relative paths are taken from the file's folder.
-
-    Args:
-        path: YAML file.
-        overrides: `key=value` strings; the key is a dotted path, the value is YAML.
-
-    Raises:
-        UserError: the file cannot be read or does not describe a run; every problem is named.
-    """
+    """Read, override and check the config of a run; see `load_file`."""
     return load_file(path, parse_config, overrides=overrides)
 
 
@@ -60,8 +52,11 @@ def load_file(
     Args:
         path: YAML file; relative paths in it are taken from its folder.
         parse: called with the data, and `root` and `source` by name.
-        overrides: `key=value` strings.
+        overrides: `key=value` strings; the key is a dotted path, the value is YAML.
         needs: what the file must at least contain, for the error message.
+
+    Raises:
+        UserError: the file cannot be read, or its content is wrong; every problem is named.
     """
     path = Path(path)
     data = apply_overrides(_read_yaml(path, needs=needs), overrides)
@@ -71,11 +66,7 @@ def load_file(
 def split_section(
     data: dict[str, Any], name: str, model: type[Config], *, source: str
 ) -> tuple[Config, dict[str, Any]]:
-    """Take the section `name` out of a run's config: the checked section, and the rest.
-
-    Raises:
-        UserError: it is not a section, or does not fit the model.
-    """
+    """Take the section `name` out of a run's config: the checked section, and the rest."""
     section = data.get(name) or {}
     if not isinstance(section, dict):
         raise UserError(f"{source}: {name}: must be a section")
@@ -83,11 +74,7 @@ def split_section(
 
 
 def check_section(data: dict[str, Any], model: type[Config], *, source: str) -> Config:
-    """Check plain data against a model.
-
-    Raises:
-        UserError: it does not fit; every problem is named.
-    """
+    """Check plain data against a model."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -95,11 +82,7 @@ def check_section(data: dict[str, Any], model: type[Config], *, source: str) -> 
 
 
 def check_shared_folder(run: RunConfig, what: str, *, source: str) -> None:
-    """Refuse a URL as output.
-
-    Raises:
-        UserError: `output` is a URL.
-    """
+    """Refuse a URL as output."""
     if run.place.url is not None:
         raise UserError(f"{source}: output {run.output}: {what} needs a folder that all nodes share")
 
@@ -195,10 +178,10 @@ def _absolute(data: dict[str, Any], root: Path, model: type[Section]) -> dict[st
     result = _walk_paths(data, root) | {"root": str(root)}
     if "output" in model.model_fields:
         result.setdefault("output", "runs")
-    for key in ("model", "output"):
-        value = result.get(key)
-        if isinstance(value, str) and (key == "output" or _is_local(value, root)):
-            result[key] = resolved(value, root)
+    if isinstance(output := result.get("output"), str):
+        result["output"] = resolved(output, root)
+    if isinstance(name := result.get("model"), str) and _is_local(name, root):
+        result["model"] = resolved(name, root)
     return result
 
 
@@ -240,7 +223,9 @@ def explain(error: ValidationError) -> str:
 
 
 def _explain_one(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"] if not _is_internal(part))
+    # pydantic adds parts to a location for members of a union.
+    internal = ("lax-or-strict[", "list[", "function-")
+    where = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(internal))
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "unknown_key":
         return f"unknown key {where}; {message}"
@@ -251,8 +236,3 @@ def _explain_one(problem: Any) -> str:
     given = problem.get("input")
     shown = f", got {given!r}" if isinstance(given, str | int | float | bool | None) else ""
     return f"{where}: {message[:1].lower()}{message[1:]}{shown}" if where else message
-
-
-def _is_internal(part: str | int) -> bool:
-    """Whether pydantic added this part of a location, for a member of a union."""
-    return isinstance(part, str) and part.startswith(("lax-or-strict[", "list[", "function-"))

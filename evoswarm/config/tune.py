@@ -134,16 +134,12 @@ class TuneConfig(Section):
 
 
 def load_tune(path: Path, *, overrides: Sequence[str] = ()) -> TuneConfig:
-    """Read and check the config of a tuning.
-
-    Raises:
-        UserError: the file cannot be read or does not describe a tuning.
-    """
+    """`load_config` for a tuning."""
     return load_file(path, parse_tune, overrides=overrides)
 
 
 def parse_tune(data: dict[str, Any], *, root: Path, source: str = "config") -> TuneConfig:
-    """Check the config of a tuning given as plain data; `root` is what relative paths start from."""
+    """`parse_config` for a tuning."""
     tuning, data = split_section(data, "tune", Tuning, source=source)
     run = parse_config(data, root=root, source=source)
     check_shared_folder(run, "a tuning", source=source)

@@ -11,8 +11,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from evoswarm.loop.card import describe_recipe
 from evoswarm.report.analysis import graded, rank, sign_test
 from evoswarm.report.drawing import Plot
-from evoswarm.report.examples import flip_examples, open_utility, task_table
-from evoswarm.report.findings import compared_pair, emergence_of, finalist_flips, origin_of
+from evoswarm.report.findings import (
+    compared_pair,
+    emergence_of,
+    finalist_flips,
+    flip_examples,
+    open_utility,
+    origin_of,
+    task_table,
+)
 from evoswarm.report.plots import MAX_BARS, MAX_LINES, MAX_POINTS
 from evoswarm.report.read import Run
 

@@ -14,11 +14,10 @@ from peft.tuners.lora import LoraLayer
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from evoswarm.errors import UserError
-from evoswarm.toy.evaluate import accuracy
 from evoswarm.toy.skills import LONGER, SKILLS, Skill, draw
 from evoswarm.toy.targets import TARGETS, make_target
 from evoswarm.toy.tokenizer import BOS, EOS, PAD, make_tokenizer
-from evoswarm.toy.train import train
+from evoswarm.toy.train import accuracy, train
 
 BASE_NAME = "evoswarm-toy/base"
 BASE_STEPS = 340
@@ -79,16 +78,9 @@ def make_base(folder: Path, *, seed: int, log: Log, steps: int = BASE_STEPS) -> 
     with reproducible(seed):
         model = LlamaForCausalLM(model_config(tokenizer))
         mixture, name = base_mixture(), f"base {seed}"
-        train(model, tokenizer, mixture, steps=steps, batch_size=128, rates={"": 3e-3}, seed=name, log=log)
+        train(model, tokenizer, mixture, steps=steps, rates={"": 3e-3}, seed=name, log=log)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def set_strength(expert: PeftModel, strength: float) -> None:
-    """Scale the adapter's effect; 1 is the configured strength."""
-    for module in expert.modules():
-        if isinstance(module, LoraLayer):
-            module.scaling["default"] = SCALING * strength
 
 
 def save_expert(expert: PeftModel, folder: Path) -> None:
@@ -116,17 +108,16 @@ def make_expert(base: Path, folder: Path, *, skill: str, seed: int, log: Log, st
     mixture[SKILLS[skill]] += 1 - REPLAY
     with reproducible(seed):
         expert = get_peft_model(model, config)
-        train(
-            expert,
-            tokenizer,
-            mixture,
-            steps=steps or EXPERT_STEPS[skill],
-            batch_size=128,
-            rates={"": RATE, "lora_A": RATE_OF_A},
-            seed=f"{skill} {seed}",
-            log=log,
-            before_step=lambda rng: set_strength(expert, rng.uniform(WEAKEST, 1)),
-        )
+
+        def scale(rng: random.Random) -> None:
+            strength = rng.uniform(WEAKEST, 1)
+            for module in expert.modules():
+                if isinstance(module, LoraLayer):
+                    module.scaling["default"] = SCALING * strength
+
+        rates, name = {"": RATE, "lora_A": RATE_OF_A}, f"{skill} {seed}"
+        steps = steps or EXPERT_STEPS[skill]
+        train(expert, tokenizer, mixture, steps=steps, rates=rates, seed=name, log=log, before_step=scale)
     save_expert(expert, folder)
 
 
@@ -137,8 +128,10 @@ def load(base: Path, adapter: Path | None = None) -> tuple[LlamaForCausalLM | Pe
     return (model if adapter is None else PeftModel.from_pretrained(model, adapter).eval()), tokenizer
 
 
-def make(folder: Path, *, seed: int, log: Log) -> None:
+def make(folder: Path, *, seed: int, log: Log = print) -> None:
     """Build `base/`, `experts/<skill>/` and `targets/<name>.json` in `folder`.
+
+    The same seed on the same kind of machine gives the same weights.
 
     Raises:
         UserError: the folder is not empty.
@@ -148,15 +141,10 @@ def make(folder: Path, *, seed: int, log: Log) -> None:
     make_base(folder / "base", seed=seed, log=log)
     for skill in SKILLS:
         make_expert(folder / "base", folder / "experts" / skill, skill=skill, seed=seed, log=log)
-    make_targets(folder / "targets", seed=seed)
-
-
-def make_targets(folder: Path, *, seed: int) -> None:
-    """Write one JSON file per target task."""
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "targets").mkdir()
     for name in TARGETS:
         text = json.dumps(make_target(name, seed=seed), indent=1)
-        (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+        (folder / "targets" / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
 def measure(folder: Path, *, number: int = 200) -> dict[str, dict[str, float]]:

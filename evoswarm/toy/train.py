@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from evoswarm.toy.skills import Example, Skill, draw
 from evoswarm.toy.tokenizer import EOS, prompt_text
 
+BATCH = 128
 IGNORE = -100
 
 
@@ -53,11 +54,10 @@ def train(
     mixture: Mapping[Skill, float],
     *,
     steps: int,
-    batch_size: int,
     rates: Mapping[str, float],
     seed: str,
     log: Callable[[str], None],
-    before_step: Callable[[random.Random], None] | None = None,
+    before_step: Callable[[random.Random], None] = lambda rng: None,
 ) -> None:
     """Train the parameters that require gradients, in place, on questions drawn from `mixture` (skill to share).
 
@@ -69,9 +69,8 @@ def train(
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0)
     model.train()
     for step in range(steps):
-        if before_step is not None:
-            before_step(rng)
-        skills = rng.choices(list(mixture), weights=list(mixture.values()), k=batch_size)
+        before_step(rng)
+        skills = rng.choices(list(mixture), weights=list(mixture.values()), k=BATCH)
         ids, labels = encode(tokenizer, [draw(skill, rng, 1, evaluation=False)[0] for skill in skills])
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, group["peak"])
@@ -83,3 +82,33 @@ def train(
         if (step + 1) % 50 == 0 or step + 1 == steps:
             log(f"{seed}: step {step + 1}/{steps}, loss {loss.item():.3f}")
     model.eval()
+
+
+MAX_NEW_TOKENS = 8
+
+
+@torch.inference_mode()
+def answer(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, questions: list[str], *, batch_size: int = 256
+) -> list[str]:
+    """Greedy answers, in the same order as the questions."""
+    answers: list[str] = []
+    for start in range(0, len(questions), batch_size):
+        prompts = [prompt_text(question) for question in questions[start : start + batch_size]]
+        batch = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
+        output = model.generate(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            max_new_tokens=MAX_NEW_TOKENS,
+            do_sample=False,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+        answers += tokenizer.batch_decode(output[:, batch.input_ids.shape[1] :], skip_special_tokens=True)
+    return answers
+
+
+def accuracy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, examples: list[Example]) -> float:
+    """Fraction of the examples that the model answers exactly."""
+    answers = answer(model, tokenizer, [example.question for example in examples])
+    return sum(a == e.answer for a, e in zip(answers, examples, strict=True)) / len(examples)

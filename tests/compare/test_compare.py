@@ -21,7 +21,7 @@ from evoswarm.config.compare import CompareConfig, load_compare, parse_compare
 from evoswarm.config.load import apply_overrides
 from evoswarm.errors import Stopped, UserError
 from evoswarm.loop.directory import read_lines
-from evoswarm.toy.comparison import comparison
+from evoswarm.toy.config import comparison
 from evoswarm.toy.targets import TARGETS
 from evoswarm.weights.pool import open_pool
 

@@ -14,11 +14,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from evoswarm import toy
 from evoswarm.errors import UserError
-from evoswarm.toy.evaluate import answer
-from evoswarm.toy.make import BASE_NAME
+from evoswarm.toy.make import BASE_NAME, make
 from evoswarm.toy.skills import SKILLS
 from evoswarm.toy.targets import TARGETS, make_target
 from evoswarm.toy.tokenizer import prompt_text
+from evoswarm.toy.train import answer
 
 WORLD = toy.world()
 
@@ -91,4 +91,4 @@ def test_the_world_stays_small() -> None:
 def test_building_into_a_folder_that_is_not_empty_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="is not empty"):
-        toy.build(tmp_path)
+        make(tmp_path, seed=0)
