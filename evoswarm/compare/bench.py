@@ -36,25 +36,19 @@ class Candidate:
         make: makes its weights; None is the base model.
         mix: in place of `make`, the weights for mixing the next-token distributions of all experts.
         lineage: how its weights are made, if they are not a row.
-        row: its row, if it is one.
     """
 
     name: str
     make: Callable[[], Weights | None] = lambda: None
     mix: Weigh | None = None
     lineage: dict[str, Any] | None = None
-    row: Row | None = None
 
 
 class Bench:
     """One engine, one pool, one utility. Outcomes are kept in a folder, and nothing is measured twice."""
 
     def __init__(self, config: RunConfig, folder: Path, *, make_worker: Callable[..., Worker] = Worker) -> None:
-        """
-        Args:
-            config: model, pool, utility and engine.
-            folder: folder for the outcomes.
-            make_worker: starts the engine.
+        """Outcomes are kept in `folder`; `make_worker` starts the engine.
 
         Raises:
             UserError: pool or data cannot be used.
@@ -73,7 +67,7 @@ class Bench:
     def row(self, name: str, coefficients: dict[str, float]) -> Candidate:
         """The candidate of one row over the experts."""
         row = Row(tuple((ExpertVector(expert), value) for expert, value in coefficients.items() if value))
-        return Candidate(name, make=lambda: self.materializer.one(row), row=row)
+        return Candidate(name, make=lambda: self.materializer.one(row))
 
     def measure(self, candidate: Candidate, split: Split) -> tuple[Evaluation, float]:
         """The evaluation of a candidate and the seconds it took, now or when it was measured.
@@ -134,7 +128,7 @@ class Bench:
         return worker
 
     def _evaluate(self, candidate: Candidate, split: Split) -> Evaluation:
-        worker, job = self._worker(candidate), Job(candidate.name, candidate.row, split, texts=True)
+        worker, job = self._worker(candidate), Job(candidate.name, None, split, texts=True)
         weights = candidate.make() if candidate.mix is None else None
         cut = worker.slices(split).indices
         assembly = Assembly(job, cut, self.utility)

@@ -59,14 +59,9 @@ def fixed_method(run: fixed.Function, **needs: Any) -> Method:
 
 
 def _search_method(name: str, config: type[Evolution]) -> Method:
-    return Method(
-        "search",
-        _first_line(config),
-        search=name,
-        seeded=True,
-        adapters=config(type=name).needs_adapters is not None,
-        package=config.package,
-    )
+    adapters = config(type=name).needs_adapters is not None
+    what = _first_line(config)
+    return Method("search", what, search=name, seeded=True, adapters=adapters, package=config.package)
 
 
 def _first_line(described: object) -> str:
@@ -114,12 +109,8 @@ def chosen_methods(
 ) -> tuple[list[str], dict[str, str]]:
     """Methods to run, and why the others cannot run.
 
-    Args:
-        comparison: the section. Methods that it names must run; with `methods: null`, those that cannot run are left
-            out with a reason.
-        config: the run of any target.
-        pool: the experts.
-        mute: targets whose answers cannot be voted on.
+    Methods that the comparison names must run; with `methods: null`, those that cannot run are left out with a reason.
+    `config` is the run of any target; `mute` are the targets whose answers cannot be voted on.
 
     Raises:
         UserError: an unknown name, a named method that cannot run or needs more than the budget, or training data that
@@ -130,8 +121,7 @@ def chosen_methods(
     _check_names(names, comparison)
     found = {name: _missing(methods[name], comparison, config, pool, mute) for name in names}
     missing = {name: reason for name, reason in found.items() if reason is not None}
-    if missing and comparison.methods is not None:
-        name, reason = next(iter(missing.items()))
+    for name, reason in missing.items() if comparison.methods is not None else ():
         raise UserError(f"compare.methods: {name} {reason}")
     kept = [name for name in methods if name in names and name not in missing]
     if any(methods[name].trains for name in kept):

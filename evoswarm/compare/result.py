@@ -79,28 +79,25 @@ def _means(of: dict[str, list[Result]], seeds: int, number: int) -> Means:
 
 
 def _line(name: str, found: list[Result], means: Means) -> Line:
-    evaluations = [result["evaluations"] for result in found]
-    return {
-        "method": name,
-        "utility": _interval(means, name),
-        **{f"over_{reference}": _gain(means, name, reference) for reference in REFERENCES},
+    return _compared(means, name) | {
         "validation": _mean([result["validation"] for result in found]),
-        "evaluations": float(np.mean(evaluations)),
+        "evaluations": float(np.mean([result["evaluations"] for result in found])),
         "seconds": float(np.mean([result["seconds"] for result in found])),
         "seeds": len(found) if all_methods()[name].seeded else None,
         "by_seed": [result[result["split"]] for result in found],
     }
 
 
-def _interval(means: Means, name: str) -> dict[str, float] | None:
-    return asdict(interval(*means[name])) if name in means else None
-
-
-def _gain(means: Means, name: str, reference: str) -> dict[str, float] | None:
-    if name == reference or name not in means or reference not in means:
-        return None
-    (mine, mine_means), (other, other_means) = means[name], means[reference]
-    return asdict(interval(mine - other, mine_means - other_means))
+def _compared(means: Means, name: str) -> Line:
+    """The method's utility, and its gain over each reference, as intervals."""
+    line: Line = {"method": name, "utility": asdict(interval(*means[name])) if name in means else None}
+    for reference in REFERENCES:
+        gain = None
+        if name != reference and name in means and reference in means:
+            (mine, mine_means), (other, other_means) = means[name], means[reference]
+            gain = asdict(interval(mine - other, mine_means - other_means))
+        line[f"over_{reference}"] = gain
+    return line
 
 
 def _overall(methods: Sequence[str], targets: list[Means]) -> list[Line]:
@@ -113,14 +110,7 @@ def _overall(methods: Sequence[str], targets: list[Means]) -> list[Line]:
         )
         for name in complete
     }
-    return [
-        {
-            "method": name,
-            "utility": _interval(both, name),
-            **{f"over_{reference}": _gain(both, name, reference) for reference in REFERENCES},
-        }
-        for name in complete
-    ]
+    return [_compared(both, name) for name in complete]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -21,10 +21,6 @@ from evoswarm.weights.pool import open_pool
 def compare(config: CompareConfig, *, callbacks: Callbacks = SILENT) -> dict[str, Any]:
     """Run the units without a result, then write `compare.json`, `.md`, `.html` and plots into the comparison's folder.
 
-    Args:
-        config: the comparison; see `load_compare`.
-        callbacks: receive events, and may stop the comparison.
-
     Returns:
         The content of `compare.json`.
 
@@ -52,13 +48,12 @@ def compare(config: CompareConfig, *, callbacks: Callbacks = SILENT) -> dict[str
             if isinstance(outcome, str):
                 failed[str(unit)] = outcome
                 callbacks.warning(f"{unit} failed: {outcome}")
-            else:
-                results += [result for result in outcome if "error" not in result]
-                for result in outcome:
-                    if "error" in result:
-                        name = f"{result['target']} {result['method']}"
-                        failed[name if result["seed"] is None else f"{name} seed {result['seed']}"] = result["error"]
-                        callbacks.warning(f"{name} failed: {result['error']}")
+                outcome = []
+            results += [result for result in outcome if "error" not in result]
+            for result in (result for result in outcome if "error" in result):
+                name = f"{result['target']} {result['method']}"
+                failed[name if result["seed"] is None else f"{name} seed {result['seed']}"] = result["error"]
+                callbacks.warning(f"{name} failed: {result['error']}")
             callbacks.unit(str(unit), done=done, of=len(work))
         if not results:
             raise UserError(f"everything failed; the first reason: {next(iter(failed.values()))}")

@@ -26,13 +26,8 @@ def write_comparison(directory: RunDirectory, summary: dict[str, Any]) -> None:
     directory.write("compare.md", markdown(summary).encode())
     loader = PackageLoader("evoswarm", "compare")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    page = environment.get_template("compare.html.j2").render(
-        summary=summary,
-        introduction=introduction(summary),
-        tables=tables(summary),
-        plots=plots,
-        methods=summary["methods"],
-    )
+    values = {"introduction": introduction(summary), "tables": tables(summary), "methods": summary["methods"]}
+    page = environment.get_template("compare.html.j2").render(summary=summary, plots=plots, **values)
     directory.write("compare.html", page.encode("utf-8", errors="replace"))
     directory.write_json("compare.json", summary)
 

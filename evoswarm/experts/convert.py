@@ -59,10 +59,8 @@ LAYERS: dict[type[Any], Callable[[Any, str], Pair]] = {
 def lora_factors(model: PeftModel, start: Factors | None = None) -> Factors:
     """The LoRA that is equivalent to the active adapter.
 
-    Args:
-        model: a model with an adapter of one of `LAYERS`.
-        start: the initial factors, for methods that subtract them from the base weights (PiSSA, ...):
-            W - B0 A0 + B A = W + [B, -B0] [A; A0].
+    `start` are the initial factors of methods that subtract them from the base weights (PiSSA, ...):
+    W - B0 A0 + B A = W + [B, -B0] [A; A0].
 
     Raises:
         TypeError: the adapter uses another method.

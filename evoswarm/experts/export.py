@@ -14,15 +14,9 @@ from evoswarm.weights.tensorfile import DTYPES, TensorSpec, write_safetensors
 
 
 def export_lora(source: Path, output: Path, *, model: str) -> list[Path]:
-    """Write the equivalent LoRA of one WeGeFT adapter, or of each adapter in a pool. Loads no model.
+    """Write the equivalent LoRA of one WeGeFT adapter, or of each adapter in a pool, and return the folders.
 
-    Args:
-        source: an adapter folder, or a folder of them.
-        output: an adapter folder, or a folder of them; must be empty.
-        model: base model; the LoRA is generated from its weights.
-
-    Returns:
-        The adapter folders.
+    The LoRA is generated from the weights of the base model, which is not loaded.
 
     Raises:
         UserError: there is no WeGeFT adapter, it does not fit the base model, or `output` is not empty.

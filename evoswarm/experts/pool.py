@@ -30,10 +30,6 @@ def train_pool(config: TrainingConfig, *, callbacks: Callbacks = SILENT) -> dict
 
     Finished experts stay as they are; unfinished ones resume from their newest checkpoint.
 
-    Args:
-        config: see `evoswarm.config.load.load_training`.
-        callbacks: receive events, and may stop the training.
-
     Returns:
         Each expert's record (training.json), by name.
 

@@ -47,11 +47,7 @@ def train_expert(
 ) -> dict[str, Any]:
     """Train one expert with prepared data. Resumes an interrupted training and keeps a finished expert.
 
-    Args:
-        config: the pool.
-        name: the expert.
-        report: called after every step.
-        trained: called with the model after its training, before it is saved.
+    `report` is called after every step, `trained` with the model after its training, before it is saved.
 
     Returns:
         The record (training.json), or `{"error": reason}` if the training failed.

@@ -101,11 +101,6 @@ class Rank:
     of: int
     shared: int
 
-    @property
-    def lower_half(self) -> bool:
-        """Whether more than half of all are at least as good."""
-        return self.place > self.of / 2
-
 
 def rank(utilities: Sequence[float | None], index: int) -> Rank:
     """The rank of one utility; failed evaluations (None) are last."""

@@ -71,18 +71,16 @@ class Origin:
 def origin_of(run: Run, winner: Measurement) -> Origin:
     """The rank of the winning particle in the first population or, if particles do not persist, of its experts."""
     if run.persistent and run.start:
-        return _particle_origin(run, winner)
+        return _particle_origin(run.start, winner)
     return _recipe_origin(run, winner)
 
 
-def _particle_origin(run: Run, winner: Measurement) -> Origin:
-    assert run.start is not None
-    utilities = run.start
+def _particle_origin(utilities: tuple[float | None, ...], winner: Measurement) -> Origin:
     index = winner.particle if winner.phase != "experts" else utilities.index(winner.utility)
     place = rank(utilities, index)
     began = "failed" if utilities[index] is None else f"{utilities[index]:.4f}"
     shared = f", a place shared with {place.shared} other{'s' * (place.shared > 1)}" if place.shared else ""
-    half = "lower half: a diamond in the rough" if place.lower_half else "upper half"
+    half = "lower half: a diamond in the rough" if place.place > place.of / 2 else "upper half"
     return Origin(
         utilities,
         (index,),

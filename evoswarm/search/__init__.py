@@ -27,11 +27,7 @@ SEARCHES: dict[str, type[Search]] = {
 
 
 def make_search(config: Evolution, *, experts: Sequence[str], seed: int, layers: int | None = None) -> Search:
-    """Create the search of a config over the experts of these names, which have this number of layers.
-
-    Raises:
-        UserError: fewer than two experts, two with the same name, or a search that does not fit them.
-    """
+    """Create the search of a config; see `Search`."""
     return SEARCHES[config.type](config, experts=experts, seed=seed, layers=layers)
 
 

@@ -72,9 +72,7 @@ class Evolution(Section):
     def at_budget(self, budget: int, *, experts: int) -> dict[str, Any]:
         """Settings to change for a comparison at equal cost: use the whole budget, never stop early.
 
-        Args:
-            budget: evaluations, including those of the initial experts.
-            experts: number of experts in the pool.
+        `budget` counts evaluations, including those of the initial experts; `experts` is their number.
         """
         return {"max_evaluations": budget, "max_generations": budget, "patience": None}
 

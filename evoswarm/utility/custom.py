@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 import math
 import numbers
@@ -51,8 +50,7 @@ class CustomUtility(TaskUtility[Custom]):
         assert isinstance(response, str)
         name = self.config.function
         try:
-            value = self._function(copy.deepcopy(self.example(split, index)), response)
-            value = value.item() if hasattr(value, "item") else value  # a NumPy or torch scalar
+            value = self.score(split, index, response)
         except (Exception, SystemExit) as error:  # the user's code may raise anything: the example fails, not the run
             return Outcome(None, None, f"{name} raised {type(error).__name__}: {one_line(error)}")
         if not isinstance(value, numbers.Real):
@@ -61,8 +59,9 @@ class CustomUtility(TaskUtility[Custom]):
             return Outcome(None, None, f"{name} returned {value}, not a finite number")
         return Outcome(float(value), None)
 
-    def score(self, split: Split, index: int, prediction: str) -> float:
-        raise ValueError(f"{self.config.function} has no predictions")
+    def score(self, split: Split, index: int, prediction: str) -> Any:
+        value = self._function(copy.deepcopy(self.example(split, index)), prediction)
+        return value.item() if hasattr(value, "item") else value  # a NumPy or torch scalar
 
 
 def import_function(path: str, *, root: Path) -> Callable[..., Any]:

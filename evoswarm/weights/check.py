@@ -39,7 +39,7 @@ _DEFAULTS: dict[str, Any] = {
 def mismatches(experts: Sequence[Expert], *, include_base: bool = False) -> list[str]:
     """All reasons why experts are invalid or incompatible with the first one, one line each."""
     first = experts[0]
-    problems = [line for expert in experts for line in _alone(expert, include_base=include_base)]
+    problems = [f"{e.name}: {line}" for e in experts for line in _unfit(e, include_base=include_base)]
     for expert in experts[1:]:
         if expert.kind != first.kind:
             problems.append(f"{expert.name}: is of kind {expert.kind}, but {first.name} is of kind {first.kind}")
@@ -48,26 +48,18 @@ def mismatches(experts: Sequence[Expert], *, include_base: bool = False) -> list
     return problems
 
 
-def _alone(expert: Expert, *, include_base: bool) -> list[str]:
+def _unfit(expert: Expert, *, include_base: bool) -> Iterator[str]:
+    """Why an expert cannot be evolved."""
     if not expert.specs:
-        return [f"{expert.name}: contains no tensors; save it again"]
-    return [f"{expert.name}: {line}" for line in _unfit(expert)] + [
-        f"{expert.name}: contains fully trained modules ({name}); include_base needs pure LoRA adapters"
-        for name in list(full_tensors(expert.specs))[:1]
-        if include_base and expert.kind == "adapter"
-    ]
-
-
-def _unfit(expert: Expert) -> Iterator[str]:
-    """Why an adapter cannot be evolved."""
-    if expert.kind == "checkpoint":
-        return
-    kind = kind_of(expert.config)
-    if kind is None:
-        known = " and ".join(ADAPTER_KINDS)
-        yield f"peft type {expert.config['peft_type']}, only {known} adapters can be evolved"
-        return
-    yield from kind.problems(expert.config, expert.specs)
+        yield "contains no tensors; save it again"
+    elif expert.kind == "adapter":
+        if kind := kind_of(expert.config):
+            yield from kind.problems(expert.config, expert.specs)
+        else:
+            known = " and ".join(ADAPTER_KINDS)
+            yield f"peft type {expert.config['peft_type']}, only {known} adapters can be evolved"
+        if include_base and (whole := full_tensors(expert.specs)):
+            yield f"contains fully trained modules ({next(iter(whole))}); include_base needs pure LoRA adapters"
 
 
 def _settings(expert: Expert, first: Expert) -> list[str]:

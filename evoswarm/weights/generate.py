@@ -29,10 +29,7 @@ class LoraGenerator:
     """Generates LoRA from phi and psi. Reads base weights from disk as needed."""
 
     def __init__(self, model: str, config: Mapping[str, Any]) -> None:
-        """
-        Args:
-            model: base model: a folder, or a name on the hub.
-            config: adapter_config.json of the WeGeFT adapters.
+        """`config` is adapter_config.json of the WeGeFT adapters.
 
         Raises:
             UserError: the base model's files are missing.

@@ -25,15 +25,10 @@ def combine_for(multiply_adds: int) -> Combine:
 
 
 def combine_numpy(parts: Sequence[np.ndarray], coefficients: np.ndarray, out: Sequence[np.ndarray]) -> None:
-    """Write the weighted sums into `out`. Parts with coefficient zero are skipped.
+    """Write the weighted sums of J parts [n] into R results [n], all fp32 and contiguous; coefficients are [R, J].
 
-    Args:
-        parts: J basis chunks [n], fp32, contiguous.
-        coefficients: [R, J], fp32.
-        out: R results [n], fp32, contiguous, overwritten.
+    Parts with coefficient zero are skipped.
     """
-    if not len(out):
-        return
     product = np.empty_like(out[0])
     for total, row in zip(out, coefficients, strict=True):
         terms = np.flatnonzero(row)

@@ -63,10 +63,8 @@ class Materializer:
     ) -> Iterator[tuple[TensorSpec, list[np.ndarray]]]:
         """Tensor by tensor: its spec, and for every row an array of its shape.
 
-        Args:
-            rows: P rows.
-            specs: a selection of tensors, or other data types for the result; the pool's layout by default.
-            into: for every row, arrays by name to write into; missing ones are allocated.
+        `specs` selects tensors or gives other data types; by default it is the pool's layout. `into` has arrays to
+        write into for every row, by name; missing ones are allocated.
         """
         basis, coefficients = self._matrix(rows)
         specs = self.pool.layout if specs is None else specs

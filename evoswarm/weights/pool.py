@@ -77,13 +77,9 @@ def layer_of(tensor: str) -> int:
 
 
 def open_pool(config: PoolConfig, *, model: str, check: bool = True, alone: bool = False) -> Pool:
-    """Open the experts and check that they are compatible with each other and with the base model.
+    """Open the experts and check that they are compatible with each other and with the base model (if it is a folder).
 
-    Args:
-        config: the pool's settings.
-        model: base model; its tensors are compared if it is a local folder.
-        check: False if the same pool was already checked (in worker processes).
-        alone: accept a single expert.
+    `check` is False if the same pool was already checked (in worker processes). `alone` accepts a single expert.
 
     Raises:
         UserError: one error that lists every problem of every expert.

@@ -25,21 +25,19 @@ def save_expert(
 ) -> None:
     """Write the weights of `row` to a folder of the pool's kind, atomically.
 
-    Adapters load with `PeftModel.from_pretrained`, checkpoints with `AutoModelForCausalLM.from_pretrained`.
-
-    Args:
-        materializer: the pool.
-        row: the position.
-        folder: replaced if it exists.
-        base: base model, for the adapter's config; if it is a folder, a checkpoint's tokenizer is copied from it.
-        shard_bytes: maximum file size of a checkpoint.
+    Adapters load with `PeftModel.from_pretrained`, checkpoints with `AutoModelForCausalLM.from_pretrained`. A `folder`
+    that exists is replaced. `base` is for the adapter's config; from a folder, a checkpoint's tokenizer is copied.
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        if materializer.pool.kind == "adapter":
-            _save_adapter(materializer, row, temporary, base)
+        pool = materializer.pool
+        if pool.kind == "adapter":
+            config = pool.experts[0].config | {"base_model_name_or_path": base, "inference_mode": True}
+            _write_text(temporary / ADAPTER_CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
+            tensors = _tensors(materializer, row, pool.layout)
+            write_safetensors(temporary / ADAPTER_FILE, pool.layout, tensors, metadata={"format": "pt"})
         else:
             _save_checkpoint(materializer, row, temporary, base, shard_bytes)
         # The old folder is moved aside first, so a crash never leaves a partial folder.
@@ -64,15 +62,6 @@ def _tensors(materializer: Materializer, row: Row, specs: list[TensorSpec]) -> I
     for spec, array in materializer.stream([row], specs=specs):
         yield spec.name, array[0]
         del array  # free it before the next one is created, so that only one is in memory
-
-
-def _save_adapter(materializer: Materializer, row: Row, folder: Path, base: str) -> None:
-    pool = materializer.pool
-    config = pool.experts[0].config | {"base_model_name_or_path": base, "inference_mode": True}
-    _write_text(folder / ADAPTER_CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
-    write_safetensors(
-        folder / ADAPTER_FILE, pool.layout, _tensors(materializer, row, pool.layout), metadata={"format": "pt"}
-    )
 
 
 def _save_checkpoint(materializer: Materializer, row: Row, folder: Path, base: str, shard_bytes: int) -> None:

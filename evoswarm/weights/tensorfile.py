@@ -67,8 +67,7 @@ class TensorFile:
     """One safetensors file, read lazily through a memory map."""
 
     def __init__(self, path: Path) -> None:
-        """Open and check `path`.
-
+        """
         Raises:
             UserError: the file is missing, truncated or damaged, or has an unsupported data type.
         """

@@ -80,7 +80,7 @@ def test_a_rank_counts_what_is_better_and_what_is_equal():
 
 def test_a_diamond_in_the_rough_starts_in_the_lower_half():
     utilities = [4.0, 3.0, 2.0, 1.0]
-    assert [rank(utilities, i).lower_half for i in range(4)] == [False, False, True, True]
+    assert [rank(utilities, i).place > 2 for i in range(4)] == [False, False, True, True]
 
 
 def test_the_principal_plane_finds_the_direction_of_a_line():

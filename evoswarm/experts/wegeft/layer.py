@@ -37,10 +37,9 @@ class WeGeFTLinear(nn.Module, BaseTunerLayer):
     other_param_names = ("wegeft_scaling", "wegeft_key")
 
     def __init__(self, base_layer: Any, banks: Banks) -> None:
-        """
-        Args:
-            base_layer: `nn.Linear`, or transformers' `Conv1D`, whose weight is [in, out].
-            banks: adapter name to key to phi, and the same for psi.
+        """The layer is `nn.Linear`, or transformers' `Conv1D`, whose weight is [in, out].
+
+        The banks map adapter name to key to phi, and to psi.
         """
         super().__init__()
         self.base_layer = base_layer
