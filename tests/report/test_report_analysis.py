@@ -78,11 +78,6 @@ def test_a_rank_counts_what_is_better_and_what_is_equal():
     assert rank(utilities, 3).shared == 1
 
 
-def test_a_diamond_in_the_rough_starts_in_the_lower_half():
-    utilities = [4.0, 3.0, 2.0, 1.0]
-    assert [rank(utilities, i).place > 2 for i in range(4)] == [False, False, True, True]
-
-
 def test_the_principal_plane_finds_the_direction_of_a_line():
     rows = np.outer([-1.0, 0.0, 1.0, 2.0], [3.0, 4.0, 0.0]) + [1.0, 1.0, 1.0]
     plane = principal_plane(rows)
