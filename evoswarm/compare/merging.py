@@ -16,12 +16,11 @@ from typing import Any
 import torch
 
 from evoswarm.loop.directory import RunDirectory
-from evoswarm.rows import Row
 from evoswarm.weights.device import to_torch
 from evoswarm.weights.expert import open_expert
-from evoswarm.weights.materialize import Materializer, Weights
+from evoswarm.weights.materialize import Weights
 from evoswarm.weights.pool import Pool
-from evoswarm.weights.save import save_expert
+from evoswarm.weights.save import write_expert
 
 Combine = Callable[..., torch.Tensor]
 """From a tensor's name, the experts' task tensors (fp32, differences from the base model) and parameters by keyword to
@@ -101,19 +100,7 @@ def base_weights(pool: Pool, model: Path) -> Weights | None:
     return {spec.name: base.tensor(spec.name) for spec in pool.layout}
 
 
-class _Given(Materializer):
-    """Returns given weights, so that they are saved like any expert."""
-
-    def __init__(self, pool: Pool, weights: Weights) -> None:
-        super().__init__(pool)
-        self._weights = weights
-
-    def stream(self, rows: Any, *, specs: Any = None, into: Any = ()) -> Any:
-        for spec in specs or self.pool.layout:
-            yield spec, [self._weights[spec.name]]
-
-
 def save_member(pool: Pool, weights: Weights, folder: Path, *, base: str, lineage: dict[str, Any]) -> None:
     """Save merged weights as an expert of the pool's kind, with `lineage.json`: how it was made, and from what."""
-    save_expert(_Given(pool, weights), Row(()), folder, base=base)
+    write_expert(pool, lambda specs: ((spec.name, weights[spec.name]) for spec in specs), folder, base=base)
     RunDirectory(folder).write_json("lineage.json", lineage | {"base": base, "pool": pool.hashes})

@@ -71,16 +71,12 @@ class Router:
         """Weights [B, N] of the experts for each prompt."""
         import torch
 
-        vectors = self.embed.transform([as_text(prompt) for prompt in prompts])
+        texts = (p if isinstance(p, str) else " ".join(content for _, content in p) for p in prompts)
+        vectors = self.embed.transform(texts)
         distances = ((vectors[:, None] - self.centers[None]) ** 2).sum(axis=-1)
         far = distances > np.sort(distances, axis=1)[:, [min(NEAREST, distances.shape[1]) - 1]]
         logits = np.where(far, -np.inf, -distances / self.temperature)
         return torch.from_numpy(logits).float().softmax(dim=-1)
-
-
-def as_text(prompt: Prompt) -> str:
-    """The text of a prompt."""
-    return prompt if isinstance(prompt, str) else " ".join(content for _, content in prompt)
 
 
 def read_texts(path: Path) -> list[str]:

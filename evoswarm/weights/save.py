@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,26 @@ import numpy as np
 from evoswarm.rows import Row
 from evoswarm.weights.expert import ADAPTER_CONFIG, ADAPTER_FILE
 from evoswarm.weights.materialize import Materializer
+from evoswarm.weights.pool import Pool
 from evoswarm.weights.tensorfile import TensorSpec, write_safetensors
 
 SHARD_BYTES = 2 << 30
 """Maximum file size of a saved checkpoint. Saving needs memory for only one tensor."""
 
 
+Tensors = Callable[[list[TensorSpec]], Iterator[tuple[str, np.ndarray]]]
+"""From specs to names and arrays, in the same order."""
+
+
 def save_expert(
     materializer: Materializer, row: Row, folder: Path, *, base: str, shard_bytes: int = SHARD_BYTES
 ) -> None:
-    """Write the weights of `row` to a folder of the pool's kind, atomically.
+    """Write the weights of `row` to a folder of the pool's kind; see `write_expert`."""
+    write_expert(materializer.pool, partial(_tensors, materializer, row), folder, base=base, shard_bytes=shard_bytes)
+
+
+def write_expert(pool: Pool, tensors: Tensors, folder: Path, *, base: str, shard_bytes: int = SHARD_BYTES) -> None:
+    """Write tensors to a folder of the pool's kind, atomically.
 
     Adapters load with `PeftModel.from_pretrained`, checkpoints with `AutoModelForCausalLM.from_pretrained`. A `folder`
     that exists is replaced. `base` is for the adapter's config; from a folder, a checkpoint's tokenizer is copied.
@@ -32,14 +43,14 @@ def save_expert(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        pool = materializer.pool
         if pool.kind == "adapter":
             config = pool.experts[0].config | {"base_model_name_or_path": base, "inference_mode": True}
             _write_text(temporary / ADAPTER_CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
-            tensors = _tensors(materializer, row, pool.layout)
-            write_safetensors(temporary / ADAPTER_FILE, pool.layout, tensors, metadata={"format": "pt"})
+            write_safetensors(temporary / ADAPTER_FILE, pool.layout, tensors(pool.layout), metadata={"format": "pt"})
         else:
-            _save_checkpoint(materializer, row, temporary, base, shard_bytes)
+            _copy_settings(pool.experts[0].path, temporary)
+            _copy_settings(Path(base), temporary)
+            _write_shards(pool.layout, tensors, temporary, shard_bytes)
         # The old folder is moved aside first, so a crash never leaves a partial folder.
         old = temporary.with_suffix(".old")
         shutil.rmtree(old, ignore_errors=True)
@@ -64,17 +75,19 @@ def _tensors(materializer: Materializer, row: Row, specs: list[TensorSpec]) -> I
         del array  # free it before the next one is created, so that only one is in memory
 
 
-def _save_checkpoint(materializer: Materializer, row: Row, folder: Path, base: str, shard_bytes: int) -> None:
-    _copy_settings(materializer.pool.experts[0].path, folder)
-    _copy_settings(Path(base), folder)
-    parts = _shards(materializer.pool.layout, shard_bytes)
+def _write_shards(layout: list[TensorSpec], tensors: Tensors, folder: Path, limit: int) -> None:
+    parts: list[list[TensorSpec]] = [[]]
+    for spec in layout:
+        if parts[-1] and sum(s.nbytes for s in parts[-1]) + spec.nbytes > limit:
+            parts.append([])
+        parts[-1].append(spec)
     shards = {f"model-{i:05}-of-{len(parts):05}.safetensors": specs for i, specs in enumerate(parts, start=1)}
     if len(parts) == 1:
         shards = {"model.safetensors": parts[0]}
     for name, specs in shards.items():
-        write_safetensors(folder / name, specs, _tensors(materializer, row, specs), metadata={"format": "pt"})
+        write_safetensors(folder / name, specs, tensors(specs), metadata={"format": "pt"})
     if len(shards) > 1:
-        total = sum(spec.nbytes for spec in materializer.pool.layout)
+        total = sum(spec.nbytes for spec in layout)
         where = {spec.name: name for name, specs in shards.items() for spec in specs}
         index = {"metadata": {"total_size": total}, "weight_map": where}
         _write_text(folder / "model.safetensors.index.json", json.dumps(index, indent=2) + "\n")
@@ -86,15 +99,6 @@ def _copy_settings(source: Path, folder: Path) -> None:
         wanted = path.suffix in (".json", ".model", ".txt", ".jinja") and not path.name.endswith(".index.json")
         if wanted and path.is_file() and not (folder / path.name).exists():
             shutil.copyfile(path, folder / path.name)
-
-
-def _shards(layout: list[TensorSpec], limit: int) -> list[list[TensorSpec]]:
-    shards: list[list[TensorSpec]] = [[]]
-    for spec in layout:
-        if shards[-1] and sum(s.nbytes for s in shards[-1]) + spec.nbytes > limit:
-            shards.append([])
-        shards[-1].append(spec)
-    return shards
 
 
 def _write_text(path: Path, text: str) -> None:
