@@ -29,6 +29,8 @@ def combine_numpy(parts: Sequence[np.ndarray], coefficients: np.ndarray, out: Se
 
     Parts with coefficient zero are skipped.
     """
+    if not len(out):
+        return
     product = np.empty_like(out[0])
     for total, row in zip(out, coefficients, strict=True):
         terms = np.flatnonzero(row)
