@@ -51,13 +51,7 @@ def read(path: Path) -> Source:
 
 
 def _read_json(path: Path) -> Source:
-    try:
-        content = json.loads(_text(path))
-    except json.JSONDecodeError as error:
-        hint = "; name a file with one record per line .jsonl" if error.msg == "Extra data" else ""
-        raise UserError(f"{path}, line {error.lineno}: broken JSON: {error.msg} (column {error.colno}){hint}") from None
-    except RecursionError:
-        raise UserError(f"{path}: is nested too deeply") from None
+    content = _parse(_text(path), path, hint="; name a file with one record per line .jsonl")
     if isinstance(content, list):
         return Source(path, None, content)
     named = content if isinstance(content, dict) else {}
@@ -68,18 +62,22 @@ def _read_json(path: Path) -> Source:
 
 
 def _read_jsonl(path: Path) -> Source:
-    records = []
     # splitlines() would also split at U+2028 and others, which JSON allows inside strings.
-    for number, line in enumerate(_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: broken JSON: {error.msg} (column {error.colno})") from None
-        except RecursionError:
-            raise UserError(f"{path}, line {number}: is nested too deeply") from None
-    return Source(path, None, records)
+    lines = enumerate(_text(path).split("\n"))
+    return Source(path, None, [_parse(line, path, before=number) for number, line in lines if line.strip()])
+
+
+def _parse(text: str, path: Path, *, before: int | None = None, hint: str = "") -> Any:
+    """JSON, `before` so many lines of a file; None: it is the whole file. `hint`: advice for more than one value."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        hint = hint if error.msg == "Extra data" else ""
+        place = f"{path}, line {error.lineno + (before or 0)}"
+        raise UserError(f"{place}: broken JSON: {error.msg} (column {error.colno}){hint}") from None
+    except RecursionError:
+        place = f"{path}" if before is None else f"{path}, line {before + 1}"
+        raise UserError(f"{place}: is nested too deeply") from None
 
 
 def _read_csv(path: Path) -> Source:
