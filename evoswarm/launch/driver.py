@@ -10,16 +10,16 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from evoswarm.backend.ray.actor_group import result_of
 from evoswarm.backend.ray.private import log_folder, submission_id
 from evoswarm.backend.ray.scheduling import process_options
 from evoswarm.backend.ray.wait import finished
 from evoswarm.callbacks import Callbacks
 from evoswarm.config import RunConfig
 from evoswarm.config.run import RayBackend
-from evoswarm.errors import ClusterError
 from evoswarm.launch.connect import connected
 from evoswarm.launch.coordinator import Coordinator
 from evoswarm.launch.status import FILE, StatusWriter, job_file
@@ -86,16 +86,7 @@ def _follow(coordinator: Any, callbacks: Callbacks) -> dict[str, Any]:
                     callbacks.notify(event)
             asked = None
         if done:
-            return _result(result)
+            summary: dict[str, Any] = result_of(result, who="the coordinator")
+            return summary
         if callbacks.stop():
             coordinator.stop.remote()
-
-
-def _result(ref: Any) -> dict[str, Any]:
-    try:
-        summary: dict[str, Any] = ray.get(ref)
-    except RayTaskError as error:
-        raise error.cause from None
-    except RayError as error:
-        raise ClusterError(f"the coordinator was lost ({type(error).__name__}); rerun the command to resume") from None
-    return summary

@@ -37,17 +37,15 @@ def acquire(file: IO[str], path: Path, session: str | None, callbacks: Callbacks
             found = _read_holder(file.read())
             own = session is not None and found.get("session") == session
             patience = CUT_OFF_SECONDS if own else LOCK_WAIT_SECONDS if _orphaned(found) else 0
-            callbacks.check()
             who = f"process {found['pid']} on {found['host']}" if found else "another process"
-            if time.monotonic() - start < patience:
-                if not said:
-                    callbacks.message(
-                        f"{path} is still held by {who}, which should end soon; waiting up to {patience:g} s"
-                    )
-                said = True
-                time.sleep(0.2)
-                continue
-        raise UserError(f"{path}: another run holds this directory ({who}); wait for it, stop it, or change `name`")
+            if time.monotonic() - start >= patience:
+                raise UserError(
+                    f"{path}: another run holds this directory ({who}); wait for it, stop it, or change `name`"
+                ) from None
+            if not said:
+                callbacks.message(f"{path} is still held by {who}, which should end soon; waiting up to {patience:g} s")
+            said = True
+            callbacks.sleep(0.2)
 
 
 def _read_holder(text: str) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class ActorGroup:
         self._message(f"{text}; continuing without it")
 
 
-def result_of(ref: Any) -> Any:
+def result_of(ref: Any, *, who: str = "an actor") -> Any:
     """The result of a call to an actor.
 
     Raises:
@@ -130,4 +130,4 @@ def result_of(ref: Any) -> Any:
         lost: BaseException = error.cause
     except RayError as error:
         lost = error
-    raise ClusterError(f"an actor was lost ({describe(lost)}); rerun the command to resume")
+    raise ClusterError(f"{who} was lost ({describe(lost)}); rerun the command to resume")
