@@ -18,7 +18,7 @@ from evoswarm.errors import UserError
 from evoswarm.place import check_url, is_url
 
 if TYPE_CHECKING:
-    from evoswarm.loop.matrix import Column
+    from evoswarm.loop.evaluate import Column
 
 
 def inspect(
@@ -71,7 +71,7 @@ def _mean_pair(cosine: Any) -> float:
 
 def _measure(pool: Path | str, configs: list[Path]) -> list[Column]:
     from evoswarm.config import load_config
-    from evoswarm.loop.matrix import renamed, utility_matrix
+    from evoswarm.loop.evaluate import renamed, utility_matrix
 
     checked = [load_config(config, overrides=[f"pool={pool}"]) for config in configs]
     with results_only():

@@ -11,7 +11,7 @@ from echo import echo_config
 
 from evoswarm.backend import Job
 from evoswarm.backend.local import LocalBackend
-from evoswarm.loop.matrix import BASE_MODEL, _spread, renamed, utility_matrix
+from evoswarm.loop.evaluate import BASE_MODEL, _spread, renamed, utility_matrix
 from evoswarm.rows import Row
 from evoswarm.utility import make_utility
 from evoswarm.weights.pool import open_pool
