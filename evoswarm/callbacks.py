@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from evoswarm.errors import Stopped
@@ -43,6 +43,15 @@ class Callbacks:
         while (left := until - time.monotonic()) > 0:
             self.check()
             time.sleep(min(left, 0.2))
+
+    def after(self, handle: Callable[[Event], None]) -> Callbacks:
+        """Callbacks that receive every event after `handle`."""
+
+        def notify(event: Event) -> None:
+            handle(event)
+            self.notify(event)
+
+        return replace(self, notify=notify)
 
     def generation(self, line: dict[str, Any], timing: dict[str, Any]) -> None:
         """Report a finished generation: its line of `generations.jsonl` and its line of `timings.jsonl`."""

@@ -37,7 +37,8 @@ def run(
     Example:
         evoswarm.run(load_config("it.yaml"), on_generation=lambda g: print(g["generation"], g["best"]))
     """
-    callbacks = _with_callback(callbacks, on_generation)
+    if on_generation is not None:
+        callbacks = callbacks.after(lambda event: on_generation(event) if event["kind"] == "generation" else None)
     if isinstance(config.backend, LocalBackend):
         from evoswarm.launch.execute import run_locally
 
@@ -54,15 +55,3 @@ def cluster(config: RunConfig) -> AbstractContextManager[None]:
     from evoswarm.launch.connect import connected
 
     return connected(config.backend)
-
-
-def _with_callback(callbacks: Callbacks, on_generation: Callable[[Event], None] | None) -> Callbacks:
-    if on_generation is None:
-        return callbacks
-
-    def notify(event: Event) -> None:
-        callbacks.notify(event)
-        if event["kind"] == "generation":
-            on_generation(event)
-
-    return Callbacks(notify=notify, stop=callbacks.stop)

@@ -6,7 +6,7 @@ import errno
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from evoswarm.backend import Backend
@@ -158,14 +158,13 @@ def _uploading(callbacks: Callbacks, mirror: Mirror) -> Callbacks:
     """Callbacks that upload the start of the run, and every finished generation before the caller sees its event."""
     uploaded = False
 
-    def notify(event: Event) -> None:
+    def upload(event: Event) -> None:
         nonlocal uploaded
         if event["kind"] == "generation" or (event["kind"] == "progress" and not uploaded):
             mirror.sync()
             uploaded = True
-        callbacks.notify(event)
 
-    return replace(callbacks, notify=notify)
+    return callbacks.after(upload)
 
 
 def _kept(directory: RunDirectory) -> str:

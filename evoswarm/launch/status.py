@@ -141,7 +141,7 @@ class StatusWriter:
     def __enter__(self) -> Callbacks:
         """Callbacks for the run."""
         self._write()
-        return replace(self._inner, notify=self._notify)
+        return self._inner.after(self._follow)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
         self._update(phase=None, done=None, of=None, seconds_left=None)
@@ -153,7 +153,7 @@ class StatusWriter:
             self._update(state="failed", error=str(error) or type(error).__name__)
         self._write()
 
-    def _notify(self, event: Event) -> None:
+    def _follow(self, event: Event) -> None:
         if event["kind"] == "progress":
             self._update(state="running", phase=event["phase"], done=event["done"], of=event["of"])
             if time.monotonic() - self._written >= PROGRESS_SECONDS:
@@ -161,8 +161,7 @@ class StatusWriter:
         elif event["kind"] == "generation":
             self._generation(event)
             self._write()
-            event = event | {"seconds_left": self._status.seconds_left}
-        self._inner.notify(event)
+            event["seconds_left"] = self._status.seconds_left
 
     def _generation(self, event: Event) -> None:
         self._recent.append((event["examples"], event["seconds"]["total"]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any, Protocol
 
 from evoswarm.callbacks import Callbacks, Event
@@ -77,16 +76,15 @@ class Loggers:
     @property
     def callbacks(self) -> Callbacks:
         """Pass these to the loop."""
-        return replace(self._inner, notify=self._notify) if self._open else self._inner
+        return self._inner.after(self._follow) if self._open else self._inner
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Log the result of the run."""
         self._each(lambda logger: logger.finish(final_scalars(summary), generation=self._last))
 
-    def _notify(self, event: Event) -> None:
+    def _follow(self, event: Event) -> None:
         if event["kind"] == "generation":
             self._catch_up()
-        self._inner.notify(event)
 
     def _catch_up(self) -> None:
         """Log the generations that this session has not logged yet."""
