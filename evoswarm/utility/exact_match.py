@@ -11,7 +11,8 @@ from typing import Any, Literal
 from evoswarm.errors import UserError
 from evoswarm.utility.config import Task
 from evoswarm.utility.data import Example
-from evoswarm.utility.parsing import last_match, last_number, normalize
+from evoswarm.utility.numbers import read_number
+from evoswarm.utility.parsing import last_match, normalize
 from evoswarm.utility.prompts import delimiter
 from evoswarm.utility.task import TaskUtility, refuse
 from evoswarm.utility.types import Generate, Outcome, Prompt, Request, Response, Split
@@ -24,8 +25,8 @@ class ExactMatch(Task):
     mode: Literal["text", "numeric"] = "text"
     """text: equal after the normalization below. numeric: equal as numbers, so that 1,000 = 1000.0."""
     extract: str | None = None
-    """Regular expression. Its last match (its first group, if it has one) is the answer. In numeric mode the default is
-    the last number."""
+    """Regular expression. Its last match (its first group, if it has one) is the answer. Default: the whole text; in
+    numeric mode `\\boxed{}`, `####`, a statement "the answer is", or the last number."""
     ignore_case: bool = False
     """text: ignore case."""
     ignore_punctuation: bool = False
@@ -35,12 +36,12 @@ class ExactMatch(Task):
 class ExactMatchUtility(TaskUtility[ExactMatch]):
     """1.0 where the answer equals the reference as text or as a number, never as a substring.
 
-    The field `answer` is the reference, or a list of references of which any will do. In numeric mode a reference is
-    its last number, so that worked solutions that end in the number serve too. The prediction is the normalized text,
-    or the number in canonical form.
+    The field `answer` is the reference, or a list of references of which any will do. In numeric mode `read_number`
+    reads references and answers, so a reference can be a worked solution. The prediction is the normalized text, or the
+    number in canonical form.
 
     Raises:
-        UserError: `extract` is no regular expression, or a reference is empty or holds no number.
+        UserError: `extract` is no regular expression, or a reference is empty or holds no number that is certain.
     """
 
     config_class = ExactMatch
@@ -88,7 +89,7 @@ class ExactMatchUtility(TaskUtility[ExactMatch]):
 
     def _comparable(self, text: str) -> str | None:
         if self.config.mode == "numeric":
-            return last_number(text)
+            return read_number(text)
         ignore = {"ignore_case": self.config.ignore_case, "ignore_punctuation": self.config.ignore_punctuation}
         return normalize(text, **ignore) or None
 
@@ -96,7 +97,9 @@ class ExactMatchUtility(TaskUtility[ExactMatch]):
         references = _listed(example.get("answer"))
         comparable = {self._comparable(str(reference)) for reference in references}
         if not references or None in comparable:
-            lacks = "holds no number" if self.config.mode == "numeric" else "is empty after normalization"
+            lacks = (
+                "holds no number that is certain" if self.config.mode == "numeric" else "is empty after normalization"
+            )
             raise refuse(example, f"answer {str(example.get('answer'))[:60]!r} {lacks}")
         return {reference for reference in comparable if reference is not None}
 

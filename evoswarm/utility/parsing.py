@@ -1,7 +1,4 @@
-"""Extracts an answer from generated text: a letter, a number, a regular expression's match, or the text itself.
-
-Never extracts part of a word or of a longer number.
-"""
+"""Extracts an answer from generated text: a letter, a regular expression's match, or the text itself."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import re
 import string
 import unicodedata
 from collections.abc import Mapping
-from decimal import Decimal
 
 # "A" and "I" are also words: before a lowercase word they are letters only if that word continues the answer.
 _GOES_ON = r"(?:because|since|as|is|which|due|though|but)\b|(?:and|or)\s+[A-Z](?![\w'’])"
@@ -46,45 +42,6 @@ def parse_choice(text: str, choices: Mapping[str, str]) -> str | None:
         return same[0]
     standing = set(_STANDING.findall(flat)) & set(choices)
     return standing.pop() if len(standing) == 1 else None
-
-
-_CURRENCY = "$€£¥₹"
-_TOKEN = re.compile(
-    rf"(?<!\w)(?<![0-9][.,])((?<![)\]%])[-+]|)(?:\\?[{_CURRENCY}]\s?([-+]?))?((?:[0-9]|(?<![\w.])\.[0-9])[0-9.,_]*)"
-    r"((?:[eE][-+]?[0-9]+)?)((?:/[0-9]+)*)"
-)
-_WHOLE = re.compile(r"(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)?(?:(?<=[0-9])|(?=\.))(?:\.[0-9]*)?")
-
-
-def last_number(text: str) -> str | None:
-    """The last number in a text, in canonical form, or None.
-
-    Thousands separators, a currency sign in front, a percent sign or unit behind and a trailing period do not count:
-    `-$1,000.50.` is -1000.5, `50%` is 50, `1/2` is 0.5. Runs such as `1.2.3`, `1,2` or `3/4/2020` are no numbers and
-    are passed over, and so are digits inside a word (`GPT4`). A minus directly behind a word, a digit or a closing
-    bracket is no sign: `10-5` ends in 5.
-    """
-    for match in reversed(list(_TOKEN.finditer(text.replace("−", "-").replace("{,}", ",")))):
-        number = _canonical(*match.groups(""))
-        if number is not None:
-            return number
-    return None
-
-
-def _canonical(sign: str, inner_sign: str, digits: str, exponent: str, divisors: str) -> str | None:
-    """Equal numbers get equal strings: no leading or trailing zeros, no exponent, no negative zero."""
-    digits = digits.rstrip(".,_")
-    if not _WHOLE.fullmatch(digits) or len(exponent) > 4 or divisors.count("/") > 1 or (sign and inner_sign):
-        return None
-    value = Decimal(digits.replace(",", "") + exponent)
-    if divisors:
-        if not Decimal(divisors[1:]):
-            return None
-        value /= Decimal(divisors[1:])
-    plain = format(value, "f")
-    plain = (plain.rstrip("0").rstrip(".") if "." in plain else plain).lstrip("0")
-    plain = "0" + plain if not plain or plain.startswith(".") else plain
-    return "-" + plain if "-" in (sign, inner_sign) and plain != "0" else plain
 
 
 def last_match(pattern: re.Pattern[str], text: str) -> str | None:

@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import re
 import string
-from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evoswarm.utility.parsing import last_match, last_number, normalize, parse_choice
+from evoswarm.utility.parsing import last_match, normalize, parse_choice
 
 CHOICES = {"A": "Madrid", "B": "Rome", "C": "Paris", "D": "Vienna"}
 
@@ -94,86 +93,6 @@ def test_the_parsed_letter_is_an_option_and_stands_alone_in_the_text_or_is_its_t
 @given(st.text(alphabet=string.ascii_letters, min_size=2))
 def test_a_single_word_is_never_a_letter(word: str) -> None:
     assert parse_choice(word, {"A": "first option", "B": "second option"}) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [
-        ("15", "15"),
-        ("The answer is 15.", "15"),
-        ("1,000", "1000"),
-        ("1000.0", "1000"),
-        ("1,234,567.50", "1234567.5"),
-        ("-3", "-3"),
-        ("−3", "-3"),
-        ("x = -3.50", "-3.5"),
-        ("+7", "7"),
-        (".5", "0.5"),
-        ("0.50", "0.5"),
-        ("-0.0", "0"),
-        ("007", "7"),
-        ("50%", "50"),
-        ("$5", "5"),
-        ("-$1,000.50.", "-1000.5"),
-        ("$-5", "-5"),
-        (r"\$5", "5"),
-        ("€ 12", "12"),
-        ("12kg", "12"),
-        ("10-5", "5"),
-        ("(3)-5", "5"),
-        ("2 + 3 = 5", "5"),
-        ("#### 18", "18"),
-        (r"\boxed{42}", "42"),
-        (r"1{,}000", "1000"),
-        ("**7**", "7"),
-        ("1.5e3", "1500"),
-        ("2E-2", "0.02"),
-        ("1/2", "0.5"),
-        ("about...5", "5"),
-        ("3, 4", "4"),
-        ("5 apples, as of 1.2.3", "5"),
-        ("100000000000000000000000000000000000001", "100000000000000000000000000000000000001"),
-    ],
-)
-def test_the_last_number_is_read_in_canonical_form(text: str, number: str) -> None:
-    assert last_number(text) == number
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "none", "GPT4", "1.2.3", "1,2", "1,0000", "3/4/2020", "1/0", "1e999999999", "-$-5", "10_000", "..", "²"],
-)
-def test_text_without_a_single_number_gives_none(text: str) -> None:
-    assert last_number(text) is None
-
-
-@given(st.integers(), st.sampled_from(["{}", "{}.", "${}", "{}%", "so {}", "= {} km", "({})", "{}.0", "{}.00."]))
-def test_a_whole_number_survives_its_decoration(value: int, form: str) -> None:
-    assert last_number(form.format(value)) == str(value)
-
-
-@given(st.integers())
-def test_thousands_separators_do_not_count(value: int) -> None:
-    assert last_number(f"It is {value:,}.") == str(value)
-
-
-@given(st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**9), max_value=10**9, places=6))
-def test_equal_decimals_have_one_canonical_form(value: Decimal) -> None:
-    number = last_number(f"{value:f}")
-    assert number is not None
-    assert Decimal(number) == value
-    assert number == last_number(f"{value:f}000") == last_number(number)
-
-
-@given(st.integers(0, 10**12), st.integers(1, 9))
-def test_digits_inside_a_longer_number_never_match(prefix: int, digit: int) -> None:
-    assert last_number(f"{prefix + 1}{digit}") != str(digit)
-
-
-@given(st.text(alphabet="0123456789.,-+$%/eE_ a)("))
-def test_any_run_of_digits_and_signs_gives_a_canonical_number_or_none(text: str) -> None:
-    number = last_number(text)
-    assert number is None or last_number(number) == number
 
 
 def test_extraction_returns_the_first_group_of_the_last_match() -> None:

@@ -1,0 +1,144 @@
+"""Reads the quantities of a text in plain notation (`notation.plain`): a number with the words around it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from evoswarm.utility.notation import UNREADABLE
+from evoswarm.utility.number_words import DOUBTFUL, DOUBTFUL_LETTERS, FAMILIES, JOINS, SCALES, UNITS_OF_ONE_LETTER
+from evoswarm.utility.numerals import read_numeral
+
+# A word keeps digits and exponents that belong to it: GPT4, GPT-4, x_1, cm^2.
+_LETTER = r"[^\W\d_]"
+_TOKEN = re.compile(
+    rf"(?P<word>\\?{_LETTER}(?:{_LETTER}|['\d]|\.(?={_LETTER}\.)|-(?={_LETTER})|(?<=\w\w)-\d+|(?<=\d)\.\d+)*"
+    r"(?:_\{[^{}]*\}|_\w+)?(?:\^\s*(?:\{[^{}]*\}|-?\d+|\w))?)|(?P<line>[\n\r]+)|(?P<run>(?:[^\w\n\r]|[\d_])+)"
+)
+
+
+@dataclass(frozen=True)
+class Token:
+    """A word, a line break, or a run, with its place in the text."""
+
+    text: str
+    start: int
+    end: int
+    is_run: bool
+    """Whether it has digits or unreadable symbols, and is no word."""
+
+
+def tokenize(text: str) -> list[Token]:
+    """Words, line breaks, and runs of other characters that hold a number."""
+    tokens = []
+    for match in _TOKEN.finditer(text):
+        run = match["run"] is not None
+        if not run or re.search(rf"[\d{UNREADABLE}]", match[0]):
+            tokens.append(Token(match[0], match.start(), match.end(), run))
+    return tokens
+
+
+def value_of(tokens: list[Token], at: int, *, whole: bool) -> Fraction | None:
+    """The value of the run at `at`, or None if it is part of a larger expression, list, range or time.
+
+    `whole`: the run starts the answer, so that a minus may be followed by a space.
+    """
+    run, before, after = tokens[at], tokens[:at], tokens[at + 1 :]
+    sentences = re.split(r"(?<=[\d%)\]}])[.!?]+\s+(?=\S)", run.text)
+    sides = re.split(r"[=≈]", sentences[-1])
+    related = len(sides) > 1
+    starts = len(sentences) > 1 or related
+    scale, segment = _scale(run, after), _trimmed(sides[-1], bool(after) and after[0].start == run.end)
+    if scale is None or segment is None or _is_joined(before, starts, after):
+        return None
+    previous = before[-1] if before and not starts else None
+    if previous is not None and _continues(previous, run, after):
+        return None
+    value = read_numeral(segment)
+    if value is None or (re.match(r"[-+]\s", segment) and not (whole or related)):
+        return None
+    negated = previous is not None and previous.text.lower() in ("minus", "negative")
+    if negated and segment[:1] in "+-":
+        return None
+    return (-value if negated else value) * scale
+
+
+def _trimmed(segment: str, followed: bool) -> str | None:
+    """Without the punctuation around a number; None if a number breaks off or a decimal goes on (`0.333...`)."""
+    segment = segment.strip()
+    if re.search(r"[<>|]\S", segment) or re.search(r"\d\.\d+\s*\.{2,}", segment):
+        return None
+    segment = re.sub(r"^(?:\.{2,}|[\s,:;!?'\"#~|]|\.(?!\d))+", "", segment)
+    segment = re.sub(r"[\s.,:;!?'\"|~]+$", "", segment)
+    if followed:
+        segment = segment.rstrip("-/").rstrip() if re.search(r"[\d$€£¥₹%][-/]$", segment) else segment
+    for _ in range(4):
+        if segment and segment[0] in "([{" and _depth(segment) > 0:
+            segment = segment[1:].lstrip(" ,:;'\"")
+        elif segment and segment[-1] in ")]}" and _depth(segment) < 0:
+            segment = segment[:-1].rstrip(" .,:;!?'\"")
+    segment = re.sub(r"^['\"]|['\"]$", "", segment)
+    tuple_like = re.fullmatch(r"[(\[]\s*\d{1,3}(?:,[1-9]\d{2})+\s*[)\]]", segment)
+    return None if tuple_like else segment
+
+
+def _depth(text: str) -> int:
+    return sum((c in "([{") - (c in ")]}") for c in text)
+
+
+def _continues(previous: Token, run: Token, after: list[Token]) -> bool:
+    """Whether a run goes on with the word before it (`x + 5`, `f(5)`, `n/2`), or numbers a line of a list."""
+    body, word = run.text.lstrip(), previous.text
+    if "\n" in word:
+        return bool(after) and re.fullmatch(r"\d+[.)]\s+", body) is not None
+    tight = body == run.text
+    if re.match(r"[-+]\S", body) and not tight:
+        return len(word) == 1 and word not in "aAI"
+    if body[0] in "-+×/^*_" or re.match(r"\)\s*[-+×/^]", body) or (body[0] == "," and len(word) == 1):
+        return True
+    return tight and (body[0] in "([{" or re.match(r"\.\d", body) is not None)
+
+
+def _scale(run: Token, after: list[Token]) -> int | None:
+    """The factor of the word behind a run; None if the word makes the number doubtful."""
+    if re.search(r"=\s*$", run.text):
+        return None
+    if not after or "\n" in after[0].text or re.search(r"[.,;:!?]\s*$", run.text):
+        return 1
+    word, attached = after[0].text, after[0].start == run.end and not run.text[-1].isspace()
+    if word in SCALES or word.lower() in SCALES:
+        return SCALES.get(word, SCALES.get(word.lower()))
+    following = {token.text.lower().rstrip(".") for token in after[: 3 if word.lower() == "and" else 1]}
+    if following & DOUBTFUL or (word.lower() == "and" and "half" in following):
+        return None
+    base = re.split(r"[\^_]", word)[0].rstrip("23")
+    if re.search(r"\d", re.sub(r"[23]$|\^.*$", "", word)):
+        return None
+    if len(base) == 1 and word != "a":
+        if attached and base.isascii() and not run.text.endswith(("-", "/", "'")):
+            return 1 if base in UNITS_OF_ONE_LETTER and not re.search(r"[$€£¥₹]", run.text) else None
+        return None if base in DOUBTFUL_LETTERS or "Α" <= base <= "ω" and base != "Ω" else 1
+    return 1
+
+
+def _is_joined(before: list[Token], cut: bool, after: list[Token]) -> bool:
+    """Whether a number is one of several: `5 or 6`, `5 to 6`, `5 feet 3 inches`."""
+    if after and after[0].text.lower() in JOINS and len(after) > 1 and after[1].is_run:
+        return True
+    if cut:
+        return False
+    last = next((i for i in range(len(before) - 1, -1, -1) if before[i].is_run or "\n" in before[i].text), None)
+    if last is None or not before[last].is_run or re.search(r"[.!?;:]\s+$", before[last].text):
+        return False
+    gap = [token.text.lower() for token in before[last + 1 :]]
+    if gap and all(word in (*JOINS, "out") for word in gap):
+        return True
+    if len(gap) == 2 and gap[1] in ("to", "or"):
+        return True
+    unit = after[0].text.lower() if after else ""
+    return (
+        gap[:1] not in ([], [unit])
+        and (len(gap) == 1 or gap[1:] == ["and"])
+        and any(gap[0] in family and unit in family for family in FAMILIES)
+    )
