@@ -24,6 +24,7 @@ from evoswarm.engine.vllm_internals import (
     EXTENSION,
     check_deterministic,
     check_version,
+    free_memory,
     metrics_to_ray,
     on_gpu,
     on_ray,
@@ -142,6 +143,8 @@ class VllmEngine:
     def close(self) -> None:
         """See `Engine.close`."""
         self._llm.llm_engine.engine_core.shutdown()
+        del self._llm
+        free_memory()
 
     def group(self, of: Sequence[Hashable]) -> VllmEngine:
         """See `MultiAdapterEngine.group`."""

@@ -74,6 +74,14 @@ def gpu_memory() -> int:
     return int(current_platform.get_device_total_memory()) if current_platform.is_cuda_alike() else 0
 
 
+def free_memory() -> None:
+    """Release what engines of this process leave behind when they are closed: groups of processes, objects that vLLM
+    exempts from garbage collection, and the GPU's cache."""
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    cleanup_dist_env_and_memory()
+
+
 def on_ray() -> bool:
     """Whether this process is a worker of a Ray cluster, where vLLM's metrics have somewhere to go."""
     ray = sys.modules.get("ray")
