@@ -35,13 +35,12 @@ def measure_on_cluster(configs: Sequence[RunConfig], callbacks: Callbacks) -> li
         gpus=placement.scorer_gpus,
         run_gpus=placement.gpus,
         max_retries=backend.max_retries,
-        max_calls=1,  # frees the GPU
     )
     found = {}
     try:
         tasks = {}
         for number, config in enumerate(configs):
-            task = ray.remote(_seconds).options(**options | scheduling.of_scorer(0))
+            task = ray.remote(max_calls=1)(_seconds).options(**options | scheduling.of_scorer(0))  # frees the GPU
             tasks[task.remote(config.with_(engine=for_actors(config.engine, placement)))] = number
         for number, value in results(tasks, callbacks, resources=resources):
             if isinstance(value, TaskFailed):
