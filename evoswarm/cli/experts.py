@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def inspect(
     pool: Annotated[str, typer.Argument(help="Folder of expert folders, or its URL.", show_default=False)],
-    model: Annotated[str, typer.Option(help="Base model folder; checks that the experts fit it.")] = "",
+    model: Annotated[str, typer.Option(help="Folder of the base model; checks that the experts fit it.")] = "",
     on: Annotated[
         list[Path] | None,
         typer.Option(help="Run config; measures every expert on its utility (validation split). Repeatable."),
@@ -32,10 +32,13 @@ def inspect(
 ) -> None:
     """Show the experts in a pool: size, compatibility, diversity and, with --on, utility."""
     from evoswarm.weights.config import PoolConfig
+    from evoswarm.weights.hub import require_model
     from evoswarm.weights.pool import open_pool
     from evoswarm.weights.similarity import cosines, effective_number
 
     place = check_url(pool) if is_url(pool) else Path(pool).resolve()
+    if model:
+        require_model(model)
     opened = open_pool(PoolConfig(experts=place), model=model or f"{place}/none")
     facts = [
         {

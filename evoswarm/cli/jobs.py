@@ -79,7 +79,7 @@ def status(
     """Show the state of a run: generation, best utility, examples per second, time left."""
     from evoswarm.launch.status import status_of_directory
 
-    if address is None and (is_url(run) or Path(run).is_dir()):
+    if address is None and (is_url(run) or "/" in run or Path(run).is_dir()):
         found = status_of_directory(run)
     else:
         found = _jobs(address, ca_file).status(run)

@@ -29,16 +29,21 @@ def export(run_dir: RunDir, output: Output) -> None:
     from evoswarm.storage.cache import local_copy
 
     directory = RunDirectory(local_copy(run_dir))
+    directory.require()
     if not directory.finished:
         raise UserError(
             f"{run_dir}: the run is not finished; resume it, or save a generation with `evoswarm materialize`"
         )
     require_free(output)
-    shutil.copytree(directory.best, output, dirs_exist_ok=True)
-    shutil.copy(directory.recipe, output / "recipe.json")
-    # The recipe may refer to vectors saved by re-basing, with paths relative to the recipe.
-    if directory.basis.is_dir():
-        shutil.copytree(directory.basis, output / directory.basis.name)
+    try:
+        shutil.copytree(directory.best, output, dirs_exist_ok=True)
+        shutil.copy(directory.recipe, output / "recipe.json")
+        # The recipe may refer to vectors saved by re-basing, with paths relative to the recipe.
+        if directory.basis.is_dir():
+            shutil.copytree(directory.basis, output / directory.basis.name)
+    except shutil.Error as error:  # a list of (source, copy, reason)
+        source, _, reason = error.args[0][0]
+        raise UserError(f"{source}: cannot be copied ({reason}); {output} is incomplete, remove it") from None
     print(output)
 
 

@@ -140,7 +140,7 @@ def base_mismatches(experts: Sequence[Expert], base: Path) -> list[str]:
         files = checkpoint_files(base)
         specs = {name: spec for path in files for name, spec in TensorFile(path).specs.items()}
     except UserError as error:
-        return [str(error)]
+        return [f"the base model {error}"]
     if not files:
         return [f"{base}: {no_weights(base)}"]
     compared: list[dict[str, TensorSpec]] = []

@@ -98,7 +98,7 @@ def open_pool(config: PoolConfig, *, model: str, check: bool = True, alone: bool
         problems += unfit or (_non_finite(experts) if config.check_values else [])
     if problems:
         count = f"{len(problems)} problems: " if len(problems) > 1 else ""
-        raise UserError(f"pool: {count}" + "; ".join(problems))
+        raise UserError(("" if alone else "pool: ") + count + "; ".join(problems))
     if check and not alone and len(experts) + config.include_base < 2:
         raise UserError(f"pool: only one expert ({experts[0].name}); give at least two, or set pool.include_base: true")
     return Pool(experts, config.include_base, _base_name_warnings(experts, model) if check else [])

@@ -33,6 +33,21 @@ def test_a_renamed_run_resumes_in_its_new_folder(evoswarm, tmp_path: Path) -> No
     assert "not a run directory" in evoswarm("resume", "nothing")[2]
 
 
+def test_a_mistyped_folder_is_named(evoswarm) -> None:  # type: ignore[no-untyped-def]
+    assert "runs/typo: holds no status.json" in evoswarm("status", "runs/typo")[2]
+    assert "/none: no such folder" in evoswarm("inspect", "experts", "--model", "/none")[2]
+    assert "error: /none: no such folder" in evoswarm("evaluate", "it.yaml", "--adapter", "/none")[2]
+    assert "/none: no such folder" in evoswarm("validate", "it.yaml", "--set", "model=/none")[2]
+
+
+def test_a_copy_that_fails_is_one_line(evoswarm) -> None:  # type: ignore[no-untyped-def]
+    evoswarm("run", "it.yaml", "--set", "search.max_generations=0")
+    Path("runs/echo/best/lost").symlink_to("/none")
+    status, _, err = evoswarm("export", "runs/echo", "-o", "out")
+    assert status == 2 and "best/lost: cannot be copied" in err and len(err.splitlines()) == 1
+    assert "/none: not a run directory" in evoswarm("export", "/none", "-o", "other")[2]
+
+
 @pytest.mark.parametrize("command", ["export", "materialize"])
 @pytest.mark.parametrize("output", ["it.yaml", "it.yaml/below", "/proc/none"])
 def test_an_unwritable_output_gives_one_error_line(evoswarm, command: str, output: str) -> None:  # type: ignore[no-untyped-def]

@@ -377,14 +377,14 @@ def test_a_particle_on_another_node_hands_over_what_it_writes_and_finds_what_oth
     config = config_of(tmp_path, bucket)
     noise = Row(((NoiseVector(1, 2, 3, 0.5, 0.1), 1.0),))
     path = "basis/gen_0001/000.safetensors"
-    Particle(config, config.place, 0).save_vector(noise, config.run_dir / path)
+    Particle(config, config.place, 0).save_vector(noise, Path(path))
     use(server.port, tmp_path / "machine-b")
     saved = Row(((ExpertVector("e1"), 0.5), (SavedVector(path), 1.0)))
     drawn = Row(((ExpertVector("e1"), 0.5), *noise.terms))
     other = Particle(config, config.place, 1)
     (from_storage, _), (from_seed, _) = other.move(saved), Particle(config, config.place, 2).move(drawn)
     assert all((from_storage.arrays[name] == array).all() for name, array in from_seed.arrays.items())
-    other.save_expert(saved, config.run_dir / "best")
+    other.save_expert(saved, Path("best"))
     assert "best/adapter_model.safetensors" in Remote(str(config.place)).stamps()
 
 

@@ -41,7 +41,7 @@ class RayBackend:
         assert isinstance(config.backend, RayConfig)
         self.counters = Counters()
         self._utility, self._config, self._message = utility, config, callbacks.message
-        self._settings = config.backend
+        self._settings, self._place = config.backend, place
         self._sizes: dict[Split, list[tuple[int, ...]]] = {}
         self._actors = Actors(config, place, callbacks)
 
@@ -73,11 +73,13 @@ class RayBackend:
 
     def save_expert(self, row: Row, folder: Path) -> None:
         """See `Backend.save_expert`."""
-        self._by_a_particle(lambda particle: particle.save_expert.remote(row, folder))
+        name = folder.relative_to(self._place.path)
+        self._by_a_particle(lambda particle: particle.save_expert.remote(row, name))
 
     def save_vector(self, row: Row, path: Path) -> None:
         """See `Backend.save_vector`."""
-        self._by_a_particle(lambda particle: particle.save_vector.remote(row, path))
+        name = path.relative_to(self._place.path)
+        self._by_a_particle(lambda particle: particle.save_vector.remote(row, name))
 
     def close(self) -> None:
         """See `Backend.close`."""

@@ -42,17 +42,17 @@ class Particle:
             self._row = row
         return pack(self._weights), time.perf_counter() - start
 
-    def save_expert(self, row: Row, folder: Path) -> None:
-        """Write the weights of a row as an expert folder."""
+    def save_expert(self, row: Row, name: Path) -> None:
+        """Write the weights of a row as an expert folder; `name` is relative to the run directory."""
         self._fetch(row)
-        save_expert(built(self._materializer), row, folder, base=self._base)
-        self._publish(folder)
+        save_expert(built(self._materializer), row, self._place.path / name, base=self._base)
+        self._publish(self._place.path / name)
 
-    def save_vector(self, row: Row, path: Path) -> None:
-        """Write the weights of a row as one fp32 basis vector."""
+    def save_vector(self, row: Row, name: Path) -> None:
+        """Write the weights of a row as one fp32 basis vector; `name` is relative to the run directory."""
         self._fetch(row)
-        save_vector(built(self._materializer), row, path)
-        self._publish(path)
+        save_vector(built(self._materializer), row, self._place.path / name)
+        self._publish(self._place.path / name)
 
     def _fetch(self, row: Row) -> None:
         """Download saved vectors of a run at a URL: another node may have written them."""
