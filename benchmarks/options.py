@@ -51,16 +51,14 @@ def measure() -> list[dict[str, Any]]:
         for length in LENGTHS:
             prompts = [text(i, SHOTS * WORDS + WORDS) for i in range(PROMPTS)]
             options = [[" " + text(1000 + OPTIONS * i + k, length) for k in range(OPTIONS)] for i in range(PROMPTS)]
-            line: dict[str, Any] = {"tokens per option": length}
-            for way, whole in WAYS.items():
+            times: dict[str, list[float]] = {way: [] for way in WAYS}
+            for way, whole in [*WAYS.items()] * (1 + TURNS):  # alternating; the first turn warms up
                 Costs.whole = whole  # type: ignore[method-assign]
-                times = []
-                for _ in range(TURNS):
-                    engine.install(None)  # clears the prefix cache
-                    start = time.perf_counter()
-                    engine.loglikelihood(prompts, options)
-                    times.append(time.perf_counter() - start)
-                line[way] = min(times)
+                engine.install(None)  # clears the prefix cache
+                start = time.perf_counter()
+                engine.loglikelihood(prompts, options)
+                times[way].append(time.perf_counter() - start)
+            line = {"tokens per option": length} | {way: min(seconds[1:]) for way, seconds in times.items()}
             lines.append(line)
         engine.close()
     return lines

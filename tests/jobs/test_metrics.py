@@ -93,7 +93,7 @@ def watched(head: Head, tmp_path: Path) -> Iterator[tuple[Prometheus, RunConfig]
     data = target_config("office", algorithm="model_swarms") | {"name": "seen", "output": str(tmp_path)}
     data["utility"]["data"] = {"path": data["utility"]["data"], "limit": 60, "test": None}
     data["search"] |= {"population": 4, "max_generations": 500, "patience": 500}
-    vllm = {"type": "vllm", "batch_size": 20, "args": {"max_model_len": 64, "enforce_eager": True}}
+    vllm = {"type": "vllm", "adapter_mode": "merged", "args": {"max_model_len": 64, "enforce_eager": True}}
     data |= {"engine": vllm if HAS_VLLM else {"type": "transformers"}, "backend": {"type": "ray", "scorers": 1}}
     config = parse_config(data, root=world())
     (tmp_path / "it.yaml").write_text(dump_config(config))
