@@ -24,8 +24,10 @@ def build(
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
 ) -> None:
     """Train a toy world from scratch (minutes on a CPU)."""
+    from evoswarm.loop.history import require_free
     from evoswarm.toy.make import make
 
+    require_free(folder)
     make(folder, seed=seed)
 
 
@@ -37,6 +39,8 @@ def skills(
     from evoswarm.toy import world
     from evoswarm.toy.make import measure
 
+    if folder is not None and not (folder / "base").is_dir():
+        raise UserError(f"{folder}: is not a toy world (no base/); give a folder that `evoswarm toy build` has written")
     matrix = measure(folder or world())
     rows = [(expert, *(f"{value:.2f}" for value in line.values())) for expert, line in matrix.items()]
     Console().print(

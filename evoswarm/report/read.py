@@ -113,7 +113,7 @@ def load_run(run_dir: Path) -> Run:
         return _load(directory)
     except UserError:
         raise
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
+    except (OSError, LookupError, TypeError, AttributeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"{run_dir}: a record of the run is damaged ({reason}); restore the directory") from None
 

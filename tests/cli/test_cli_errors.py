@@ -40,6 +40,11 @@ def test_a_mistyped_folder_is_named(evoswarm) -> None:  # type: ignore[no-untype
     assert "/none: no such folder" in evoswarm("validate", "it.yaml", "--set", "model=/none")[2]
 
 
+def test_a_folder_that_is_no_toy_world_is_named(evoswarm) -> None:  # type: ignore[no-untyped-def]
+    assert "/none: is not a toy world" in evoswarm("toy", "skills", "/none")[2]
+    assert "experts: is not empty" in evoswarm("toy", "build", "experts")[2]
+
+
 def test_a_copy_that_fails_is_one_line(evoswarm) -> None:  # type: ignore[no-untyped-def]
     evoswarm("run", "it.yaml", "--set", "search.max_generations=0")
     Path("runs/echo/best/lost").symlink_to("/none")

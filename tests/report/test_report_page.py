@@ -277,6 +277,12 @@ def test_a_folder_without_run_and_a_damaged_run_are_one_line(make_run: MakeRun, 
     with pytest.raises(UserError, match="not a run directory"):
         write_report(tmp_path)
     path = make_run()
+    rows = path / "outcomes/gen_0001.rows.safetensors"
+    rows.unlink()
+    rows.mkdir()
+    with pytest.raises(UserError, match="damaged"):
+        write_report(path)
+    rows.rmdir()
     edit_lines(path / "generations.jsonl", lambda record: record.pop("best_generation"))
     with pytest.raises(UserError, match="damaged"):
         write_report(path)
