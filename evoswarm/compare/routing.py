@@ -71,7 +71,7 @@ class Router:
         """Weights [B, N] of the experts for each prompt."""
         import torch
 
-        texts = (p if isinstance(p, str) else " ".join(content for _, content in p) for p in prompts)
+        texts = (p if isinstance(p, str) else p.text for p in prompts)
         vectors = self.embed.transform(texts)
         distances = ((vectors[:, None] - self.centers[None]) ** 2).sum(axis=-1)
         far = distances > np.sort(distances, axis=1)[:, [min(NEAREST, distances.shape[1]) - 1]]

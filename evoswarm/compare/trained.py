@@ -72,7 +72,7 @@ def solved_examples(bench: Bench) -> list[Record]:
         if isinstance(request.prompt, str):
             records.append({"prompt": request.prompt, "completion": answer})
         else:
-            turns = [{"role": role, "content": content} for role, content in request.prompt]
+            turns = [{"role": role, "content": content} for role, content in request.prompt.messages]
             records.append({"messages": [*turns, {"role": "assistant", "content": answer}]})
     return records
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
@@ -11,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from evoswarm.engine.errors import first_line
 from evoswarm.errors import UserError
-from evoswarm.utility.types import Message, Prefix, Prompt
+from evoswarm.utility.reasoning import REASONING_TAGS, opened
+from evoswarm.utility.types import Chat, Prefix, Prompt
 
 Ids = tuple[int, ...]
 
@@ -33,6 +35,12 @@ class Encoder:
         self._longest = longest
         self._start = (next(i for i in (tokenizer.bos_token_id, *self.ends, 0) if i is not None),)
         self._encode = lru_cache(maxsize=65536)(self._encode_one)
+        self._opening = lru_cache(maxsize=65536)(self._opening_of)
+        # Magistral's and gpt-oss's tags of reasoning are special tokens.
+        tags = {tag for pair in REASONING_TAGS for tag in pair}
+        special = {i: token.content for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        special |= dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+        self._dropped = {i for i, token in special.items() if not any(token in tag for tag in tags)}
         self.tokens: Counter[str] = Counter()
         self._counted: Prompt | None = None
 
@@ -59,23 +67,33 @@ class Encoder:
         self.tokens["read"] += len(tail)
         return context, tail
 
-    def text(self, tokens: Sequence[int], stop: Sequence[str] = ()) -> str:
-        """Generated tokens as text without special tokens, cut at the first complete stop string."""
+    def text(self, prompt: Prompt, tokens: Sequence[int], stop: Sequence[str] = ()) -> str:
+        """Generated tokens as text without special tokens, cut at the first complete stop string.
+
+        Tags of reasoning stay, and the one that ends the prompt is put first, so that reasoning can be recognized.
+        """
         last = next((i + 1 for i, token in enumerate(tokens) if token in self.ends), len(tokens))
         self.tokens["written"] += last
-        return cut(self._decode(tokens), stop)
+        return self._opening(prompt) + cut(self._decode(tokens), stop)
 
-    def reply(self, tokens: Sequence[int], *, max_new_tokens: int, stop: Sequence[str]) -> str | Prefix:
+    def reply(self, prompt: Prompt, tokens: Sequence[int], *, max_new_tokens: int, stop: Sequence[str]) -> str | Prefix:
         """The first tokens of a greedy answer as text: the whole answer if it ends with them, else a prefix."""
         last = next((i for i, token in enumerate(tokens) if token in self.ends), None)
         self.tokens["written"] += len(tokens) if last is None else last + 1
         text = self._decode(tokens if last is None else tokens[: last + 1])
         if last is not None or len(tokens) >= max_new_tokens or any(end in text for end in stop):
-            return cut(text, stop)
-        return Prefix(text[: len(text) - _begun(text, stop)])
+            return self._opening(prompt) + cut(text, stop)
+        return Prefix(self._opening(prompt) + text[: len(text) - _begun(text, stop)])
 
     def _decode(self, tokens: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        kept = [i for i in tokens if i not in self._dropped]
+        return str(self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def _opening_of(self, prompt: Prompt) -> str:
+        return opened(self._rendered(prompt))
+
+    def _rendered(self, prompt: Prompt) -> str:
+        return prompt if isinstance(prompt, str) else self._chat(prompt)
 
     def room(self, width: int, asked: int) -> int:
         """How many tokens can be generated after `width` tokens: `asked`, or what the model has room for.
@@ -99,14 +117,22 @@ class Encoder:
             )
 
     def _encode_one(self, prompt: Prompt, option: str = "") -> Ids:
-        if isinstance(prompt, str):
-            return tuple(self.tokenizer(prompt + option).input_ids)
-        return tuple(self.tokenizer(self._chat(prompt) + option, add_special_tokens=False).input_ids)
+        text = self._rendered(prompt) + option
+        return tuple(self.tokenizer(text, add_special_tokens=isinstance(prompt, str)).input_ids)
 
-    def _chat(self, messages: Sequence[Message]) -> str:
-        turns = [{"role": role, "content": content} for role, content in messages]
+    def _chat(self, chat: Chat) -> str:
+        turns = [{"role": role, "content": content} for role, content in chat.messages]
+        template = self.tokenizer.chat_template
+        for name, _ in chat.template_kwargs:
+            if isinstance(template, str) and not re.search(rf"\b{re.escape(name)}\b", template):
+                raise UserError(
+                    f"{self.tokenizer.name_or_path}: the tokenizer's chat template does not use {name}; remove it from "
+                    "utility.prompt.chat_template_kwargs"
+                )
         try:
-            text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            text = self.tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=True, **dict(chat.template_kwargs)
+            )
         except (ValueError, TemplateError) as error:
             raise UserError(
                 f"{self.tokenizer.name_or_path}: the tokenizer's chat template cannot be used ({first_line(error)}); "

@@ -85,4 +85,4 @@ class EchoEngine:
 
 
 def _text(prompt: Prompt) -> str:
-    return prompt if isinstance(prompt, str) else " ".join(content for _, content in prompt)
+    return prompt if isinstance(prompt, str) else prompt.text

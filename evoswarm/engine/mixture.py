@@ -75,7 +75,7 @@ class MixtureEngine(HfEngine):
                     open_.discard(i)
             if not open_:
                 break
-        return [self._encoder.text(answer, stop) for answer in answers]
+        return [self._encoder.text(prompt, answer, stop) for prompt, answer in zip(prompts, answers, strict=True)]
 
     def verify(
         self, prompts: Sequence[Prompt], drafts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str] = ()

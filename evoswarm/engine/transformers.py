@@ -102,7 +102,8 @@ class HfEngine:
         )
         output = self.model.generate(**inputs, generation_config=settings)
         width = inputs["input_ids"].shape[1]
-        return [self._encoder.text(row, stop) for row in output[:, width:].tolist()]
+        answers = output[:, width:].tolist()
+        return [self._encoder.text(prompt, row, stop) for prompt, row in zip(prompts, answers, strict=True)]
 
     @torch.inference_mode()
     def verify(
@@ -116,10 +117,10 @@ class HfEngine:
         inputs = self._batch([context + draft for context, draft in pairs], last=longest + 1)
         greedy = self._forward(inputs, keep=longest + 1).logits.argmax(-1).tolist()
         replies: list[str | Prefix] = []
-        for (_, wanted), row in zip(pairs, greedy, strict=True):
+        for prompt, (_, wanted), row in zip(prompts, pairs, greedy, strict=True):
             chosen = row[-len(wanted) - 1 :]
             agreed = next((i for i, token in enumerate(wanted) if token != chosen[i]), len(wanted))
-            replies.append(self._encoder.reply(chosen[: agreed + 1], max_new_tokens=limit, stop=stop))
+            replies.append(self._encoder.reply(prompt, chosen[: agreed + 1], max_new_tokens=limit, stop=stop))
         return replies
 
     @torch.inference_mode()

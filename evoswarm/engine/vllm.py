@@ -156,7 +156,7 @@ class VllmEngine:
         """See `Engine.generate`."""
         ids = [self._encoder.prompt(prompt) for prompt in prompts]
         answers = self._greedy(ids, [max_new_tokens] * len(ids), stop)
-        return [self._encoder.text(tokens, stop) for tokens in answers]
+        return [self._encoder.text(prompt, tokens, stop) for prompt, tokens in zip(prompts, answers, strict=True)]
 
     def verify(
         self, prompts: Sequence[Prompt], drafts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str] = ()
@@ -165,7 +165,10 @@ class VllmEngine:
         encoded = [self._encoder.draft(prompt, draft) for prompt, draft in zip(prompts, drafts, strict=True)]
         limits = [min(max_new_tokens, len(draft) + 1 if draft else max_new_tokens) for _, draft in encoded]
         answers = self._greedy([context for context, _ in encoded], limits, stop)
-        return [self._encoder.reply(tokens, max_new_tokens=max_new_tokens, stop=stop) for tokens in answers]
+        return [
+            self._encoder.reply(prompt, tokens, max_new_tokens=max_new_tokens, stop=stop)
+            for prompt, tokens in zip(prompts, answers, strict=True)
+        ]
 
     def loglikelihood(
         self, prompts: Sequence[Prompt], options: Sequence[Sequence[str]]

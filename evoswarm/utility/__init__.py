@@ -15,6 +15,7 @@ from evoswarm.utility.slices import slices
 from evoswarm.utility.tasks import TASKS
 from evoswarm.utility.types import (
     SPLITS,
+    Chat,
     Choose,
     Generate,
     OptionScore,
@@ -45,6 +46,7 @@ __all__ = [
     "UTILITIES",
     "UtilityConfig",
     "Prefix",
+    "Chat",
     "Choose",
     "Generate",
     "OptionScore",

@@ -9,6 +9,8 @@ from pydantic import Field, field_validator, model_validator
 
 from evoswarm.section import Section
 
+Tag = Annotated[str, Field(min_length=1)]
+
 
 class UtilityConfig(Section):
     """The settings of every utility."""
@@ -49,6 +51,8 @@ class PromptConfig(Section):
     """System message. Needs `chat_template: true`."""
     chat_template: bool = False
     """true: render with the tokenizer's chat template (instruct models). false: send the text unchanged."""
+    chat_template_kwargs: dict[str, str | int | float | bool | None] = {}
+    """Variables for the chat template, for example `{enable_thinking: false}`. Needs `chat_template: true`."""
     few_shot: int = Field(0, ge=0)
     """Put this many solved examples before the question. They come from `icl_prompt` (all of it, if it is text) or from
     the end of the validation split, which then no longer contains them."""
@@ -62,7 +66,17 @@ class PromptConfig(Section):
     def _system_needs_a_chat(self) -> PromptConfig:
         if self.system is not None and not self.chat_template:
             raise ValueError("system needs chat_template: true; set it, or put the text into the template")
+        if self.chat_template_kwargs and not self.chat_template:
+            raise ValueError("chat_template_kwargs need chat_template: true; set it, or leave them out")
         return self
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _variables(cls, value: dict[str, Any]) -> dict[str, Any]:
+        fixed = {"messages", "conversation", "chat_template", "add_generation_prompt", "tokenize"} & set(value)
+        if fixed:
+            raise ValueError(f"{', '.join(sorted(fixed))} cannot be set; evoswarm sets it")
+        return value
 
 
 class Task(UtilityConfig):
@@ -76,6 +90,9 @@ class Task(UtilityConfig):
     """Generation stops at the end-of-sequence token or after this many tokens. Decoding is greedy."""
     stop: list[Annotated[str, Field(min_length=1)]] = []
     """Generated text is cut at the first of these strings."""
+    reasoning_tags: list[tuple[Tag, Tag]] | None = None
+    """Opening and closing tags of the model's reasoning, which is removed before an answer is scored. null: the tags of
+    known models. An empty list: keep the text as it is."""
 
     def without_test(self) -> Self:
         """The same task without its test split."""

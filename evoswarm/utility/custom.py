@@ -47,7 +47,7 @@ class CustomUtility(TaskUtility[Custom]):
         self._function = import_function(config.function, root=root)
         super().__init__(config, root=root)
 
-    def outcome(self, split: Split, index: int, response: Response) -> Outcome:
+    def assess(self, split: Split, index: int, response: Response) -> Outcome:
         assert isinstance(response, str)
         name = self.config.function
         try:

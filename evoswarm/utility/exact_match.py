@@ -14,6 +14,7 @@ from evoswarm.utility.data import Example
 from evoswarm.utility.numbers import read_number
 from evoswarm.utility.parsing import last_match, normalize
 from evoswarm.utility.prompts import delimiter
+from evoswarm.utility.reasoning import may_reason
 from evoswarm.utility.task import TaskUtility, refuse
 from evoswarm.utility.types import Generate, Outcome, Prompt, Request, Response, Split
 
@@ -73,13 +74,13 @@ class ExactMatchUtility(TaskUtility[ExactMatch]):
         An ASCII prefix does not change when the rest of the text is decomposed and case-folded. Other prefixes may
         change, so they are never ruled out.
         """
-        if not prefix.isascii():
+        if not prefix.isascii() or may_reason(prefix, self.reasoning_tags):
             return False
         start = unicodedata.normalize("NFD", self._comparable(prefix) or "")
         references = self._read_references(self._examples[split][index])
         return not any(unicodedata.normalize("NFD", reference).startswith(start) for reference in references)
 
-    def outcome(self, split: Split, index: int, response: Response) -> Outcome:
+    def assess(self, split: Split, index: int, response: Response) -> Outcome:
         assert isinstance(response, str)
         found = response if self._pattern is None else last_match(self._pattern, response)
         return self.judge(split, index, None if found is None else self._comparable(found))

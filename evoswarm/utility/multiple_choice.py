@@ -66,7 +66,7 @@ class MultipleChoiceUtility(TaskUtility[MultipleChoice]):
         space = delimiter(prompt)
         return Choose(prompt, tuple(space + option for option in self._options(example)))
 
-    def outcome(self, split: Split, index: int, response: Response) -> Outcome:
+    def assess(self, split: Split, index: int, response: Response) -> Outcome:
         example = self._examples[split][index]
         if isinstance(response, str):
             return self.judge(split, index, parse_choice(response, example.fields["choices"]))

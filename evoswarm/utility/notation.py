@@ -61,6 +61,7 @@ _EMPHASIS = re.compile(
 def plain(text: str) -> str:
     """The text in plain notation; words keep their place."""
     text = re.sub(r"<<[^<>\n]*>>", "", text)  # GSM8K's calculator annotations
+    text = re.sub(r"</?[A-Za-z][\w:-]*\s*/?>", " ", text)  # HTML, or the <answer> of some models
     text = _SUPERSCRIPTS.sub(lambda m: "^{" + unicodedata.normalize("NFKC", m[1]).replace("\u2212", "-") + "}", text)
     text = _VULGAR.sub(_vulgar, text)
     text = _latex("".join(_SYMBOLS.get(c, c) if not c.isascii() else c for c in map(_digit, text)))

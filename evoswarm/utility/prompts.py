@@ -15,7 +15,7 @@ from evoswarm.errors import UserError
 from evoswarm.utility.choices import read_choices
 from evoswarm.utility.config import PromptConfig
 from evoswarm.utility.data import Example
-from evoswarm.utility.types import Message, Prompt
+from evoswarm.utility.types import Chat, Message, Prompt
 
 
 def template_fields(template: str) -> list[str]:
@@ -95,4 +95,5 @@ def compose(
     messages: list[Message] = [] if settings.system is None else [("system", settings.system)]
     for text, answer in asked:
         messages += [("user", text), ("assistant", answer)]
-    return (*messages, ("user", settings.separator.join([*first, question])))
+    messages.append(("user", settings.separator.join([*first, question])))
+    return Chat(tuple(messages), tuple(sorted(settings.chat_template_kwargs.items())))

@@ -27,5 +27,5 @@ def slices(requests: Sequence[Request], size: int) -> list[tuple[int, ...]]:
 def _length(request: Request) -> int:
     """Length in characters."""
     prompt = request.prompt
-    characters = len(prompt) if isinstance(prompt, str) else sum(len(content) for _, content in prompt)
+    characters = len(prompt) if isinstance(prompt, str) else sum(len(content) for _, content in prompt.messages)
     return characters + (max(map(len, request.options), default=0) if isinstance(request, Choose) else 0)

@@ -13,6 +13,7 @@ from evoswarm.errors import UserError
 from evoswarm.utility.config import Task
 from evoswarm.utility.data import Example, load_examples, overlap_warnings, resolve
 from evoswarm.utility.prompts import compose, render, template_fields
+from evoswarm.utility.reasoning import REASONING_TAGS, Tags, without_reasoning
 from evoswarm.utility.types import SPLITS, Generate, Outcome, Prompt, Request, Response, Split
 
 C = TypeVar("C", bound=Task)
@@ -69,9 +70,19 @@ class TaskUtility(ABC, Generic[C]):
         """The request to the model."""
         return Generate(prompt, self.config.max_new_tokens, tuple(self.config.stop))
 
-    @abstractmethod
     def outcome(self, split: Split, index: int, response: Response) -> Outcome:
-        """Score the response to request `index`."""
+        if isinstance(response, str):
+            response = without_reasoning(response, self.reasoning_tags)
+        return self.assess(split, index, response)
+
+    @abstractmethod
+    def assess(self, split: Split, index: int, response: Response) -> Outcome:
+        """Score the response to request `index`, from which the reasoning was removed."""
+
+    @property
+    def reasoning_tags(self) -> Tags:
+        """Opening and closing tags of reasoning."""
+        return REASONING_TAGS if self.config.reasoning_tags is None else self.config.reasoning_tags
 
     @abstractmethod
     def score(self, split: Split, index: int, prediction: str) -> float:

@@ -10,8 +10,24 @@ Split = Literal["validation", "test"]
 SPLITS: tuple[Split, ...] = ("validation", "test")
 Message = tuple[str, str]
 """(role, content)"""
-Prompt = str | tuple[Message, ...]
-"""Text that is sent unchanged, or messages for the tokenizer's chat template."""
+
+
+@dataclass(frozen=True)
+class Chat:
+    """Messages for the tokenizer's chat template."""
+
+    messages: tuple[Message, ...]
+    template_kwargs: tuple[tuple[str, str | int | float | bool | None], ...] = ()
+    """Variables of the template, such as enable_thinking."""
+
+    @property
+    def text(self) -> str:
+        """The contents of all messages."""
+        return " ".join(content for _, content in self.messages)
+
+
+Prompt = str | Chat
+"""Text that is sent unchanged, or a chat."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from evoswarm.engine import TransformersEngine
 from evoswarm.engine.base import answer
 from evoswarm.engine.transformers import HfEngine
 from evoswarm.errors import UserError
+from evoswarm.utility import Chat
 from evoswarm.utility.types import Choose, Generate
 
 PROMPTS = ["a", "What is 2 + 3?", "The quick brown fox jumps over the lazy dog.", "zz zz"]
@@ -101,7 +102,7 @@ def test_sampling_settings_that_come_with_a_model_are_not_used(tiny_llama: Path,
 
 def test_plain_text_and_chat_begin_with_exactly_one_bos(llama: HfEngine) -> None:
     bos = llama.tokenizer.bos_token_id
-    chat = (("system", "be kind"), ("user", "hi"))
+    chat = Chat((("system", "be kind"), ("user", "hi")))
     for prompt in ("hi", chat):
         ids = llama._encoder.prompt(prompt)
         assert ids[0] == bos and ids.count(bos) == 1
@@ -110,7 +111,7 @@ def test_plain_text_and_chat_begin_with_exactly_one_bos(llama: HfEngine) -> None
 
 
 def test_a_chat_is_continued_as_the_text_that_its_template_makes(llama: HfEngine) -> None:
-    chat = llama.generate([(("user", "hi"),)], max_new_tokens=6)
+    chat = llama.generate([Chat((("user", "hi"),))], max_new_tokens=6)
     assert chat == llama.generate(["[user]hi[assistant]"], max_new_tokens=6)
 
 
@@ -118,10 +119,10 @@ def test_a_tokenizer_without_chat_template_is_a_user_error(tiny_llama: Path) -> 
     engine = HfEngine(TransformersEngine(device="cpu"), model=str(tiny_llama), adapter=None)
     engine.tokenizer.chat_template = None
     with pytest.raises(UserError, match="chat template cannot be used.*utility.chat_template: false"):
-        engine.generate([(("user", "hi"),)], max_new_tokens=2)
+        engine.generate([Chat((("user", "hi"),))], max_new_tokens=2)
     engine.tokenizer.chat_template = "{{ raise_exception('no system role') }}"
     with pytest.raises(UserError, match="no system role"):
-        engine.generate([(("user", "hi"),)], max_new_tokens=2)
+        engine.generate([Chat((("user", "hi"),))], max_new_tokens=2)
 
 
 def test_a_prompt_longer_than_the_models_context_is_a_user_error(engine: HfEngine) -> None:

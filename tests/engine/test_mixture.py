@@ -13,12 +13,13 @@ from evoswarm.engine.mixture import MixtureEngine, uniform
 from evoswarm.engine.transformers import HfEngine
 from evoswarm.rows import Row
 from evoswarm.toy import world
+from evoswarm.utility import Chat
 from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.materialize import Materializer
 from evoswarm.weights.pool import open_pool
 
 NAMES = ["add", "rev", "sort"]
-PROMPTS = [(("user", "rev abcd"),), (("user", "sort dcab"),), (("user", "add 12 30"),), (("user", "rev jihg"),)]
+PROMPTS = [Chat((("user", text),)) for text in ("rev abcd", "sort dcab", "add 12 30", "rev jihg")]
 OPTIONS = [("dcba", "abcd"), ("abcd", "dcab"), ("42", "41"), ("ghij", "jihg")]
 CONFIG = TransformersEngine()
 
@@ -38,7 +39,7 @@ def only(j):
 
 def by_prompt(engine, prompts):
     """Each prompt is put to the expert of its skill alone."""
-    return torch.eye(3)[[NAMES.index(prompt[0][1].split()[0]) for prompt in prompts]]
+    return torch.eye(3)[[NAMES.index(prompt.text.split()[0]) for prompt in prompts]]
 
 
 def test_one_expert_with_all_the_weight_answers_as_itself(parts) -> None:
@@ -59,7 +60,7 @@ def test_every_prompt_is_answered_with_its_own_weights(parts) -> None:
     mixture.weigh = by_prompt
     answers = mixture.generate(PROMPTS, max_new_tokens=8)
     for prompt, answer in zip(PROMPTS, answers, strict=True):
-        single.install(weights[NAMES.index(prompt[0][1].split()[0])])
+        single.install(weights[NAMES.index(prompt.text.split()[0])])
         assert single.generate([prompt], max_new_tokens=8) == [answer]
 
 

@@ -17,7 +17,7 @@ from evoswarm.errors import UserError
 from evoswarm.toy import world
 from evoswarm.toy.config import target_config
 from evoswarm.toy.targets import TARGETS
-from evoswarm.utility import Outcome, Utility, make_utility
+from evoswarm.utility import Chat, Outcome, Utility, make_utility
 from evoswarm.utility.types import Generate, Prefix
 from evoswarm.weights.expert import open_expert
 
@@ -167,7 +167,7 @@ def test_after_an_install_that_failed_the_engine_goes_on(vllm: VllmEngine) -> No
 def test_an_answer_is_cut_at_a_stop_string_and_at_its_limit(vllm: VllmEngine, reference: Engine) -> None:
     for engine in (vllm, reference):
         engine.install(weights("rev"))
-    prompts = [(("user", f"rev {text}"),) for text in ("abcd", "ddca", "abcde")]
+    prompts = [Chat((("user", f"rev {text}"),)) for text in ("abcd", "ddca", "abcde")]
     for settings in ({"max_new_tokens": 8, "stop": ("b",)}, {"max_new_tokens": 2}, {"max_new_tokens": 8}):
         assert vllm.generate(prompts, **settings) == reference.generate(prompts, **settings)  # type: ignore[arg-type]
 
@@ -214,7 +214,7 @@ def test_modules_that_vllm_would_silently_ignore_are_refused_and_the_engine_goes
     with pytest.raises(AdaptersNotSupported, match="as adapters of one base .*lm_head.weight"):
         beside.install_adapters({"a": whole})
     beside.install(weights("rev"))
-    assert beside.generate([(("user", "rev abcd"),)], max_new_tokens=8) == ["dcba"]
+    assert beside.generate([Chat((("user", "rev abcd"),))], max_new_tokens=8) == ["dcba"]
 
 
 def test_checkpoints_and_ranks_without_a_slot_are_refused_for_multi_lora() -> None:

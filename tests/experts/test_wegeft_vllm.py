@@ -19,13 +19,14 @@ from evoswarm.experts.wegeft import WeGeFTConfig
 from evoswarm.loop.evaluate import measure
 from evoswarm.toy import world
 from evoswarm.toy.config import target_config
+from evoswarm.utility import Chat
 from evoswarm.weights.expert import open_expert
 
 pytest.importorskip("vllm", reason="installed by the Makefile on Linux x86-64")
 
 BASE = world() / "base"
 ARGS = {"max_model_len": 64, "enforce_eager": True}
-PROMPTS = [(("user", question),) for question in ("rev abcd", "sort dbac", "next dbaj", "add 12 34", "swap abcd")]
+PROMPTS = [Chat((("user", question),)) for question in ("rev abcd", "sort dbac", "next dbaj", "add 12 34", "swap abcd")]
 Logits = list[list[float]]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from evoswarm.utility import Chat
 from evoswarm.utility.config import PromptConfig
 from evoswarm.utility.prompts import with_choices
 
@@ -90,21 +91,23 @@ def test_icl_prompt_records_are_solved_examples(make: Make, write: Write) -> Non
 def test_chat_prompts_have_turns_and_options_without_leading_space(make: Make) -> None:
     prompt = {"chat_template": True, "system": "Be brief.", "few_shot": 1, "answer_prefix": "\nNumber:"}
     (request, *_) = make("exact_match", data="numbers.json", prompt=prompt).requests("validation")
-    assert request.prompt == (
-        ("system", "Be brief."),
-        ("user", "What is 10 + 5?\nNumber:"),
-        ("assistant", "15"),
-        ("user", "What is 700 + 300?\nNumber:"),
+    assert request.prompt == Chat(
+        (
+            ("system", "Be brief."),
+            ("user", "What is 10 + 5?\nNumber:"),
+            ("assistant", "15"),
+            ("user", "What is 700 + 300?\nNumber:"),
+        )
     )
     (request, *_) = make("multiple_choice", data="choices.json", prompt={"chat_template": True}).requests("validation")
-    assert request.prompt == (("user", FRUIT),)
+    assert request.prompt == Chat((("user", FRUIT),))
     assert request.options == ("A", "B", "C")
 
 
 def test_icl_prompt_text_in_a_chat_is_in_the_user_turn(make: Make) -> None:
     prompt = {"chat_template": True, "few_shot": 1}
     (request, *_) = make("multiple_choice", data="choices.json", prompt=prompt).requests("validation")
-    assert request.prompt == (("user", "Question: Which is hot?\nA. ice\nB. fire\nAnswer: B\n\n" + FRUIT),)
+    assert request.prompt == Chat((("user", "Question: Which is hot?\nA. ice\nB. fire\nAnswer: B\n\n" + FRUIT),))
 
 
 def test_generation_settings_reach_the_request(make: Make) -> None:

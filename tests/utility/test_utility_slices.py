@@ -3,9 +3,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evoswarm.utility import Choose, Generate, Request, slices
+from evoswarm.utility import Chat, Choose, Generate, Request, slices
 
-messages = st.lists(st.tuples(st.just("user"), st.text(max_size=9)), min_size=1, max_size=3).map(tuple)
+messages = st.lists(st.tuples(st.just("user"), st.text(max_size=9)), min_size=1, max_size=3).map(
+    lambda turns: Chat(tuple(turns))
+)
 prompts = st.text(max_size=20) | messages
 requests = st.lists(
     st.builds(Generate, prompts, st.just(4))
@@ -25,7 +27,11 @@ def test_a_slice_contains_only_one_kind_of_request() -> None:
 
 
 def test_the_length_counts_the_longest_option_and_every_message() -> None:
-    asked = [Choose("ab", (" A", " long")), Choose((("user", "ab"), ("user", "c")), ("A",)), Choose("abc", ("A",))]
+    asked = [
+        Choose("ab", (" A", " long")),
+        Choose(Chat((("user", "ab"), ("user", "c"))), ("A",)),
+        Choose("abc", ("A",)),
+    ]
     assert slices(asked, 1) == [(1,), (2,), (0,)]
 
 
