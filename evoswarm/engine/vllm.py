@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import nullcontext
@@ -250,6 +251,8 @@ def _start(config: VllmConfig, *, model: str, adapter: Mapping[str, Any] | None,
     torch.set_num_threads(config.threads)
     from vllm import LLM
 
+    # It warns about tokenizers of adapters, which these adapters do not have.
+    logging.getLogger("vllm.v1.engine.input_processor").setLevel(logging.ERROR)
     settings = {"disable_log_stats": not on_ray()} | arguments(config, model=model, adapter=adapter)
     try:
         return LLM(worker_extension_cls=EXTENSION, **settings)
