@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from evoswarm.backend import Evaluation, Job
 from evoswarm.backend.base import Assembly, failed
+from evoswarm.backend.local import RETRIES
 from evoswarm.backend.worker import Piece, Worker
 from evoswarm.config import RunConfig
-from evoswarm.engine import TransformersEngine
+from evoswarm.engine import EngineDied, TransformersEngine
 from evoswarm.errors import UserError
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.rows import ExpertVector, Row
-from evoswarm.utility import Split, make_utility
+from evoswarm.utility import Outcome, Split, make_utility
 from evoswarm.weights.expert import read_json
 from evoswarm.weights.materialize import Materializer, Weights
 from evoswarm.weights.pool import open_pool
@@ -63,6 +64,13 @@ class Bench:
         self._make_worker = make_worker
         self._plain: Worker | None = None
         self._mixture: tuple[MixtureEngine, Worker] | None = None
+
+    def close(self) -> None:
+        """Release the engines: the next unit of the same process starts its own."""
+        for worker in (self._plain, self._mixture and self._mixture[1]):
+            if worker:
+                worker.close()
+        self._plain = self._mixture = None
 
     def row(self, name: str, coefficients: dict[str, float]) -> Candidate:
         """The candidate of one row over the experts."""
@@ -133,12 +141,24 @@ class Bench:
         cut = worker.slices(split).indices
         assembly = Assembly(job, cut, self.utility)
         for number in range(len(cut)):
-            piece = Piece((candidate.name, split), weights, split, number, texts=True)
-            (result,) = worker.work([piece]).results
+            result = _scored(worker, Piece((candidate.name, split), weights, split, number, texts=True))
             if isinstance(result, str):
                 return failed(job, result)
             assembly.add(number, result)
         return assembly.evaluation()
+
+
+def _scored(worker: Worker, piece: Piece) -> list[Outcome] | str:
+    """The outcomes of a piece of work, or an error. An engine that dies is restarted, up to `RETRIES` times."""
+    for lives in reversed(range(RETRIES + 1)):
+        try:
+            (result,) = worker.work([piece]).results
+            return result
+        except EngineDied as error:
+            worker.start()
+            if not lives:
+                return f"a slice was lost {RETRIES + 1} times with its engine ({error})"
+    raise AssertionError
 
 
 @dataclass

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,20 +82,26 @@ def run_unit(unit: Unit, callbacks: Callbacks = SILENT) -> list[Result] | str:
 
 
 def _fixed_results(unit: Unit, inputs: Inputs) -> list[Result]:
-    results, bench = [], None
-    for name in unit.methods:
-        for seed in unit.seeds if all_methods()[name].seeded else (None,):
-            path, key = unit.folder / "results" / f"{_seeded(name, seed)}.json", _key(unit, inputs, name, seed)
-            result = read_json(path) if path.exists() else {}
-            if result.get("key") != key:
-                bench = bench or Bench(unit.config, unit.folder)
-                try:
-                    result = _measured(bench, unit, name, seed) | {"key": key}
-                    RunDirectory(path.parent).write_json(path.name, result)
-                except UserError as error:  # the other methods still get a result
-                    result = {"target": unit.target, "method": name, "seed": seed, "error": str(error)}
-            results.append(result)
-    return results
+    with ExitStack() as stack:
+        bench = cache(lambda: stack.enter_context(closing(Bench(unit.config, unit.folder))))
+        return [
+            _fixed_result(bench, unit, inputs, name, seed)
+            for name in unit.methods
+            for seed in (unit.seeds if all_methods()[name].seeded else (None,))
+        ]
+
+
+def _fixed_result(bench: Callable[[], Bench], unit: Unit, inputs: Inputs, name: str, seed: int | None) -> Result:
+    path, key = unit.folder / "results" / f"{_seeded(name, seed)}.json", _key(unit, inputs, name, seed)
+    result = read_json(path) if path.exists() else {}
+    if result.get("key") == key:
+        return result
+    try:
+        result = _measured(bench(), unit, name, seed) | {"key": key}
+        RunDirectory(path.parent).write_json(path.name, result)
+    except UserError as error:  # the other methods still get a result
+        return {"target": unit.target, "method": name, "seed": seed, "error": str(error)}
+    return result
 
 
 def _seeded(name: str, seed: int | None) -> str:

@@ -19,6 +19,8 @@ from evoswarm.compare.methods import FIXED, all_methods, chosen_methods, least
 from evoswarm.compare.run import compare
 from evoswarm.config.compare import CompareConfig, load_compare, parse_compare
 from evoswarm.config.load import apply_overrides
+from evoswarm.engine import EngineDied
+from evoswarm.engine.fake import EchoEngine
 from evoswarm.errors import Stopped, UserError
 from evoswarm.loop.directory import read_lines
 from evoswarm.toy.config import comparison
@@ -306,6 +308,40 @@ def test_the_start_of_the_engine_is_no_part_of_a_method(tmp_path: Path) -> None:
     bench = Bench(run, tmp_path / "measured", make_worker=slow)
     _, seconds = bench.measure(bench.row("e0", {"e0": 1.0}), "validation")
     assert seconds < 2
+
+
+class Frail(EchoEngine):
+    """Dies in its first `deaths` calls."""
+
+    def __init__(self, deaths: int) -> None:
+        super().__init__()
+        self.deaths, self.closed = deaths, 0
+
+    def generate(self, prompts: Any, **settings: Any) -> list[str]:
+        self.deaths -= 1
+        if self.deaths >= 0:
+            raise EngineDied("it died")
+        return super().generate(prompts, **settings)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_an_engine_that_dies_is_restarted_and_all_are_closed(tmp_path: Path) -> None:
+    (run,) = config_of(tmp_path).targets.values()
+
+    def bench_of(engine: Frail) -> Bench:
+        folder = tmp_path / f"measured-{engine.deaths}"
+        return Bench(run, folder, make_worker=lambda *args, **kw: Worker(*args, **kw, engine=engine))
+
+    bench = bench_of(Frail(3))
+    assert bench.measure(bench.row("e0", {"e0": 1.0}), "validation")[0].utility is not None
+    mortal = bench_of(engine := Frail(99))
+    with pytest.raises(UserError, match="lost 4 times with its engine"):
+        mortal.measure(mortal.row("e0", {"e0": 1.0}), "validation")
+    before = engine.closed
+    mortal.close()
+    assert engine.closed == before + 1
 
 
 def test_without_names_what_cannot_run_is_left_out_with_its_reason(tmp_path: Path) -> None:
