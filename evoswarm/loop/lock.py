@@ -15,6 +15,8 @@ from evoswarm.errors import UserError
 
 LOCK_WAIT_SECONDS = 90.0
 """How long to wait for the lock of a run whose driver died: Ray ends the workers of a lost head after a minute."""
+GLANCE_SECONDS = 0.5
+"""How long to wait for a holder that is alive: the last run of this process, while `status` tests the lock."""
 CUT_OFF_SECONDS = 300.0
 """How long a restarted coordinator waits for the lock of its earlier process on a node that Ray has lost."""
 
@@ -36,15 +38,15 @@ def acquire(file: IO[str], path: Path, session: str | None, callbacks: Callbacks
             file.seek(0)
             found = _read_holder(file.read())
             own = session is not None and found.get("session") == session
-            patience = CUT_OFF_SECONDS if own else LOCK_WAIT_SECONDS if _orphaned(found) else 0
+            patience = CUT_OFF_SECONDS if own else LOCK_WAIT_SECONDS if _orphaned(found) else GLANCE_SECONDS
             who = f"process {found['pid']} on {found['host']}" if found else "another process"
             if time.monotonic() - start >= patience:
                 raise UserError(
                     f"{path}: another run holds this directory ({who}); wait for it, stop it, or change `name`"
                 ) from None
-            if not said:
+            if not said and patience > GLANCE_SECONDS:
                 callbacks.message(f"{path} is still held by {who}, which should end soon; waiting up to {patience:g} s")
-            said = True
+                said = True
             callbacks.sleep(0.2)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +214,17 @@ def test_two_runs_on_one_directory_the_second_is_refused(tmp_path: Path) -> None
     with directory.lock(), pytest.raises(UserError, match="another run holds this directory"):
         evoswarm.run(config)
     evoswarm.run(config)
+
+
+def test_a_status_that_tests_the_lock_does_not_stop_a_run_that_starts(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    with directory.lock():
+        pass
+    with (tmp_path / "lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        threading.Timer(0.1, lambda: fcntl.flock(file, fcntl.LOCK_UN)).start()
+        with directory.lock():
+            assert directory.held
 
 
 def test_a_run_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
