@@ -153,7 +153,7 @@ def _read_yaml(path: Path, *, needs: str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 (byte {error.start}); save it as UTF-8") from None
     try:
-        data = yaml.load(text, _Loader)  # nosec B506: it is a safe loader
+        data = yaml.load(text, _Loader)  # nosec B506
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
