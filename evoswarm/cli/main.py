@@ -7,7 +7,7 @@ import sys
 import typer
 
 from evoswarm.cli import compare, experts, jobs, plan, report, run, toy, training, tune
-from evoswarm.errors import ClusterError, Stopped, UserError
+from evoswarm.errors import STORAGE_ERRORS, ClusterError, Stopped, UserError
 
 app = typer.Typer(
     help="Evolve a population of LLM experts in weight space, without gradients.",
@@ -40,9 +40,9 @@ def main() -> None:
     except Stopped as error:
         _fail(str(error) or "stopped", EXIT_STOPPED)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in STORAGE_ERRORS:
             raise
-        _fail(f"error: {error.filename}: {error.strerror}", EXIT_USER)
+        _fail(f"error: {error.filename or 'a file cannot be written'}: {error.strerror}", EXIT_USER)
 
 
 def _fail(text: str, status: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 from evoswarm.backend import Backend
 from evoswarm.callbacks import Callbacks, Event
 from evoswarm.config import RunConfig
-from evoswarm.errors import UserError
+from evoswarm.errors import STORAGE_ERRORS, UserError
 from evoswarm.launch.choice import Measure, with_engine
 from evoswarm.launch.status import FILE, StatusWriter
 from evoswarm.loggers.follow import Loggers
@@ -27,7 +26,6 @@ from evoswarm.plan.fit import require_fit
 from evoswarm.storage.mirror import Mirror
 from evoswarm.weights.expert import read_json
 
-_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EFBIG}
 MakeBackend = Callable[[RunConfig, RunPlace, Inputs], Backend]
 """Starts a backend for a config with final engine settings."""
 
@@ -89,7 +87,7 @@ class Execution:
             with self.directory.lock(callbacks, driver=self.driver, session=self.session):
                 return self._locked(inputs, callbacks)
         except OSError as error:
-            if error.errno not in _STORAGE:
+            if error.errno not in STORAGE_ERRORS:
                 raise
             raise UserError(
                 f"{error.filename or self.directory.path}: {error.strerror}; {_kept(self.directory)}. Fix this, then "

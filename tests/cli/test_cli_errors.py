@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -38,6 +39,18 @@ def test_a_mistyped_folder_is_named(evoswarm) -> None:  # type: ignore[no-untype
     assert "/none: no such folder" in evoswarm("inspect", "experts", "--model", "/none")[2]
     assert "error: /none: no such folder" in evoswarm("evaluate", "it.yaml", "--adapter", "/none")[2]
     assert "/none: no such folder" in evoswarm("validate", "it.yaml", "--set", "model=/none")[2]
+
+
+@pytest.mark.parametrize("command", [("report", "runs/echo"), ("materialize", "runs/echo", "-o", "out")])
+def test_a_full_disk_is_one_line(evoswarm, command: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
+    evoswarm("run", "it.yaml", "--set", "search.max_generations=0")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        status, _, err = evoswarm(*command)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert status == 2 and err == "error: a file cannot be written: File too large\n"
 
 
 def test_a_folder_that_is_no_toy_world_is_named(evoswarm) -> None:  # type: ignore[no-untyped-def]
