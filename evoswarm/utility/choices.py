@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import string
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+from evoswarm.utility.references import is_missing, plain_number
+
+Reading = Literal["label", 0, 1, "text"]
+"""What a number as answer means: a label of the file, a position counted from 0 or from 1, or an option's text."""
+READINGS: tuple[Reading, ...] = ("label", 0, 1, "text")
 
 
 @dataclass(frozen=True)
@@ -22,38 +30,121 @@ class Choices:
         """One line per option: `A. text`."""
         return "\n".join(f"{letter}. {text}" for letter, text in self.texts.items())
 
-    def letter_of(self, answer: Any) -> str:
+    def letter_of(self, answer: Any, reading: Reading | None = None) -> str:
         """The letter of the correct option.
 
-        A number is a label or an index from 0. Text is tried as a label, a letter, an option's text, a lowercase letter
-        and an index, in this order.
+        A number is read as `reading` says. Text is tried as a label or letter, an option's text, and a label or letter
+        in the other case or with punctuation, in this order. A list of zeros and a one marks the option.
 
         Raises:
             ValueError: the answer matches no option, or several.
         """
-        if isinstance(answer, float) and answer.is_integer():
-            answer = int(answer)
-        given = str(answer).strip()
-        if given in self.labels or given in self.texts:
-            return self.labels.get(given, given)
-        index = int(given) if given.isdecimal() and given.isascii() else len(self.texts)
-        found = set() if isinstance(answer, int) else {k for k, text in self.texts.items() if text.strip() == given}
-        if not found and given.upper() in self.texts:
-            found = {given.upper()}
-        if not isinstance(answer, bool) and index < len(self.texts):
-            found.add(list(self.texts)[index])
+        answer = self._marked(answer)
+        number = whole_number(answer)
+        if number is not None and reading is not None:
+            found = self.read(number, reading)
+        else:
+            found = self._letters_of(str(answer).strip())
         if len(found) > 1:
-            raise ValueError(f"answer {given[:60]!r} can mean the options {', '.join(sorted(found))}; give the letter")
+            raise ValueError(f"answer {answer!r:.60} can mean the options {', '.join(sorted(found))}; give the letter")
         if not found:
-            raise ValueError(f"answer {given[:60]!r} is not among the choices {', '.join(self.labels)}")
+            raise ValueError(f"answer {str(answer)[:60]!r} is not among the choices {', '.join(self.labels)}")
         return found.pop()
+
+    def read(self, number: int, reading: Reading) -> set[str]:
+        """The letters that a number can mean; more than one if options are equal."""
+        if reading == "label":
+            return {letter for label, letter in self.labels.items() if whole_number(label) == number}
+        if reading == "text":
+            return {letter for letter, text in self.texts.items() if whole_number(text) == number}
+        return set(list(self.texts)[number - reading : number - reading + 1]) if number >= reading else set()
+
+    def _letters_of(self, given: str) -> set[str]:
+        if given in self.labels or given in self.texts:
+            return {self.labels.get(given, given)}
+        same = {letter for letter, text in self.texts.items() if text.strip() == given}
+        bare = _bare(given).casefold()
+        loose = {letter for label, letter in self.labels.items() if bare == _bare(label).casefold()}
+        loose = loose or {bare.upper()} & set(self.texts)
+        lettered = {
+            letter
+            for letter, text in self.texts.items()
+            if re.fullmatch(rf"\(?{letter}[.):]+\s*{re.escape(text.strip())}", given)
+        }
+        return same or loose or lettered
+
+    def _marked(self, answer: Any) -> Any:
+        if not isinstance(answer, list | tuple):
+            return answer
+        if len(answer) == 1:
+            return answer[0]
+        if len(answer) == len(self.texts) and all(mark in (0, 1) for mark in answer) and sum(answer) == 1:
+            return list(self.texts)[answer.index(1)]
+        raise ValueError(f"answer {str(answer)[:60]} is a list; one option must be right")
+
+
+def number_reading(answers: Sequence[tuple[Choices, Any, str]], base: Literal[0, 1, "text"] | None) -> Reading | None:
+    """How the numbers among the answers of a data set are to be read; None if there are none.
+
+    A reading counts if it fits all answers. An answer of 0 rules out counting from 1, and an answer as large as the
+    number of options rules out counting from 0.
+
+    Args:
+        answers: (options, answer, place in the file) of all records.
+        base: The user's choice.
+
+    Raises:
+        ValueError: several readings fit and disagree, or none fits; the message starts with the place.
+    """
+    numbered = [(c, n, where) for c, answer, where in answers if (n := whole_number(answer)) is not None]
+    if not numbered:
+        return None
+    if base is not None:
+        return base
+    fitting = [r for r in READINGS if all(choices.read(number, r) for choices, number, _ in numbered)]
+    if fitting[:1] == ["label"]:
+        return "label"
+    for choices, number, where in numbered:
+        means = {r: choices.read(number, r) for r in (fitting or READINGS)}
+        if not any(means.values()):
+            advice = "correct the record or map its fields with data.columns"
+            raise ValueError(
+                f"{where}: answer '{number}' is not among the choices {', '.join(choices.labels)}; {advice}"
+            )
+        if fitting and len(set(map(frozenset, means.values()))) > 1:
+            raise ValueError(f"{where}: answer {number} can be {_described(choices, means)}; set utility.label_base")
+    if not fitting:
+        choices, number, where = numbered[0]
+        means = {r: letters for r in READINGS if (letters := choices.read(number, r))}
+        raise ValueError(
+            f"{where}: answer {number} can be {_described(choices, means)}, but no reading fits all records; set "
+            "utility.label_base to find those that it does not fit"
+        )
+    return fitting[0]
+
+
+def _described(choices: Choices, means: Mapping[Reading, Iterable[str]]) -> str:
+    names = {"label": "label", 0: "counted from 0 (label_base: 0)", 1: "counted from 1 (label_base: 1)"}
+    names["text"] = "an option's text (label_base: text)"
+    return " or ".join(
+        f"{', '.join(f'{letter} ({choices.texts[letter][:30]!r})' for letter in sorted(letters))} as {names[r]}"
+        for r, letters in means.items()
+    )
+
+
+def whole_number(value: Any) -> int | None:
+    """A whole number from 0 that a value is, as a number or as text (`1`, `1.0`)."""
+    text = str(value).strip()
+    if isinstance(value, bool) or not text.isascii() or not re.fullmatch(r"\d{1,18}(?:\.0+)?", text):
+        return None
+    return int(text.partition(".")[0])
 
 
 def read_choices(value: Any) -> Choices:
-    """Parse `{A: text, ...}`, `[text, ...]`, `{text: [...], label: [...]}`, or one of these as JSON text.
+    """Parse `{A: text, ...}`, `[text, ...]`, `[{label, text}, ...]`, `{text: [...], label: [...]}`, or JSON text.
 
     Skips null entries of a mapping, with which columnar files pad records that have fewer options. Labels that are not
-    single capital letters are shown as A, B, ... by position.
+    single letters are shown as A, B, ... by position.
 
     Raises:
         ValueError: the format is unknown, or there are not 2 to 26 options.
@@ -62,36 +153,60 @@ def read_choices(value: Any) -> Choices:
     if not 2 <= len(pairs) <= len(string.ascii_uppercase):
         raise ValueError(f"2 to 26 choices are needed, got {len(pairs)}")
     labels = [label for label, _ in pairs]
+    bare = [_bare(label).upper() for label in labels]
     if len(set(labels)) < len(labels):
         raise ValueError(f"choices have repeated labels: {', '.join(labels)}")
-    own = all(label in string.ascii_uppercase and len(label) == 1 for label in labels)
-    letters = labels if own else string.ascii_uppercase[: len(labels)]
+    own = all(len(letter) == 1 and letter in string.ascii_uppercase for letter in bare) and len(set(bare)) == len(bare)
+    letters = bare if own else list(string.ascii_uppercase[: len(labels)])
     texts = {letter: text for letter, (_, text) in zip(letters, pairs, strict=True)}
     return Choices(texts, dict(zip(labels, letters, strict=True)))
+
+
+def _bare(label: str) -> str:
+    """A label without the punctuation around it: `(A)`, `A.`, `A)`."""
+    return label.strip().strip("()[].:").strip()
 
 
 def _parsed(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        raise ValueError(f'choices {value[:60]!r} are text; write them as JSON, as in ["red", "blue"]') from None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(value)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+    raise ValueError(f'choices {value[:60]!r} are text; write them as JSON, as in ["red", "blue"]')
+
+
+_TEXTS = ("text", "texts", "choices", "options", "value")
+_LABELS = ("label", "labels", "key", "keys", "id")
 
 
 def _pairs(value: Any) -> list[tuple[str, str]]:
-    if isinstance(value, Mapping) and set(value) == {"text", "label"} and isinstance(value["text"], list):
-        if len(value["text"]) != len(value["label"]):
-            raise ValueError(f"choices have {len(value['text'])} texts and {len(value['label'])} labels")
-        return [(str(label), _option(text)) for label, text in zip(value["label"], value["text"], strict=True)]
+    if isinstance(value, Mapping) and len(value) == 2:
+        texts = next((value[key] for key in _TEXTS if isinstance(value.get(key), list | tuple)), None)
+        labels = next((value[key] for key in _LABELS if isinstance(value.get(key), list | tuple)), None)
+        if texts is not None and labels is not None:
+            if len(texts) != len(labels):
+                raise ValueError(f"choices have {len(texts)} texts and {len(labels)} labels")
+            return [(plain_number(label), _option(text)) for label, text in zip(labels, texts, strict=True)]
     if isinstance(value, Mapping):
-        return [(str(label), _option(text)) for label, text in value.items() if text is not None]
+        return [(str(label), _option(text)) for label, text in value.items() if not is_missing(text)]
+    if isinstance(value, list | tuple) and value and all(isinstance(item, Mapping) for item in value):
+        return [_pair(item) for item in value]
     if isinstance(value, list | tuple):
         return [(string.ascii_uppercase[i : i + 1] or str(i), _option(text)) for i, text in enumerate(value)]
     raise ValueError(f"choices must be a mapping or a list, not {type(value).__name__}")
 
 
+def _pair(item: Mapping[str, Any]) -> tuple[str, str]:
+    text, label = (next((item[key] for key in keys if key in item), None) for keys in (_TEXTS, _LABELS))
+    if is_missing(text) or is_missing(label):
+        raise ValueError(f"a choice is an object with the keys {', '.join(item)}; it needs label and text")
+    return plain_number(label), _option(text)
+
+
 def _option(text: Any) -> str:
-    if text is None or isinstance(text, Mapping | list) or not str(text).strip():
+    if is_missing(text) or isinstance(text, Mapping | list) or not str(text).strip():
         raise ValueError(f"a choice is empty or not text: {text!r}")
-    return str(text)
+    return plain_number(text)

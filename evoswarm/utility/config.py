@@ -33,12 +33,21 @@ class Data(Section):
     test: str | None = "test"
     """Test split, given in the same way; null: the run reports no test utility. For a file with one split: the path of
     the test file."""
-    columns: dict[str, str] = {}
-    """Column mapping from evoswarm's name to the file's: {question: problem, answer: solution}."""
+    columns: dict[str, str | list[str]] = {}
+    """Column mapping from evoswarm's name to the file's: {question: problem, answer: solution}. A path leads into
+    objects ({choices: mc1_targets.choices}); several columns are options or references ({choices: [a, b, c, d]})."""
     limit: int | None = Field(None, ge=1)
     """Use only this many validation examples, from the start."""
     test_limit: int | None = Field(None, ge=1)
     """Use only this many test examples, from the start."""
+
+    @field_validator("columns")
+    @classmethod
+    def _lists_of_columns(cls, value: dict[str, str | list[str]]) -> dict[str, str | list[str]]:
+        for name, column in value.items():
+            if isinstance(column, list) and (name not in ("choices", "answer") or len(column) < 2):
+                raise ValueError(f"{name}: {column} must be one column; only choices and answer can have several")
+        return value
 
 
 class PromptConfig(Section):

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from evoswarm.errors import UserError
+from evoswarm.utility.columns import column
 from evoswarm.utility.config import Data
 from evoswarm.utility.readers import Source, read
+from evoswarm.utility.references import is_missing, plain_number
 from evoswarm.utility.types import SPLITS, Split
 
 
@@ -29,7 +31,7 @@ class Example:
         Raises:
             UserError: it is missing or null.
         """
-        if self.fields.get(name) is None:
+        if is_missing(self.fields.get(name)):
             state = "is null" if name in self.fields else "is missing"
             raise UserError(
                 f"{self.where}: field {name!r} {state}; the record has {', '.join(map(str, self.fields))}; "
@@ -143,15 +145,24 @@ def _examples(records: Sequence[dict[str, Any]], config: Data, where: str) -> li
     return [_example(record, config.columns, f"{where}[{index}]", index) for index, record in enumerate(records)]
 
 
-def _example(record: dict[str, Any], columns: Mapping[str, str], place: str, index: int) -> Example:
-    identity = record.get(columns.get("id", "id"))
-    identity = str(index) if identity is None else str(identity)
-    where = f"{place} (id {identity[:40]!r})"
-    for name, column in columns.items():
-        if column not in record:
-            problem = f"data.columns maps {name!r} to {column!r}, which is missing"
-            raise UserError(f"{where}: {problem}; the record has {', '.join(map(str, record))}; correct the mapping")
-    return Example({**record, **{name: record[column] for name, column in columns.items()}, "id": identity}, where)
+def _example(record: dict[str, Any], columns: Mapping[str, str | list[str]], place: str, index: int) -> Example:
+    fields, where = dict(record), place
+    for name in sorted(columns, key=lambda name: name != "id"):
+        try:
+            fields[name] = column(record, columns[name])
+        except LookupError as error:
+            problem = f"data.columns maps {name!r} to {columns[name]!r}, which is missing"
+            detail = f" ({error})" if "." in str(columns[name]) else ""
+            there = ", ".join(map(str, record))
+            raise UserError(f"{where}: {problem}{detail}; the record has {there}; correct the mapping") from None
+        where = f"{place} (id {_identity(fields, index)[:40]!r})"
+    identity = _identity(fields, index)
+    return Example({**fields, "id": identity}, f"{place} (id {identity[:40]!r})")
+
+
+def _identity(fields: Mapping[str, Any], index: int) -> str:
+    identity = fields.get("id")
+    return str(index) if is_missing(identity) else plain_number(identity)
 
 
 def _icl_prompt(source: Source, config: Data, few_shot: int) -> tuple[str | None, list[Example]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from evoswarm.errors import UserError
 from evoswarm.utility.config import Task
@@ -15,6 +16,7 @@ from evoswarm.utility.numbers import read_number
 from evoswarm.utility.parsing import last_match, normalize
 from evoswarm.utility.prompts import delimiter
 from evoswarm.utility.reasoning import may_reason
+from evoswarm.utility.references import parsed, read_references
 from evoswarm.utility.task import TaskUtility, refuse
 from evoswarm.utility.types import Generate, Outcome, Prompt, Request, Response, Split
 
@@ -59,7 +61,7 @@ class ExactMatchUtility(TaskUtility[ExactMatch]):
         return example
 
     def answer(self, example: Example) -> str:
-        return str(_listed(example.get("answer"))[0]).strip()
+        return read_references(example.get("answer"))[0]
 
     def request(self, example: Example, prompt: Prompt) -> Request:
         request = super().request(example, prompt)
@@ -95,15 +97,16 @@ class ExactMatchUtility(TaskUtility[ExactMatch]):
         return normalize(text, **ignore) or None
 
     def _read_references(self, example: Example) -> set[str]:
-        references = _listed(example.get("answer"))
-        comparable = {self._comparable(str(reference)) for reference in references}
-        if not references or None in comparable:
+        """All references as they are compared. Of an object's answers, those that cannot be compared are left out."""
+        answer = example.get("answer")
+        try:
+            comparable = {self._comparable(reference) for reference in read_references(answer)}
+        except ValueError as problem:
+            raise refuse(example, problem) from None
+        found = {reference for reference in comparable if reference is not None}
+        if not found or (len(found) < len(comparable) and not isinstance(parsed(answer), Mapping)):
             lacks = (
                 "holds no number that is certain" if self.config.mode == "numeric" else "is empty after normalization"
             )
-            raise refuse(example, f"answer {str(example.get('answer'))[:60]!r} {lacks}")
-        return {reference for reference in comparable if reference is not None}
-
-
-def _listed(answer: Any) -> list[Any]:
-    return answer if isinstance(answer, list) else [answer]
+            raise refuse(example, f"answer {str(answer)[:60]!r} {lacks}")
+        return found

@@ -9,7 +9,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from evoswarm.utility.choices import read_choices
+from evoswarm.errors import UserError
+from evoswarm.utility.choices import Reading, number_reading, read_choices
 from evoswarm.utility.config import Task
 from evoswarm.utility.data import Example
 from evoswarm.utility.parsing import parse_choice
@@ -28,6 +29,9 @@ class MultipleChoice(Task):
     """loglikelihood: score the letters A, B, ... or the options' texts."""
     normalize: Literal["none", "bytes", "tokens"] = "none"
     """loglikelihood: divide by the option's length (lm-eval's acc_norm is `bytes`)."""
+    label_base: Literal[0, 1, "text"] | None = None
+    """What a number as answer means: the option's position, counted from 0 or from 1, or its text. null: the file's
+    label, or what fits all records."""
     max_new_tokens: int = Field(16, ge=1)
     """generate: maximum length of the answer."""
 
@@ -43,15 +47,29 @@ class MultipleChoiceUtility(TaskUtility[MultipleChoice]):
     """
 
     config_class = MultipleChoice
+    _reading: Reading | None = None
 
     def template(self) -> str:
         return with_choices(super().template()) if self._letters else super().template()
+
+    def survey(self, examples: Sequence[Example]) -> None:
+        answers = []
+        for example in examples:
+            try:
+                answers.append((read_choices(example.get("choices")), example.get("answer"), example.where))
+            except ValueError as problem:
+                raise refuse(example, problem) from None
+        try:
+            self._reading = number_reading(answers, self.config.label_base)
+        except ValueError as problem:
+            raise UserError(str(problem)) from None
 
     def prepare(self, example: Example) -> Example:
         value, answer = example.get("choices"), example.get("answer")
         try:
             choices = read_choices(value)
-            fields = {**example.fields, "choices": choices.texts, "answer": choices.letter_of(answer)}
+            letter = choices.letter_of(answer, self._reading)
+            fields = {**example.fields, "choices": choices.texts, "answer": letter}
         except ValueError as problem:
             raise refuse(example, problem) from None
         return replace(example, fields=fields)

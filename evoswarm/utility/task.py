@@ -14,6 +14,7 @@ from evoswarm.utility.config import Task
 from evoswarm.utility.data import Example, load_examples, overlap_warnings, resolve
 from evoswarm.utility.prompts import compose, render, template_fields
 from evoswarm.utility.reasoning import REASONING_TAGS, Tags, without_reasoning
+from evoswarm.utility.references import read_references
 from evoswarm.utility.types import SPLITS, Generate, Outcome, Prompt, Request, Response, Split
 
 C = TypeVar("C", bound=Task)
@@ -34,6 +35,7 @@ class TaskUtility(ABC, Generic[C]):
         data = load_examples(config.data, root=root, few_shot=config.prompt.few_shot)
         template = self.template()
         template_fields(template)
+        self.survey([*data.shots, *data.splits["validation"], *data.splits["test"]])
         shots = [self.prepare(example) for example in data.shots]
         solved = [(render(template, shot), self.answer(shot)) for shot in shots]
         self._examples: dict[Split, list[Example]] = {}
@@ -58,13 +60,19 @@ class TaskUtility(ABC, Generic[C]):
         """The template in use."""
         return self.config.prompt.template
 
+    def survey(self, examples: Sequence[Example]) -> None:
+        """Look at all examples before the first is prepared."""
+
     def prepare(self, example: Example) -> Example:
         """Check one example and convert its fields to the task's format."""
         return example
 
     def answer(self, example: Example) -> str:
         """The correct answer as in a solved example."""
-        return str(example.get("answer")).strip()
+        try:
+            return read_references(example.get("answer"))[0]
+        except ValueError as problem:
+            raise refuse(example, problem) from None
 
     def request(self, example: Example, prompt: Prompt) -> Request:
         """The request to the model."""

@@ -79,7 +79,7 @@ def test_equal_numbers_vote_together(make: Make) -> None:
         (["5", "many"], {"mode": "numeric"}, ["holds no number that is certain"]),
         (" ", {}, ["is empty after normalization"]),
         ("!", {"ignore_punctuation": True}, ["answer '!' is empty after normalization"]),
-        ([], {}, ["is empty after normalization"]),
+        ([], {}, ["answer '[]' is empty"]),
     ],
 )
 def test_references_that_nothing_can_match_are_rejected(

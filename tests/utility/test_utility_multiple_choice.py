@@ -91,19 +91,13 @@ def test_the_utility_is_the_fraction_of_correct_answers(make: Make) -> None:
         ({"A": "x", "B": "y"}, "b", "B"),
         ({"A": "x", "B": "y"}, " B ", "B"),
         ({"A": "x", "B": "y"}, "y", "B"),
-        ({"A": "x", "B": "y"}, 1, "B"),
         ({"A": "x", "B": "y", "C": None}, "B", "B"),
         ({"B": "x", "A": "y"}, "A", "A"),
         ({"A": "B", "B": "A"}, "B", "B"),
-        (["x", "y"], 1, "B"),
-        (["x", "y"], 1.0, "B"),
-        (["x", "y"], "1", "B"),
         (["x", "y"], "B", "B"),
         (["x", "y"], "y", "B"),
         (["b", "a"], "a", "B"),
-        (["2", "1", "0"], 1, "B"),
         (["10", "20"], "20", "B"),
-        ([10, 20], 1, "B"),
         ('["x", "y"]', "y", "B"),
         ('{"A": "x", "B": "y"}', "B", "B"),
         ({"text": ["x", "y"], "label": ["A", "B"]}, "B", "B"),
@@ -121,11 +115,11 @@ def test_all_formats_of_choices_and_answers_are_supported(choices: Any, answer: 
     ("choices", "answer", "words"),
     [
         (["x", "y"], "C", ["answer 'C' is not among the choices A, B"]),
-        (["x", "y"], 2, ["answer '2' is not among"]),
+        (["x", "y"], 3, ["answer '3' is not among"]),
         (["x", "y"], -1, ["answer '-1' is not among"]),
         (["x", "y"], True, ["answer 'True' is not among"]),
-        (["2", "1"], "1", []),
-        (["0", "2", "1"], "1", ["can mean the options B, C", "give the letter"]),
+        (["2", "1"], "1", ["answer 1 can be B ('1')", "A ('2') as counted from 1", "set utility.label_base"]),
+        (["0", "2", "1"], "1", ["C ('1') as an option's text"]),
         (["x", "x"], "x", ["can mean the options A, B"]),
         (["x"], 0, ["2 to 26 choices are needed, got 1"]),
         (["x"] * 27, 0, ["2 to 26 choices are needed, got 27"]),
@@ -142,11 +136,8 @@ def test_inconsistent_choices_and_answers_name_the_record(
 ) -> None:
     root = write("x.json", {"dev": [{"question": "q", "choices": choices, "answer": answer, "id": 17}]})
     data = {"path": "x.json", "test": None}
-    if not words:
-        make("multiple_choice", root, data=data)
-        return
     message = refusal("multiple_choice", root, data=data)
-    assert [word for word in ["x.json: dev[0] (id '17')", "data.columns", *words] if word not in message] == []
+    assert [word for word in ["x.json: dev[0] (id '17')", *words] if word not in message] == []
 
 
 def test_columnar_files_keep_different_numbers_of_options(make: Make, tmp_path: Path) -> None:
