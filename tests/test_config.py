@@ -195,7 +195,7 @@ def test_a_date_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     assert "the value is not YAML" in refusal(tmp_path, "name=2024-13-45")
     path = tmp_path / "date.yaml"
     path.write_text("name: 2024-13-45\n")
-    with pytest.raises(UserError, match="holds a date that does not exist"):
+    with pytest.raises(UserError, match="holds a date or number that cannot be read"):
         load_config(path)
 
 

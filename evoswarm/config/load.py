@@ -163,7 +163,7 @@ def _read_yaml(path: Path, *, needs: str) -> dict[str, Any]:
     except RecursionError:
         raise UserError(f"{path}: is nested too deeply") from None
     except ValueError as error:
-        raise UserError(f"{path}: holds a date that does not exist ({error}); put text into quotes") from None
+        raise UserError(f"{path}: holds a date or number that cannot be read ({error}); put text into quotes") from None
     if not isinstance(data, dict):
         raise UserError(f"{path}: must be a mapping with at least {needs}")
     return data

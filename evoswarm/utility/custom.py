@@ -78,7 +78,7 @@ def import_function(path: str, *, root: Path) -> Callable[..., Any]:
         sys.path.append(folder)
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # importing runs the user's code, which may raise anything
+    except (Exception, SystemExit) as error:  # importing runs the user's code, which may raise anything
         problem = f"cannot import {module_name}: {type(error).__name__}: {one_line(error)}"
         raise UserError(f"utility.function {path}: {problem}; put the module into {folder} or install it") from None
     function = getattr(module, name, None)

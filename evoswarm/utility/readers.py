@@ -69,15 +69,22 @@ def _read_jsonl(path: Path) -> Source:
 
 def _parse(text: str, path: Path, *, before: int | None = None, hint: str = "") -> Any:
     """JSON, `before` so many lines of a file; None: it is the whole file. `hint`: advice for more than one value."""
+    line = f"{path}" if before is None else f"{path}, line {before + 1}"
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError as error:
+        raise UserError(f"{line}: contains half a character ({error.object[error.start]!a}); fix the text") from None
     except json.JSONDecodeError as error:
         hint = hint if error.msg == "Extra data" else ""
         place = f"{path}, line {error.lineno + (before or 0)}"
         raise UserError(f"{place}: broken JSON: {error.msg} (column {error.colno}){hint}") from None
     except RecursionError:
-        place = f"{path}" if before is None else f"{path}, line {before + 1}"
-        raise UserError(f"{place}: is nested too deeply") from None
+        raise UserError(f"{line}: is nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise UserError(f"{line}: {one_line(error)}; put text into quotes") from None
 
 
 def _read_csv(path: Path) -> Source:

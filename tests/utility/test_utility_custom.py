@@ -35,6 +35,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
     """A folder with data and a module of functions."""
     (tmp_path / "score_by_hand.py").write_text(MODULE)
     (tmp_path / "broken_by_hand.py").write_text("def f(:\n")
+    (tmp_path / "leaving_by_hand.py").write_text("raise SystemExit(4)\n")
     (tmp_path / "failing_by_hand.py").write_text("raise RuntimeError('first line\\nsecond')\n")
     (tmp_path / "x.json").write_text('{"dev": [{"prompt": "abc", "words": ["a"]}, {"prompt": "de"}]}')
     before = list(sys.path)
@@ -96,6 +97,7 @@ def test_the_function_cannot_change_the_example(make: Make, root: Path) -> None:
     ("function", "words"),
     [
         ("missing_by_hand:f", ["cannot import missing_by_hand", "No module named", "put the module into"]),
+        ("leaving_by_hand:f", ["cannot import leaving_by_hand", "SystemExit: 4"]),
         ("broken_by_hand:f", ["cannot import broken_by_hand", "SyntaxError"]),
         ("failing_by_hand:f", ["RuntimeError: first line second"]),
         ("score_by_hand:nothing", ["score_by_hand.py has no function nothing"]),

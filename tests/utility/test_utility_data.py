@@ -172,6 +172,8 @@ def test_only_examples_in_use_count_as_overlap(make: Make) -> None:
         ("x.json", b'["caf\xe9"]', {}, ["not UTF-8", "byte 5 is 0xe9"]),
         ("x.json", '{"dev": [\n{"a" 1}]}', {}, ["line 2", "broken JSON"]),
         ("x.json", '{"a": 1}\n{"a": 2}', {}, ["line 2", ".jsonl"]),
+        ("x.jsonl", '{"a": 1}\n{"a": "\\ud800"}', {}, ["x.jsonl, line 2", "half a character", "ud800"]),
+        ("x.json", '[{"a": 1' + "0" * 5000 + "}]", {}, ["x.json: ", "4300 digits", "quotes"]),
         ("x.json", "3", {}, ["has no split"]),
         ("x.json", {"dev": {"a": 1}}, {}, ["has no split"]),
         ("x.jsonl", '{"a": 1}\n\n{"a" 2}', {}, ["x.jsonl, line 3", "broken JSON"]),
