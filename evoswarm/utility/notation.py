@@ -27,6 +27,8 @@ _SYMBOLS = {
     "٫": ".",
     "٬": "'",
     "…": "...",
+    "℃": "°C",
+    "℉": "°F",
     "º": "°",
     "。": ". ",
 }
@@ -35,7 +37,22 @@ _COMMANDS = {
     **dict.fromkeys(["implies", "Rightarrow", "rightarrow", "to", "equiv", "therefore"], "="),
     **dict.fromkeys(["approx", "simeq", "cong", "sim"], "≈"),
     **dict.fromkeys(["le", "leq", "leqslant", "ge", "geq", "geqslant", "lt", "gt", "ne", "neq"], "<"),
-    **dict.fromkeys(["quad", "qquad", "space", "displaystyle", "textstyle", "boldsymbol", "bf", "rm"], " "),
+    **dict.fromkeys(
+        [
+            "quad",
+            "qquad",
+            "thinspace",
+            "medspace",
+            "enspace",
+            "space",
+            "displaystyle",
+            "textstyle",
+            "boldsymbol",
+            "bf",
+            "rm",
+        ],
+        " ",
+    ),
     **dict.fromkeys(["left", "right", "big", "Big", "bigl", "bigr", "limits"], ""),
     **dict.fromkeys(["degree", "circ"], "°"),
     **dict.fromkeys(["percent"], "%"),
@@ -71,7 +88,15 @@ def plain(text: str) -> str:
     text = re.sub(r"(?<=\d) ?[xX] ?(?=10\^)", "×", text)
     text = re.sub(r"[-=]>", "=", text)
     text = re.sub(rf"(?<=[{_IDEOGRAPHS}])(?=[-\d$])|(?<=\bRs\.)(?=\d)", " ", text)
-    return "".join(UNREADABLE if unicodedata.category(c) == "Sm" and c not in "+<>=|~≈×" else c for c in text)
+    return "".join(map(_symbol, text))
+
+
+def _symbol(character: str) -> str:
+    """Pictures are no part of a number; other symbols make it unreadable."""
+    category = unicodedata.category(character)
+    if category == "So" and character != "°":
+        return " "
+    return UNREADABLE if category == "Sm" and character not in "+<>=|~≈×" else character
 
 
 def _digit(character: str) -> str:
@@ -94,7 +119,7 @@ def _latex(text: str) -> str:
     text = re.sub(r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?", "°", text)
     text = _until_stable(_WRAPPER, r" \1", text)
     text = _until_stable(_FRACTION, _fraction, text)
-    return re.sub(r"\\([A-Za-z]+)", lambda m: _COMMANDS.get(m[1], UNREADABLE), text).replace("&", " ")
+    return re.sub(r"\\([A-Za-z]+) ?", lambda m: _COMMANDS.get(m[1], UNREADABLE), text).replace("&", " ")
 
 
 def _vulgar(match: re.Match[str]) -> str:

@@ -40,9 +40,11 @@ def read_number(text: str) -> str | None:
 
 def _marked(text: str) -> str | None:
     """The content of the last box or `####` line. A box that is not closed is cut off: it has no number."""
-    found = [(match.start(), content) for match in _BOX.finditer(text) if (content := _boxed(text, match)).strip()]
-    found += [(match.start(), match[1]) for match in _HASHES.finditer(text) if _starts_with_number(match[1])]
-    return max(found)[1] if found else None
+    boxes = ((match.start(), _boxed(text, match)) for match in reversed(list(_BOX.finditer(text))))
+    box = next(((start, content) for start, content in boxes if content.strip()), None)
+    lines = ((match.start(), match[1]) for match in reversed(list(_HASHES.finditer(text))))
+    line = next(((start, content) for start, content in lines if _starts_with_number(content)), None)
+    return max(found)[1] if (found := [mark for mark in (box, line) if mark]) else None
 
 
 def _boxed(text: str, match: re.Match[str]) -> str:

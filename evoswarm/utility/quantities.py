@@ -73,6 +73,7 @@ def _trimmed(segment: str, followed: bool) -> str | None:
     segment = re.sub(r"[\s.,:;!?'\"|~]+$", "", segment)
     if followed:
         segment = segment.rstrip("-/").rstrip() if re.search(r"[\d$€£¥₹%][-/]$", segment) else segment
+    segment = re.sub(r"^[)\]}]+[.:]?(?=\s)|(?<=\s)[(\[{]+$", "", segment).strip()
     for _ in range(4):
         if segment and segment[0] in "([{" and _depth(segment) > 0:
             segment = segment[1:].lstrip(" ,:;'\"")
@@ -95,7 +96,7 @@ def _continues(previous: Token, run: Token, after: list[Token]) -> bool:
     tight = body == run.text
     if re.match(r"[-+]\S", body) and not tight:
         return len(word) == 1 and word not in "aAI"
-    if body[0] in "-+×/^*_" or re.match(r"\)\s*[-+×/^]", body) or (body[0] == "," and len(word) == 1):
+    if body[0] in "-+×/^*_" or re.match(r"[)\]}]\s*[-+×/^]", body) or (body[0] == "," and len(word) == 1):
         return True
     return tight and (body[0] in "([{" or re.match(r"\.\d", body) is not None)
 
@@ -126,12 +127,12 @@ def _is_joined(before: list[Token], cut: bool, after: list[Token]) -> bool:
     """Whether a number is one of several: `5 or 6`, `5 to 6`, `5 feet 3 inches`."""
     if after and after[0].text.lower() in JOINS and len(after) > 1 and after[1].is_run:
         return True
-    if cut:
-        return False
     last = next((i for i in range(len(before) - 1, -1, -1) if before[i].is_run or "\n" in before[i].text), None)
     if last is None or not before[last].is_run or re.search(r"[.!?;:]\s+$", before[last].text):
         return False
     gap = [token.text.lower() for token in before[last + 1 :]]
+    if cut:
+        return len(gap) == 2 and (gap[0] == "or" or (gap[0] == "and" and last > 0 and before[last - 1].text == gap[1]))
     if gap and all(word in (*JOINS, "out") for word in gap):
         return True
     if len(gap) == 2 and gap[1] in ("to", "or"):
