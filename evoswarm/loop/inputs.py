@@ -72,8 +72,7 @@ def claim(directory: RunDirectory, config: RunConfig, identity: dict[str, Any], 
 
 
 def _same_config(directory: RunDirectory, config: RunConfig) -> None:
-    now, before = _settings(config), _settings(written_config(directory.path))
-    if differing := [key for key in now | before if now.get(key) != before.get(key)]:
+    if differing := _differing(_settings(config), _settings(written_config(directory.path))):
         raise UserError(
             f"{directory.path}: the run in it has another {', '.join(differing)}; "
             "change it back, or give this run another `name`"
@@ -83,8 +82,22 @@ def _same_config(directory: RunDirectory, config: RunConfig) -> None:
 def _settings(config: RunConfig) -> dict[str, Any]:
     """What a resumed run must not change."""
     data = config.model_dump(mode="json", exclude=MAY_CHANGE)
-    search = sorted(data.pop("search").items())
-    return data | {f"search.{key}": value for key, value in search if key not in MAY_CHANGE_IN_SEARCH}
+    search = {key: value for key, value in data["search"].items() if key not in MAY_CHANGE_IN_SEARCH}
+    return data | {"search": search}
+
+
+def _differing(now: dict[str, Any], before: dict[str, Any], prefix: str = "") -> list[str]:
+    """The dotted keys whose values differ. Of a section with another type, only the type."""
+    if now.get("type") != before.get("type"):
+        return [f"{prefix}type"]
+    found: list[str] = []
+    for key in now | before:
+        one, other = now.get(key), before.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += _differing(one, other, f"{prefix}{key}.")
+        elif one != other:
+            found.append(f"{prefix}{key}")
+    return found
 
 
 def _same_identity(directory: RunDirectory, identity: dict[str, Any]) -> None:

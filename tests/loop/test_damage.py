@@ -76,6 +76,21 @@ def test_a_damaged_run_is_mended_to_the_bytes_of_a_whole_one(tmp_path: Path, cas
     )
 
 
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("engine.delay=1", "another engine.delay;"),
+        ("search.type=random_search", "another search.type;"),
+        ("utility.max_new_tokens=9", "another utility.max_new_tokens;"),
+        ("seed=9", "another seed;"),
+    ],
+)
+def test_a_changed_setting_is_named(tmp_path: Path, change: str, named: str) -> None:
+    evoswarm.run(echo_config(tmp_path, "search.max_generations=0"))
+    with pytest.raises(UserError, match=named):
+        evoswarm.run(echo_config(tmp_path, "search.max_generations=0", change))
+
+
 def test_a_config_with_removed_keys_names_another_version(tmp_path: Path) -> None:
     config = echo_config(tmp_path)
     evoswarm.run(config)

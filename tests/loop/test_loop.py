@@ -23,7 +23,9 @@ from evoswarm.loop.checkpoint import generations_saved
 from evoswarm.loop.directory import RunDirectory, read_lines
 from evoswarm.loop.history import position, save_position
 from evoswarm.search import SEARCHES
+from evoswarm.search.base import Steps
 from evoswarm.search.random_search import RandomMixSearch
+from evoswarm.search.rng import stream
 
 ALGORITHMS = ("model_swarms", "genome", "genome_plus", "random_search", "cma_es", "evolmerge", "lorahub")
 
@@ -186,7 +188,7 @@ def test_resume_never_and_must_refuse(tmp_path: Path) -> None:
 
 def test_another_config_in_the_same_directory_is_refused_by_name(tmp_path: Path) -> None:
     evoswarm.run(echo_config(tmp_path))
-    with pytest.raises(UserError, match=r"another seed, search\.population"):
+    with pytest.raises(UserError, match=r"another search\.population, seed"):
         evoswarm.run(echo_config(tmp_path, "seed=9", "search.population=9"))
 
 
@@ -344,8 +346,11 @@ def test_equal_rows_are_scored_once_also_across_a_resume(tmp_path: Path, monkeyp
     class FewRows(RandomMixSearch):
         """Generation 2 and later are alike; three rows each."""
 
-        def _sample(self, t: int, i: int, good: np.ndarray) -> np.ndarray:
-            return super()._sample(min(t, 2), i % 3, good)
+        def _advance(self, t: int) -> Steps:
+            rows = np.zeros((self.config.population, len(self._good)))
+            for i, row in enumerate(rows):
+                row[self._good] = stream(self.seed, "few", min(t, 2), i % 3).dirichlet(np.ones(self._good.sum()))
+            self._keep((yield self._ask_samples(t, rows)))
 
     monkeypatch.setitem(SEARCHES, "random_search", FewRows)
     overrides = ("search={type: random_search, population: 7, max_generations: 4}",)
