@@ -51,7 +51,17 @@ class Encoder:
         return ids
 
     def option(self, prompt: Prompt, option: str) -> tuple[Ids, Ids]:
-        """A prompt and its continuation, tokenized together as lm-eval does."""
+        """A prompt and its continuation, tokenized together as lm-eval does.
+
+        Raises:
+            UserError: the prompt opens the model's reasoning.
+        """
+        if tag := self._opening(prompt):
+            raise UserError(
+                f"{self.tokenizer.name_or_path}: the prompt ends in {tag}, so options would be scored inside of the "
+                "reasoning; set utility.prompt.chat_template_kwargs: {enable_thinking: false} if the chat template "
+                "supports it, or utility.method: generate"
+            )
         context, whole = self._encode(prompt), self._encode(prompt, option)
         # If the last token of the prompt merges with the option, the option starts earlier: it must have a token.
         split = min(len(context), len(whole) - 1)

@@ -10,37 +10,47 @@ from collections.abc import Mapping
 # "A" and "I" are also words: before a lowercase word they are letters only if that word continues the answer.
 _GOES_ON = r"(?:because|since|as|is|which|due|though|but)\b|(?:and|or)\s+[A-Z](?![\w'’])"
 _LETTER = rf"(?![AI]\s+(?!{_GOES_ON})[a-z])([A-Z])(?![\w'’])"
-_ALONE = re.compile(r"[\s\"'*_(\[{]*([A-Z])[\s\"'*_)\]}.:]*", re.ASCII)
+_ALONE = re.compile(r"[\s\"'*_(\[{]*([A-Za-z])[\s\"'*_)\]}.:]*", re.ASCII)
 _STATED = re.compile(
     r"(?:(?i:\banswer\b ?(?:is|was|will be|would be|should be)? ?[:=]? ?(?:option |choice )?)"
-    r"|\\boxed\{ ?)(?:\\text\{)?[\"'*_(\[{]*" + _LETTER + r"(?! ?(?:,|/|&|and\b|or\b) ?[A-Z](?![\w'’]))"
+    r"|答案 ?(?:是|为|為)? ?[:：]? ?|\\boxed\{ ?)(?:\\text\{)?[\"'*_(\[{]*"
+    + _LETTER
+    + r"(?! ?(?:,|/|&|and\b|or\b) ?[A-Z](?![\w'’]))"
 )
 _LEADING = re.compile(r"[\s\"'*_(\[{]*([A-Z])[.):\]}*](?!\w)")
 _STANDING = re.compile(r"(?<![\w'’])" + _LETTER)
+_DENIED = re.compile(
+    r"(?:\b(?:not|except|neither|nor)|n['’]t|cannot)(?: be)?(?: option| choice)? [\"'(\[*]*$", re.IGNORECASE
+)
 
 
 def parse_choice(text: str, choices: Mapping[str, str]) -> str | None:
     """The letter of a generated answer, or None if there is no letter or more than one.
 
     The first rule that applies decides:
-    1. the first line is a letter and nothing else: `C`, `(C).`, `**C**`;
+    1. the first line is a letter and nothing else: `C`, `(C).`, `**C**`, `c`;
     2. the last statement of an answer: `the answer is C`, `Answer: (C)`, `\\boxed{C}`;
     3. the text starts with a marked letter: `C) Paris`, `C. Paris`;
     4. the text is one option's text, ignoring case, white space and punctuation;
-    5. exactly one letter of the options stands alone in the text: `I would choose C`.
+    5. exactly one letter of the options stands alone in the text and is not denied: `I would choose C, not A`.
     """
     first_line = _ALONE.fullmatch(text.strip().partition("\n")[0])
     flat = " ".join(text.split())
     stated = _STATED.findall(flat)
     leading = _LEADING.match(flat)
     if first_line or stated or leading:
-        letter = first_line[1] if first_line else stated[-1] if stated else leading[1] if leading else ""
+        letter = first_line[1].upper() if first_line else stated[-1] if stated else leading[1] if leading else ""
         return letter if letter in choices else None
     given, *options = (normalize(t, ignore_case=True, ignore_punctuation=True) for t in (text, *choices.values()))
     same = [letter for letter, option in zip(choices, options, strict=True) if option == given]
     if len(same) == 1 and given:
         return same[0]
-    standing = set(_STANDING.findall(flat)) & set(choices)
+    letters = [
+        match
+        for match in _STANDING.finditer(flat)
+        if not _DENIED.search(flat, max(0, match.start() - 30), match.start())
+    ]
+    standing = {match[1] for match in letters} & set(choices)
     return standing.pop() if len(standing) == 1 else None
 
 

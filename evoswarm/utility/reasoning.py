@@ -21,10 +21,16 @@ REASONING_TAGS: tuple[tuple[str, str], ...] = (
     ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
     ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),  # gpt-oss
     ("<|channel|>commentary<|message|>", "<|channel|>final<|message|>"),
+    ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),  # Apriel
     ("<unused94>thought", "<unused95>"),  # MedGemma
 )
 """Opening and closing tags of known models."""
-_FRAME = re.compile(r"<\|(?:return|end|start|START_RESPONSE|END_RESPONSE|begin_of_solution|end_of_solution)\|>")
+_FRAME = re.compile(
+    r"<\|(?:return|end|start|START_RESPONSE|END_RESPONSE|begin_of_solution|end_of_solution)\|>"
+    r"|\[END FINAL RESPONSE\]|</?(?:answer|response)>",
+    re.IGNORECASE,
+)
+"""What frames the answer after the reasoning."""
 _UNMARKED = re.compile(r"analysis(?=[A-Z\W]).*?assistantfinal(.*)", re.DOTALL)
 """gpt-oss's channels, decoded without special tokens."""
 

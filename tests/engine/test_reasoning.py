@@ -42,3 +42,9 @@ def test_tags_that_are_special_tokens_stay_in_the_text() -> None:
 def test_a_variable_that_the_template_does_not_use_is_a_user_error() -> None:
     with pytest.raises(UserError, match="does not use thinking; remove it from utility.prompt.chat_template_kwargs"):
         make_encoder().prompt(Chat(CHAT, (("thinking", False),)))
+
+
+def test_options_are_not_scored_inside_of_reasoning() -> None:
+    with pytest.raises(UserError, match="the prompt ends in <think>.*enable_thinking: false.*method: generate"):
+        make_encoder().option(Chat(CHAT), "A")
+    assert make_encoder().option(Chat(CHAT, (("enable_thinking", False),)), "A")

@@ -36,6 +36,11 @@ CHOICES = {"A": "Madrid", "B": "Rome", "C": "Paris", "D": "Vienna"}
         ("C) Paris", "C"),
         ("C. Paris, as A and B are not in France", "C"),
         ("I would choose C", "C"),
+        ("I would choose C, not A", "C"),
+        ("The answer isn't A, it's B", "B"),
+        ("c", "C"),
+        ("(c)", "C"),
+        ("答案是C。", "C"),
         ("It's C, I think.", "C"),
         ("A capital like this must be B.", "B"),
         ("paris.", "C"),
@@ -60,6 +65,9 @@ def test_the_letter_of_an_answer_is_found(text: str, letter: str) -> None:
         "A or B",
         "Answer: A or B",
         "Neither B nor C",
+        "The answer is not A.",
+        "Not A",
+        "It cannot be option B",
         "U.S. cities",
         "DAB",
         "B's",
@@ -86,7 +94,7 @@ def test_a_letter_of_the_alphabet_comes_before_the_text_of_another_option() -> N
 def test_the_parsed_letter_is_an_option_and_stands_alone_in_the_text_or_is_its_text(text: str) -> None:
     letter = parse_choice(text, CHOICES)
     if letter is not None:
-        alone = re.search(rf"(?<!\w){letter}(?!\w)", text.replace("_", " "))
+        alone = re.search(rf"(?<!\w){letter}(?!\w)|答案.*{letter}", text.replace("_", " "), re.IGNORECASE)
         assert alone or CHOICES[letter].casefold() in text.casefold()
 
 
