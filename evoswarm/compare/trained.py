@@ -15,6 +15,7 @@ from evoswarm.config.load import parse_training
 from evoswarm.errors import UserError
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.utility import Choose, OptionScore, Utility
+from evoswarm.utility.references import read_references
 from evoswarm.weights.expert import open_expert
 from evoswarm.weights.merge import lora_modules
 
@@ -66,9 +67,10 @@ def solved_examples(bench: Bench) -> list[Record]:
     for index, request in enumerate(utility.requests("validation")):
         answer = _right(utility, index, request) if isinstance(request, Choose) else request.draft
         answer = answer if answer is not None else utility.example("validation", index).get("answer")
-        if isinstance(answer, bool) or not isinstance(answer, str | int | float):
-            raise UserError(f"lora_same_examples: example {index} has no correct answer to train on")
-        answer = str(answer)
+        try:
+            answer = answer if isinstance(answer, str) else read_references(answer)[0]
+        except ValueError:
+            raise UserError(f"lora_same_examples: example {index} has no correct answer to train on") from None
         if isinstance(request.prompt, str):
             records.append({"prompt": request.prompt, "completion": answer})
         else:

@@ -11,6 +11,7 @@ from evoswarm.utility.numerals import canonical
 from evoswarm.utility.quantities import Token, tokenize, value_of
 
 _BOX = re.compile(r"\\f?boxed\s*(\{|(?=[-\d\\$.]))|\\fbox\s*\{")
+_JOINED = re.compile(r"\}[\s$]*(?:,|,?\s*(?:and|or)|\\text\s*\{\s*(?:and|or)\s*\})[\s$]*$")
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
 _STATED = re.compile(
     r"\banswer\b[*_\s]*(?:is|was|=|:|(?:will|would|should|must) be|equals)"
@@ -39,9 +40,12 @@ def read_number(text: str) -> str | None:
 
 
 def _marked(text: str) -> str | None:
-    """The content of the last box or `####` line. A box that is not closed is cut off: it has no number."""
+    """The content of the last box or `####` line. A box that is not closed, or is one of several, has no number."""
     boxes = ((match.start(), _boxed(text, match)) for match in reversed(list(_BOX.finditer(text))))
-    box = next(((start, content) for start, content in boxes if content.strip()), None)
+    filled = ((start, content) for start, content in boxes if content.strip())
+    box = next(filled, None)
+    if box and _JOINED.search(text, max(0, box[0] - 60), box[0]) and (other := next(filled, None)):
+        box = box if _only(other[1]) == _only(box[1]) else (box[0], UNREADABLE)
     lines = ((match.start(), match[1]) for match in reversed(list(_HASHES.finditer(text))))
     line = next(((start, content) for start, content in lines if _starts_with_number(content)), None)
     return max(found)[1] if (found := [mark for mark in (box, line) if mark]) else None

@@ -411,6 +411,11 @@ READ = [
     ("A) 5", "5"),
     ("(B) 5", "5"),
     ("B. 5", "5"),
+    (r"\boxed{5} or \boxed{5}", "5"),
+    (r"\boxed{5}. So \boxed{6}", "6"),
+    ("\\boxed{5}\n\n\\boxed{5}", "5"),
+    ("#### 5\n#### 6", "6"),
+    ("The answer is 5. The answer is 6.", "6"),
     ("<answer>5</answer>", "5"),
 ]
 
@@ -624,6 +629,8 @@ NOT_CERTAIN = [
     r"\boxed{\text{None}}",
     "5 bn",
     "Option 2: 5",
+    r"$\boxed{5}$ and $\boxed{6}$",
+    r"\boxed{5}, \boxed{6}",
     r"x\boxed{boxed{boxed{",
 ]
 
