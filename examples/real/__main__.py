@@ -53,9 +53,12 @@ def run(folder: Path, budget: Budget) -> tuple[dict[str, Any], dict[str, float]]
 
 
 def trained(folder: Path, _: str) -> dict[str, Any]:
-    """First and last loss of each expert."""
+    """First and last loss of each expert, and the seconds of its training."""
     records = {name: read_json(folder / "experts" / name / "training.json") for name in SKILLS}
-    return {name: [record["loss"]["first"], record["loss"]["last_tenth"]] for name, record in records.items()}
+    return {
+        name: {"first loss": r["loss"]["first"], "last loss": r["loss"]["last_tenth"], "s": r["seconds"]}
+        for name, r in records.items()
+    }
 
 
 def evolved(folder: Path, command: Any, engine: str) -> dict[str, Any]:

@@ -34,9 +34,9 @@ class Budget:
     """
 
     steps: int = 20
-    validation: int = 60
-    test: int = 120
-    population: int = 10
+    validation: int = 48
+    test: int = 96
+    population: int = 8
     generations: int = 4
 
 

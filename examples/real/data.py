@@ -1,4 +1,4 @@
-"""Six skills, one data set each, and a target whose tasks need two skills at a time and are in no data set."""
+"""Six skills, one data set each, and a target that needs four of them, in words that are in no data set."""
 
 from __future__ import annotations
 
@@ -117,21 +117,19 @@ def opposite(rng: random.Random) -> Example:
 
 
 def add_words(rng: random.Random) -> Example:
-    """`digits`, then `add`."""
+    """`add` with numbers in words, which needs `digits` too."""
     a, b = rng.randrange(20), rng.randrange(20)
     return f"{words(a)} + {words(b)}", str(a + b)
 
 
-def upper_plural(rng: random.Random) -> Example:
-    """`plural`, then `upper`."""
-    noun = rng.choice(NOUNS)
-    return f"Uppercase plural: {noun}", plural_of(noun).upper()
+def reworded(skill: Skill, template: str) -> Skill:
+    """The skill with its task in other words."""
 
+    def other(rng: random.Random) -> Example:
+        task, answer = skill(rng)
+        return template.format(task.partition(": ")[2]), answer
 
-def upper_opposite(rng: random.Random) -> Example:
-    """`opposite`, then `upper`."""
-    word, other = rng.sample(rng.choice(OPPOSITES), 2)
-    return f"Uppercase opposite: {word}", other.upper()
+    return other
 
 
 SKILLS: dict[str, Skill] = {
@@ -142,5 +140,10 @@ SKILLS: dict[str, Skill] = {
     "following": following,
     "add": add,
 }
-TARGET: list[Skill] = [upper_plural, add_words, upper_opposite]
+TARGET: list[Skill] = [
+    reworded(plural, "Two of {}"),
+    reworded(opposite, "Not {} but"),
+    reworded(digits, "{} in digits"),
+    add_words,
+]
 """The target's tasks, in turn."""

@@ -39,11 +39,8 @@ def skills(results: Results) -> list[Results]:
         found = dict(column["utilities"])
         name = column["task"].rpartition("/")[2]
         base, own = found.pop("(base model)"), found.pop(name)
-        first, last = results["experts"][name]
-        rows.append(
-            {"skill": name, "base": base, "own expert": own, "best other": max(v or 0.0 for v in found.values())}
-            | {"first loss": first, "last loss": last}
-        )
+        row = {"skill": name, "base": base, "own expert": own, "best other": max(v or 0.0 for v in found.values())}
+        rows.append(row | results["experts"][name])
     return rows
 
 

@@ -58,12 +58,11 @@ def test_plurals(noun: str, plural: str) -> None:
     assert data.plural_of(noun) == plural
 
 
-def test_each_task_of_the_target_needs_two_skills() -> None:
-    answers = dict(skill(random.Random(1)) for skill in data.TARGET)
-    tasks = list(answers)
-    assert tasks[0].startswith("Uppercase plural: ") and answers[tasks[0]].isupper()
-    assert " + " in tasks[1] and answers[tasks[1]].isdigit()
-    assert tasks[2].startswith("Uppercase opposite: ") and answers[tasks[2]].isupper()
+def test_the_target_asks_for_four_skills_in_other_words() -> None:
+    answers = [skill(random.Random(1)) for skill in data.TARGET]
+    assert [task.split()[0] for task, _ in answers[:2]] == ["Two", "Not"] and answers[2][0].endswith(" in digits")
+    assert answers[0][1] == data.plural_of(answers[0][0].removeprefix("Two of "))
+    assert " + " in answers[3][0] and answers[3][1].isdigit()
 
 
 def test_every_config_is_valid_and_both_engines_make_the_same_search(folder: Path) -> None:
@@ -103,7 +102,7 @@ def test_the_tables_show_every_candidate(capsys: pytest.CaptureFixture[str]) -> 
 
     utilities = {"(base model)": 0.1, "upper": 0.9, "add": 0.3}
     results = {
-        "experts": {"upper": [2.0, 0.1]},
+        "experts": {"upper": {"first loss": 2.0, "last loss": 0.1, "s": 60.0}},
         "skills": {"utilities": [{"task": "skills/upper", "utilities": utilities}]},
         "evolve, transformers": summary(0.5),
         "evolve, vllm": summary(0.5),
