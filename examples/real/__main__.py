@@ -49,7 +49,7 @@ def run(folder: Path, budget: Budget) -> tuple[dict[str, Any], dict[str, float]]
     }
     kept = Stages(folder)
     results = {name: kept.run(name, work) for name, work in stages.items()}
-    return results, kept.seconds
+    return results, {name: kept.seconds[name] for name in results}
 
 
 def trained(folder: Path, _: str) -> dict[str, Any]:
