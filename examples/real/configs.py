@@ -37,7 +37,7 @@ class Budget:
     validation: int = 48
     test: int = 96
     population: int = 8
-    generations: int = 8
+    generations: int = 3
 
 
 def write_configs(folder: Path, budget: Budget) -> None:

@@ -12,18 +12,15 @@ Results = dict[str, Any]
 
 def show(results: Results, seconds: dict[str, float]) -> None:
     """Print what the experts learned, the utilities on the target, the seconds, and the speed relative to limits."""
-    table(
-        "validation utility of each skill: the base, the skill's own expert, and the best other expert", skills(results)
-    )
+    table("validation utility of each skill", skills(results))
     table("utility on the target", utilities(results))
     for engine in engines(results):
         print(f"winner, {engine}: {describe_recipe(results[f'evolve, {engine}']['best']['recipe'])}")
     print("both engines found the same winner" if same(results) else "the engines found different winners")
     for warning in dict.fromkeys(w for engine in engines(results) for w in results[f"evolve, {engine}"]["warnings"]):
         print(f"warning: {warning}")
-    table(
-        "seconds", [{name: round(value) for name, value in seconds.items()} | {"total": round(sum(seconds.values()))}]
-    )
+    timed = seconds | {"total": sum(seconds.values())}
+    table("seconds", [{"stage": name, "s": round(value)} for name, value in timed.items()])
     table("relative to the limit", limits(results))
 
 
