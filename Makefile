@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 demo: $(STAMP)
 	@$(BIN)/evoswarm demo
 
-# A run with gemma-3-270m, 20 minutes on 2 cores. The weights (240 MB) are under Gemma's own terms; rerun to resume.
+# A run with gemma-3-270m, half an hour on 2 busy cores; rerun it to resume. The weights are under Gemma's own terms.
 real: $(REAL)/.installed
 	@PYTHONPATH=$(CURDIR)/$(REAL) $(BIN)/python -m examples.real
 

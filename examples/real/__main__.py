@@ -17,17 +17,14 @@ from examples.real.limits import install, scoring
 from examples.real.stages import Stages, evoswarm
 from examples.real.table import show
 
-TINY = Budget(steps=2, validation=6, test=6, population=6, generations=1)
-
 
 def main() -> None:
     """Run the stages that are not finished, and print the result."""
     parser = argparse.ArgumentParser(prog="python -m examples.real", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("runs/real"), help="folder (default: runs/real)")
-    parser.add_argument("--tiny", action="store_true", help="only try the stages, with a few steps and examples")
     given = parser.parse_args()
     try:
-        show(*run(given.output.resolve(), TINY if given.tiny else Budget()))
+        show(*run(given.output.resolve(), Budget()))
     except KeyboardInterrupt:
         sys.exit("stopped; rerun the command to resume")
 
