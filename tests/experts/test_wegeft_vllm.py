@@ -58,7 +58,8 @@ def said_by_peft(folder: Path) -> Any:
     base, tokenizer = load(BASE)
     model = PeftModel.from_pretrained(base, folder).eval()
     rows = []
-    for ((_, question),) in PROMPTS:
+    for chat in PROMPTS:
+        ((_, question),) = chat.messages
         start = tokenizer.apply_chat_template(
             [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
         )
