@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ class Question:
         console = Console(highlight=False)
         console.width = max(console.width, 150)  # wide enough that intervals do not wrap
         console.print(table)
-        plain = [{key: v.to_dict() if isinstance(v, Interval) else v for key, v in line.items()} for line in lines]
+        plain = [{key: asdict(v) if isinstance(v, Interval) else v for key, v in line.items()} for line in lines]
         directory = RunDirectory(self.folder)
         settings = {"question": self.name, "seeds": self.seeds, "budget": self.budget, "targets": self.targets}
         directory.write_json(f"{self.name}.json", settings | {"limit": self.limit, "lines": plain})
