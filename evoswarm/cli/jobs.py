@@ -59,13 +59,16 @@ def submit(
 
 
 def _check_here(config: RunConfig) -> list[str]:
-    """Check data and pool if they are on this machine; returns warnings."""
+    """Check model, data and pool if they are on this machine; returns warnings."""
     from evoswarm.loop.inputs import read_inputs
+    from evoswarm.weights.hub import is_path
 
     experts = config.pool.experts if isinstance(config.pool.experts, list) else [config.pool.experts]
-    missing = [str(path) for path in (*experts, config.root) if isinstance(path, Path) and not path.exists()]
+    model = [Path(config.model)] if is_path(config.model) else []
+    places = [path for path in (*experts, config.root, *model) if isinstance(path, Path)]
+    missing = [str(path) for path in places if not path.exists()]
     if missing:
-        return [f"{missing[0]} is not on this machine; data and pool are checked on the cluster"]
+        return [f"{missing[0]} is not on this machine; model, data and pool are checked on the cluster"]
     with results_only():
         return read_inputs(config).warnings
 

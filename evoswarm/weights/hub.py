@@ -52,14 +52,18 @@ def model_folder(model: str, *, weights: bool = True, unreachable: Callable[[], 
         ) from None
 
 
+def is_path(model: str) -> bool:
+    """Whether a base model is given as the path of a folder, and not as a name on the hub."""
+    return Path(model).is_absolute() or model.startswith(".") or model.count("/") > 1
+
+
 def require_model(model: str) -> None:
     """Check a base model as far as it is possible without the hub.
 
     Raises:
         UserError: it is the path of a folder that does not exist.
     """
-    is_path = Path(model).is_absolute() or model.startswith(".") or model.count("/") > 1
-    if is_path and not Path(model).is_dir():
+    if is_path(model) and not Path(model).is_dir():
         raise UserError(f"{model}: no such folder; give the base model's folder or its name on the hub")
 
 
