@@ -31,14 +31,16 @@ POLL_SECONDS = 0.2
 def run_on_ray(config: RunConfig, *, resume: str, callbacks: Callbacks) -> dict[str, Any]:
     """See `evoswarm.run`."""
     assert isinstance(config.backend, RayBackend)
-    # Find mistakes before a local cluster starts. The files of a remote cluster may not be on this machine.
-    local = config.backend.address is None or (config.place.url is None and config.place.path.parent.exists())
-    if local:
+    # Find mistakes before a local cluster starts. The files of a remote cluster may not be on this machine, and the
+    # coordinator's errors are part of a job's status.
+    here = config.backend.address is None or (config.place.url is None and config.place.path.parent.exists())
+    checked = here and submission_id() is None
+    if checked:
         read_inputs(config)
     with (
         connected(config.backend, callbacks.message),
         _job_status(config, callbacks) as callbacks,
-        _coordinator(config, resume=resume, check=not local) as coordinator,
+        _coordinator(config, resume=resume, check=not checked) as coordinator,
     ):
         return _follow(coordinator, callbacks)
 
