@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -65,7 +64,7 @@ class Round:
         self._slices_per_call = min(slices_per_call, jobs_per_call * longest)
         self._queue = WorkQueue([len(job.cut) for job in self._open.values()], [home(job) for job in jobs])
         self._pace = Pace(workers, ahead=ahead)
-        self._losses: Counter[Work] = Counter()
+        self._losses: dict[Work, list[str]] = {}
 
     def join(self, workers: int) -> None:
         """Set the number of workers, which may have grown."""
@@ -125,9 +124,11 @@ class Round:
         for work in call.work:
             if work[0] not in self._open:
                 continue
-            self._losses[work] += reason is not None
-            if self._losses[work] > self._retries:
-                raise ClusterError(f"a slice was lost {self._losses[work]} times with its worker ({reason})")
+            reasons = self._losses.setdefault(work, [])
+            reasons += [] if reason is None else [reason]
+            if len(reasons) > self._retries:
+                why = "; ".join(dict.fromkeys(reasons))
+                raise ClusterError(f"a slice was lost {len(reasons)} times with its worker ({why})")
             self._queue.put_back(work)
 
     def patience(self, call: Call, limit: float) -> float:

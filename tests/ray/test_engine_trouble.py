@@ -80,9 +80,9 @@ def test_an_engine_that_always_dies_ends_the_run_with_the_reason(tmp_path: Path,
     config = with_trap(
         tmp_path, "raise EngineDied('engine fake died: why')", times=10**6, name="poison", more=", max_retries: 1"
     )
-    with pytest.raises(ClusterError, match=r"lost 2 times with its worker \(engine fake died: why\)"):
+    with pytest.raises(ClusterError, match=r"lost 2 times with its worker \(.*engine fake died: why"):
         evoswarm.run(config)
     settings = ", max_retries: 1, slice_timeout: 1"
     hangs = with_trap(tmp_path, "time.sleep(1000)", times=10**6, name="stuck", more=settings)
-    with pytest.raises(ClusterError, match=r"lost 2 times with its worker \(no answer within 1 s per slice\)"):
+    with pytest.raises(ClusterError, match=r"lost 2 times with its worker \(.*no answer within 1 s per slice"):
         evoswarm.run(hangs)
