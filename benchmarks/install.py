@@ -17,7 +17,7 @@ from torch import nn
 from benchmarks.common import close, show
 from benchmarks.shapes import GEMMA, QWEN, TINY, Shape, adapter_config, random_adapter, skeleton
 from evoswarm.engine.install import Installer
-from evoswarm.engine.merge import merge_into
+from evoswarm.engine.merge import Merge
 from evoswarm.engine.pristine import Place
 from evoswarm.weights.device import to_torch
 from evoswarm.weights.merge import lora_modules, scaling
@@ -73,7 +73,7 @@ def measure(
 
     def merge() -> None:
         for name, target in targets.items():
-            merge_into(target, untouched[name], *resident[name], factors[name])
+            Merge(target, untouched[name], *resident[name], factors[name]).write()
 
     seconds = best_of({"copy": copy, "merge": merge, "install": lambda: installer.install(adapter)})
     size = sum(target.nbytes for target in targets.values())

@@ -11,7 +11,7 @@ from torch.nn import functional
 from benchmarks.gpu.engine import RANK, release
 from benchmarks.gpu.stage import Stage
 from evoswarm.engine.errors import first_line
-from evoswarm.engine.merge import merge_into
+from evoswarm.engine.merge import Merge
 
 
 def measure(stage: Stage) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def shard() -> dict[str, bool]:
     replay()
     before = output.clone()
     a, b = torch.randn(RANK, 1024), torch.randn(1024, RANK)
-    merge_into(weight[1024:2048], pristine[1024:2048], a, b, 1.0)
+    Merge(weight[1024:2048], pristine[1024:2048], a, b, 1.0).write()
     replay()
     changed = (output != before).any(dim=0)
     found = {

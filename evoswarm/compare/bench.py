@@ -163,7 +163,7 @@ def _scored(worker: Worker, piece: Piece) -> list[Outcome] | str:
 
 @dataclass
 class Tally:
-    """What one method used. Evaluations are counted as if the method had run alone, whoever measured them first.
+    """The cost of one method: every evaluation it needs, including those cached from another method.
 
     `curve` is (evaluations, best utility so far).
     """

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from evoswarm.engine.config import ModelLoading
 from evoswarm.place import is_url
 from evoswarm.section import NonNegative, Positive, Rate, Section
 
@@ -138,7 +139,7 @@ class TrainingRay(Section):
     """How often to retry an expert whose worker was lost, from its newest checkpoint."""
 
 
-class TrainingConfig(Section):
+class TrainingConfig(ModelLoading):
     """One pool of experts to train."""
 
     model: str = Field(min_length=1)
@@ -154,12 +155,6 @@ class TrainingConfig(Section):
     save: Literal["lora", "native"] = "lora"
     """lora: save as plain LoRA. Methods without an exact conversion are refused, because their experts cannot evolve.
     native: save in the method's own format. A pool of native WeGeFT experts evolves in phi and psi."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Data type of the base model; auto: as saved."""
-    trust_remote_code: bool = False
-    """Run Python code that comes with the model. Leave it off unless you trust its author."""
-    threads: int = Field(1, ge=1, le=1024)
-    """CPU threads per expert. Part of the definition of the result: another number may round differently."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of the initial adapter, the order of examples and dropout. All experts start from the same adapter."""
     backend: Annotated[TrainingLocal | TrainingRay, Field(discriminator="type")] = TrainingRay()

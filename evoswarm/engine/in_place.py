@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from evoswarm.engine.merge import is_merged, merge_into
+from evoswarm.engine.merge import Merge
 from evoswarm.engine.merged import Change, MergedBase
 from evoswarm.engine.pristine import Pristine
 from evoswarm.engine.shards import Named, Shard, find_shards
@@ -57,25 +57,28 @@ class InPlace:
             torch.cuda.synchronize()
 
     def _write(self, shard: Shard, name: str, change: Change) -> None:
-        whole, pair, target = change.whole.get(name), change.pairs.get(name), shard.target
-        start = self._pristine[target] if whole is None else shard.part(whole)
-        if pair is None:
-            target.copy_(start, non_blocking=True)
-            return
-        a, b = self._factors(shard, pair)
-        start = start.to(target.device, non_blocking=True)
-        merge_into(target, start, a, b, self._base.scale(name), transposed=shard.transposed)
+        if name in change.pairs:
+            self._merge(shard, name, change).write()
+        else:
+            shard.target.copy_(self._start(shard, name, change), non_blocking=True)
 
     def wrong_weights(self, change: Change) -> str | None:
         """The first adapted parameter that this rank does not hold as it should after installing the change."""
-        for name, pair in change.pairs.items():
+        for name in change.pairs:
             for shard in self._shards[name]:
-                whole = change.whole.get(name)
-                start = self._pristine[shard.target] if whole is None else shard.part(whole)
-                a, b = self._factors(shard, pair)
-                if not is_merged(shard.target, start, a, b, self._base.scale(name), transposed=shard.transposed):
+                if not self._merge(shard, name, change).is_written():
                     return name
         return None
+
+    def _start(self, shard: Shard, name: str, change: Change) -> torch.Tensor:
+        """What a pair is added to: the base's values, or those that the adapter holds whole."""
+        whole = change.whole.get(name)
+        return self._pristine[shard.target] if whole is None else shard.part(whole)
+
+    def _merge(self, shard: Shard, name: str, change: Change) -> Merge:
+        a, b = self._factors(shard, change.pairs[name])
+        start = self._start(shard, name, change)
+        return Merge(shard.target, start, a, b, self._base.scale(name), shard.transposed)
 
     def _factors(self, shard: Shard, pair: LoraPair[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """A and B whose product is this shard as the checkpoint has it: only this part goes to the device."""

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from evoswarm.engine.merge import FLOATS, check_dtype, is_merged, merge_into, merged_shape
+from evoswarm.engine.merge import FLOATS, Merge, check_dtype, merged_shape
 from evoswarm.engine.pristine import Place, Pristine
 from evoswarm.errors import UserError
 from evoswarm.weights.device import to_torch
@@ -67,9 +67,7 @@ class Installer:
         """The first adapted parameter that does not hold the merge with these weights, which were installed."""
         pairs, whole = self._parts(weights)
         for name, pair in pairs.items():
-            target, transposed = self._targets[name], self._transposed(name)
-            start = whole.get(name, self.pristine[target])
-            if not is_merged(target, start, pair.a, pair.b, self._scale(name), transposed=transposed):
+            if not self._merge(name, whole.get(name), pair).is_written():
                 return name
         return None
 
@@ -80,18 +78,18 @@ class Installer:
             return {}, self._without_tied_head(tensors)
         return {f"{m}.weight": pair for m, pair in lora_modules(tensors).items()}, full_tensors(tensors)
 
-    def _scale(self, name: str) -> float:
-        return scaling(self._adapter or {}, name.rpartition(".")[0])
-
     def _write(self, name: str, whole: torch.Tensor | None, pair: Pair | None) -> None:
         """Write one parameter. peft saves an adapted embedding both whole and with its pair: they are added."""
-        target = self._targets[name]
+        if pair is not None:
+            self._merge(name, whole, pair).write()
+        else:
+            target = self._targets[name]
+            target.copy_(self.pristine[target] if whole is None else whole, non_blocking=True)
+
+    def _merge(self, name: str, whole: torch.Tensor | None, pair: Pair) -> Merge:
+        target, scale = self._targets[name], scaling(self._adapter or {}, name.rpartition(".")[0])
         start = self.pristine[target] if whole is None else whole
-        if pair is None:
-            target.copy_(start, non_blocking=True)
-            return
-        start = start.to(target.device, non_blocking=True)
-        merge_into(target, start, pair.a, pair.b, self._scale(name), transposed=self._transposed(name))
+        return Merge(target, start, pair.a, pair.b, scale, self._transposed(name))
 
     def _without_tied_head(self, checkpoint: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Drop a tied head that the file has and the model does not register."""

@@ -5,6 +5,7 @@ Source: LoRA (arXiv 2106.09685). Products and sums are fp32, with one rounding t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -48,50 +49,47 @@ def merged_shape(name: str, pair: LoraPair[torch.Tensor], *, transposed: bool) -
     return shape[::-1] if transposed else shape
 
 
-@torch.no_grad()
-def merge_into(
-    target: torch.Tensor,
-    pristine: torch.Tensor,
-    a: torch.Tensor,
-    b: torch.Tensor,
-    scale: float,
-    *,
-    transposed: bool = False,
-) -> None:
-    """Write pristine + scale * B A into `target`, on the target's device.
+@dataclass(frozen=True)
+class Merge:
+    """pristine + scale * B A, for one tensor that an engine holds.
 
-    Args:
+    Attributes:
         target: [out, in], bf16, fp16 or fp32; may be a view of a larger tensor.
-        pristine: the base's values in the same shape on the same device; may be `target` itself.
+        pristine: the base's values in the same shape, on any device; may be `target` itself.
         a: [r, in], on any device.
         b: [out, r], on any device.
         scale: the adapter's factor s.
         transposed: target and pristine are [in, out].
     """
-    if transposed:
-        a, b = b.T, a.T
-    a, b = (part.to(target.device, non_blocking=True) for part in (a, b))
-    kernel = triton_kernel() if target.is_cuda and target.stride(1) == pristine.stride(1) == 1 else None
-    (_merge_blocks if kernel is None else kernel)(target, pristine, a, b, scale)
 
+    target: torch.Tensor
+    pristine: torch.Tensor
+    a: torch.Tensor
+    b: torch.Tensor
+    scale: float
+    transposed: bool = False
 
-@torch.no_grad()
-def is_merged(
-    target: torch.Tensor,
-    pristine: torch.Tensor,
-    a: torch.Tensor,
-    b: torch.Tensor,
-    scale: float,
-    *,
-    transposed: bool = False,
-) -> bool:
-    """Whether some rows of `target` are what `merge_into` should write, by float64 arithmetic on the CPU."""
-    if transposed:
-        a, b = b.T, a.T
-    rows = torch.linspace(0, len(target) - 1, min(4, len(target))).long()
-    start, factor, have = (tensor[rows.to(tensor.device)].cpu().double() for tensor in (pristine, b, target))
-    exact = start + scale * (factor @ a.cpu().double())
-    return torch.allclose(have, exact, rtol=torch.finfo(target.dtype).eps, atol=1e-5 * float(exact.abs().max()))
+    @torch.no_grad()
+    def write(self) -> None:
+        """Write it into `target`, on the target's device."""
+        target = self.target
+        pristine, a, b = (part.to(target.device, non_blocking=True) for part in (self.pristine, *self._factors()))
+        kernel = triton_kernel() if target.is_cuda and target.stride(1) == pristine.stride(1) == 1 else None
+        (_merge_blocks if kernel is None else kernel)(target, pristine, a, b, self.scale)
+
+    @torch.no_grad()
+    def is_written(self) -> bool:
+        """Whether some rows of `target` are what `write` should write, by float64 arithmetic on the CPU."""
+        a, b = self._factors()
+        rows = torch.linspace(0, len(self.target) - 1, min(4, len(self.target))).long()
+        start, factor, have = (part[rows.to(part.device)].cpu().double() for part in (self.pristine, b, self.target))
+        exact = start + self.scale * (factor @ a.cpu().double())
+        rounding, absolute = torch.finfo(self.target.dtype).eps, 1e-5 * float(exact.abs().max())
+        return torch.allclose(have, exact, rtol=rounding, atol=absolute)
+
+    def _factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """A and B of the product in the target's own orientation."""
+        return (self.b.T, self.a.T) if self.transposed else (self.a, self.b)
 
 
 def _merge_blocks(target: torch.Tensor, pristine: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> None:

@@ -11,7 +11,7 @@ ROWS, COLUMNS, STEP = 64, 128, 32
 
 
 def merge(target: torch.Tensor, pristine: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> None:
-    """See `evoswarm.engine.merge.merge_into`; all tensors are on one GPU, and rows of W are contiguous."""
+    """See `evoswarm.engine.merge.Merge.write`; all tensors are on one GPU, and rows of W are contiguous."""
     if a.dtype != b.dtype:
         a, b = a.float(), b.float()
     a, b = a.contiguous(), b.contiguous()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from evoswarm.engine.merge import FLOATS, check_dtype, merge_into, merged_shape
+from evoswarm.engine.merge import FLOATS, Merge, check_dtype, merged_shape
 from evoswarm.errors import UserError
 from evoswarm.weights.device import to_torch
 from evoswarm.weights.merge import LoraPair, full_tensors, lora_modules, scaling
@@ -117,7 +117,7 @@ class MergedBase:
         if pair is None:
             return start
         merged = torch.empty_like(kept)
-        merge_into(merged, start, pair.a, pair.b, self.scale(name), transposed=self.transposed(pair))
+        Merge(merged, start, pair.a, pair.b, self.scale(name), self.transposed(pair)).write()
         return merged
 
     def _check(self, change: Change) -> None:

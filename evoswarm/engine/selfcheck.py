@@ -1,4 +1,4 @@
-"""What an engine proves on its own GPU before a run relies on it: installs take effect, and leave no trace."""
+"""The self-check of an engine on a GPU: installing an adapter changes the answers, removing it restores the base."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from evoswarm.errors import UserError
 PROMPTS = ("The capital of France is", "1 2 3 4", "a")
 OPTION = " the"
 STRENGTH = 0.05
-"""Standard deviation of the probe's values; B A then changes a model's weights beyond doubt."""
+"""Standard deviation of the probe's values; large enough to change the answers of any model."""
 
 
 class CheckedEngine(Engine, Protocol):
@@ -38,7 +38,7 @@ def self_check(engine: CheckedEngine, adapter: Mapping[str, np.ndarray]) -> None
 
     Args:
         engine: an engine that has just started.
-        adapter: a strong adapter, see `probe`. It stays installed nowhere.
+        adapter: an adapter from `probe`; it is removed at the end.
 
     Raises:
         UserError: the engine failed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -12,15 +13,15 @@ from evoswarm.section import Section
 Tag = Annotated[str, Field(min_length=1)]
 
 
-class UtilityConfig(Section):
+class UtilityConfig(Section, ABC):
     """The settings of every utility."""
 
     type: str
     """Name of the utility."""
 
+    @abstractmethod
     def without_test(self) -> Self:
         """The same utility without its test split."""
-        raise NotImplementedError
 
 
 class Data(Section):

@@ -28,15 +28,15 @@ def test_a_merge_is_the_exact_sum_rounded_once(
     exact = pristine.double() + 0.37 * (b.double() @ a.double())
     pristine, exact = (pristine.T, exact.T) if transposed else (pristine, exact)
     target = torch.full_like(pristine, torch.nan)
-    merge.merge_into(target, pristine, a, b, 0.37, transposed=transposed)
+    merge.Merge(target, pristine, a, b, 0.37, transposed).write()
     torch.testing.assert_close(target.double(), exact, rtol=torch.finfo(dtype).eps, atol=1e-5)
-    merge.merge_into(pristine, pristine, a, b, 0.37, transposed=transposed)
+    merge.Merge(pristine, pristine, a, b, 0.37, transposed).write()
     assert torch.equal(pristine, target)
 
 
 def test_a_shard_is_written_in_place_and_nothing_around_it() -> None:
     fused = torch.zeros(12, 8)
-    merge.merge_into(fused[4:8], torch.zeros(4, 8), torch.ones(1, 8), torch.ones(4, 1), 2.0)
+    merge.Merge(fused[4:8], torch.zeros(4, 8), torch.ones(1, 8), torch.ones(4, 1), 2.0).write()
     assert fused.sum(dim=1).tolist() == [0] * 4 + [16] * 4 + [0] * 4
 
 

@@ -6,6 +6,7 @@ Source: GENOME and GENOME+ (arXiv 2503.01155).
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -116,8 +117,9 @@ class GeneticReference(Reference):
         rest = [member for member in members if not any(member is elite for elite in kept)]
         return kept + self.chosen(stream(self.seed, "selection", t, 0), rest, places - len(kept))
 
+    @abstractmethod
     def chosen(self, rng: np.random.Generator, rest: list[Particle], places: int) -> list[Particle]:
-        raise NotImplementedError
+        """The survivors that are not elites."""
 
     def newcomer(self, x: Weights, utility: float, measured: int) -> Particle:
         particle = Particle(x)

@@ -9,6 +9,7 @@ Source: Model Swarms (arXiv 2410.11163), GENOME and GENOME+ (arXiv 2503.01155).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
@@ -72,7 +73,7 @@ class Particle:
             self.clock = generation
 
 
-class Reference:
+class Reference(ABC):
     """What the algorithms share: the experts' own evaluation, the bests, the velocity update."""
 
     def __init__(
@@ -85,8 +86,9 @@ class Reference:
         self.best: Record | None = None
         self.worst: Record | None = None
 
+    @abstractmethod
     def run(self) -> Run:
-        raise NotImplementedError
+        """The whole search as one generator."""
 
     @property
     def stop_reason(self) -> str | None:
