@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from head import free_port
 
+from evoswarm.storage import lease, mirror
+
 PATIENCE_SECONDS = 120
 SERVER = shutil.which("moto_server") or shutil.which("moto_server", path=str(Path(sys.prefix) / "s3/bin"))
 
@@ -95,3 +97,11 @@ def bucket(server: Server, use: Callable[..., None], tmp_path: Path) -> str:
     server.make_bucket(name)
     use(server.port, tmp_path / "machine-a")
     return f"s3://{name}"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beats and pauses of a tenth."""
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.5)
+    monkeypatch.setattr(lease, "SILENCE_SECONDS", 2.0)
+    monkeypatch.setattr(mirror, "FIRST_PAUSE", 0.1)
