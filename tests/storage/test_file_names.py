@@ -34,6 +34,7 @@ def test_a_run_continues_from_whichever_side_has_the_newer_checkpoint(tmp_path: 
     with Mirror(f"local://{tmp_path}/there", tmp_path / "here", patience=0, callbacks=Callbacks(add)):
         newest = tmp_path / "here/checkpoints/gen_10000.safetensors"
         assert newest.read_text() == "10000"
+    assert (tmp_path / "there/checkpoints/gen_10000.safetensors").read_text() == "10000"
     assert any("has more of this run" in message for message in messages) == (here > there)
 
 

@@ -220,20 +220,6 @@ def test_what_is_wrong_with_a_place_is_one_line(
     assert "storage does not answer" in refused(config_of(tmp_path, bucket))
 
 
-def test_the_checkpoint_of_generation_10000_is_newer_than_that_of_9999(tmp_path: Path, bucket: str) -> None:
-    folder, remote = tmp_path / "run", Remote(f"{bucket}/run")
-    (folder / "checkpoints").mkdir(parents=True)
-    (folder / "inputs.json").write_text("{}")
-    remote.put(folder / "inputs.json", "inputs.json")
-    remote.write("checkpoints/gen_9999.safetensors", b"old")
-    (folder / "checkpoints/gen_10000.safetensors").write_bytes(b"new")
-    texts: list[str] = []
-    callbacks = Callbacks(lambda event: texts.append(event["text"]))
-    with mirror.Mirror(f"{bucket}/run", folder, patience=1, callbacks=callbacks):
-        assert "has more of this run" in texts[0]
-    assert remote.read("checkpoints/gen_10000.safetensors") == b"new"
-
-
 def test_an_expert_is_downloaded_once_for_a_node_and_kept_by_its_content(
     tmp_path: Path, bucket: str, server: object
 ) -> None:
