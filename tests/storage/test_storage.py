@@ -26,7 +26,7 @@ from evoswarm.callbacks import Callbacks
 from evoswarm.config import RunConfig, dump_config
 from evoswarm.errors import Stopped, UserError
 from evoswarm.rows import NoiseVector, Row
-from evoswarm.storage import lease, mirror
+from evoswarm.storage import lease
 from evoswarm.storage.cache import cached_folder, local_copy
 from evoswarm.storage.remote import Remote, StorageError
 
