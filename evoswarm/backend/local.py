@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
 from evoswarm.backend.base import Counters, Evaluation, Job
-from evoswarm.backend.round import Call, Round
+from evoswarm.backend.round import Round
 from evoswarm.backend.worker import Piece, Worker
 from evoswarm.config import RunConfig
 from evoswarm.engine import EngineDied
@@ -18,8 +18,8 @@ from evoswarm.weights.materialize import Materializer, Weights
 from evoswarm.weights.pool import Pool
 from evoswarm.weights.save import save_expert, save_vector
 
-ROWS_AT_ONCE_BYTES = 2 << 30
-"""Particles are materialized together, in one pass over the pool, up to this many bytes."""
+MOST_BYTES = 2 << 30
+"""Particles are materialized together up to this many bytes."""
 RETRIES = 3
 """How often a slice may kill its engine."""
 
@@ -43,7 +43,6 @@ class LocalBackend:
         """
         self.counters = Counters()
         self._base = config.model
-        self._resident: list[Weights] = []
         self._materializer = Materializer(pool, root=root, threads=config.engine.cpus)
         self._worker = Worker(config, pool=pool, utility=utility)
         if self._worker.notice:
@@ -62,10 +61,12 @@ class LocalBackend:
             ahead=1,
             retries=RETRIES,
         )
-        moved: dict[int, Weights | None] = {}
+        weights = ResidentWeights(self._materializer)
         while not round.finished:
             for call in round.assign(now=clock()):
-                moved = self._moved(round, call, moved)
+                start = clock()
+                moved = weights.of(round, {index for index, _ in call.work})
+                self.counters.moving += clock() - start
                 pieces = [(round.jobs[index], moved[index], number) for index, number in call.work]
                 try:
                     done = worker.work([Piece(job.key, w, job.split, number, job.texts) for job, w, number in pieces])
@@ -90,18 +91,28 @@ class LocalBackend:
         """See `Backend.close`."""
         self._worker.close()
 
-    def _moved(self, round: Round, call: Call, moved: dict[int, Weights | None]) -> dict[int, Weights | None]:
-        """The weights of a call's jobs by index. Missing ones are made together with those of the next jobs."""
-        needed = sorted({index for index, _ in call.work})
-        if moved.keys() >= set(needed):
-            return moved
-        start = time.perf_counter()
-        step = max(len(needed), ROWS_AT_ONCE_BYTES // max(1, self._materializer.pool.experts[0].nbytes))
-        following = (i for i in range(needed[0], len(round.jobs)) if round.is_open(i))
+
+class ResidentWeights:
+    """The weights of the particles that are scored now or next, made together in one pass over the pool."""
+
+    def __init__(self, materializer: Materializer, *, most_bytes: int = MOST_BYTES) -> None:
+        self._materializer, self._most = materializer, most_bytes
+        self._memory: list[Weights] = []
+        self._made: dict[int, Weights | None] = {}
+
+    def of(self, round: Round, needed: Collection[int]) -> Mapping[int, Weights | None]:
+        """Weights by index of the job, at least of the needed ones; None for the base model.
+
+        If one is missing, they are made together with those of the next jobs, in place of the earlier ones.
+        """
+        if self._made.keys() >= set(needed):
+            return self._made
+        most = max(len(needed), self._most // max(1, self._materializer.pool.experts[0].nbytes))
+        following = (i for i in range(min(needed), len(round.jobs)) if round.is_open(i))
         # The needed jobs come first: after an engine died they may not be the next in order.
-        rows = {index: round.jobs[index].row for index in islice(dict.fromkeys([*needed, *following]), step)}
+        rows = {i: round.jobs[i].row for i in islice(dict.fromkeys([*sorted(needed), *following]), most)}
         present = [row for row in rows.values() if row is not None]
-        self._resident = self._materializer.all(present, into=self._resident) if present else self._resident
-        made = iter(self._resident)
-        self.counters.moving += time.perf_counter() - start
-        return {index: None if row is None else next(made) for index, row in rows.items()}
+        self._memory = self._materializer.all(present, into=self._memory) if present else self._memory
+        made = iter(self._memory)
+        self._made = {index: None if row is None else next(made) for index, row in rows.items()}
+        return self._made

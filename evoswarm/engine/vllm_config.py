@@ -123,8 +123,7 @@ class VllmEngine(ModelEngine):
         from evoswarm.engine.vllm_internals import gpu_memory, set_environment
 
         set_environment(threads=self.threads, deterministic=self.deterministic)
-        room = SLOTS_SHARE * gpu_memory() * self.memory_share * self.ranks
-        return self.with_(max_loras=max(1, min(LORAS, int(room / (BYTES * parameters)))) if room else LORAS)
+        return self.with_(max_loras=slots(gpu_memory() * self.memory_share * self.ranks, parameters=parameters))
 
     @property
     def mode(self) -> str | None:
@@ -153,3 +152,13 @@ class VllmEngine(ModelEngine):
         if self.ranks > 1:
             derived["distributed_executor_backend"] = "ray" if gpus else "mp"
         return self.with_(args=derived | self.args)
+
+
+def slots(memory: float, *, parameters: int) -> int:
+    """Adapters of a batch that fit into `SLOTS_SHARE` of an engine's GPU memory.
+
+    Args:
+        memory: bytes; 0 without a GPU.
+        parameters: number of parameters of an adapter.
+    """
+    return max(1, min(LORAS, int(SLOTS_SHARE * memory / (BYTES * parameters)))) if memory else LORAS

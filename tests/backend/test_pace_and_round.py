@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import evoswarm
-from evoswarm.backend import local
-from evoswarm.backend.base import Counters, Job
+from evoswarm.backend.base import Job
+from evoswarm.backend.local import ResidentWeights
 from evoswarm.backend.pace import AHEAD, Pace
 from evoswarm.backend.round import Call, Round
 from evoswarm.engine import ENGINES, EngineDied
@@ -225,14 +225,16 @@ def test_an_engine_that_dies_is_started_again_and_its_slice_done_again(tmp_path:
         evoswarm.run(echo_config(tmp_path, "name=other"))
 
 
-def test_after_an_engine_died_the_local_backend_makes_what_is_needed_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = SimpleNamespace(
-        pool=SimpleNamespace(experts=[SimpleNamespace(nbytes=1)]), all=lambda rows, into: [{} for _ in rows]
-    )
-    backend = object.__new__(local.LocalBackend)
-    backend.counters, backend._resident, backend._materializer = Counters(), [], made  # type: ignore[assignment]
-    monkeypatch.setattr(local, "ROWS_AT_ONCE_BYTES", 3)
-    jobs = [Job(i, Row.one("a")) for i in range(10)]
-    round = SimpleNamespace(jobs=jobs, is_open=lambda index: True)
-    call = Call(0, tuple((index, 0) for index in (0, 8, 9)))
-    assert backend._moved(round, call, {}).keys() == {0, 8, 9}  # type: ignore[arg-type]
+def test_after_an_engine_died_the_local_backend_makes_what_is_needed_first() -> None:
+    made: list[int] = []
+
+    def make(rows: list[Row], into: list[Any]) -> list[Any]:
+        made.append(len(rows))
+        return [{} for _ in rows]
+
+    materializer = SimpleNamespace(pool=SimpleNamespace(experts=[SimpleNamespace(nbytes=1)]), all=make)
+    weights = ResidentWeights(materializer, most_bytes=3)  # type: ignore[arg-type]
+    round: Any = SimpleNamespace(jobs=[Job(i, Row.one("a")) for i in range(10)], is_open=lambda index: True)
+    assert weights.of(round, {0, 8, 9}).keys() == {0, 8, 9}
+    assert weights.of(round, {8}).keys() == {0, 8, 9} and made == [3]
+    assert weights.of(round, {1}).keys() == {1, 2, 3} and made == [3, 3]

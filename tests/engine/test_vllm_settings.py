@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from evoswarm.engine import TransformersEngine, VllmEngine, vllm_internals
+from evoswarm.engine import TransformersEngine, VllmEngine
 from evoswarm.engine.base import AdaptersNotSupported
+from evoswarm.engine.vllm_config import slots
 from evoswarm.engine.vllm_settings import arguments, explain
 from evoswarm.toy import world
 from evoswarm.utility.types import Choose, Generate, Request
@@ -83,13 +84,15 @@ def fitted(parameters: int, *requests: Request, **settings: object) -> VllmEngin
     return config.fitted(model=BASE, parameters=parameters, requests=lambda: requests)
 
 
-def test_slots_are_as_many_as_fit_into_a_tenth_of_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_internals, "gpu_memory", lambda: 80 << 30)
-    for parameters, slots in ((10**6, 40), (320 * 10**6, 12), (10**11, 1)):
-        assert fitted(parameters, adapter_mode="multi_lora").particles_per_batch == slots
+@pytest.mark.parametrize(("parameters", "count"), [(10**6, 40), (320 * 10**6, 12), (10**11, 1)])
+def test_slots_are_as_many_as_fit_into_a_tenth_of_the_gpu(parameters: int, count: int) -> None:
+    assert slots(0.9 * (80 << 30), parameters=parameters) == count
+    assert slots(0, parameters=parameters) == 40
+
+
+def test_given_slots_are_kept() -> None:
     assert fitted(10**11, adapter_mode="multi_lora", max_loras=3).particles_per_batch == 3
-    monkeypatch.setattr(vllm_internals, "gpu_memory", lambda: 0)
-    assert fitted(10**11, adapter_mode="multi_lora").particles_per_batch == 40
+    assert fitted(10**6, adapter_mode="multi_lora").particles_per_batch == 40
 
 
 def test_the_length_is_that_of_the_longest_request_and_at_most_what_the_model_takes(

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-import ray
-from ray.exceptions import RayActorError, RayError
 
 from evoswarm.backend.base import Counters, Evaluation, Job
 from evoswarm.backend.pace import AHEAD
 from evoswarm.backend.ray.actor_group import result_of
 from evoswarm.backend.ray.actors import Actors
 from evoswarm.backend.ray.calls import Calls
+from evoswarm.backend.ray.sleep import put_to_sleep
 from evoswarm.backend.round import Round
-from evoswarm.backend.worker import describe
 from evoswarm.callbacks import Callbacks
 from evoswarm.config import RunConfig
 from evoswarm.config.run import RayBackend as RayConfig
@@ -63,7 +59,10 @@ class RayBackend:
             calls.send()
             yield from calls.collect()
         if self._config.engine.sleeps:
-            self._sleep()
+            limit = self._settings.slice_timeout
+            # A slice of a failed job may still be running.
+            patience = None if limit is None else AHEAD * self._config.engine.particles_per_batch * limit
+            put_to_sleep(self._actors.scorers, self._actors.watch, patience=patience, message=self._message)
 
     def cut(self, split: Split) -> list[tuple[int, ...]]:
         """The slices of a split; every scorer cuts them the same way."""
@@ -84,25 +83,6 @@ class RayBackend:
     def close(self) -> None:
         """See `Backend.close`."""
         self._actors.close()
-
-    def _sleep(self) -> None:
-        """Let the engines release what they do not need until the next slice."""
-        scorers, limit, began = self._actors.scorers, self._settings.slice_timeout, time.monotonic()
-        asked = {scorers.actors[number].sleep.remote(): number for number in scorers.up}
-        while asked:
-            # A slice of a failed job may still be running.
-            late = (
-                limit is not None and time.monotonic() - began > AHEAD * self._config.engine.particles_per_batch * limit
-            )
-            for ref in list(asked) if late else self._actors.watch(list(asked)):
-                number = asked.pop(ref)
-                try:
-                    ray.get(ref, timeout=0)
-                except RayError as error:
-                    if not isinstance(error, RayActorError):
-                        self._message(f"scorer {number} does not go to sleep, restarting it ({describe(error)})")
-                        ray.kill(scorers.actors[number], no_restart=False)
-                    scorers.lost(number)
 
     def _by_a_particle(self, call: Callable[[Any], Any]) -> None:
         """Call any running particle: a row gives the same weights everywhere."""
