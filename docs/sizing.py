@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from evoswarm.backend.ray.nodes import Nodes
 from evoswarm.backend.ray.placement import place
 from evoswarm.config.backend import RayBackend
+from evoswarm.engine import VllmEngine
 from evoswarm.plan.case import Case, EngineSettings
 from evoswarm.plan.estimate import Plan, estimate
 from evoswarm.plan.hardware import GB, Hardware, gpu_with
 from evoswarm.plan.sizes import Shape, Workload
 
 EXPERTS, RANK = 10, 16
-WORK = Workload(examples=200, prompt_tokens=200 * 256, longest_prompt=512, new_tokens=256)
+WORK = Workload(examples=200, prompt_tokens=200 * 256, longest=512 + 256, new_tokens=256)
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,10 @@ PARTICLES = (7, 20, 40)
 
 def plan_of(shape: Shape, machine: Hardware, *, particles: int = 20, ranks: int = 1) -> Plan:
     """The plan of a run with default settings."""
+    engine = VllmEngine(args={"tensor_parallel_size": ranks})
     nodes = [Nodes("node", machine.nodes, machine.cpus, machine.gpus)]
     placement = place(RayBackend(), nodes, particles=particles, threads=1, ranks=ranks)
-    return estimate(Case(shape, WORK, EXPERTS, EngineSettings(ranks=ranks), placement, machine))
+    return estimate(Case(shape, WORK, EXPERTS, EngineSettings.of(engine), placement, machine))
 
 
 def sizing_page(generated: str) -> str:

@@ -61,6 +61,11 @@ class EngineConfig(Section):
         return self.batch_size
 
     @property
+    def max_length(self) -> int | None:
+        """Longest sequence in tokens; None: that of the run's requests."""
+        return None
+
+    @property
     def memory_share(self) -> float:
         """Share of a GPU's memory that the engine may use."""
         return 0.95

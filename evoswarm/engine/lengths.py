@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from evoswarm.engine.encode import Encoder
 from evoswarm.engine.load import load_tokenizer
@@ -25,11 +25,16 @@ def longest_sequence(model: str, requests: Iterable[Request], *, trust_remote_co
     Raises:
         UserError: the tokenizer cannot be loaded.
     """
-    encoder = Encoder(load_tokenizer(model, trust_remote_code=trust_remote_code), ends=(), longest=None)
-    needed = max([LEAST, *(_length(encoder, request) for request in requests)])
+    needed = longest_of(requests, load_tokenizer(model, trust_remote_code=trust_remote_code))
     config = AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code).get_text_config()
     limit = getattr(config, "max_position_embeddings", None)
     return needed if limit is None else min(needed, limit)
+
+
+def longest_of(requests: Iterable[Request], tokenizer: PreTrainedTokenizerBase) -> int:
+    """The same without regard to what the model takes; at least `LEAST`."""
+    encoder = Encoder(tokenizer, ends=(), longest=None)
+    return max([LEAST, *(_length(encoder, request) for request in requests)])
 
 
 def _length(encoder: Encoder, request: Request) -> int:

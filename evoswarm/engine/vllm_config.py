@@ -85,6 +85,12 @@ class VllmEngine(ModelEngine):
         return int(self.args.get("max_num_seqs", 1024))
 
     @property
+    def max_length(self) -> int | None:
+        """`max_model_len`."""
+        given: int | None = self.args.get("max_model_len")
+        return given
+
+    @property
     def memory_share(self) -> float:
         """`gpu_memory_utilization`; vLLM's own default is 0.9."""
         return float(self.args.get("gpu_memory_utilization", SHARE))
@@ -110,7 +116,7 @@ class VllmEngine(ModelEngine):
         return self._with_length(model, requests)._with_slots(parameters)
 
     def _with_length(self, model: str, requests: Callable[[], Iterable[Request]]) -> Self:
-        if "max_model_len" in self.args:
+        if self.max_length is not None:
             return self
         from evoswarm.engine.lengths import longest_sequence
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from evoswarm.backend.ray.placement import Placement
+from evoswarm.engine.config import ModelEngine
 from evoswarm.plan.hardware import Hardware
 from evoswarm.plan.sizes import Shape, Workload
 
@@ -19,6 +21,7 @@ class EngineSettings:
         running: most sequences at once.
         pristine: where the copy of the adapted parameters is: auto, device or host.
         adapters: adapters that one batch holds (multi_lora), else 0.
+        max_length: longest sequence in tokens, if it is set.
     """
 
     ranks: int = 1
@@ -26,6 +29,19 @@ class EngineSettings:
     running: int = 1024
     pristine: str = "auto"
     adapters: int = 0
+    max_length: int | None = None
+
+    @classmethod
+    def of(cls, engine: ModelEngine) -> Self:
+        """What the settings of an engine mean for a plan."""
+        return cls(
+            ranks=engine.ranks,
+            memory_share=engine.memory_share,
+            running=engine.running,
+            pristine=engine.keeps_pristine,
+            adapters=engine.particles_per_batch if engine.multi_adapter else 0,
+            max_length=engine.max_length,
+        )
 
 
 @dataclass(frozen=True)
@@ -60,5 +76,7 @@ class Case:
 
     @property
     def length(self) -> int:
-        """Tokens of the longest sequence that the model accepts."""
+        """Tokens that the engine must have room for: as set, or those of the longest request that the model accepts."""
+        if self.engine.max_length is not None:
+            return self.engine.max_length
         return min(self.workload.longest, self.shape.longest or self.workload.longest)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from evoswarm.engine.encode import Encoder
+from evoswarm.engine.lengths import longest_of
 from evoswarm.engine.load import load_skeleton
 from evoswarm.plan.sizes import Shape, Workload
-from evoswarm.utility.types import Generate, Request
+from evoswarm.utility.types import SPLITS, Generate, Utility
 from evoswarm.weights.expert import Expert
 from evoswarm.weights.merge import full_tensors, lora_modules
 
@@ -60,15 +60,16 @@ def _adapted(expert: Expert) -> int:
     )
 
 
-def workload_of(requests: Sequence[Request], tokenizer: PreTrainedTokenizerBase) -> Workload:
-    """The tokens of some requests."""
+def workload_of(utility: Utility, tokenizer: PreTrainedTokenizerBase) -> Workload:
+    """The tokens of the validation split, and of the longest request of both splits."""
     encoder = Encoder(tokenizer, ends=(), longest=None)
     read, new = [], 0
-    for request in requests:
+    for request in utility.requests("validation"):
         if isinstance(request, Generate):
             read.append(len(encoder.prompt(request.prompt)))
             new = max(new, request.max_new_tokens)
         else:
             parts = [encoder.option(request.prompt, option) for option in request.options]
             read.append(max((len(prompt) + len(option) for prompt, option in parts), default=1))
-    return Workload(len(read), sum(read), max(read, default=1), new)
+    longest = longest_of([request for split in SPLITS for request in utility.requests(split)], tokenizer)
+    return Workload(len(read), sum(read), longest, new)

@@ -29,13 +29,6 @@ def plan_run(config: RunConfig, inputs: Inputs, hardware: Hardware) -> Plan:
     nodes = [Nodes("node", hardware.nodes, hardware.cpus, hardware.gpus)]
     placement = place_run(config.with_(backend=backend), nodes)
     trust = engine.trust_remote_code
-    workload = workload_of(inputs.utility.requests("validation"), load_tokenizer(config.model, trust_remote_code=trust))
+    workload = workload_of(inputs.utility, load_tokenizer(config.model, trust_remote_code=trust))
     shape = shape_of(config.model, inputs.pool.experts[0], dtype=engine.dtype, trust_remote_code=trust)
-    settings = EngineSettings(
-        ranks=engine.ranks,
-        memory_share=engine.memory_share,
-        running=engine.running,
-        pristine=engine.keeps_pristine,
-        adapters=engine.particles_per_batch if engine.multi_adapter else 0,
-    )
-    return estimate(Case(shape, workload, len(inputs.pool.names), settings, placement, hardware))
+    return estimate(Case(shape, workload, len(inputs.pool.names), EngineSettings.of(engine), placement, hardware))

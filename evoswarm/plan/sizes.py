@@ -45,19 +45,14 @@ class Workload:
     Attributes:
         examples: number of examples.
         prompt_tokens: tokens to read for all examples, options included.
-        longest_prompt: tokens of the longest prompt with its longest option.
+        longest: tokens of the longest prompt with its answer or option.
         new_tokens: most tokens that an example may generate; 0 if every request only scores options.
     """
 
     examples: int
     prompt_tokens: int
-    longest_prompt: int
+    longest: int
     new_tokens: int
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest sequence."""
-        return self.longest_prompt + max(1, self.new_tokens)
 
     @property
     def mean(self) -> float:

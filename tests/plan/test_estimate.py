@@ -9,6 +9,7 @@ import pytest
 from evoswarm.backend.ray.nodes import Nodes
 from evoswarm.backend.ray.placement import place
 from evoswarm.config.backend import RayBackend
+from evoswarm.engine import TransformersEngine, VllmEngine
 from evoswarm.plan.case import Case, EngineSettings
 from evoswarm.plan.estimate import estimate
 from evoswarm.plan.hardware import GB, Gpu, Hardware, gpu_with
@@ -23,7 +24,7 @@ SHAPE = Shape(
     kv_bytes_per_token=100_000,
     longest=None,
 )
-WORK = Workload(examples=100, prompt_tokens=10_000, longest_prompt=200, new_tokens=50)
+WORK = Workload(examples=100, prompt_tokens=10_000, longest=250, new_tokens=50)
 CARD = Gpu("card", 50, 100, 1000)
 
 
@@ -51,6 +52,12 @@ def test_the_pristine_copy_moves_to_the_host_if_too_little_of_the_gpu_stays_free
     assert (plan.gpu.place, plan.gpu.pristine) == ("host", 0)
     assert plan.gpu.kv_cache == pytest.approx(13.5 * GB)
     assert plan.node.scorers == 14 * GB  # the process and the copy
+
+
+def test_a_length_that_is_set_needs_its_room() -> None:
+    long = replace(case(), engine=EngineSettings(max_length=131_072))  # 13.1 GB of keys and values, 12.5 GB are left
+    (problem,) = estimate(long).problems
+    assert problem.startswith("a GPU with 50 GB is 0.6 GB too small") and estimate(long).max_model_len == 131_072
 
 
 def test_fewer_sequences_run_at_once_if_the_cache_is_small() -> None:
@@ -95,6 +102,14 @@ def test_without_gpus_engines_hold_the_model_and_its_copy_in_host_memory() -> No
     plan = estimate(case(gpus=0))
     assert plan.gpu is None and plan.node.scorers == 64 * 34 * GB  # one scorer per CPU of the node
     assert not plan.fits
+
+
+def test_settings_of_an_engine_are_planned_as_it_uses_them() -> None:
+    vllm = EngineSettings.of(VllmEngine(args={"tensor_parallel_size": 2, "max_num_seqs": 7, "max_model_len": 99}))
+    # vLLM reserves its share of the GPU, so the pristine copy is in host memory
+    assert vllm == EngineSettings(ranks=2, memory_share=0.9, running=7, pristine="host", max_length=99)
+    assert EngineSettings.of(TransformersEngine(batch_size=5)).running == 5
+    assert EngineSettings.of(TransformersEngine()).pristine == "auto"
 
 
 @pytest.mark.parametrize(("memory", "name"), [(24, "RTX-4090"), (80, "H100"), (141, "H200"), (79.6, "H100")])
