@@ -11,7 +11,8 @@ from typing import Any
 
 from benchmarks.common import close, show
 from benchmarks.scoring import VLLM, alone
-from evoswarm.backend.worker import Piece, Worker
+from evoswarm.backend.pieces import Piece
+from evoswarm.backend.worker import Worker
 from evoswarm.config.load import parse_config
 from evoswarm.engine import Engine
 from evoswarm.toy import world

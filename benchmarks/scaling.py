@@ -18,8 +18,9 @@ import numpy as np
 from benchmarks.common import close, show
 from benchmarks.scoring import alone
 from evoswarm.backend.base import Job
+from evoswarm.backend.pieces import Piece
 from evoswarm.backend.round import Call, Round
-from evoswarm.backend.worker import Piece, Worker
+from evoswarm.backend.worker import Worker
 from evoswarm.config.load import parse_config
 from evoswarm.toy import world
 from evoswarm.toy.config import target_config

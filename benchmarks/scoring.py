@@ -21,7 +21,8 @@ from typing import Any
 
 from benchmarks.common import close, show
 from benchmarks.running import Running
-from evoswarm.backend.worker import Done, Piece, Worker
+from evoswarm.backend.pieces import Done, Piece
+from evoswarm.backend.worker import Worker
 from evoswarm.config import RunConfig
 from evoswarm.config.load import parse_config
 from evoswarm.toy import world

@@ -8,8 +8,9 @@ from itertools import islice
 from pathlib import Path
 
 from evoswarm.backend.base import Counters, Evaluation, Job
+from evoswarm.backend.pieces import Piece
 from evoswarm.backend.round import Round
-from evoswarm.backend.worker import Piece, Worker
+from evoswarm.backend.worker import Worker
 from evoswarm.config import RunConfig
 from evoswarm.engine import EngineDied
 from evoswarm.rows import Row

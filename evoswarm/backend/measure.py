@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from itertools import cycle, islice
 
-from evoswarm.backend.worker import Piece, Worker
+from evoswarm.backend.pieces import Piece
+from evoswarm.backend.worker import Worker
 from evoswarm.config import RunConfig
 from evoswarm.engine import EngineDied
 from evoswarm.errors import UserError

@@ -7,16 +7,16 @@ import math
 import time
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
 
+from evoswarm.backend.pieces import Done, Piece, Slices, describe
 from evoswarm.config import RunConfig
 from evoswarm.engine import AdaptersNotSupported, Engine, EngineDied, MultiAdapterEngine, answer
 from evoswarm.engine.errors import first_line, out_of_memory
 from evoswarm.errors import UserError
-from evoswarm.utility import Outcome, Prefix, Request, Split, Utility, make_utility, slices
+from evoswarm.utility import Outcome, Prefix, Split, Utility, make_utility, slices
 from evoswarm.utility.types import SPLITS
 from evoswarm.weights.kinds import lora_converter
 from evoswarm.weights.materialize import Weights
@@ -220,50 +220,3 @@ class Worker:
             for weights in particles.values():
                 self._engine.install(weights)
         self._installed = set(particles)
-
-
-@dataclass(frozen=True, eq=False)
-class Piece:
-    """One slice of one particle.
-
-    Attributes:
-        key: name of the weights; equal keys have equal weights.
-        weights: the particle's weights; None is the base model.
-        split: which examples.
-        number: which slice of them.
-        texts: return every prediction. Otherwise, generation stops as soon as an answer is certain to be wrong, and the
-            answer has no prediction.
-    """
-
-    key: Hashable
-    weights: Weights | None
-    split: Split
-    number: int
-    texts: bool = False
-
-
-@dataclass
-class Done:
-    """The results of pieces: the outcomes of each, in the order of the slice's indices, or an error.
-
-    `scoring` and `moving` are seconds. For metrics: bytes of weights received, and tokens read and written.
-    """
-
-    results: list[list[Outcome] | str]
-    scoring: float
-    moving: float
-    moved_bytes: int = 0
-    tokens: Counter[str] = field(default_factory=Counter)
-
-
-def describe(error: BaseException) -> str:
-    """An unexpected error in one line."""
-    return f"{type(error).__name__}: {first_line(error) if str(error).strip() else 'no message'}"
-
-
-@dataclass(frozen=True)
-class Slices:
-    """The requests of a split, and the indices of each slice."""
-
-    requests: list[Request]
-    indices: list[tuple[int, ...]]

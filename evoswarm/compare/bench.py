@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from evoswarm.backend import Evaluation, Job
 from evoswarm.backend.base import Assembly, failed
 from evoswarm.backend.local import RETRIES
-from evoswarm.backend.worker import Piece, Worker
+from evoswarm.backend.pieces import Piece
+from evoswarm.backend.worker import Worker
 from evoswarm.config import RunConfig
 from evoswarm.engine import EngineDied, TransformersEngine
 from evoswarm.errors import UserError

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from evoswarm.backend.pieces import describe
 from evoswarm.callbacks import SILENT, Callbacks
 from evoswarm.config.run import RayBackend
 from evoswarm.config.training import TrainingConfig, TrainingLocal, TrainingRay
@@ -178,8 +179,6 @@ def _on_ray(config: TrainingConfig, backend: TrainingRay, callbacks: Callbacks) 
 def _reason(failure: TaskFailed, backend: TrainingRay) -> str:
     if failure.lost:
         return f"its worker was lost more than {backend.max_retries} times ({type(failure.error).__name__})"
-    from evoswarm.backend.worker import describe
-
     return describe(failure.error)
 
 

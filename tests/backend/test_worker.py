@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import pytest
 
-from evoswarm.backend.worker import Piece, Worker
+from evoswarm.backend.pieces import Piece
+from evoswarm.backend.worker import Worker
 from evoswarm.config.load import parse_config
 from evoswarm.engine import ENGINES, AdaptersNotSupported, EngineDied, VllmEngine
 from evoswarm.toy import world

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tiny_models import save_adapter, save_llama
 
-from evoswarm.backend.worker import Piece, Worker
+from evoswarm.backend.pieces import Piece
+from evoswarm.backend.worker import Worker
 from evoswarm.config.load import parse_config
 from evoswarm.weights.pool import open_pool
 

@@ -11,8 +11,8 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from evoswarm.backend.pieces import describe
 from evoswarm.backend.ray.start import Start
-from evoswarm.backend.worker import describe
 from evoswarm.errors import ClusterError, UserError
 
 

@@ -10,9 +10,9 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from evoswarm.backend.base import Counters, Evaluation
+from evoswarm.backend.pieces import Done, describe
 from evoswarm.backend.ray.actors import Actors
 from evoswarm.backend.round import Call, Round
-from evoswarm.backend.worker import Done, describe
 from evoswarm.engine.errors import EngineDied
 from evoswarm.errors import UserError
 

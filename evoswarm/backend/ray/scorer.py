@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import replace
 
+from evoswarm.backend.pieces import Done, Piece
 from evoswarm.backend.ray.particle import Moved
 from evoswarm.backend.ray.start import Start, attempt, built
-from evoswarm.backend.worker import Done, Piece, Worker
+from evoswarm.backend.worker import Worker
 from evoswarm.config import RunConfig
 from evoswarm.utility import Split
 from evoswarm.weights.pool import open_pool

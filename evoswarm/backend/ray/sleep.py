@@ -9,8 +9,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
+from evoswarm.backend.pieces import describe
 from evoswarm.backend.ray.actor_group import ActorGroup
-from evoswarm.backend.worker import describe
 
 
 def put_to_sleep(

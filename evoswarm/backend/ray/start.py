@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from evoswarm.backend.pieces import describe
 from evoswarm.errors import UserError
 
 T = TypeVar("T")
@@ -35,8 +36,6 @@ def attempt(build: Callable[[], T]) -> tuple[T | None, Start]:
     except UserError as error:
         return None, Start(str(error), by_user=True)
     except Exception as error:  # of any kind: engines and users' functions raise anything
-        from evoswarm.backend.worker import describe  # it imports torch, which particles on CPU do not need
-
         traceback.print_exc()  # into the actor's log
         return None, Start(describe(error))
 
