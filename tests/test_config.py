@@ -74,7 +74,7 @@ def test_an_unknown_key_gets_the_nearest_right_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("section", ["search", "utility", "engine", "backend"])
 @pytest.mark.parametrize("kind", [["a"], {"a": 1}, 5])
-def test_a_type_that_is_no_text_is_refused(tmp_path: Path, section: str, kind: object) -> None:
+def test_a_type_that_is_not_text_is_refused(tmp_path: Path, section: str, kind: object) -> None:
     assert f"{section}: unknown type" in refusal(tmp_path, **{section: {"type": kind}})
 
 
@@ -123,7 +123,7 @@ def test_a_missing_section_is_named(tmp_path: Path) -> None:
         ("a: {b: 1,\n  c: 2, b: 3}", "line 2: .*the key b is given twice"),
     ],
 )
-def test_files_that_are_no_config_are_refused(tmp_path: Path, text: str, words: str) -> None:
+def test_files_that_are_not_configs_are_refused(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "it.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match=words):
@@ -179,7 +179,7 @@ def test_what_is_no_path_is_refused(tmp_path: Path, key: str, path: str) -> None
 
 
 @pytest.mark.parametrize("root", [5, ["x"], None])
-def test_a_root_that_is_no_text_is_refused(tmp_path: Path, root: object) -> None:
+def test_a_root_that_is_not_text_is_refused(tmp_path: Path, root: object) -> None:
     with pytest.raises(UserError, match="root: must be the path of a folder"):
         parse_config(GOOD | {"root": root}, root=tmp_path)
 
@@ -204,7 +204,7 @@ def test_a_number_for_a_path_is_refused_without_the_names_of_internals(tmp_path:
     assert "pool.experts.0: input is not a valid path" in text and "lax-or-strict" not in text
 
 
-def test_column_names_are_no_paths(tmp_path: Path) -> None:
+def test_column_names_are_not_paths(tmp_path: Path) -> None:
     data = {"path": "d.json", "columns": {"data": "text", "path": "text"}}
     config = load_config(write(tmp_path, utility={"type": "exact_match", "data": data}))
     assert config.utility.type == "exact_match" and config.utility.data.columns == data["columns"]

@@ -104,7 +104,7 @@ class ResidentWeights:
     def of(self, round: Round, needed: Collection[int]) -> Mapping[int, Weights | None]:
         """Weights by index of the job, at least of the needed ones; None for the base model.
 
-        If one is missing, they are made together with those of the next jobs, in place of the earlier ones.
+        If one is missing, they are made together with those of the next jobs, and the earlier ones are dropped.
         """
         if self._made.keys() >= set(needed):
             return self._made

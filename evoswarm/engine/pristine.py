@@ -26,7 +26,7 @@ class Pristine:
         self._pinned = _PinnedMemory()
 
     def keep(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Copy those of the tensors that have no copy yet. Tensors are told apart by identity."""
+        """Copy the tensors that have no copy yet. A tensor is identified by the object, not by its values."""
         new = {id(tensor): tensor for tensor in tensors if id(tensor) not in self._copies}
         on_host = self._place == "host" or (self._place == "auto" and not _has_room(list(new.values()), self._spare))
         for key, tensor in new.items():

@@ -65,7 +65,7 @@ def value_of(tokens: list[Token], at: int, *, whole: bool) -> Fraction | None:
 
 
 def _trimmed(segment: str, followed: bool) -> str | None:
-    """Without the punctuation around a number; None if a number breaks off or a decimal goes on (`0.333...`)."""
+    """Without the punctuation around a number; None if a number is cut off or a decimal continues (`0.333...`)."""
     segment = segment.strip()
     if re.search(r"[<>|]\S", segment) or re.search(r"\d\.\d+\s*\.{2,}", segment):
         return None
@@ -89,7 +89,7 @@ def _depth(text: str) -> int:
 
 
 def _continues(previous: Token, run: Token, after: list[Token]) -> bool:
-    """Whether a run goes on with the word before it (`x + 5`, `f(5)`, `n/2`), or numbers a line of a list."""
+    """Whether the word before a run belongs to it (`x + 5`, `f(5)`, `n/2`), or numbers a line of a list."""
     body, word = run.text.lstrip(), previous.text
     if "\n" in word:
         return bool(after) and re.fullmatch(r"\d+[.)]\s+", body) is not None

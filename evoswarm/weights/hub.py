@@ -26,7 +26,7 @@ def model_folder(model: str, *, weights: bool = True, unreachable: Callable[[], 
         unreachable: why the hub does not answer, or None; by default it is asked once per process.
 
     Raises:
-        UserError: no such folder, or the model is neither in the cache nor to be had from the hub.
+        UserError: no such folder, or the model is neither in the cache nor available from the hub.
     """
     require_model(model)
     if Path(model).is_dir():

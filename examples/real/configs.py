@@ -86,7 +86,7 @@ def comparison() -> dict[str, Any]:
 
 
 def answers(data: str, **changes: Any) -> dict[str, Any]:
-    """The utility: the share of examples whose first word is right; the base model goes on writing after it."""
+    """The utility: the share of examples whose first word is right; the base model keeps writing after it."""
     return {"type": "exact_match", "data": {"path": data} | changes, "max_new_tokens": 5, "extract": r"^\s*([\w-]+)"}
 
 

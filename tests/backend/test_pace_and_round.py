@@ -121,7 +121,7 @@ def test_toward_the_end_a_slow_worker_leaves_the_last_slice_to_a_fast_one(utilit
     assert done == [30, 10] and end == 30.0
 
 
-def test_nobody_holds_back_a_slice_that_another_could_begin() -> None:
+def test_no_worker_holds_back_a_slice_that_another_could_start() -> None:
     pace = Pace(2)
     pace.began(0, now=0.0)
     pace.began(1, now=0.0)
@@ -187,7 +187,7 @@ def test_workers_that_join_in_mid_round_get_work(utility: Utility) -> None:
     assert {call.worker for call in round.assign(now=0.0)} == {1, 2}
 
 
-def test_a_round_begins_each_job_where_it_is_at_home(utility: Utility) -> None:
+def test_a_round_starts_each_job_at_its_home_worker(utility: Utility) -> None:
     round = round_of(utility, 3, workers=3, home=lambda job: 2 - job.key)
     first = {call.worker: round.jobs[call.work[0][0]].key for call in round.assign(now=0.0)}
     assert first == {0: 2, 1: 1, 2: 0}

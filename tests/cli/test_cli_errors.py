@@ -53,7 +53,7 @@ def test_a_full_disk_is_one_line(evoswarm, command: tuple[str, ...]) -> None:  #
     assert status == 2 and err == "error: a file cannot be written: File too large\n"
 
 
-def test_a_folder_that_is_no_toy_world_is_named(evoswarm) -> None:  # type: ignore[no-untyped-def]
+def test_a_folder_that_is_not_a_toy_world_is_named(evoswarm) -> None:  # type: ignore[no-untyped-def]
     assert "/none: is not a toy world" in evoswarm("toy", "skills", "/none")[2]
     assert "experts: is not empty" in evoswarm("toy", "build", "experts")[2]
 

@@ -93,7 +93,7 @@ def test_gains_are_over_the_best_expert_and_random_search(done) -> None:
     assert lines["best_expert"]["over_best_expert"] is None and lines["random_search"]["over_random_search"] is None
 
 
-def test_merges_that_are_no_rows_become_members_with_their_lineage(done) -> None:
+def test_merges_that_are_not_rows_become_members_with_their_lineage(done) -> None:
     config, _ = done
     members = config.folder / "target" / "members"
     assert {p.name for p in members.iterdir()} == {"slerp", "ties", "dare_ties-3", "dare_ties-8", "model_stock"}
@@ -130,7 +130,7 @@ def measured(config: CompareConfig) -> dict[Path, int]:
 
 
 @pytest.mark.slow
-def test_a_comparison_that_was_stopped_ends_as_an_undisturbed_one(done, tmp_path: Path) -> None:
+def test_a_comparison_that_was_stopped_ends_as_an_uninterrupted_one(done, tmp_path: Path) -> None:
     config = config_of(tmp_path)
     for session in range(60):
         asked = iter(range(25 + 10 * session))
@@ -222,7 +222,7 @@ def test_where_answers_cannot_be_voted_on_votes_are_left_out(tmp_path: Path) -> 
     assert all("majority vote" in missing[name] for name in ("prediction_merge", "genome_plus_ensemble"))
 
 
-def test_the_start_of_the_engine_is_no_part_of_a_method(tmp_path: Path) -> None:
+def test_the_start_of_the_engine_is_not_part_of_a_method(tmp_path: Path) -> None:
     def slow(*args: Any, **settings: Any) -> Worker:
         time.sleep(2)
         return Worker(*args, **settings)

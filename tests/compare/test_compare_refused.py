@@ -50,7 +50,7 @@ def test_a_target_is_named_as_its_folder_can_be(tmp_path: Path, name: str) -> No
         parse_compare(data, root=tmp_path)
 
 
-def test_training_data_that_is_missing_is_told_before_anything_runs(tmp_path: Path) -> None:
+def test_training_data_that_is_missing_is_reported_before_anything_runs(tmp_path: Path) -> None:
     training = {f"e{i}": "nope.jsonl" for i in range(6)}
     with pytest.raises(UserError, match="nope.jsonl: no such file"):
         compare(config_of(tmp_path, "engine={type: transformers}", methods=["cbtm"], training=training))

@@ -41,6 +41,6 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     assert 21 <= covered <= 25
 
 
-def test_utilities_that_are_no_means_are_resampled_over_seeds_alone():
+def test_utilities_that_are_not_means_are_resampled_over_seeds_alone():
     means = Bootstrap(seeds=3, examples=1).means(np.array([[0.1], [0.2], [0.6]]))
     assert abs(means.mean() - 0.3) < 0.01 and means.min() >= 0.1 - 1e-12 and means.max() <= 0.6 + 1e-12

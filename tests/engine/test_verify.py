@@ -47,7 +47,7 @@ def test_another_draft_gives_the_greedy_answer_up_to_where_they_part(
         assert reply == (text if len(text) <= kept else Prefix(text[: kept + 1]))
 
 
-def test_a_draft_that_stops_short_says_how_the_answer_goes_on(engine: HfEngine, greedy: list[str]) -> None:
+def test_a_draft_that_stops_short_says_how_the_answer_continues(engine: HfEngine, greedy: list[str]) -> None:
     for text, reply in zip(greedy, engine.verify(PROMPTS, [""] * len(PROMPTS), max_new_tokens=LENGTH), strict=True):
         assert reply == (Prefix(text[:1]) if text else text)
 

@@ -153,7 +153,7 @@ def test_the_base_comes_back_bit_for_bit(vllm: VllmEngine) -> None:
     assert vllm.loglikelihood(prompts, options) == before
 
 
-def test_after_an_install_that_failed_the_engine_goes_on(vllm: VllmEngine) -> None:
+def test_after_an_install_that_failed_the_engine_continues(vllm: VllmEngine) -> None:
     vllm.install(weights("rev"))
     expected = vllm.generate(LONG, max_new_tokens=8)
     broken = {name.replace("q_proj", "w_proj"): tensor for name, tensor in weights("sort").items()}
@@ -178,7 +178,7 @@ def test_a_prompt_that_is_too_long_is_refused_in_one_line(vllm: VllmEngine) -> N
 
 
 @pytest.mark.parametrize("target", ["letters", pytest.param("people", marks=pytest.mark.slow)])
-def test_particles_beside_each_other_answer_as_each_alone(beside: VllmEngine, reference: Engine, target: str) -> None:
+def test_particles_side_by_side_answer_as_each_alone(beside: VllmEngine, reference: Engine, target: str) -> None:
     utility = utility_of(target)
     requests = utility.requests("validation")[:60]
     for names in (["rev", "eats", None, "sort"], ["work", "rev", "swap", None], [None]):
@@ -193,7 +193,7 @@ def test_particles_beside_each_other_answer_as_each_alone(beside: VllmEngine, re
             assert sum(a != b for a, b in zip(found, expected, strict=True)) <= DIFFERENCES, name
 
 
-def test_a_particle_beside_others_answers_the_same_when_its_place_is_taken_by_another_and_given_back(
+def test_a_particle_next_to_others_answers_the_same_when_its_place_is_taken_by_another_and_given_back(
     beside: VllmEngine,
 ) -> None:
     def ask(*names: str) -> list[Any]:
@@ -206,7 +206,7 @@ def test_a_particle_beside_others_answers_the_same_when_its_place_is_taken_by_an
     assert first[: len(LONG)] != first[len(LONG) :]
 
 
-def test_modules_that_vllm_would_silently_ignore_are_refused_and_the_engine_goes_on(beside: VllmEngine) -> None:
+def test_modules_that_vllm_would_silently_ignore_are_refused_and_the_engine_continues(beside: VllmEngine) -> None:
     strange = {name.replace("q_proj", "w_proj"): tensor for name, tensor in weights("sort").items()}
     with pytest.raises(UserError, match="no adapter slot for .*w_proj"):
         beside.install_adapters({"a": weights("rev"), "b": strange})

@@ -23,7 +23,7 @@ def test_the_users_arguments_come_before_what_is_only_a_default() -> None:
     assert found["dtype"] == "float32" and not found["trust_remote_code"] and "enable_lora" not in found
 
 
-def test_slots_fit_the_adapters_that_go_beside_each_other() -> None:
+def test_slots_fit_the_adapters_that_go_side_by_side() -> None:
     config = VllmEngine(adapter_mode="multi_lora", max_loras=5)
     found = arguments(config, model=BASE, adapter=ADAPTER | {"rank_pattern": {"q_proj": 17}})
     assert (found["max_loras"], found["max_cpu_loras"], found["max_lora_rank"]) == (5, 12, 32)

@@ -42,7 +42,7 @@ def fill(disk: Path) -> None:
         "checkpoints/gen_0002.safetensors",
     ],
 )
-def test_whichever_file_a_full_disk_cuts_short_the_run_goes_on_from_its_last_checkpoint(
+def test_whichever_file_a_full_disk_cuts_short_the_run_continues_from_its_last_checkpoint(
     tmp_path: Path, small_disk: Path, written: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = echo_config(tmp_path, "name=whole")

@@ -105,7 +105,7 @@ def test_a_scorer_that_was_cut_off_for_a_while_answers_too_late_and_changes_noth
 
 
 @pytest.mark.skipif(KIND != "network namespaces", reason="nodes of one host cannot be cut off from each other")
-def test_a_coordinator_that_was_given_up_for_dead_gives_way_to_the_new_one_when_the_network_heals(
+def test_a_coordinator_that_was_given_up_for_dead_yields_to_the_new_one_when_the_network_heals(
     begin: Begin, nodes: Nodes, undisturbed: dict[str, bytes]
 ) -> None:
     run = begin("cut")
@@ -139,7 +139,7 @@ def test_random_kills_of_all_kinds_of_process_change_nothing(nodes: Nodes, tmp_p
     assert found["same"] and sum(found["killed"].values()) == 4
 
 
-def test_a_run_whose_head_was_lost_goes_on_on_a_new_cluster(
+def test_a_run_whose_head_was_lost_continues_on_a_new_cluster(
     begin: Begin, nodes: Nodes, undisturbed: dict[str, bytes]
 ) -> None:
     run = begin("head")

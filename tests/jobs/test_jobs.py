@@ -43,7 +43,7 @@ def ended(head: Head, job: str) -> str:
 
 
 @pytest.mark.slow
-def test_several_jobs_share_a_cluster_one_stops_and_the_others_end_as_at_home(
+def test_several_jobs_share_a_cluster_one_stops_and_the_others_end_like_local_runs(
     head: Head, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
     runs = {name: write(tmp_path, name, "engine.delay=0.3") for name in ("left", "right")}
@@ -70,7 +70,7 @@ def test_several_jobs_share_a_cluster_one_stops_and_the_others_end_as_at_home(
 
 
 @pytest.mark.slow
-def test_a_job_whose_driver_is_killed_leaves_no_actor_and_goes_on_when_submitted_again(
+def test_a_job_whose_driver_is_killed_leaves_no_actor_and_continues_when_submitted_again(
     head: Head, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
     config, file = write(tmp_path, "killed", "engine.delay=0.3")

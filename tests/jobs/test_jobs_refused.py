@@ -60,7 +60,7 @@ TOKENS = {
 @pytest.mark.parametrize(
     "case", [pytest.param(name, marks=[pytest.mark.slow] if name in ("off", "wrong") else []) for name in TOKENS]
 )
-def test_a_wrong_and_a_missing_token_are_told_apart(head: Head, config: Path, case: str) -> None:
+def test_a_wrong_and_a_missing_token_are_distinguished(head: Head, config: Path, case: str) -> None:
     changes, problem = TOKENS[case]
     assert problem in refused(head.evoswarm("submit", config, **changes))
     run = ("run", config, "--set", f"backend.address={head.address}")

@@ -48,7 +48,7 @@ def test_a_run_writes_how_far_it_is(tmp_path: Path) -> None:
     assert str(end).startswith(f"finished, generation 4/4, best {end.best:.4f}, ")
 
 
-def test_a_failed_and_a_stopped_run_say_so_and_go_on(tmp_path: Path) -> None:
+def test_a_failed_and_a_stopped_run_say_so_and_continue(tmp_path: Path) -> None:
     (tmp_path / "judge_fails.py").write_text("def judge(example, response):\n    raise RuntimeError('no')\n")
     failing = echo_config(tmp_path, "utility={type: custom, function: 'judge_fails:judge', data: echo.json}", "name=f")
     with pytest.raises(UserError) as caught:

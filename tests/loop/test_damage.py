@@ -61,7 +61,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("case", DAMAGE)
-def test_a_damaged_run_is_mended_to_the_bytes_of_a_whole_one(tmp_path: Path, case: str) -> None:
+def test_a_damaged_run_is_repaired_to_the_bytes_of_a_whole_one(tmp_path: Path, case: str) -> None:
     config = echo_config(tmp_path)
     evoswarm.run(config)
     whole = result_bytes(config.run_dir)
@@ -149,7 +149,7 @@ def test_a_refused_run_leaves_no_directory(tmp_path: Path) -> None:
     assert not config.run_dir.exists()
 
 
-def test_failed_evaluations_are_said_aloud(tmp_path: Path) -> None:
+def test_failed_evaluations_are_reported(tmp_path: Path) -> None:
     make_world(tmp_path)
     body = (
         "from collections import Counter\n"

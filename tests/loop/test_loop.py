@@ -194,7 +194,7 @@ def test_any_particle_of_any_generation_can_be_materialized(tmp_path: Path) -> N
         position(config.run_dir, generation=44)
 
 
-def test_the_callback_hears_every_generation(tmp_path: Path) -> None:
+def test_the_callback_receives_every_generation(tmp_path: Path) -> None:
     heard: list[int] = []
     evoswarm.run(echo_config(tmp_path), on_generation=lambda event: heard.append(event["generation"]))
     assert heard == [0, 1, 2, 3, 4]

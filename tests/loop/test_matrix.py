@@ -52,6 +52,6 @@ def test_the_effective_number_counts_experts_at_right_angles() -> None:
     assert effective_number(pairs) == pytest.approx(2)
 
 
-def test_tasks_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_tasks_of_one_name_are_distinguished(tmp_path: Path) -> None:
     (column,) = utility_matrix(echo_config(tmp_path), pool=tmp_path / "experts")
     assert [c.task for c in renamed([column, column])] == [column.task, f"{column.task} (2)"]

@@ -20,7 +20,7 @@ from evoswarm.loop.directory import read_lines
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("stop_after", [1, 9, 16, 25])
-def test_a_stopped_run_ends_with_the_bytes_of_an_undisturbed_one(
+def test_a_stopped_run_ends_with_the_bytes_of_an_uninterrupted_one(
     tmp_path: Path, algorithm: str, stop_after: int
 ) -> None:
     extra = ["search.sigma=0.2", "search.gene_rate=0.5"] if algorithm.startswith("genome") else []
@@ -79,7 +79,7 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
     assert (config.run_dir / "timings.jsonl").read_bytes() == timings
 
 
-def test_a_finished_run_goes_on_when_more_generations_are_asked_for(tmp_path: Path) -> None:
+def test_a_finished_run_continues_when_more_generations_are_asked_for(tmp_path: Path) -> None:
     whole = evoswarm.run(echo_config(tmp_path, "name=whole", "search.max_generations=6"))
     evoswarm.run(echo_config(tmp_path, "name=grown"))
     grown = evoswarm.run(echo_config(tmp_path, "name=grown", "search.max_generations=6"))
@@ -119,7 +119,7 @@ def test_a_changed_expert_or_data_file_is_refused(tmp_path: Path) -> None:
         evoswarm.run(config)
 
 
-def test_a_run_that_is_prolonged_step_by_step_is_the_run_at_once_also_where_rows_recur(tmp_path: Path) -> None:
+def test_a_run_extended_step_by_step_equals_one_long_run_even_if_rows_recur(tmp_path: Path) -> None:
     search = "search={type: genome, population: 5, mutation_rate: 0.1, cross_rate: 1.0, max_generations: 8}"
     make_world(tmp_path, experts=3, validation=12)
     whole, steps = (echo_config(tmp_path, search, f"name={name}", "seed=3") for name in ("whole", "steps"))

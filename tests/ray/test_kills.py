@@ -123,7 +123,7 @@ def test_a_killed_driver_leaves_a_run_that_resumes(start: Callable[[str], Run], 
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_everything_and_says_how_to_go_on(
+def test_ctrl_c_keeps_everything_and_says_how_to_resume(
     start: Callable[[str], Run], undisturbed: dict[str, bytes]
 ) -> None:
     run = start("interrupt")

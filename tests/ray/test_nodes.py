@@ -148,7 +148,7 @@ def test_an_autoscaler_adds_what_the_run_waits_for_and_a_node_that_leaves_is_don
         assert same(run.end(), undisturbed)
 
 
-def test_particles_lie_beside_their_scorers_and_scorers_on_nodes_of_their_own(
+def test_particles_are_placed_next_to_their_scorers_and_scorers_on_nodes_of_their_own(
     nodes: Cluster, start: Callable[..., Run], tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
     labels = "particle_labels: {zone: b}, scorer_labels: {disk: '!slow'}"

@@ -58,7 +58,7 @@ def test_fractions_let_particles_share_a_gpu() -> None:
     assert placement.scorers == 4 and missing(placement, one(64.0, 8.0)) is None
 
 
-def test_what_is_missing_is_said_with_what_to_lower() -> None:
+def test_what_is_missing_is_reported_with_what_to_lower() -> None:
     lack = missing(place(RayBackend(particle_gpus=1), one(64.0, 8.0), particles=20, threads=1), one(64.0, 8.0))
     assert lack is not None and "needs 21 GPUs (20 particles x 1 + 1 scorers x 1), the cluster has 8" in lack
     assert "backend.particle_gpus" in lack
@@ -104,7 +104,7 @@ def test_labels_say_which_nodes_count() -> None:
     assert shared.scorers == 3
 
 
-def test_labels_that_no_node_has_are_said_with_those_there_are() -> None:
+def test_labels_that_no_node_has_are_reported_with_those_there_are() -> None:
     placement = place(RayBackend(scorer_labels={"zone": "d", "disk": "!ssd"}), zones(a=0, b=0), particles=2, threads=1)
     assert missing(placement, zones(a=0, b=0)) == (
         "no node has the labels zone=d, disk=!ssd; the nodes have zone: a, b; give nodes these labels (`ray start "
@@ -153,7 +153,7 @@ def test_a_bundle_of_more_than_one_gpu_has_room_for_every_share_on_one() -> None
     assert gpus(1, 1, 2) == 3
 
 
-def test_a_bundle_that_fits_no_node_is_said_with_what_is_in_it() -> None:
+def test_a_bundle_that_fits_no_node_is_reported_with_what_is_in_it() -> None:
     config = RayBackend(colocate=True, scorers=2, particle_gpus=1, scorer_gpus=1)
     nodes = [Nodes("small", 4, 8, 2)]
     lack = missing(place(config, nodes, particles=5, threads=1), nodes)
@@ -235,7 +235,7 @@ def test_an_engine_over_several_gpus_is_not_put_into_a_bundle(setting: str, tmp_
     assert echo_config(tmp_path, split, "backend={type: ray, spread: true}")
 
 
-def test_a_worker_begins_with_what_is_at_home_with_it() -> None:
+def test_a_worker_starts_with_its_own_jobs() -> None:
     queue = WorkQueue([1, 1, 1, 1], ["a", "b", "b", None])
     assert [queue.take(worker) for worker in "baba"] == [(1, 0), (0, 0), (2, 0), (3, 0)]
 

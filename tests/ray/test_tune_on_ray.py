@@ -79,7 +79,7 @@ def test_every_trial_is_a_whole_search_as_it_would_be_alone(done, tmp_path: Path
         assert result_bytes(trial.run.run_dir) == elsewhere(trial, tmp_path)
 
 
-def test_a_trial_that_cannot_go_on_is_told_apart_and_the_others_end(done) -> None:
+def test_a_trial_that_cannot_continue_is_distinguished_and_the_others_end(done) -> None:
     config, summary = done
     assert [line["state"] for line in summary["trials"]] == ["finished", "finished", "failed", "failed"]
     assert [("no judge today" in line["error"]) for line in summary["trials"][2:]] == [True, True]
@@ -138,7 +138,7 @@ def test_where_ray_tune_has_lost_its_state_the_trials_are_still_there(done) -> N
     assert [line["state"] for line in again["trials"][2:]] == ["failed", "failed"]  # these were tried again
 
 
-def test_asha_stops_the_worse_at_a_rung_and_what_it_stopped_can_go_on(tmp_path: Path, cluster: None) -> None:
+def test_asha_stops_the_worse_at_a_rung_and_what_it_stopped_can_resume(tmp_path: Path, cluster: None) -> None:
     config = config_of(
         tmp_path,
         space={"search.step_length": {"grid": [MOVING, STILL]}},

@@ -172,7 +172,7 @@ def test_an_unfinished_run_reports_what_there_is(make_run: MakeRun):
     assert "These are validation examples" in text
 
 
-def test_a_run_that_goes_on_for_longer_does_not_show_its_old_end(make_run: MakeRun):
+def test_a_run_that_is_extended_does_not_show_its_old_end(make_run: MakeRun):
     path = make_run()
     assert load_run(path).summary is not None
     config = (path / "config.yaml").read_text()
@@ -219,7 +219,7 @@ def test_a_run_of_no_generations_has_a_report_of_its_first_population(make_run: 
     assert "0 of at most 0" in page.text and page.tags.count("svg") >= 5
 
 
-def test_without_test_split_flips_are_on_validation_and_that_is_said(make_run: MakeRun):
+def test_without_test_split_flips_are_on_validation_and_that_is_reported(make_run: MakeRun):
     text = report(make_run(utility={"type": "exact_match", "data": {"path": "echo.json", "test": None}})).text
     assert "this run has no test split" in text and "Of 40 validation examples" in text
 
@@ -236,7 +236,7 @@ def test_mutation_noise_is_a_number_not_a_list(make_run: MakeRun):
     assert "and 300 mutation vectors" in text and "Mutation noise is outside this plane" in text
 
 
-def test_many_particles_are_sampled_and_that_is_said(make_run: MakeRun):
+def test_many_particles_are_sampled_and_that_is_reported(make_run: MakeRun):
     path = make_run(search={"type": "model_swarms", "population": 150, "max_generations": 1})
     assert "Shows 60 of 150 particles, evenly sampled, and the winner." in report(path).text
 
@@ -288,7 +288,7 @@ def test_a_folder_without_run_and_a_damaged_run_are_one_line(make_run: MakeRun, 
         write_report(path)
 
 
-def test_a_missing_checkpoint_and_missing_outcomes_are_said(make_run: MakeRun):
+def test_a_missing_checkpoint_and_missing_outcomes_are_reported(make_run: MakeRun):
     path = make_run()
     (path / "checkpoints/gen_0000.safetensors").write_bytes(b"no")
     (path / "outcomes/gen_0002.jsonl").unlink()

@@ -67,7 +67,7 @@ def test_changing_the_rows_of_an_ask_after_its_tell_changes_nothing(kind):
 
 @every
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_a_utility_that_is_no_number_is_refused_and_can_be_told_again(kind, bad):
+def test_a_utility_that_is_not_a_number_is_refused_and_can_be_told_again(kind, bad):
     search = search_of(kind)
     ask = search.ask()
     with pytest.raises(ValueError, match="NaN or infinite"):
@@ -205,7 +205,7 @@ def test_extreme_sizes_are_legal(kind, experts, population):
 
 
 @every
-def test_a_population_where_everything_after_the_experts_fails_goes_on(kind):
+def test_a_population_where_everything_after_the_experts_fails_continues(kind):
     search = search_of(kind, max_generations=5, patience=None)
     run(search, lambda ask: bowl(ask) if ask.phase == "experts" else [None] * len(ask.rows))
     assert search.generation == 5

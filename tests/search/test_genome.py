@@ -98,7 +98,7 @@ def is_child_of(child, parents, weights) -> bool:
 
 @given(failed=st.sets(st.integers(0, 5), max_size=6), seed=st.integers(0, 50), low=st.sampled_from([-1.0, 0.0, 0.5]))
 @settings(max_examples=40, deadline=None)
-def test_a_failed_member_is_no_parent_and_does_not_survive(failed, seed, low):
+def test_a_failed_member_is_not_a_parent_and_does_not_survive(failed, seed, low):
     def utility(ask):
         if ask.phase == "population":
             return [None if i in failed else low + 0.1 * i for i in ask.particles]

@@ -37,7 +37,7 @@ def test_moved_members_are_measured_again_and_elites_stay_as_they_were():
     assert [m.utility for m in search.population] == [0.2, 0.3, 0.1, 0.9, 0.8]
 
 
-def test_personal_bests_are_kept_through_moves_and_are_no_aliases():
+def test_personal_bests_are_kept_through_moves_and_are_not_aliases():
     search = search_of("genome_plus", population=4, elite_rate=0, **QUIET)
     run_generation(search, lambda ask: [0.5] * len(ask.rows))
     run_generation(search, lambda ask: [0.9, 0.1, 0.1, 0.1][: len(ask.rows)])

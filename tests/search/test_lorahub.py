@@ -49,7 +49,7 @@ def test_a_failed_expert_has_no_part_in_any_sample():
     assert not samples[:, 1].any() and samples[1:, [0, 2, 3]].all()
 
 
-def test_a_run_that_goes_on_for_longer_keeps_the_plan_it_began_with():
+def test_a_run_that_is_extended_keeps_the_plan_it_began_with():
     short, longer = (search_of("lorahub", population=5, max_generations=n) for n in (3, 6))
     first = run(short, bowl)
     longer.restore(*saved(short))

@@ -98,7 +98,7 @@ def test_the_step_length_decays_once_per_generation_down_to_its_floor():
     assert steps == [0.8, 0.4, 0.2, 0.15, 0.15]
 
 
-def test_the_personal_best_is_no_alias_of_the_position():
+def test_the_personal_best_is_not_an_alias_of_the_position():
     search = search_of("model_swarms", population=4)
     run_generation(search, constant)
     run_generation(search, lambda ask: [0.1] * len(ask.rows))

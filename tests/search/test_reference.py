@@ -177,7 +177,7 @@ def test_model_swarms_breaks_ties_as_the_paper_does(utility: str, population: in
 
 @pytest.mark.parametrize("population", [2, 3, 7, 20])
 @pytest.mark.parametrize("utility", ["negative", "plateaus"])
-def test_model_swarms_goes_on_past_failed_evaluations(population: int, utility: str) -> None:
+def test_model_swarms_continues_past_failed_evaluations(population: int, utility: str) -> None:
     race = Race(swarms(population=population), utility=utility, seed=5, fails=some_fail).run()
     assert race.failures > GENERATIONS // 5
 
@@ -241,7 +241,7 @@ def test_genetic_algorithms_accept_zero_negative_and_equal_utilities(kind: Any, 
 
 @pytest.mark.parametrize("population", [2, 7, 20])
 @pytest.mark.parametrize("kind", GENETIC)
-def test_genetic_algorithms_go_on_past_failed_evaluations(kind: Any, population: int) -> None:
+def test_genetic_algorithms_continue_past_failed_evaluations(kind: Any, population: int) -> None:
     race = Race(kind(population=population, gene_rate=0.3), utility="accuracy", seed=5, fails=some_fail).run()
     assert race.failures > GENERATIONS // 5
 
@@ -261,7 +261,7 @@ def test_elites_survive_as_in_the_reference(kind: Any, elite_rate: float) -> Non
 
 @pytest.mark.parametrize("kind", [ModelSwarms, Genome, GenomePlus])
 @pytest.mark.parametrize("elite_rate", [0.0, 0.1])
-def test_searches_go_on_when_nothing_but_the_experts_succeeds_at_first(kind: Any, elite_rate: float) -> None:
+def test_searches_continue_when_nothing_but_the_experts_succeeds_at_first(kind: Any, elite_rate: float) -> None:
     config = kind(population=9, patience=None, **{} if kind is ModelSwarms else {"elite_rate": elite_rate})
     race = Race(config, utility="accuracy", fails=only_experts_succeed_at_first).run()
     assert race.failures > 0

@@ -29,7 +29,7 @@ def go_on(search) -> list:
 
 
 @pytest.mark.parametrize("kind", CASES)
-def test_a_search_restored_at_any_generation_goes_on_bit_for_bit(kind):
+def test_a_search_restored_at_any_generation_continues_bit_for_bit(kind):
     search, checkpoints, asks = search_of(kind, **CASES[kind]), [], []
     while search.generation < GENERATIONS:
         asks += run_generation(search, flaky)

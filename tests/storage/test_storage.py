@@ -70,7 +70,7 @@ class StopAfter:
             self.texts.append(event["text"])
 
 
-def test_a_run_whose_pool_and_output_are_urls_ends_as_at_home(
+def test_a_run_whose_pool_and_output_are_urls_ends_like_a_local_run(
     tmp_path: Path, bucket: str, at_home: dict[str, bytes]
 ) -> None:
     echo_config(tmp_path)
@@ -85,7 +85,7 @@ def test_a_run_whose_pool_and_output_are_urls_ends_as_at_home(
     assert not any(secret in path.read_bytes() for path in (tmp_path / "machine-a").rglob("*") if path.is_file())
 
 
-def test_another_machine_goes_on_with_a_stopped_run(
+def test_another_machine_continues_with_a_stopped_run(
     tmp_path: Path, bucket: str, at_home: dict[str, bytes], use: Callable[..., None], server: object
 ) -> None:
     config = config_of(tmp_path, bucket)
@@ -99,7 +99,7 @@ def test_another_machine_goes_on_with_a_stopped_run(
 
 
 @pytest.mark.parametrize("puts", [6, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 8, 9, 13))])
-def test_a_crash_at_any_upload_leaves_what_another_machine_can_go_on_from(
+def test_a_crash_at_any_upload_leaves_what_another_machine_can_resume_from(
     tmp_path: Path,
     bucket: str,
     at_home: dict[str, bytes],
@@ -145,7 +145,7 @@ def test_a_killed_run_is_taken_over_at_once_on_its_own_machine(
     assert bytes_at(config) == at_home
 
 
-def test_a_run_waits_for_storage_that_is_gone_and_goes_on(
+def test_a_run_waits_for_unavailable_storage_and_continues(
     tmp_path: Path, bucket: str, at_home: dict[str, bytes], use: Callable[..., None], server: object
 ) -> None:
     closed = threading.Event()
@@ -168,7 +168,7 @@ def test_a_run_waits_for_storage_that_is_gone_and_goes_on(
     assert bytes_at(config) == at_home
 
 
-def test_a_run_stops_resumably_where_storage_stays_gone(
+def test_a_run_stops_resumably_if_storage_stays_unavailable(
     tmp_path: Path, bucket: str, at_home: dict[str, bytes], use: Callable[..., None], server: object
 ) -> None:
     closed = threading.Event()
@@ -297,7 +297,7 @@ def test_commands_that_read_a_run_take_its_url(
 
 
 @pytest.mark.slow
-def test_on_ray_a_killed_coordinator_goes_on_with_its_url(
+def test_on_ray_a_killed_coordinator_continues_with_its_url(
     tmp_path: Path, bucket: str, at_home: dict[str, bytes]
 ) -> None:
     config = config_of(tmp_path, bucket, "engine.delay=0.2", "backend={type: ray, scorers: 2}")

@@ -66,7 +66,7 @@ def test_any_alias_is_right_and_the_print_of_the_object_is_not(make: Make, write
     assert utility.requests("validation")[0].draft == " Sunset Boulevard"
 
 
-def test_a_position_in_the_text_is_no_number(make: Make, write: Write) -> None:
+def test_a_position_in_the_text_is_not_a_number(make: Make, write: Write) -> None:
     utility = exact(make, write, {"text": ["16 games"], "answer_start": [177]}, mode="numeric")
     assert utility.outcome("validation", 0, "16").score == 1.0
     assert utility.outcome("validation", 0, "177").score == 0.0

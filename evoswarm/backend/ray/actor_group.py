@@ -76,7 +76,7 @@ class ActorGroup:
 
         Args:
             refs: results of any kind that have arrived.
-            starting: whether an actor that cannot start ends the run; otherwise the run goes on without it.
+            starting: whether an actor that cannot start ends the run; otherwise the run continues without it.
 
         Raises:
             UserError, ClusterError: an actor cannot start.
