@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from evoswarm.engine.merge import FLOATS, Merge, check_dtype, merged_shape
+from evoswarm.engine.names import Location, ModelNames
 from evoswarm.engine.pristine import Place, Pristine
 from evoswarm.errors import UserError
 from evoswarm.weights.device import to_torch
 from evoswarm.weights.merge import LoraPair, full_tensors, lora_modules, scaling
 
-_HEAD = "lm_head.weight"
 Pair = LoraPair[torch.Tensor]
 
 
@@ -38,28 +37,29 @@ class Installer:
             pristine: where to keep pristine copies of a GPU's parameters.
         """
         self._model, self._adapter = model, adapter
-        self._targets = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
+        self._names = ModelNames(model)
+        self._targets = dict(self._names.tensors)
         self.pristine = Pristine(pristine)
-        self._written: set[str] = set()
+        self._written: dict[str, Location] = {}
 
     @property
     def adapted(self) -> set[str]:
         """Names of the parameters that the last install wrote."""
-        return set(self._written)
+        return {location.tensor for location in self._written.values()}
 
     @torch.no_grad()
     def install(self, weights: Mapping[str, np.ndarray] | None) -> None:
         """See `Engine.install`."""
         pairs, whole = self._parts(weights)
-        self._check(pairs, whole)
-        names = sorted({*pairs, *whole})
-        self._prepare(names)
-        for name in sorted(self._written.difference(names)):
-            self.pristine.restore(self._targets[name])
-        self._written |= set(names)
-        for name in names:
+        places = self._places(pairs, whole)
+        self._prepare({location.tensor for location in places.values()})
+        for name in sorted(self._written.keys() - places):
+            target, start = self._views(self._written[name])
+            target.copy_(start, non_blocking=True)
+        self._written |= places
+        for name in sorted(places):
             self._write(name, whole.get(name), pairs.get(name))
-        self._written = set(names)
+        self._written = places
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()  # the caller may overwrite its weights from here on
 
@@ -72,55 +72,59 @@ class Installer:
         return None
 
     def _parts(self, weights: Mapping[str, np.ndarray] | None) -> tuple[dict[str, Pair], dict[str, torch.Tensor]]:
-        """Adapted and replaced parameters."""
+        """Adapted and replaced parameters, by the names that the experts give them."""
         tensors = {name: to_torch(array, read_only=True) for name, array in (weights or {}).items()}
         if self._adapter is None:
-            return {}, self._without_tied_head(tensors)
+            return {}, {name: tensor for name, tensor in tensors.items() if not self._names.ignores(name)}
         return {f"{m}.weight": pair for m, pair in lora_modules(tensors).items()}, full_tensors(tensors)
+
+    def _views(self, location: Location) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the model holds there, and what the base has."""
+        target = self._targets[location.tensor]
+        return location.of(target), location.of(self.pristine[target])
 
     def _write(self, name: str, whole: torch.Tensor | None, pair: Pair | None) -> None:
         """Write one parameter. peft saves an adapted embedding both whole and with its pair: they are added."""
         if pair is not None:
             self._merge(name, whole, pair).write()
         else:
-            target = self._targets[name]
-            target.copy_(self.pristine[target] if whole is None else whole, non_blocking=True)
+            target, start = self._views(self._written[name])
+            target.copy_(start if whole is None else whole, non_blocking=True)
 
     def _merge(self, name: str, whole: torch.Tensor | None, pair: Pair) -> Merge:
-        target, scale = self._targets[name], scaling(self._adapter or {}, name.rpartition(".")[0])
-        start = self.pristine[target] if whole is None else whole
-        return Merge(target, start, pair.a, pair.b, scale, self._transposed(name))
+        location, scale = self._written[name], scaling(self._adapter or {}, name.rpartition(".")[0])
+        target, start = self._views(location)
+        return Merge(target, start if whole is None else whole, pair.a, pair.b, scale, self._names.transposed(location))
 
-    def _without_tied_head(self, checkpoint: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Drop a tied head that the file has and the model does not register."""
-        return {name: tensor for name, tensor in checkpoint.items() if name in self._targets or name != _HEAD}
+    def _places(self, pairs: Mapping[str, Pair], whole: Mapping[str, torch.Tensor]) -> dict[str, Location]:
+        """Where each parameter goes.
 
-    def _check(self, pairs: Mapping[str, Pair], whole: Mapping[str, torch.Tensor]) -> None:
-        for name, shape in [*self._merged_shapes(pairs), *((name, tensor.shape) for name, tensor in whole.items())]:
-            if name not in self._targets:
-                raise UserError(f"the experts adapt {name}, which the base model does not have; check `model`")
-            target = self._targets[name]
-            if name in pairs or whole[name].dtype in FLOATS:
-                check_dtype(name, target.dtype)
-            if shape != target.shape:
-                have = list(target.shape)
-                raise UserError(f"the experts' {name} is {list(shape)}, the base model's {have}; check `model`")
+        Raises:
+            UserError: it goes nowhere, or does not fit there.
+        """
+        return {name: self._place(name, whole.get(name), pairs.get(name)) for name in sorted({*pairs, *whole})}
 
-    def _merged_shapes(self, pairs: Mapping[str, Pair]) -> Iterator[tuple[str, torch.Size]]:
-        for name, pair in pairs.items():
-            transposed = name in self._targets and self._transposed(name)
-            yield name, merged_shape(name, pair, transposed=transposed)
+    def _place(self, name: str, whole: torch.Tensor | None, pair: Pair | None) -> Location:
+        location = self._names.find(name)
+        if location is None:
+            raise UserError(f"the experts adapt {name}, which the base model does not have; check `model`")
+        have = self._names.shape(location)
+        shapes = [] if whole is None else [whole.shape]
+        if pair is not None:
+            shapes.append(merged_shape(name, pair, transposed=self._names.transposed(location)))
+        if pair is not None or (whole is not None and whole.dtype in FLOATS):
+            check_dtype(name, self._targets[location.tensor].dtype)
+        for shape in shapes:
+            if shape != have:
+                raise UserError(f"the experts' {name} is {list(shape)}, the base model's {list(have)}; check `model`")
+        return location
 
-    def _transposed(self, name: str) -> bool:
-        """Whether the parameter is [in, out]: embeddings, and the layers of GPT-2 (peft's `fan_in_fan_out`)."""
-        return isinstance(self._model.get_submodule(name.rpartition(".")[0]), nn.Embedding | Conv1D)
-
-    def _prepare(self, names: list[str]) -> None:
+    def _prepare(self, names: set[str]) -> None:
         """Keep pristine copies, and separate shared parameters that an adapter changes."""
         if self._adapter is not None and not self._adapter.get("ensure_weight_tying"):
-            for name in names:
+            for name in sorted(names):
                 self._separate(name)
-        self.pristine.keep([self._targets[name] for name in names])
+        self.pristine.keep([self._targets[name] for name in sorted(names)])
 
     def _separate(self, name: str) -> None:
         target = self._targets[name]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoTokenizer,
     GenerationConfig,
     PretrainedConfig,
@@ -60,8 +65,13 @@ def load_model(model: str, config: TransformersEngine) -> PreTrainedModel:
     try:
         name, _ = computed_dtype(str(folder), config, device=device_of(config.device))
         dtype = name if name == "auto" else getattr(torch, name)
-        return AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, trust_remote_code=config.trust_remote_code
+        settings = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
+        loaded, info = auto_class(settings).from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=config.trust_remote_code,
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, MemoryError) as error:
         if out_of_memory(error):
@@ -70,6 +80,22 @@ def load_model(model: str, config: TransformersEngine) -> PreTrainedModel:
                 "fewer engines on one GPU (backend.scorer_gpus: 1, backend.particle_gpus: 0) or a larger GPU"
             ) from None
         raise UserError(f"{model}: the base model cannot be loaded ({first_line(error)})") from None
+    if info["missing_keys"]:
+        raise UserError(f"{model}: {incomplete(info['missing_keys'])}")
+    return loaded
+
+
+def incomplete(missing: Collection[str]) -> str:
+    """The message about a checkpoint without some of the model's tensors, which transformers would fill at random."""
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    return f"its files do not contain {min(missing)}{more}; copy the whole checkpoint"
+
+
+def auto_class(config: PretrainedConfig) -> Any:
+    """The class that loads a model which writes text: a causal language model, or one that also reads images."""
+    images = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
+    return AutoModelForImageTextToText if images and not known else AutoModelForCausalLM
 
 
 def load_skeleton(model: str, *, trust_remote_code: bool) -> tuple[PretrainedConfig, PreTrainedModel]:
@@ -82,7 +108,7 @@ def load_skeleton(model: str, *, trust_remote_code: bool) -> tuple[PretrainedCon
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         with torch.device("meta"):
-            return config, AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+            return config, auto_class(config).from_config(config, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise UserError(f"{model}: the base model's configuration cannot be read ({first_line(error)})") from None
 
