@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import save
 from transformers import AutoConfig, GenerationConfig
 
 from evoswarm.engine.base import AdaptersNotSupported
@@ -33,6 +32,7 @@ from evoswarm.engine.vllm_internals import (
     start_after_numba,
 )
 from evoswarm.engine.vllm_options import Costs, Item, OptionItem, in_requests, wanted_tokens
+from evoswarm.engine.vllm_ranks import Ranks
 from evoswarm.engine.vllm_settings import arguments, explain
 from evoswarm.errors import UserError
 from evoswarm.utility.types import OptionScore, Prefix, Prompt
@@ -57,11 +57,11 @@ class VllmEngine:
         tokenizer = load_tokenizer(model, trust_remote_code=config.trust_remote_code)
         self._adapter = dict(adapter) if adapter is not None else None
         self._multi_adapter = config.adapter_mode == "multi_lora"
-        self._in_process = config.ranks == 1
         # An actor's output is in Ray's logs already.
         with nullcontext() if on_ray() else output_to_log("evoswarm-vllm") as log:
             self._llm = _start(config, model=model, adapter=adapter, log=log)
         metrics_to_ray(self._llm)
+        self._ranks = Ranks(self._llm, in_process=config.ranks == 1)
         self._sleeps, self._asleep, self._pristine = config.sleep, False, config.pristine
         longest = self._llm.llm_engine.model_config.max_model_len
         cache = self._llm.llm_engine.vllm_config.cache_config
@@ -77,13 +77,10 @@ class VllmEngine:
         if self._multi_adapter:
             return self.install_adapters({None: weights})
         self._wake()
-        payload = weights if weights is None or self._in_process else save(dict(weights))
-        with dies_on_error("vllm"):
-            problems = self._llm.collective_rpc("evoswarm_install", args=(payload, self._adapter, self._pristine))
+        problem = self._ranks.call("evoswarm_install", weights, self._adapter, self._pristine)
         self._forget()
-        for problem in problems:
-            if problem is not None:
-                raise UserError(problem)
+        if problem is not None:
+            raise UserError(problem)
 
     @property
     def on_gpu(self) -> bool:
@@ -92,11 +89,7 @@ class VllmEngine:
 
     def wrong_weights(self, weights: Mapping[str, np.ndarray]) -> str | None:
         """See `CheckedEngine`. Adapters that are not merged have no weights to compare."""
-        if self._multi_adapter:
-            return None
-        payload = weights if self._in_process else save(dict(weights))
-        problems = self._llm.collective_rpc("evoswarm_wrong_weights", args=(payload, self._adapter))
-        return next((problem for problem in problems if problem is not None), None)
+        return None if self._multi_adapter else self._ranks.call("evoswarm_wrong_weights", weights, self._adapter)
 
     def install_adapters(self, particles: Mapping[Hashable, Mapping[str, np.ndarray] | None]) -> None:
         """See `MultiAdapterEngine`. Every particle gets a new number, because vLLM caches adapters by number."""
@@ -113,11 +106,9 @@ class VllmEngine:
                 self._numbers[name] = None
                 continue
             self._last_number += 1
-            payload = weights if self._in_process else save(dict(weights))
-            problems = self._llm.collective_rpc("evoswarm_load", args=(self._last_number, payload, self._adapter))
-            for problem in problems:
-                if problem is not None:
-                    raise AdaptersNotSupported(problem)
+            problem = self._ranks.call("evoswarm_load", weights, self._last_number, self._adapter)
+            if problem is not None:
+                raise AdaptersNotSupported(problem)
             self._numbers[name] = self._last_number
 
     def sleep(self) -> None:

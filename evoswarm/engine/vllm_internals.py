@@ -12,16 +12,16 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
-
-import numpy as np
-from safetensors.numpy import load
 
 from evoswarm.engine.in_place import InPlace
 from evoswarm.engine.merged import Change, MergedBase
 from evoswarm.engine.pristine import Place, Pristine
+from evoswarm.engine.vllm_ranks import Sent, received
 from evoswarm.errors import UserError
 from evoswarm.weights.device import to_torch
+from evoswarm.weights.tensorfile import TensorFile
 
 SUPPORTED = ("0.32",)
 EXTENSION = f"{__name__}.WorkerExtension"
@@ -29,8 +29,6 @@ EXTENSION = f"{__name__}.WorkerExtension"
 SPARE = 0.02
 """Share of the GPU's memory that pristine copies leave free; vLLM has reserved its own when they are made."""
 _PLAIN = ("UnquantizedLinearMethod", "UnquantizedEmbeddingMethod")
-
-Weights = Mapping[str, np.ndarray]
 
 
 def set_environment(*, threads: int, deterministic: bool = False) -> None:
@@ -157,25 +155,30 @@ class WorkerExtension:
     vllm_config: Any
     _evoswarm_place: InPlace | None
 
-    def evoswarm_install(
-        self, weights: Weights | bytes | None, adapter: Mapping[str, Any] | None, pristine: Place
-    ) -> str | None:
+    def evoswarm_opens(self, path: Path, name: str) -> bool:
+        """Whether this rank can open a file of the engine's process that has a tensor of this name."""
+        try:
+            return name in TensorFile(path).specs
+        except UserError:
+            return False
+
+    def evoswarm_install(self, weights: Sent, adapter: Mapping[str, Any] | None, pristine: Place) -> str | None:
         """Make the model the base with these weights; None is the base itself.
 
         Adapters are merged into this rank's shards in place. Where vLLM holds weights in another layout than they were
         loaded in (its CPU build packs them), and for full checkpoints, whole merged tensors go through vLLM's loader.
 
         Args:
-            weights: an expert's tensors, or the same as safetensors bytes if they come from another process.
+            weights: an expert's tensors, as sent by the engine's process.
             adapter: adapter_config.json; None for full checkpoints.
             pristine: where to keep the base's copy of the parameters that adapters change.
 
         Returns:
             What is wrong with the weights, or None. (An exception would end vLLM's engine.)
         """
-        base, tensors = self._evoswarm_base(adapter), load(weights) if isinstance(weights, bytes) else weights
+        base = self._evoswarm_base(adapter)
         try:
-            change = base.change(tensors)
+            change = base.change(received(weights))
         except UserError as error:
             return str(error)
         in_place = self._evoswarm_in_place(base, pristine)
@@ -188,15 +191,14 @@ class WorkerExtension:
             self.model_runner.reload_weights(weights_iterator=base.load(change), is_checkpoint_format=True)
         return None
 
-    def evoswarm_wrong_weights(self, weights: Weights | bytes, adapter: Mapping[str, Any]) -> str | None:
+    def evoswarm_wrong_weights(self, weights: Sent, adapter: Mapping[str, Any]) -> str | None:
         """The first parameter of this rank that is not the base merged with the weights; None if they went through
         vLLM's own loader, which may have changed their layout."""
         if self._evoswarm_place is None:
             return None
-        tensors = load(weights) if isinstance(weights, bytes) else weights
-        return self._evoswarm_place.wrong_weights(self._evoswarm_base(adapter).change(tensors))
+        return self._evoswarm_place.wrong_weights(self._evoswarm_base(adapter).change(received(weights)))
 
-    def evoswarm_load(self, number: int, weights: Weights | bytes, adapter: Mapping[str, Any]) -> str | None:
+    def evoswarm_load(self, weights: Sent, number: int, adapter: Mapping[str, Any]) -> str | None:
         """Put an adapter into vLLM's LoRA manager under a number that was never used before.
 
         vLLM then takes a request with this number for one whose adapter it has already, and never looks at its path.
@@ -207,9 +209,8 @@ class WorkerExtension:
         from vllm.lora.lora_model import LoRAModel
         from vllm.lora.peft_helper import PEFTHelper
 
-        tensors = load(weights) if isinstance(weights, bytes) else weights
         # Loading scales B in place, so vLLM gets tensors of its own.
-        own = {name: to_torch(array).clone() for name, array in tensors.items()}
+        own = {n: to_torch(array, read_only=True).clone() for n, array in (received(weights) or {}).items()}
         worker = self.model_runner.lora_manager
         try:
             helper = PEFTHelper.from_dict(dict(adapter))

@@ -10,7 +10,7 @@ from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.expert import ADAPTER_CONFIG, ADAPTER_FILE, Expert, is_expert_folder, open_expert
 from evoswarm.weights.kinds import lora_converter
 from evoswarm.weights.pool import open_pool
-from evoswarm.weights.tensorfile import DTYPES, TensorSpec, write_safetensors
+from evoswarm.weights.tensorfile import TensorSpec, write_safetensors
 
 
 def export_lora(source: Path, output: Path, *, model: str) -> list[Path]:
@@ -35,8 +35,7 @@ def _export(expert: Expert, folder: Path, model: str) -> Path:
         kind = expert.config.get("peft_type", expert.kind)
         raise UserError(f"{expert.path}: is {kind}, which needs no conversion to LoRA")
     tensors = converter.tensors(expert.tensors())
-    names = {dtype: name for name, dtype in DTYPES.items()}
-    specs = [TensorSpec(name, array.shape, names[array.dtype]) for name, array in sorted(tensors.items())]
+    specs = [TensorSpec.of(name, array) for name, array in sorted(tensors.items())]
     folder.mkdir(parents=True, exist_ok=True)
     arrays = ((spec.name, tensors[spec.name]) for spec in specs)
     write_safetensors(folder / ADAPTER_FILE, specs, arrays, metadata={"format": "pt"})

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, Self
 
 import ml_dtypes
 import numpy as np
@@ -31,6 +33,7 @@ DTYPES: dict[str, np.dtype] = {
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -41,6 +44,11 @@ class TensorSpec:
     name: str
     shape: tuple[int, ...]
     dtype: str
+
+    @classmethod
+    def of(cls, name: str, array: np.ndarray) -> Self:
+        """The name, shape and data type of an array."""
+        return cls(name, array.shape, NAMES[array.dtype])
 
     @property
     def numpy_dtype(self) -> np.dtype:
@@ -86,6 +94,10 @@ class TensorFile:
         self._offsets = {name: 8 + length + entry["data_offsets"][0] for name, entry in header.items()}
         self._map: np.ndarray | None = None
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All tensors as read-only views of the memory map."""
+        return {name: self.flat(name).reshape(spec.shape) for name, spec in self.specs.items()}
+
     def flat(self, name: str) -> np.ndarray:
         """Tensor `name` as a read-only array [numel]; a view of the memory map."""
         if self._map is None:  # a plain array: its slices are twice as fast
@@ -105,22 +117,42 @@ def write_safetensors(
     metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write tensors one by one, in the order of `specs`. Atomic: the file appears when it is complete and on disk."""
-    specs = list(specs)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(_header(specs, metadata))
-            arrays = iter(tensors)
-            for spec in specs:
-                name, array = next(arrays)
-                assert (name, array.shape, array.dtype) == (spec.name, spec.shape, spec.numpy_dtype), name
-                file.write(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
-                del array  # free it before the next one is created, so that only one is in memory
+            _write(file, list(specs), tensors, metadata)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def shared_file(arrays: Mapping[str, np.ndarray]) -> Iterator[Path]:
+    """A safetensors file in memory, which processes of this user and machine can open while the context lasts.
+
+    It has no name in a file system, so nothing is left behind if this process is killed.
+    """
+    with os.fdopen(os.memfd_create("evoswarm-weights"), "wb") as file:
+        _write(file, [TensorSpec.of(name, array) for name, array in arrays.items()], arrays.items())
+        file.flush()
+        yield Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")
+
+
+def _write(
+    file: BinaryIO,
+    specs: list[TensorSpec],
+    tensors: Iterable[tuple[str, np.ndarray]],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    file.write(_header(specs, metadata))
+    arrays = iter(tensors)
+    for spec in specs:
+        name, array = next(arrays)
+        assert (name, array.shape, array.dtype) == (spec.name, spec.shape, spec.numpy_dtype), name
+        file.write(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
+        del array  # free it before the next one is created, so that only one is in memory
 
 
 def _header(specs: list[TensorSpec], metadata: Mapping[str, str] | None) -> bytes:

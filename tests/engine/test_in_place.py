@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from adapters import VARIANTS, config_of, weights_of
@@ -17,6 +18,8 @@ from evoswarm.engine.install import Installer
 from evoswarm.engine.merged import Change, MergedBase
 from evoswarm.engine.pristine import Pristine
 from evoswarm.engine.shards import find_shards
+from evoswarm.engine.vllm_ranks import received
+from evoswarm.weights.tensorfile import shared_file
 
 FUSED = {"qkv_proj": ["q_proj", "k_proj", "v_proj"], "gate_up_proj": ["gate_proj", "up_proj"]}
 PARTS = {part: (name, parts.index(part)) for name, parts in FUSED.items() for part in parts}
@@ -135,3 +138,34 @@ def test_a_loader_that_does_more_than_copying_is_not_trusted(load: Any) -> None:
     target = torch.zeros(3, 4)
     tensors = [("w", torch.ones(3, 4))]
     assert find_shards(lambda named: [load(target, t) for _, t in named], tensors, complete=True) is None
+
+
+def resident(path: Path) -> int:
+    """Bytes of a mapped file that this process has touched."""
+    size, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(maxsplit=1)[0]:
+            inside = str(path) in line
+        elif inside and line.startswith("Rss:"):
+            size += 1024 * int(line.split()[1])
+    return size
+
+
+def test_a_rank_reads_only_its_part_of_weights_in_a_shared_file() -> None:
+    width, inner, name = 64, 1 << 16, "model.layers.0.self_attn.q_proj"
+    checkpoint = {f"{name}.weight": torch.zeros(inner, width)}
+    base = MergedBase(checkpoint.items, adapter={"r": 16, "lora_alpha": 16}, fused=FUSED)
+    rng = np.random.default_rng(0)
+    factors = {"A": rng.standard_normal((16, width), np.float32), "B": rng.standard_normal((inner, 16), np.float32)}
+    weights = {f"base_model.model.{name}.lora_{part}.weight": array for part, array in factors.items()}
+    rank = Rank(checkpoint, 1, 2)
+    in_place = InPlace(base, rank.load, Pristine("auto"), complete=False)
+    with shared_file(weights) as path:
+        change = base.change(received(path))
+        assert in_place.prepare(change.names)
+        in_place.install(change)
+        read = resident(Path("memfd:evoswarm-weights"))
+    product = torch.from_numpy(factors["B"][inner // 2 :] @ factors["A"])
+    torch.testing.assert_close(rank.parameters["model.layers.0.self_attn.qkv_proj.weight"], product)
+    size = sum(array.nbytes for array in factors.values())
+    assert size / 2 <= read < 0.6 * size
