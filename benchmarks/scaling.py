@@ -17,8 +17,10 @@ import numpy as np
 
 from benchmarks.common import close, show
 from benchmarks.scoring import alone
+from benchmarks.takeover import Flat
 from evoswarm.backend.base import Job
-from evoswarm.backend.pieces import Piece
+from evoswarm.backend.pace import Pace
+from evoswarm.backend.pieces import Done, Piece
 from evoswarm.backend.round import Call, Round
 from evoswarm.backend.worker import Worker
 from evoswarm.config.load import parse_config
@@ -31,18 +33,6 @@ CASES = [(40, 1), (40, 4), (40, 16), (40, 64), (1000, 256)]
 SLICES, SPEEDS, SEED = 25, 3.0, 0
 SECONDS = {1: 0.01, 4: 0.03, 16: 0.06, 64: 0.15, 256: 0.15}
 """Mean seconds per slice on the fastest worker: longer for more threads, because they share this machine's cores."""
-
-
-class Flat:
-    """The part of a utility that a round needs."""
-
-    def size(self, split: str) -> int:
-        """One example per slice."""
-        return SLICES
-
-    def aggregate(self, split: str, scores: Any) -> float:
-        """The mean."""
-        return float(np.mean(scores))
 
 
 def main() -> None:
@@ -95,7 +85,7 @@ def shortest(seconds: np.ndarray, slices: int) -> float:
 def run(particles: int, seconds: np.ndarray, noise: np.ndarray) -> float:
     """Measured seconds of a generation with the real round, which does not know the workers' speeds in advance."""
     cut = [(i,) for i in range(SLICES)]
-    back: queue.Queue[tuple[Call, list[Any]]] = queue.Queue()
+    back: queue.Queue[tuple[Call, Done]] = queue.Queue()
     inboxes: list[queue.Queue[Call | None]] = [queue.Queue() for _ in seconds]
     threads = [
         threading.Thread(target=work, args=(i, seconds[i], noise, inboxes[i], back)) for i in range(len(seconds))
@@ -103,13 +93,13 @@ def run(particles: int, seconds: np.ndarray, noise: np.ndarray) -> float:
     for thread in threads:
         thread.start()
     jobs = [Job(i, None) for i in range(particles)]
-    round = Round(jobs, utility=Flat(), cut=lambda split: cut, workers=len(seconds))  # type: ignore[arg-type]
+    round = Round(jobs, utility=Flat(), cut=lambda split: cut, workers=len(seconds), pace=Pace())  # type: ignore[arg-type]
     start = time.perf_counter()
     while not round.finished:
         for call in round.assign(now=time.perf_counter()):
             inboxes[call.worker].put(call)
-        call, results = back.get()
-        round.done(call, results, now=time.perf_counter())
+        call, done = back.get()
+        round.done(call, done, now=time.perf_counter())
     taken = time.perf_counter() - start
     for inbox in inboxes:
         inbox.put(None)
@@ -124,7 +114,7 @@ def work(number: int, seconds: float, noise: np.ndarray, inbox: Any, back: Any) 
     while (call := inbox.get()) is not None:
         until = max(until, time.perf_counter()) + sum(seconds * noise[index, piece] for index, piece in call.work)
         time.sleep(max(0.0, until - time.perf_counter()))
-        back.put((call, [[Outcome(1.0, None)] for _ in call.work]))
+        back.put((call, Done([[Outcome(1.0, None)] for _ in call.work])))
 
 
 def static(seconds: np.ndarray, noise: np.ndarray) -> float:

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from evoswarm.backend.base import Counters, Evaluation, Job
+from evoswarm.backend.pace import Pace
 from evoswarm.backend.pieces import Piece
 from evoswarm.backend.round import Round
 from evoswarm.backend.worker import Worker
@@ -57,9 +58,9 @@ class LocalBackend:
             utility=worker.utility,
             cut=lambda split: worker.slices(split).indices,
             workers=1,
+            pace=Pace(ahead=1),
             slices_per_call=worker.slices_per_call,
             jobs_per_call=worker.particles_per_batch,
-            ahead=1,
             retries=RETRIES,
         )
         weights = ResidentWeights(self._materializer)
@@ -75,9 +76,9 @@ class LocalBackend:
                     round.lost(call, str(error), now=clock())
                     worker.start()
                     continue
-                self.counters.moving += done.moving
+                self.counters.moving += done.installing
                 self.counters.scoring += done.scoring
-                yield from round.done(call, done.results, now=clock())
+                yield from round.done(call, done, now=clock())
         worker.sleep()
 
     def save_expert(self, row: Row, folder: Path) -> None:

@@ -48,4 +48,4 @@ def _seconds(worker: Worker, pool: Pool, *, threads: int) -> float:
     if any(isinstance(result, str) for result in done.results):
         return math.inf
     share = len(slices.requests) / len(slices.indices[number])
-    return (done.moving + share * done.scoring) / PARTICLES
+    return (done.installing + share * done.scoring) / PARTICLES

@@ -35,12 +35,14 @@ class Piece:
 class Done:
     """The results of pieces: the outcomes of each, in the order of the slice's indices, or an error.
 
-    `scoring` and `moving` are seconds. For metrics: bytes of weights received, and tokens read and written.
+    Seconds for `scoring`, for `installing` weights, and for `moving`, which made the weights. For metrics: bytes of
+    weights received, and tokens read and written.
     """
 
     results: list[list[Outcome] | str]
-    scoring: float
-    moving: float
+    scoring: float = 0.0
+    installing: float = 0.0
+    moving: float = 0.0
     moved_bytes: int = 0
     tokens: Counter[str] = field(default_factory=Counter)
 

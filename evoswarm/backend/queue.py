@@ -54,6 +54,14 @@ class WorkQueue:
         self.left -= len(self._left.pop(job, ()))
         self._fresh.pop(job, None)
 
+    def installed(self, worker: Hashable) -> int:
+        """How many slices of the worker's current job are left."""
+        return len(self._left.get(self._current.get(worker, -1), ()))
+
+    def is_current(self, worker: Hashable, job: int) -> bool:
+        """Whether the worker's last slice was of this job."""
+        return self._current.get(worker) == job
+
     def next_job(self, worker: Hashable) -> int | None:
         """The job of the next slice for a worker; None if no slice is left."""
         current = self._current.get(worker)

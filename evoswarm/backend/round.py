@@ -6,18 +6,23 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from evoswarm.backend.base import Assembly, Evaluation, Job, failed
-from evoswarm.backend.pace import AHEAD, Pace
+from evoswarm.backend.pace import Pace
+from evoswarm.backend.pieces import Done
 from evoswarm.backend.queue import Work, WorkQueue
 from evoswarm.errors import ClusterError
-from evoswarm.utility import Outcome, Split, Utility
+from evoswarm.utility import Split, Utility
 
 
 @dataclass(frozen=True)
 class Call:
-    """The slices that a worker answers together, as (job index, slice number)."""
+    """The slices that a worker answers together, as (job index, slice number).
+
+    `installs`: the worker has not installed all of these jobs.
+    """
 
     worker: int
     work: tuple[Work, ...]
+    installs: bool = False
 
 
 class Round:
@@ -27,8 +32,8 @@ class Round:
         while not round.finished:
             for call in round.assign(now=clock()):
                 start(call)
-            call, results = wait_for_one()
-            evaluations += round.done(call, results, now=clock())
+            call, done = wait_for_one()
+            evaluations += round.done(call, done, now=clock())
     """
 
     def __init__(
@@ -38,9 +43,9 @@ class Round:
         utility: Utility,
         cut: Callable[[Split], Sequence[tuple[int, ...]]],
         workers: int,
+        pace: Pace,
         slices_per_call: int = 1,
         jobs_per_call: int = 1,
-        ahead: int = AHEAD,
         retries: int = 0,
         home: Callable[[Job], int | None] = lambda job: None,
     ) -> None:
@@ -50,9 +55,9 @@ class Round:
             utility: scores the answers.
             cut: gives the slices of a split.
             workers: number of workers.
+            pace: knows their speeds, from earlier rounds if there were any.
             slices_per_call: slices that a worker answers together at most.
             jobs_per_call: how many jobs these may belong to.
-            ahead: calls that a worker holds at most.
             retries: how often a slice may be lost with its worker.
             home: the preferred worker of a job; it starts the job if it is free.
         """
@@ -63,7 +68,8 @@ class Round:
         longest = max((len(assembly.cut) for assembly in self._open.values()), default=1)
         self._slices_per_call = min(slices_per_call, jobs_per_call * longest)
         self._queue = WorkQueue([len(job.cut) for job in self._open.values()], [home(job) for job in jobs])
-        self._pace = Pace(workers, ahead=ahead)
+        self._pace = pace
+        pace.start(workers)
         self._losses: dict[Work, list[str]] = {}
 
     def join(self, workers: int) -> None:
@@ -88,20 +94,21 @@ class Round:
     def assign(self, *, now: float, absent: Collection[int] = ()) -> list[Call]:
         """The calls to send now. Absent workers get none."""
         size = self._call_size(len(self._workers) - len(absent))
-        room = self._pace.room(self._queue.left, now=now, each=size, absent=absent)
+        installed = [self._queue.installed(worker) for worker in self._workers]
+        room = self._pace.room(self._queue.left, now=now, each=size, installed=installed, absent=absent)
         calls: list[Call] = []
         for turn in range(max(room, default=0)):
             for worker in self._workers:
-                if room[worker] > turn and (work := self._take(worker, size)):
-                    self._pace.began(worker, now=now, slices=len(work))
-                    calls.append(Call(worker, work))
+                if room[worker] > turn and (call := self._take(worker, size)).work:
+                    self._pace.began(worker, now=now, slices=len(call.work), installs=call.installs)
+                    calls.append(call)
         return calls
 
-    def done(self, call: Call, results: Sequence[list[Outcome] | str], *, now: float) -> list[Evaluation]:
-        """Add the results of a call: for each slice its outcomes, or an error. Returns the evaluations it completes."""
-        self._pace.ended(call.worker, now=now, slices=len(call.work))
+    def done(self, call: Call, done: Done, *, now: float) -> list[Evaluation]:
+        """Add the results of a call. Returns the evaluations that it completes."""
+        self._pace.ended(call.worker, now=now, slices=len(call.work), installs=call.installs, install=done.installing)
         complete = []
-        for (index, number), result in zip(call.work, results, strict=True):
+        for (index, number), result in zip(call.work, done.results, strict=True):
             assembly = self._open.get(index)
             if assembly is None:
                 continue
@@ -120,7 +127,7 @@ class Round:
         Raises:
             ClusterError: a slice was lost more than `retries` times.
         """
-        self._pace.lost(call.worker, now=now, slices=len(call.work))
+        self._pace.lost(call.worker, now=now, slices=len(call.work), installs=call.installs)
         for work in call.work:
             if work[0] not in self._open:
                 continue
@@ -140,14 +147,16 @@ class Round:
         turns = max(1, -(-self._queue.left // max(1, workers * self._slices_per_call)))
         return max(1, -(-self._queue.left // max(1, workers * turns)))
 
-    def _take(self, worker: int, size: int) -> tuple[Work, ...]:
+    def _take(self, worker: int, size: int) -> Call:
         """The next slices for a worker, up to `size`."""
         taken: list[Work] = []
         jobs: set[int] = set()
+        installs = False
         while len(taken) < size and (job := self._queue.next_job(worker)) is not None:
             jobs.add(job)
+            installs = installs or not self._queue.is_current(worker, job)
             work = self._queue.take(worker) if len(jobs) <= self._jobs_per_call else None
             if work is None:
                 break
             taken.append(work)
-        return tuple(taken)
+        return Call(worker, tuple(taken), installs)

@@ -142,7 +142,7 @@ class Worker:
         """
         if self._died is not None:
             raise EngineDied(self._died)
-        done = Done([], 0.0, 0.0)
+        done = Done([])
         before = Counter(self._engine.tokens)
         for group in self._groups(pieces):
             try:
@@ -164,7 +164,7 @@ class Worker:
                     for piece in group:
                         alone = self.work([piece])
                         done.results += alone.results
-                        done.scoring, done.moving = done.scoring + alone.scoring, done.moving + alone.moving
+                        done.scoring, done.installing = done.scoring + alone.scoring, done.installing + alone.installing
         done.tokens = self._engine.tokens - before
         return done
 
@@ -204,7 +204,7 @@ class Worker:
             size = len(self.slices(piece.split).indices[piece.number])
             done.results.append(outcomes[:size])
             del outcomes[:size]
-        done.moving += middle - start
+        done.installing += middle - start
         done.scoring += time.perf_counter() - middle
 
     def _install(self, particles: Mapping[Hashable, Weights | None]) -> None:

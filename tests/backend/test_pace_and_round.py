@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import itertools
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import evoswarm
+from benchmarks.takeover import play
 from evoswarm.backend.base import Job
 from evoswarm.backend.local import ResidentWeights
 from evoswarm.backend.pace import AHEAD, Pace
+from evoswarm.backend.pieces import Done
 from evoswarm.backend.round import Call, Round
 from evoswarm.engine import ENGINES, EngineDied
 from evoswarm.engine.fake import EchoEngine
@@ -33,36 +34,26 @@ def utility(tmp_path_factory: pytest.TempPathFactory) -> Utility:
     return make_utility(config.utility, root=config.root)
 
 
-def round_of(utility: Utility, jobs: int, *, workers: int, **settings: Any) -> Round:
-    return Round(
-        [Job(i, None) for i in range(jobs)], utility=utility, cut=lambda split: CUT, workers=workers, **settings
-    )
+def round_of(utility: Utility, jobs: int, *, workers: int, pace: Pace | None = None, **settings: Any) -> Round:
+    work, pace = [Job(i, None) for i in range(jobs)], pace or Pace()
+    return Round(work, utility=utility, cut=lambda split: CUT, workers=workers, pace=pace, **settings)
 
 
-def right(call: Call) -> list[list[Outcome] | str]:
-    return [[Outcome(1.0, "x")] for _ in call.work]
+def pace_of(workers: int) -> Pace:
+    pace = Pace()
+    pace.join(workers)
+    return pace
 
 
-def play(round: Round, seconds: list[float]) -> tuple[float, list[int]]:
-    """Run a round on workers of these speeds; returns when it ended and how many slices each did."""
-    now, queue, busy_until, done, order = 0.0, [], [0.0] * len(seconds), [0] * len(seconds), 0
-    while not round.finished:
-        for call in round.assign(now=now):
-            start = max(now, busy_until[call.worker])
-            busy_until[call.worker] = start + len(call.work) * seconds[call.worker]
-            order += 1
-            heapq.heappush(queue, (busy_until[call.worker], order, call))
-        now, _, call = heapq.heappop(queue)
-        done[call.worker] += len(call.work)
-        round.done(call, right(call), now=now)
-    return now, done
+def right(call: Call) -> Done:
+    return Done([[Outcome(1.0, "x")] for _ in call.work])
 
 
 @settings(deadline=None)
 @given(st.integers(1, 6), st.lists(st.floats(0.5, 2), min_size=1, max_size=5), st.integers(1, 20), st.integers(1, 3))
 def test_every_slice_is_done_once_whatever_the_speeds(utility, jobs, seconds, slices, together) -> None:  # type: ignore[no-untyped-def]
     size = {"slices_per_call": slices, "jobs_per_call": together}
-    _, done = play(round_of(utility, jobs, workers=len(seconds), **size), seconds)
+    _, done, _ = play(round_of(utility, jobs, workers=len(seconds), **size), seconds)
     assert sum(done) == 10 * jobs
 
 
@@ -83,7 +74,7 @@ def test_the_rest_is_divided_evenly_when_there_are_more_workers_than_calls(utili
 
 
 def test_a_worker_counts_as_hung_after_a_multiple_of_its_usual_time() -> None:
-    pace = Pace(1)
+    pace = pace_of(1)
     assert pace.patience(0, slices=40, limit=100) == AHEAD * 4000
     pace.began(0, now=0.0, slices=10)
     pace.ended(0, now=10.0, slices=10)
@@ -110,19 +101,37 @@ def test_two_runs_in_one_process_never_keep_two_engines(tmp_path: Path, monkeypa
 
 
 def test_workers_of_one_speed_end_together() -> None:
-    pace = Pace(4)
+    pace = pace_of(4)
     assert pace.room(100, now=0.0) == [AHEAD] * 4
     assert pace.room(4, now=0.0) == [1, 1, 1, 1]
     assert sorted(pace.room(2, now=0.0)) == [0, 0, 1, 1]
 
 
 def test_toward_the_end_a_slow_worker_leaves_the_last_slice_to_a_fast_one(utility: Utility) -> None:
-    end, done = play(round_of(utility, 4, workers=2), [1.0, 3.0])
+    end, done, _ = play(round_of(utility, 4, workers=2), [1.0, 3.0])
     assert done == [30, 10] and end == 30.0
 
 
+@pytest.mark.parametrize(("install", "end", "installs", "not_counted"), [(0, 7, 5, 7), (9, 19, 3, 25), (30, 40, 3, 67)])
+def test_nobody_installs_a_particle_to_help_where_its_own_worker_ends_sooner(
+    utility: Utility, install: float, end: float, installs: int, not_counted: float
+) -> None:
+    """Two particles of 10 slices of a second each, on three workers."""
+    seconds = [1.0, 1.0, 1.0]
+    ended, _, installed = play(round_of(utility, 2, workers=3), seconds, install=install)
+    assert (ended, installed) == (end, installs)
+    assert play(round_of(utility, 2, workers=3), seconds, install=install, report=False)[0] == not_counted
+
+
+def test_a_round_starts_with_the_speeds_of_the_one_before(utility: Utility) -> None:
+    pace = Pace()
+    sizes = {"slices_per_call": 10, "pace": pace}
+    assert play(round_of(utility, 2, workers=2, **sizes), [1.0, 9.0])[1] == [10, 10]
+    assert play(round_of(utility, 1, workers=2, **sizes), [1.0, 9.0])[1] == [10, 0]
+
+
 def test_no_worker_holds_back_a_slice_that_another_could_start() -> None:
-    pace = Pace(2)
+    pace = pace_of(2)
     pace.began(0, now=0.0)
     pace.began(1, now=0.0)
     pace.ended(1, now=1.0)
@@ -132,7 +141,7 @@ def test_no_worker_holds_back_a_slice_that_another_could_start() -> None:
 
 
 def test_a_worker_that_hangs_does_not_keep_the_last_slice_for_itself() -> None:
-    pace = Pace(2)
+    pace = pace_of(2)
     for worker, seconds in ((0, 1.0), (1, 4.0)):
         pace.began(worker, now=0.0)
         pace.ended(worker, now=seconds)
@@ -165,9 +174,9 @@ def test_lost_slices_go_out_again_and_a_slice_that_is_lost_too_often_ends_the_ro
 
 
 def test_a_lost_slice_of_a_failed_job_does_not_count(utility: Utility) -> None:
-    round = round_of(utility, 1, workers=2, ahead=1, retries=0)
+    round = round_of(utility, 1, workers=2, pace=Pace(ahead=1), retries=0)
     first, second = round.assign(now=0.0)
-    assert round.done(first, ["RuntimeError: why"], now=1.0)[0].error
+    assert round.done(first, Done(["RuntimeError: why"]), now=1.0)[0].error
     round.lost(second, "engine died", now=2.0)
     assert round.finished and not round.assign(now=3.0)
 
@@ -196,7 +205,7 @@ def test_a_round_starts_each_job_at_its_home_worker(utility: Utility) -> None:
 def test_a_failed_job_gives_its_other_slices_up(utility: Utility) -> None:
     round = round_of(utility, 2, workers=1)
     call, other = round.assign(now=0.0)
-    (evaluation,) = round.done(call, ["RuntimeError: why"], now=1.0)
+    (evaluation,) = round.done(call, Done(["RuntimeError: why"]), now=1.0)
     assert evaluation.error == "RuntimeError: why" and evaluation.utility is None
     assert round.done(other, right(other), now=2.0) == []
     assert {work[0] for call in round.assign(now=2.0) for work in call.work} == {1}

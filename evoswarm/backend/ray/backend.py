@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evoswarm.backend.base import Counters, Evaluation, Job
-from evoswarm.backend.pace import AHEAD
+from evoswarm.backend.pace import AHEAD, Pace
 from evoswarm.backend.ray.actor_group import result_of
 from evoswarm.backend.ray.actors import Actors
 from evoswarm.backend.ray.calls import Calls
@@ -38,6 +38,7 @@ class RayBackend:
         self.counters = Counters()
         self._utility, self._config, self._message = utility, config, callbacks.message
         self._settings, self._place = config.backend, place
+        self._pace = Pace()
         self._sizes: dict[Split, list[tuple[int, ...]]] = {}
         self._actors = Actors(config, place, callbacks)
 
@@ -49,6 +50,7 @@ class RayBackend:
             utility=self._utility,
             cut=self.cut,
             workers=len(self._actors.scorers.actors),
+            pace=self._pace,
             slices_per_call=self._config.engine.slices_per_call,
             jobs_per_call=self._config.engine.particles_per_batch,
             retries=self._settings.max_retries,

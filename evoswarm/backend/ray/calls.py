@@ -70,15 +70,15 @@ class Calls:
             if isinstance(error.cause, RayError):
                 self._lose_particles(call, describe(error.cause))
                 return []
-            done = Done([describe(error.cause)] * len(call.work), 0.0, 0.0)
+            done = Done([describe(error.cause)] * len(call.work))
         except RayError as error:
             self._lose_scorer(call, describe(error))
             return []
         self.counters.scoring += done.scoring
-        self.counters.moving += done.moving
+        self.counters.moving += done.installing + done.moving
         self.counters.moved_bytes += done.moved_bytes
         self.counters.tokens += done.tokens
-        return self.round.done(call, done.results, now=time.monotonic())
+        return self.round.done(call, done, now=time.monotonic())
 
     def _lose_particles(self, call: Call, reason: str) -> None:
         """The weights of a call did not arrive: the particles that make them may be lost."""

@@ -34,7 +34,7 @@ class Scorer:
         done = built(self._worker).work(pieces)
         new = {piece.key: made for piece, made in zip(pieces, moved, strict=True) if piece.key not in self._moved}
         done.moved_bytes = sum(made[0].nbytes for made in new.values() if made is not None)
-        done.moving += sum(made[1] for made in new.values() if made is not None)
+        done.moving = sum(made[1] for made in new.values() if made is not None)
         self._moved = {piece.key for piece in pieces}
         return done
 
