@@ -20,7 +20,7 @@ from peft.tuners.vera.layer import VeraLayer
 from safetensors.torch import save_file
 
 from evoswarm.experts.wegeft import WeGeFTLinear
-from evoswarm.weights.expert import ADAPTER_CONFIG, ADAPTER_FILE
+from evoswarm.weights.adapter import ADAPTER_CONFIG, ADAPTER_FILE
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 """A [r, in] and B [out, r]; B includes the scaling."""

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from evoswarm.errors import UserError
 from evoswarm.weights.config import PoolConfig
-from evoswarm.weights.expert import ADAPTER_CONFIG, ADAPTER_FILE, Expert, is_expert_folder, open_expert
+from evoswarm.weights.adapter import ADAPTER_CONFIG, ADAPTER_FILE
+from evoswarm.weights.expert import Expert, is_expert_folder, open_expert
 from evoswarm.weights.kinds import lora_converter
 from evoswarm.weights.pool import open_pool
 from evoswarm.weights.tensorfile import TensorSpec, write_safetensors

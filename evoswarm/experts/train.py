@@ -35,7 +35,8 @@ from evoswarm.experts.trainer import (
     interruptible,
 )
 from evoswarm.loop.directory import RunDirectory
-from evoswarm.weights.expert import ADAPTER_CONFIG, read_json
+from evoswarm.weights.adapter import ADAPTER_CONFIG
+from evoswarm.weights.expert import read_json
 
 
 def train_expert(

@@ -12,34 +12,51 @@ from typing import Any, Literal
 import numpy as np
 
 from evoswarm.errors import UserError
+from evoswarm.weights.adapter import (
+    ADAPTER_CONFIG,
+    ADAPTER_FILE,
+    MLX_FILE,
+    adapter_files,
+    adapter_tensors,
+    peft_config,
+)
+from evoswarm.weights.merge import lora_modules
 from evoswarm.weights.noise import CHUNK
+from evoswarm.weights.stored import Stored
 from evoswarm.weights.tensorfile import TensorFile, TensorSpec
 
 Kind = Literal["adapter", "checkpoint"]
-ADAPTER_FILE = "adapter_model.safetensors"
-ADAPTER_CONFIG = "adapter_config.json"
+MODEL_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-_MARKS = (ADAPTER_CONFIG, ADAPTER_FILE, "adapter_model.bin", "config.json", "model.safetensors", INDEX_FILE)
+_MARKS = (ADAPTER_CONFIG, ADAPTER_FILE, MLX_FILE, "adapter_model.bin", "config.json", MODEL_FILE, INDEX_FILE)
 
 
 @dataclass(frozen=True)
 class Expert:
-    """A named adapter or checkpoint in the pool; its tensors are read lazily."""
+    """A named adapter or checkpoint in the pool; its tensors are read lazily.
+
+    Attributes:
+        name: its name in the pool.
+        path: the folder that holds its files.
+        kind: adapter or checkpoint.
+        config: adapter_config.json or config.json, as peft or transformers would write it.
+        files: its safetensors files.
+        stored: its tensors by name; the names of adapters are peft's.
+        original: the configuration as it is on disk.
+    """
 
     name: str
     path: Path
     kind: Kind
     config: dict[str, Any]
     files: tuple[TensorFile, ...]
+    stored: dict[str, Stored]
+    original: dict[str, Any]
 
     @cached_property
     def specs(self) -> dict[str, TensorSpec]:
-        """The tensors of all files, by name."""
-        return {name: spec for file in self.files for name, spec in file.specs.items()}
-
-    @cached_property
-    def _where(self) -> dict[str, TensorFile]:
-        return {name: file for file in self.files for name in file.specs}
+        """The tensors by name."""
+        return {name: stored.spec for name, stored in self.stored.items()}
 
     @property
     def nbytes(self) -> int:
@@ -48,7 +65,7 @@ class Expert:
 
     def flat(self, tensor: str) -> np.ndarray:
         """A tensor as a read-only array [numel] in the expert's data type."""
-        return self._where[tensor].flat(tensor)
+        return self.stored[tensor].flat()
 
     def tensor(self, name: str) -> np.ndarray:
         """A tensor as a read-only array of its shape."""
@@ -62,7 +79,7 @@ class Expert:
     def sha256(self) -> str:
         """Content hash of the configuration and all files."""
         # Paths do not affect the content.
-        config = {k: v for k, v in self.config.items() if k not in ("base_model_name_or_path", "_name_or_path")}
+        config = {k: v for k, v in self.original.items() if k not in ("base_model_name_or_path", "_name_or_path")}
         digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
         for file in self.files:
             with file.path.open("rb") as stream:
@@ -83,8 +100,8 @@ def is_expert_folder(path: Path) -> bool:
     return path.is_dir() and any((path / name).exists() for name in _MARKS)
 
 
-def open_expert(path: Path, *, name: str | None = None) -> Expert:
-    """Open an adapter or checkpoint folder.
+def open_expert(path: Path, *, name: str | None = None, model: str | None = None) -> Expert:
+    """Open an adapter or checkpoint folder. `model`, the base model, completes names of tensors that lack a part.
 
     Raises:
         UserError: there is no expert, it is a pickle, or a file is missing, truncated or damaged.
@@ -93,26 +110,38 @@ def open_expert(path: Path, *, name: str | None = None) -> Expert:
         raise UserError(f"{path}: no such folder; an expert is a folder with {ADAPTER_CONFIG} or config.json")
     name = name or path.name
     if (path / ADAPTER_CONFIG).exists():
-        return _open_adapter(path, name)
+        return _open_adapter(path, name, model)
     if (path / "config.json").exists():
-        if not (files := checkpoint_files(path)):
+        if not (found := checkpoint_files(path)):
             raise UserError(f"{path}: {no_weights(path)}")
-        return Expert(name, path, "checkpoint", read_json(path / "config.json"), tuple(map(TensorFile, files)))
+        files, config = tuple(map(TensorFile, found)), read_json(path / "config.json")
+        stored = {key: Stored.of(file, key) for file in files for key in file.specs}
+        return Expert(name, path, "checkpoint", config, files, stored, config)
     raise UserError(
         f"{path}: has neither {ADAPTER_CONFIG} nor config.json; an expert is a PEFT adapter or a checkpoint written "
         "by save_pretrained"
     )
 
 
-def _open_adapter(path: Path, name: str) -> Expert:
-    if not (path / ADAPTER_FILE).exists():
-        if (path / "adapter_model.bin").exists():
-            raise UserError(
-                f"{path}: adapter_model.bin is a pickle, which can run code and is not read; convert it where you "
-                "trust it: PeftModel.from_pretrained(base, folder).save_pretrained(folder)"
-            )
-        raise UserError(f"{path}: {ADAPTER_FILE} is missing; save the adapter with peft's save_pretrained")
-    return Expert(name, path, "adapter", read_json(path / ADAPTER_CONFIG), (TensorFile(path / ADAPTER_FILE),))
+def _open_adapter(path: Path, name: str, model: str | None) -> Expert:
+    files = tuple(map(TensorFile, adapter_files(path)))
+    original = read_json(path / ADAPTER_CONFIG)
+    config = peft_config(path, original)
+    try:
+        stored = adapter_tensors(files, config, model=model)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    if not config.get("target_modules") and (modules := _modules(stored)):
+        config = config | {"target_modules": modules}
+    return Expert(name, path, "adapter", config, files, stored, original)
+
+
+def _modules(stored: dict[str, Stored]) -> list[str]:
+    """The modules that an adapter adapts."""
+    try:
+        return list(lora_modules(stored))
+    except UserError:  # half a pair, which the pool's checks report
+        return []
 
 
 def no_weights(path: Path) -> str:
@@ -128,12 +157,16 @@ def no_weights(path: Path) -> str:
 def checkpoint_files(path: Path) -> list[Path]:
     """The safetensors files of a checkpoint folder, sharded or not; empty if there are none.
 
+    As in transformers, model.safetensors counts if there is one, and the index and its shards do not.
+
     Raises:
         UserError: the index names a shard that is missing or outside the folder.
     """
+    if (path / MODEL_FILE).exists():
+        return [path / MODEL_FILE]
     index = path / INDEX_FILE
     if not index.exists():
-        return [path / "model.safetensors"] if (path / "model.safetensors").exists() else []
+        return []
     shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
         raise UserError(f"{index}: has no weight_map from tensor to file; save the checkpoint again")

@@ -84,12 +84,12 @@ def open_pool(config: PoolConfig, *, model: str, check: bool = True, alone: bool
     Raises:
         UserError: one error that lists every problem of every expert.
     """
-    experts, problems = _open_all(_folders(config))
+    experts, problems = _open_all(_folders(config), model)
     base = Path(model)
     if config.include_base and experts and experts[0].kind == "checkpoint":
         if not base.is_dir():
             raise UserError(f"pool: include_base with checkpoints needs `model` to be a local folder, not {model}")
-        more, wrong = _open_all({BASE: base})
+        more, wrong = _open_all({BASE: base}, model)
         experts, problems = experts + more, problems + wrong
     if check and experts:
         unfit = mismatches(experts, include_base=config.include_base)
@@ -117,11 +117,11 @@ def _base_name_warnings(experts: Sequence[Expert], model: str) -> list[str]:
     return []
 
 
-def _open_all(folders: dict[str, Path]) -> tuple[list[Expert], list[str]]:
+def _open_all(folders: dict[str, Path], model: str) -> tuple[list[Expert], list[str]]:
     experts, problems = [], []
     for name, folder in folders.items():
         try:
-            experts.append(open_expert(folder, name=name))
+            experts.append(open_expert(folder, name=name, model=model))
         except UserError as error:
             problems.append(str(error))
     return experts, problems

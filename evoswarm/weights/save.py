@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from evoswarm.rows import Row
-from evoswarm.weights.expert import ADAPTER_CONFIG, ADAPTER_FILE
+from evoswarm.weights.adapter import ADAPTER_CONFIG, ADAPTER_FILE
 from evoswarm.weights.materialize import Materializer
 from evoswarm.weights.pool import Pool
 from evoswarm.weights.tensorfile import TensorSpec, write_safetensors

@@ -170,11 +170,12 @@ def test_bf16_ties_round_to_even(tmp_path: Path) -> None:
 
 def test_base_is_the_zero_adapter(tmp_path: Path) -> None:
     for name, value in (("a", 1.0), ("b", 3.0)):
-        write_lora(tmp_path / name, {f"m.lora_{x}.weight": np.full((4, 4), value, np.float32) for x in "AB"})
+        factor = np.full((4, 4), value, np.float32)
+        write_lora(tmp_path / name, {f"base_model.model.m.lora_{x}.weight": factor for x in "AB"})
     maker = Materializer(pool_of(tmp_path, include_base=True))
     zero, half = maker.all([Row.one("base"), row(("a", 0.25), ("base", 0.5), ("b", 0.25))])
-    assert not zero["m.lora_A.weight"].any()
-    assert (half["m.lora_A.weight"] == 1.0).all()
+    assert not zero["base_model.model.m.lora_A.weight"].any()
+    assert (half["base_model.model.m.lora_A.weight"] == 1.0).all()
 
 
 def test_real_adapters_in_bf16_are_read_and_combined(tmp_path: Path, tiny_llama: Path) -> None:

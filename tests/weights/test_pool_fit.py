@@ -81,7 +81,7 @@ def test_missing_and_extra_tensors_shapes_and_types_are_named(pool_folder: MakeP
     assert f"b: {key} has shape [4, 63], a has [4, 64]" in text
     assert f"b: {other} is F16, a has F32" in text
     assert f"c: has no tensor {key} (compared with a)" in text
-    assert "c: has an extra tensor extra.lora_A.weight and 1 more" in text
+    assert "c: has an extra tensor base_model.model.extra.lora_A.weight and 1 more" in text
 
 
 def test_half_a_lora_pair_is_named(pool_folder: MakePool) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_models import save_llama
+from tiny_models import load, save_llama
 from weight_helpers import pool_of, write_checkpoint, write_lora
 
 from evoswarm.errors import UserError
@@ -189,6 +189,16 @@ def test_missing_shards_and_shards_outside_the_folder_are_rejected(tmp_path: Pat
     assert "points outside the folder" in refusal(tmp_path / "pool")
     index.write_text(json.dumps({"weights": {}}))
     assert "has no weight_map" in refusal(tmp_path / "pool")
+
+
+def test_pool_and_transformers_read_the_same_file_beside_an_index_of_other_ones(tmp_path: Path) -> None:
+    for seed, name in enumerate("ab"):
+        save_llama(tmp_path / name, seed=seed, shard="100KB")
+    other = save_llama(tmp_path.parent / f"{tmp_path.name}-other", seed=7)
+    shutil.copy(other / "model.safetensors", tmp_path / "b")
+    key = "model.layers.0.self_attn.q_proj.weight"
+    loaded = load(tmp_path / "b").state_dict()[key].numpy()
+    assert (pool_of(tmp_path).flat("b", key) == loaded.reshape(-1)).all()
 
 
 def test_checkpoint_pools_include_the_base_only_from_a_folder(tmp_path: Path) -> None:
