@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from evoswarm.errors import UserError
-from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.adapter import ADAPTER_CONFIG, ADAPTER_FILE
+from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.expert import Expert, is_expert_folder, open_expert
 from evoswarm.weights.kinds import lora_converter
 from evoswarm.weights.pool import open_pool
