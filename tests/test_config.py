@@ -57,6 +57,14 @@ def test_a_hub_name_stays_a_name(tmp_path: Path) -> None:
     assert load_config(write(tmp_path, model="org/name")).model == "org/name"
 
 
+def test_listed_experts_on_the_hub_keep_their_names(tmp_path: Path) -> None:
+    (tmp_path / "pool" / "a").mkdir(parents=True)
+    pool = ["org/math", "org/code@v1.0", "pool/a", "./pool/b", "deep/pool/c"]
+    experts = load_config(write(tmp_path, pool=pool)).pool.experts
+    folders = [tmp_path / name for name in ("pool/a", "pool/b", "deep/pool/c")]
+    assert experts == [Path("org/math"), Path("org/code@v1.0"), *folders]
+
+
 def test_overrides_reach_into_sections_and_are_yaml(tmp_path: Path) -> None:
     config = load_config(write(tmp_path), overrides=["search.population=40", "search.patience=null", "seed=7"])
     assert (config.search.population, config.search.patience, config.seed) == (40, None, 7)

@@ -16,6 +16,7 @@ from evoswarm.config.training import TrainingConfig
 from evoswarm.errors import UserError
 from evoswarm.place import check_url, is_url
 from evoswarm.section import Section
+from evoswarm.weights.hub import is_hub_name
 
 
 class _Loader(yaml.SafeLoader):
@@ -206,12 +207,16 @@ def _is_local(model: str, root: Path) -> bool:
     return model != "" and not is_url(model) and Path(resolved(model, root)).is_dir()
 
 
+def _is_on_hub(expert: Any, root: Path) -> bool:
+    return isinstance(expert, str) and is_hub_name(expert) and not (root / expert).exists()
+
+
 def _walk_paths(node: Any, root: Path, key: str = "") -> Any:
     if isinstance(node, dict):
         inner = {k: "data" if key == "experts" and isinstance(v, str) else k for k, v in node.items()}
         return {k: v if k == "columns" else _walk_paths(v, root, inner[k]) for k, v in node.items()}
     if isinstance(node, list) and key in ("experts", "pool"):
-        return [_walk_paths(item, root, key) for item in node]
+        return [item if _is_on_hub(item, root) else _walk_paths(item, root, key) for item in node]
     if isinstance(node, str) and key in ("experts", "pool", "path", "data"):
         return resolved(node, root)
     return node

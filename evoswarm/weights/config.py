@@ -11,7 +11,8 @@ class PoolConfig(Section):
 
     experts: Place | list[Place]
     """A folder of expert folders (sorted by name), or a list of expert folders: PEFT adapters, or full checkpoints of
-    one architecture. Folders may be URLs (s3://, gs://, or anything fsspec supports): every node keeps a copy."""
+    one architecture. Folders may be URLs (s3://, gs://, or anything fsspec supports): every node keeps a copy. In a
+    list, experts may also have names on the Hugging Face hub (owner/name, or owner/name@revision)."""
     include_base: bool = False
     """Add the base model itself to the pool as the expert `base`. Moves are affine (coefficients sum to 1); with the
     base model in the pool, the coefficients of the other experts can have any sum."""

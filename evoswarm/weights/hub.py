@@ -1,9 +1,10 @@
-"""Base models by their name on the Hugging Face hub: one download per node, and a quick answer without a network."""
+"""Models and adapters by their names on the Hugging Face hub: one download per node, quick without a network."""
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -31,25 +32,90 @@ def model_folder(model: str, *, weights: bool = True, unreachable: Callable[[], 
     require_model(model)
     if Path(model).is_dir():
         return model
+    patterns = WEIGHTS if weights else SETTINGS
+    return str(_snapshot(model, patterns, unreachable=unreachable, instead="set `model` to a folder"))
+
+
+def expert_folder(
+    name: str, *, complete: Callable[[Path], bool], unreachable: Callable[[], str | None] | None = None
+) -> Path:
+    """The local folder of an adapter or checkpoint on the hub, in the hub's cache.
+
+    Args:
+        name: `owner/name`, or `owner/name@revision`.
+        complete: whether a folder holds an expert. Only if not, checkpoints in subfolders are downloaded as well.
+        unreachable: see `model_folder`.
+
+    Raises:
+        UserError: it is neither in the cache nor available from the hub.
+    """
+    repository, _, revision = name.partition("@")
+    instead = "give the path of a folder that exists"
+    for ignored in (["checkpoint-*/*"], []):
+        folder = _snapshot(
+            repository, WEIGHTS, ignored=ignored, revision=revision or None, unreachable=unreachable, instead=instead
+        )
+        if complete(folder):
+            break
+    return folder
+
+
+def _snapshot(
+    name: str,
+    patterns: Sequence[str],
+    *,
+    instead: str,
+    ignored: Sequence[str] = (),
+    revision: str | None = None,
+    unreachable: Callable[[], str | None] | None,
+) -> Path:
+    """The files of a repository on the hub that match the patterns."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     reason = (unreachable or hub_unreachable)()
-    patterns = WEIGHTS if weights else SETTINGS
     try:
-        return str(snapshot_download(model, allow_patterns=patterns, local_files_only=reason is not None))
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                allow_patterns=list(patterns),
+                ignore_patterns=list(ignored),
+                local_files_only=reason is not None,
+            )
+        )
     except HFValidationError:
-        raise UserError(f"{model}: no such folder, and not a name on the hub") from None
+        raise UserError(f"{name}: no such folder, and not a name on the hub") from None
     except LocalEntryNotFoundError:
         raise UserError(
-            f"{model}: not in the hub's cache, and the hub cannot be reached ({reason or 'the download failed'}); set "
-            f"`model` to a folder, or run `hf download {model}` where there is a network and copy the cache"
+            f"{name}: not in the hub's cache, and the hub cannot be reached ({reason or 'the download failed'}); "
+            f"{instead}, or run `hf download {name}` where there is a network and copy the cache"
         ) from None
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "no answer"
         raise UserError(
-            f"{model}: the hub refuses it (HTTP {status}); check the name, and HF_TOKEN if access is restricted"
+            f"{name}: the hub refuses it (HTTP {status}); check the name, and HF_TOKEN if access is restricted"
         ) from None
+
+
+_HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+(@[\w./-]+)?")
+
+
+def is_hub_name(text: str) -> bool:
+    """Whether a text can be the name of a repository on the hub: `owner/name`, or `owner/name@revision`."""
+    return bool(_HUB_NAME.fullmatch(text))
+
+
+def cached_model(model: str) -> Path | None:
+    """The folder of a base model if its files are on this machine; the hub is not asked."""
+    if Path(model).is_dir():
+        return Path(model)
+    if is_path(model):
+        return None
+    try:
+        return Path(model_folder(model, unreachable=lambda: "not asked"))
+    except UserError:
+        return None
 
 
 def is_path(model: str) -> bool:

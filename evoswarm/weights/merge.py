@@ -52,7 +52,12 @@ def lora_modules(tensors: Mapping[str, Tensor]) -> dict[str, LoraPair[Tensor]]:
 def full_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Adapter tensors that replace whole parameters (`modules_to_save`, trained biases), by base-model name."""
     whole = {key: tensor for key, tensor in tensors.items() if not _LORA.match(key) and not key.startswith(_WEGEFT)}
-    return {key.removeprefix(_PREFIX).replace(".base_layer.", "."): tensor for key, tensor in whole.items()}
+    return {full_name(key): tensor for key, tensor in whole.items()}
+
+
+def full_name(key: str) -> str:
+    """The base model's name of a parameter that an adapter replaces as a whole."""
+    return key.removeprefix(_PREFIX).replace(".base_layer.", ".")
 
 
 def scaling(config: Mapping[str, Any], module: str) -> float:

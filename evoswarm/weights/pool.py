@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from evoswarm.errors import UserError
-from evoswarm.place import Place
 from evoswarm.weights.check import base_mismatches, base_name, mismatches
 from evoswarm.weights.config import PoolConfig
-from evoswarm.weights.expert import Expert, Kind, is_expert_folder, open_expert
+from evoswarm.weights.expert import Expert, Kind, open_expert
+from evoswarm.weights.folders import find_experts
 from evoswarm.weights.tensorfile import TensorSpec
 
 BASE = "base"
@@ -84,7 +84,10 @@ def open_pool(config: PoolConfig, *, model: str, check: bool = True, alone: bool
     Raises:
         UserError: one error that lists every problem of every expert.
     """
-    experts, problems = _open_all(_folders(config), model)
+    found = find_experts(config.experts, model=model)
+    if BASE in found.folders and config.include_base:
+        raise UserError(f"pool: an expert folder is named {BASE!r}, the name of the base model in the pool; rename it")
+    experts, problems = _open_all(found.folders, model)
     base = Path(model)
     if config.include_base and experts and experts[0].kind == "checkpoint":
         if not base.is_dir():
@@ -101,7 +104,8 @@ def open_pool(config: PoolConfig, *, model: str, check: bool = True, alone: bool
         raise UserError(("" if alone else "pool: ") + count + "; ".join(problems))
     if check and not alone and len(experts) + config.include_base < 2:
         raise UserError(f"pool: only one expert ({experts[0].name}); give at least two, or set pool.include_base: true")
-    return Pool(experts, config.include_base, _base_name_warnings(experts, model) if check else [])
+    warnings = [*found.notices, *_base_name_warnings(experts, model)] if check else []
+    return Pool(experts, config.include_base, warnings)
 
 
 def _non_finite(experts: Sequence[Expert]) -> list[str]:
@@ -125,50 +129,3 @@ def _open_all(folders: dict[str, Path], model: str) -> tuple[list[Expert], list[
         except UserError as error:
             problems.append(str(error))
     return experts, problems
-
-
-def _folders(config: PoolConfig) -> dict[str, Path]:
-    """Expert name to folder: the folder's name, with its parent if names repeat."""
-    places = config.experts if isinstance(config.experts, list) else _children(config.experts)
-    if not places:
-        raise UserError("pool: the list of experts is empty; give at least two expert folders")
-    parts = [str(place).split("/")[-2:] for place in places]
-    names = [name for _, name in parts]
-    for name in names:
-        if name.encode(errors="ignore").decode() != name:
-            raise UserError(f"pool: the name of the expert folder {name!r} is not UTF-8; rename it")
-    if len(set(names)) < len(names):
-        names = ["/".join(part) for part in parts]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"pool: {twice} is listed twice; list every expert once")
-    if BASE in names and config.include_base:
-        raise UserError(f"pool: an expert folder is named {BASE!r}, the name of the base model in the pool; rename it")
-    return dict(zip(names, (_local(place) for place in places), strict=True))
-
-
-def _local(place: Place) -> Path:
-    """The folder, or this node's copy of a folder at a URL."""
-    if isinstance(place, Path):
-        return place
-    from evoswarm.storage.cache import cached_folder
-
-    return cached_folder(place)
-
-
-def _children(folder: Place) -> list[Place]:
-    found: list[Place]
-    if isinstance(folder, str):
-        from evoswarm.storage.cache import children
-
-        found = [f"{folder}/{name}" for name in children(folder)]
-        if not found:
-            raise UserError(f"pool: {folder} has no folders with files; give the URL of a folder of experts, or a list")
-        return found
-    if not folder.is_dir():
-        raise UserError(f"pool: {folder} is not a folder; give a folder of expert folders, or a list of them")
-    found = [*sorted(child for child in folder.iterdir() if child.name[0] != "." and is_expert_folder(child))]
-    if not found:
-        hint = "; it is itself an expert: give its parent folder" if is_expert_folder(folder) else ""
-        raise UserError(f"pool: {folder} contains no expert folders (with adapter_config.json or config.json){hint}")
-    return found
