@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+
 from evoswarm.backend.base import Counters, Evaluation, Job
 from evoswarm.backend.pace import Pace
 from evoswarm.backend.pieces import Piece
@@ -100,14 +102,19 @@ class ResidentWeights:
     def __init__(self, materializer: Materializer, *, most_bytes: int = MOST_BYTES) -> None:
         self._materializer, self._most = materializer, most_bytes
         self._memory: list[Weights] = []
-        self._made: dict[int, Weights | None] = {}
+        self._made: dict[int, Mapping[str, np.ndarray] | None] = {}
 
-    def of(self, round: Round, needed: Collection[int]) -> Mapping[int, Weights | None]:
+    def of(self, round: Round, needed: Collection[int]) -> Mapping[int, Mapping[str, np.ndarray] | None]:
         """Weights by index of the job, at least of the needed ones; None for the base model.
 
         If one is missing, they are made together with those of the next jobs, and the earlier ones are dropped.
+        Checkpoints are made tensor by tensor when they are installed.
         """
         if self._made.keys() >= set(needed):
+            return self._made
+        if self._materializer.pool.kind == "checkpoint":
+            rows = {index: round.jobs[index].row for index in needed}
+            self._made = {i: None if row is None else self._materializer.lazily(row) for i, row in rows.items()}
             return self._made
         most = max(len(needed), self._most // max(1, self._materializer.pool.experts[0].nbytes))
         following = (i for i in range(min(needed), len(round.jobs)) if round.is_open(i))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from evoswarm.engine.errors import first_line
 from evoswarm.utility import Outcome, Request, Split
-from evoswarm.weights.materialize import Weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +26,7 @@ class Piece:
     """
 
     key: Hashable
-    weights: Weights | None
+    weights: Mapping[str, np.ndarray] | None
     split: Split
     number: int
     texts: bool = False

@@ -207,7 +207,7 @@ class Worker:
         done.installing += middle - start
         done.scoring += time.perf_counter() - middle
 
-    def _install(self, particles: Mapping[Hashable, Weights | None]) -> None:
+    def _install(self, particles: Mapping[Hashable, Mapping[str, np.ndarray] | None]) -> None:
         """Install the particles unless they are installed."""
         if particles.keys() <= self._installed:
             return

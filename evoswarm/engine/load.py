@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from transformers import (
@@ -28,6 +29,7 @@ from evoswarm.engine.transformers_config import TransformersEngine
 from evoswarm.errors import UserError
 from evoswarm.weights.expert import checkpoint_files, no_weights
 from evoswarm.weights.hub import model_folder
+from evoswarm.weights.tensorfile import TensorFile
 
 
 def load_tokenizer(model: str, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
@@ -96,6 +98,15 @@ def auto_class(config: PretrainedConfig) -> Any:
     images = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
     return AutoModelForImageTextToText if images and not known else AutoModelForCausalLM
+
+
+def saved_tensors(model: str) -> Mapping[str, np.ndarray]:
+    """Lazy views of the tensors in the base model's files; none if one has a data type that evoswarm does not read."""
+    try:
+        files = [TensorFile(path) for path in checkpoint_files(Path(model_folder(model)))]
+    except UserError:
+        return {}
+    return {name: array for file in files for name, array in file.arrays().items()}
 
 
 def load_skeleton(model: str, *, trust_remote_code: bool) -> tuple[PretrainedConfig, PreTrainedModel]:

@@ -11,7 +11,7 @@ import torch
 
 from evoswarm.engine.merge import FLOATS, Merge, check_dtype, merged_shape
 from evoswarm.errors import UserError
-from evoswarm.weights.device import to_torch
+from evoswarm.weights.device import LazyTensors, to_torch
 from evoswarm.weights.merge import LoraPair, full_tensors, lora_modules, scaling
 
 Tensors = Iterator[tuple[str, torch.Tensor]]
@@ -26,8 +26,8 @@ class Change:
 
     pairs: dict[str, Pair] = field(default_factory=dict)
     """Adapters of parameters."""
-    whole: dict[str, torch.Tensor] = field(default_factory=dict)
-    """Replaced parameters. A parameter with both is the sum."""
+    whole: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """Replaced parameters; those of a checkpoint are made when they are read. A parameter with both is the sum."""
 
     @property
     def names(self) -> set[str]:
@@ -69,21 +69,28 @@ class MergedBase:
         """
         if not self._kinds:
             self._kinds = {name: (tensor.shape, tensor.dtype) for name, tensor in self._read_base()}
-        tensors = {name: to_torch(array, read_only=True) for name, array in (weights or {}).items()}
         if self.adapter is None:
-            if self._tied and "lm_head.weight" not in self._kinds:
-                tensors.pop("lm_head.weight", None)  # some files contain the shared tensor twice
-            change = Change(whole=tensors)
+            # Some files contain the shared tensor twice.
+            twice = {"lm_head.weight"} - self._kinds.keys() if self._tied else set()
+            change = Change(whole=LazyTensors(weights or {}, [name for name in weights or {} if name not in twice]))
         else:
+            tensors = {name: to_torch(array, read_only=True) for name, array in (weights or {}).items()}
             pairs = {f"{module}.weight": pair for module, pair in lora_modules(tensors).items()}
             change = Change(pairs, full_tensors(tensors))
-        self._check(change)
+        for name in sorted(change.names):
+            self._check_name(name)
+            if self.adapter is not None:
+                self._check(name, change.whole.get(name), change.pairs.get(name))
         return change
 
     def load(self, change: Change) -> Tensors:
-        """All tensors to load for a change."""
+        """All tensors to load for a change. Those of a checkpoint are made and checked one by one.
+
+        Raises:
+            UserError: while iterating, a tensor of a checkpoint does not fit to the base.
+        """
         if self.adapter is None:
-            return iter(change.whole.items()) if change.whole else iter(self._read_base())
+            return self._checked(change.whole) if change.whole else iter(self._read_base())
         self._keep(change.names)
         return ((name, self._merged(name, kept, change)) for name, kept in self._kept.items())
 
@@ -120,20 +127,28 @@ class MergedBase:
         Merge(merged, start, pair.a, pair.b, self.scale(name), self.transposed(pair)).write()
         return merged
 
-    def _check(self, change: Change) -> None:
-        shapes = {name: tensor.shape for name, tensor in change.whole.items()}
-        for name, pair in change.pairs.items():
-            shapes[name] = merged_shape(name, pair, transposed=self.transposed(pair))
-        for name, shape in shapes.items():
-            if name not in self._kinds:
-                raise UserError(f"the experts adapt {name}, which the base model's files do not contain; check `model`")
-            if self.adapter is not None and self._tied and name.split(".")[-2] in _SHARED:
-                raise UserError(
-                    f"the experts adapt {name}, which this model shares between embedding and head; use an engine "
-                    "that can separate them (engine.type: transformers)"
-                )
-            have, dtype = self._kinds[name]
-            if name in change.pairs or change.whole[name].dtype in FLOATS:
-                check_dtype(name, dtype)
+    def _check_name(self, name: str) -> None:
+        if name not in self._kinds:
+            raise UserError(f"the experts adapt {name}, which the base model's files do not contain; check `model`")
+        if self.adapter is not None and self._tied and name.split(".")[-2] in _SHARED:
+            raise UserError(
+                f"the experts adapt {name}, which this model shares between embedding and head; use an engine "
+                "that can separate them (engine.type: transformers)"
+            )
+
+    def _check(self, name: str, whole: torch.Tensor | None, pair: Pair | None) -> None:
+        """Check whether these weights fit to the base."""
+        have, dtype = self._kinds[name]
+        shapes = [] if whole is None else [whole.shape]
+        if pair is not None:
+            shapes.append(merged_shape(name, pair, transposed=self.transposed(pair)))
+        if pair is not None or (whole is not None and whole.dtype in FLOATS):
+            check_dtype(name, dtype)
+        for shape in shapes:
             if shape != have:
                 raise UserError(f"the experts' {name} is {list(shape)}, the base model's {list(have)}; check `model`")
+
+    def _checked(self, whole: Mapping[str, torch.Tensor]) -> Tensors:
+        for name, tensor in whole.items():
+            self._check(name, tensor, None)
+            yield name, tensor

@@ -1,4 +1,4 @@
-"""Unmerged copies of the parameters that experts change, so that the base comes back bit for bit."""
+"""Unmerged values of the parameters that experts change, so that the base comes back bit for bit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ SPARE = 0.2
 
 
 class Pristine:
-    """Copies of tensors, taken before the first write: on their own device, or pinned in host memory."""
+    """What tensors were before their first write: copies on their own device or pinned in host memory, or views of the
+    file that they were loaded from, which all processes of a node share."""
 
     def __init__(self, place: Place, *, spare: float = SPARE) -> None:
         """
@@ -23,25 +24,37 @@ class Pristine:
         """
         self._place, self._spare = place, spare
         self._copies: dict[int, torch.Tensor] = {}
+        self._views: dict[int, torch.Tensor] = {}
         self._pinned = _PinnedMemory()
 
+    def keep_view(self, tensor: torch.Tensor, saved: torch.Tensor) -> None:
+        """Keep `saved` instead of a copy, if it has exactly the values that the tensor has now."""
+        if saved.shape == tensor.shape and torch.equal(saved.to(tensor.device, tensor.dtype), tensor):
+            self._views[id(tensor)] = saved
+
     def keep(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Copy the tensors that have no copy yet. A tensor is identified by the object, not by its values."""
-        new = {id(tensor): tensor for tensor in tensors if id(tensor) not in self._copies}
+        """Copy the tensors that are not kept yet. A tensor is identified by the object, not by its values."""
+        new = {id(tensor): tensor for tensor in tensors if not self.has(tensor)}
         on_host = self._place == "host" or (self._place == "auto" and not _has_room(list(new.values()), self._spare))
         for key, tensor in new.items():
             self._copies[key] = self._pinned.copy(tensor) if on_host and tensor.is_cuda else tensor.detach().clone()
 
+    def has(self, tensor: torch.Tensor) -> bool:
+        """Whether the tensor is kept."""
+        return id(tensor) in self._copies or id(tensor) in self._views
+
     def __getitem__(self, tensor: torch.Tensor) -> torch.Tensor:
-        return self._copies[id(tensor)]
+        view = self._views.get(id(tensor))
+        return self._copies[id(tensor)] if view is None else view
 
     def restore(self, tensor: torch.Tensor) -> None:
         """Write a tensor's copy back."""
         tensor.copy_(self[tensor], non_blocking=True)
 
     def clear(self) -> None:
-        """Drop all copies."""
+        """Drop everything."""
         self._copies.clear()
+        self._views.clear()
 
     @property
     def places(self) -> dict[str, int]:

@@ -17,7 +17,7 @@ from evoswarm.engine.dtype import device_of
 from evoswarm.engine.encode import Encoder, Ids
 from evoswarm.engine.errors import first_line, out_of_memory
 from evoswarm.engine.install import Installer
-from evoswarm.engine.load import end_tokens, load_model, load_tokenizer
+from evoswarm.engine.load import end_tokens, load_model, load_tokenizer, saved_tensors
 from evoswarm.engine.transformers_config import TransformersEngine
 from evoswarm.errors import UserError
 from evoswarm.utility.types import OptionScore, Prefix, Prompt
@@ -58,7 +58,7 @@ class HfEngine:
         self._last_position = None if longest is None else longest - 1
         self._encoder = Encoder(self.tokenizer, ends=self._end, longest=longest)
         self.tokens = self._encoder.tokens
-        self._installer = Installer(self.model, adapter, pristine=config.pristine)
+        self._installer = Installer(self.model, adapter, pristine=config.pristine, saved=saved_tensors(model))
         self._shared: tuple[Ids, DynamicCache] | None = None
 
     def install(self, weights: Mapping[str, np.ndarray] | None) -> None:

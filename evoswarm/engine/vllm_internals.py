@@ -178,9 +178,12 @@ class WorkerExtension:
         """
         base = self._evoswarm_base(adapter)
         try:
-            change = base.change(received(weights))
+            self._evoswarm_write(base, base.change(received(weights)), pristine)
         except UserError as error:
             return str(error)
+        return None
+
+    def _evoswarm_write(self, base: MergedBase, change: Change, pristine: Place) -> None:
         in_place = self._evoswarm_in_place(base, pristine)
         if in_place is not None and in_place.prepare(change.names):
             in_place.install(change)
@@ -189,7 +192,6 @@ class WorkerExtension:
                 in_place.install(Change())
                 self._evoswarm_place = None
             self.model_runner.reload_weights(weights_iterator=base.load(change), is_checkpoint_format=True)
-        return None
 
     def evoswarm_wrong_weights(self, weights: Sent, adapter: Mapping[str, Any]) -> str | None:
         """The first parameter of this rank that is not the base merged with the weights; None if they went through

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -107,3 +108,20 @@ def to_torch(array: np.ndarray, *, read_only: bool = False) -> torch.Tensor:
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
+
+
+class LazyTensors(Mapping[str, torch.Tensor]):
+    """Tensors of arrays, each made when it is read, and never written to."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], names: Collection[str]) -> None:
+        """`names` selects arrays."""
+        self._arrays, self._names = arrays, names
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return to_torch(self._arrays[name], read_only=True)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)

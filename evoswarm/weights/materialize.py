@@ -6,7 +6,7 @@ order of the basis (see `kernel`), and one rounding to the expert's data type at
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -57,6 +57,10 @@ class Materializer:
     def one(self, row: Row) -> Weights:
         """The weights of one row."""
         return self.all([row])[0]
+
+    def lazily(self, row: Row) -> Mapping[str, np.ndarray]:
+        """The weights of one row, each tensor made anew when it is read."""
+        return _LazyWeights(self, row)
 
     def stream(
         self, rows: Sequence[Row], *, specs: Sequence[TensorSpec] | None = None, into: Sequence[Weights] = ()
@@ -150,6 +154,22 @@ class Materializer:
                 self._saved[vector.path] = TensorFile(self.root / vector.path)
             return self._saved[vector.path].flat(tensor)
         return None
+
+
+class _LazyWeights(Mapping[str, np.ndarray]):
+    def __init__(self, materializer: Materializer, row: Row) -> None:
+        self._materializer, self._row = materializer, row
+        self._specs = {spec.name: spec for spec in materializer.pool.layout}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        ((_, (array,)),) = self._materializer.stream([self._row], specs=[self._specs[name]])
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._specs)
+
+    def __len__(self) -> int:
+        return len(self._specs)
 
 
 def _reaches(vector: BasisVector, tensor: str) -> bool:
