@@ -45,11 +45,9 @@ def make_tokenizer(**changes: Any) -> PreTrainedTokenizerFast:
 def save_llama(folder: Path, *, seed: int = 0, tied: bool = False, shard: str = "1GB", **settings: Any) -> Path:
     """Write a random Llama and its tokenizer."""
     torch.manual_seed(seed)
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
     config = LlamaConfig(
         vocab_size=len(SPECIAL) + len(CHARACTERS),
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=256,
@@ -58,7 +56,7 @@ def save_llama(folder: Path, *, seed: int = 0, tied: bool = False, shard: str = 
         pad_token_id=PAD,
         bos_token_id=BOS,
         eos_token_id=[EOS, END],
-        **settings,
+        **sizes | settings,
     )
     return _save(LlamaForCausalLM(config), folder, shard)
 
