@@ -124,6 +124,15 @@ class EngineConfig(Section):
         """
         return self
 
+    def beside(self, copy: float, *, share: float) -> Self:
+        """These settings for an engine that keeps the pristine copy next to itself on the GPU.
+
+        Args:
+            copy: the copy's share of the GPU's memory.
+            share: the engine's share of the GPU, with its copy.
+        """
+        return self
+
     def notice(self, model: str) -> str | None:
         """A message for the user about how this process runs the model; None if there is nothing to say."""
         return None
@@ -170,8 +179,8 @@ class ModelEngine(EngineConfig, ModelLoading):
 
     pristine: Literal["auto", "device", "host"] = "auto"
     """Where a GPU engine keeps the base model's copy of the parameters that experts change. device: on the GPU, for the
-    fastest installs. host: in pinned host memory. auto: on the GPU if it has room; vLLM leaves room only if
-    `args.gpu_memory_utilization` is low enough."""
+    fastest installs. host: in pinned host memory. auto: on the GPU if it has room; vLLM then gets less of the GPU,
+    unless `args.gpu_memory_utilization` is set."""
 
     @property
     def keeps_pristine(self) -> str:

@@ -97,8 +97,15 @@ class VllmEngine(ModelEngine):
 
     @property
     def keeps_pristine(self) -> str:
-        """`pristine`; vLLM reserves the GPU for itself, so `auto` is planned as `host`."""
-        return "host" if self.pristine == "auto" else self.pristine
+        """`pristine`; if the user reserves the GPU for vLLM, `auto` is planned as `host`."""
+        return "host" if self.pristine == "auto" and "gpu_memory_utilization" in self.args else self.pristine
+
+    def beside(self, copy: float, *, share: float) -> Self:
+        """vLLM reserves a part of the GPU for itself when it starts, so that part becomes smaller."""
+        if self.keeps_pristine == "host":
+            return self
+        reserved = round(self.memory_share * share - copy, 3)
+        return self.with_(args={"gpu_memory_utilization": reserved} | self.args)
 
     @property
     def particles_per_batch(self) -> int:

@@ -22,7 +22,7 @@ from evoswarm.loop.evolution import Evolution
 from evoswarm.loop.inputs import Inputs, claim, read_inputs
 from evoswarm.loop.summary import stop_rule
 from evoswarm.place import RunPlace
-from evoswarm.plan.fit import require_fit
+from evoswarm.plan.fit import fitted
 from evoswarm.storage.mirror import Mirror
 from evoswarm.weights.expert import read_json
 
@@ -103,11 +103,10 @@ class Execution:
             if summary := self._finished():
                 watched.message("the run is already finished; this is its result")
                 return summary
-            require_fit(self.config, inputs, watched.message)
-            return self._evolve(inputs, watched)
+            return self._evolve(fitted(self.config, inputs, watched.message), inputs, watched)
 
-    def _evolve(self, inputs: Inputs, callbacks: Callbacks) -> dict[str, Any]:
-        config = with_engine(self.config, inputs, self.directory, measure=self.measure, message=callbacks.message)
+    def _evolve(self, config: RunConfig, inputs: Inputs, callbacks: Callbacks) -> dict[str, Any]:
+        config = with_engine(config, inputs, self.directory, measure=self.measure, message=callbacks.message)
         backend = self.make_backend(config, self.place, inputs)
         seconds = time.perf_counter() - self._start
         generation = max(generations_saved(self.directory), default=-1)

@@ -70,11 +70,6 @@ class Case:
         return self.hardware.gpu is not None and self.placement.scorer_gpus > 0
 
     @property
-    def gpu_share(self) -> float:
-        """Share of each of its GPUs that an engine has."""
-        return min(1.0, self.placement.scorer_gpus / self.engine.ranks)
-
-    @property
     def length(self) -> int:
         """Tokens that the engine must have room for: as set, or those of the longest request that the model accepts."""
         if self.engine.max_length is not None:

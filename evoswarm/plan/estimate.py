@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from evoswarm.backend.ray.placement import Placement
 from evoswarm.plan.case import Case
-from evoswarm.plan.memory import GpuMemory, NodeMemory, gpu_memory, node_memory, problems, running
+from evoswarm.plan.memory import GpuMemory, NodeMemory, gpu_memory, node_memory, running
+from evoswarm.plan.problems import problems
 from evoswarm.plan.seconds import EFFICIENCY, Seconds, seconds
 
 
@@ -54,7 +55,7 @@ def estimate(case: Case) -> Plan:
         running=at_once,
         moved_bytes=case.placement.particles * case.shape.expert_bytes,
         seconds=seconds(case, gpu, at_once),
-        problems=problems(case, gpu, node),
+        problems=problems(case),
         assumptions=_assumptions(case),
     )
 

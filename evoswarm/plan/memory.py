@@ -1,4 +1,4 @@
-"""Memory of GPUs and nodes, and why a run does not fit."""
+"""Memory of GPUs and nodes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ OVERHEAD_GB = 2.5
 """Of a GPU engine: CUDA context, CUDA graphs and activations."""
 PROCESS_GB = {"scorer": 4.0, "particle": 0.15, "other": 4.0}
 """Host memory of one process without weights. other: Ray, the coordinator and the driver."""
-OBJECT_STORE_SHARE = 0.3
-"""Ray's default share of a node's memory."""
 FREE_SHARE = 0.2
-"""`pristine: auto` keeps the copy on the GPU if this share of its memory stays free."""
+"""`pristine: auto` keeps the copy on the GPU if this share of its memory stays free, and as many sequences fit."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +57,18 @@ def gpu_memory(case: Case) -> GpuMemory | None:
     gpu, engine, shape = case.hardware.gpu, case.engine, case.shape
     if gpu is None or not case.on_gpu:
         return None
-    total = int(gpu.memory_gb * GB * engine.memory_share * case.gpu_share)
-    copy, adapters = shape.pristine_bytes // engine.ranks, engine.adapters * shape.expert_bytes // engine.ranks
+    total = int(gpu.memory_gb * GB * engine.memory_share * case.placement.gpu_share)
+    copy = 0 if engine.adapters else shape.pristine_bytes // engine.ranks  # slots of adapters leave the base untouched
+    adapters = engine.adapters * shape.expert_bytes // engine.ranks
     weights, overhead = shape.weight_bytes // engine.ranks, int(OVERHEAD_GB * GB)
     on_device = GpuMemory("device", weights, copy, adapters, overhead, total)
     on_host = GpuMemory("host", weights, 0, adapters, overhead, total)
+    if not copy:
+        return on_device
     if engine.pristine != "auto":
         return on_device if engine.pristine == "device" else on_host
-    return on_device if on_device.kv_cache >= FREE_SHARE * gpu.memory_gb * GB else on_host
+    roomy = on_device.kv_cache >= FREE_SHARE * gpu.memory_gb * GB
+    return on_device if roomy and running(case, on_device) == running(case, on_host) else on_host
 
 
 def running(case: Case, gpu: GpuMemory | None) -> int:
@@ -82,7 +84,7 @@ def node_memory(case: Case, gpu: GpuMemory | None) -> NodeMemory:
     """Memory of the node with the most actors, if they are spread evenly."""
     shape, placement = case.shape, case.placement
     scorers, particles = (ceil(n / case.hardware.nodes) for n in (placement.scorers, placement.particles))
-    weights = shape.weight_bytes + shape.pristine_bytes if gpu is None else 0
+    weights = shape.weight_bytes if gpu is None else 0
     if gpu is not None and gpu.place == "host":
         weights = shape.pristine_bytes
     resident = 0 if placement.particle_gpus else shape.expert_bytes
@@ -93,35 +95,3 @@ def node_memory(case: Case, gpu: GpuMemory | None) -> NodeMemory:
         other=int(PROCESS_GB["other"] * GB),
         page_cache=case.experts * shape.expert_bytes + shape.weight_bytes,
     )
-
-
-def problems(case: Case, gpu: GpuMemory | None, node: NodeMemory) -> list[str]:
-    """Why the run does not fit, each with what to change; empty if it fits."""
-    found = [] if gpu is None else _gpu_problem(case, gpu)
-    have = case.hardware.node_memory_gb * GB
-    if node.total > have:
-        change = "backend.scorers" if node.scorers >= node.particles else "search.population"
-        found.append(
-            f"a node needs {node.total / GB:.1f} GB of memory and has {have / GB:.1f} GB; lower {change}, or add nodes"
-        )
-    elif node.object_store > OBJECT_STORE_SHARE * have:
-        found.append(
-            f"weights in flight need {node.object_store / GB:.1f} GB of Ray's object store, which has "
-            f"{OBJECT_STORE_SHARE * have / GB:.1f} GB; start nodes with `ray start --object-store-memory`, or add nodes"
-        )
-    return found
-
-
-def _gpu_problem(case: Case, gpu: GpuMemory) -> list[str]:
-    """The engine needs room for at least one sequence of full length."""
-    needed = case.length * case.shape.kv_bytes_per_token // case.engine.ranks
-    if gpu.kv_cache >= needed or case.hardware.gpu is None:
-        return []
-    short = (needed - gpu.kv_cache) / GB
-    text = f"a GPU with {case.hardware.gpu.memory_gb:g} GB is {short:.1f} GB too small for the engine"
-    divisible = (gpu.total - gpu.kv_cache - gpu.overhead + needed) * case.engine.ranks
-    larger = [ranks for ranks in (2, 4, 8) if case.engine.ranks < ranks <= case.hardware.gpus]
-    fitting = [ranks for ranks in larger if divisible / ranks + gpu.overhead <= gpu.total]
-    if fitting:
-        return [f"{text}; set engine.args.tensor_parallel_size: {fitting[0]}"]
-    return [f"{text}; use GPUs with more memory, or more GPUs per node and engine.args.tensor_parallel_size"]

@@ -38,7 +38,7 @@ def seconds(case: Case, gpu: GpuMemory | None, running: int) -> Seconds:
     """The time of one evaluation and of one generation."""
     shape, work, placement = case.shape, case.workload, case.placement
     flops, bandwidth = _rates(case)
-    install = shape.pristine_bytes / _install_rate(case, gpu)
+    install = shape.adapted_bytes / _install_rate(case, gpu)
     read = 2 * shape.parameters * work.prompt_tokens / flops
     cache = running * work.mean * shape.kv_bytes_per_token
     step = max((shape.weight_bytes + cache) / bandwidth, 2 * shape.parameters * running / flops)
@@ -60,7 +60,7 @@ def _rates(case: Case) -> tuple[float, float]:
     gpu = case.hardware.gpu
     if gpu is None or not case.on_gpu:
         return case.placement.cpus * CPU["gflops"] * GB, case.placement.cpus * CPU["bandwidth_gb"] * GB
-    share = case.engine.ranks * case.gpu_share
+    share = case.engine.ranks * case.placement.gpu_share
     arithmetic = share * gpu.tflops * 1e12 * EFFICIENCY["arithmetic"]
     return arithmetic, share * gpu.bandwidth_gb * GB * EFFICIENCY["bandwidth"]
 
@@ -70,5 +70,6 @@ def _install_rate(case: Case, memory: GpuMemory | None) -> float:
     gpu = case.hardware.gpu
     if memory is None or gpu is None:
         return case.placement.cpus * CPU["bandwidth_gb"] * GB / 3  # reads the copy, the product and writes the result
-    each = INSTALL["device"] * gpu.bandwidth_gb * case.gpu_share if memory.place == "device" else INSTALL["host"]
+    from_device = memory.place == "device" and not case.shape.checkpoints
+    each = INSTALL["device"] * gpu.bandwidth_gb * case.placement.gpu_share if from_device else INSTALL["host"]
     return case.engine.ranks * each * GB

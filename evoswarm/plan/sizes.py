@@ -17,6 +17,8 @@ class Shape:
         bytes_per_parameter: of the base model as the engine loads it.
         kv_bytes_per_token: keys and values of one token, over all layers, in the model's data type.
         longest: tokens that the model accepts.
+        checkpoints: experts are full checkpoints; then engines read the base's values from its files when they need
+            them again.
     """
 
     parameters: int
@@ -26,6 +28,7 @@ class Shape:
     bytes_per_parameter: int
     kv_bytes_per_token: int
     longest: int | None
+    checkpoints: bool = False
 
     @property
     def weight_bytes(self) -> int:
@@ -33,9 +36,14 @@ class Shape:
         return self.parameters * self.bytes_per_parameter
 
     @property
-    def pristine_bytes(self) -> int:
-        """The engine's copy of the parameters that experts change."""
+    def adapted_bytes(self) -> int:
+        """The parameters that an install writes."""
         return self.adapted * self.bytes_per_parameter
+
+    @property
+    def pristine_bytes(self) -> int:
+        """The copy of the parameters that experts change, which an engine on a GPU keeps."""
+        return 0 if self.checkpoints else self.adapted_bytes
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,6 @@ def test_a_checkpoint_is_installed_tensor_by_tensor(tmp_path: Path, kind: str) -
         save_llama(tmp_path / name, seed=seed, **SHAPE)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         found = process.submit(growth, kind, tmp_path).result()
-    print(kind, found)
     first, particle, base, again = found["answers"]
     assert first == particle == again != base
     assert max(found[name] for name in ("particle", "base", "again")) < 5 * LARGEST

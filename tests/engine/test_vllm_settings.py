@@ -105,3 +105,11 @@ def test_the_length_is_that_of_the_longest_request_and_at_most_what_the_model_ta
         assert found.args["max_model_len"] == length
     assert fitted(1, *requests).args["max_model_len"] == 64  # what the toy model takes
     assert fitted(1, *requests, args={"max_model_len": 9}).args["max_model_len"] == 9
+
+
+def test_vllm_gets_less_of_the_gpu_where_the_pristine_copy_is_beside_it() -> None:
+    assert VllmEngine().beside(0.16, share=1.0).args == {"gpu_memory_utilization": 0.74}
+    half = VllmEngine().beside(0.1, share=0.5)
+    assert half.in_actor(gpus=0.5, shared=True).args == {"gpu_memory_utilization": 0.35}
+    for given in (VllmEngine(args={"gpu_memory_utilization": 0.8}), VllmEngine(pristine="host")):
+        assert given.beside(0.16, share=1.0) == given

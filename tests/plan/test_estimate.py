@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -54,6 +56,21 @@ def test_the_pristine_copy_moves_to_the_host_if_too_little_of_the_gpu_stays_free
     assert plan.node.scorers == 14 * GB  # the process and the copy
 
 
+def test_the_pristine_copy_moves_to_the_host_if_it_would_cost_sequences() -> None:
+    many = replace(case(), workload=replace(WORK, examples=1000, prompt_tokens=100_000))
+    plan = estimate(many)  # 12.5 GB hold 833 sequences, 22.5 GB hold all
+    assert plan.gpu is not None and plan.gpu.place == "host" and plan.running == 1000
+
+
+def test_checkpoints_and_adapters_in_slots_need_no_pristine_copy() -> None:
+    checkpoints = replace(case(memory=40), shape=replace(SHAPE, checkpoints=True))
+    slots = replace(case(memory=40), engine=EngineSettings(adapters=1))
+    for plan in map(estimate, (checkpoints, slots)):
+        assert plan.gpu is not None and plan.gpu.pristine == 0
+        assert plan.node.scorers == 4 * GB
+    assert estimate(checkpoints).seconds.install == 0.25  # 10 GB from the host at 40 GB/s
+
+
 def test_a_length_that_is_set_needs_its_room() -> None:
     long = replace(case(), engine=EngineSettings(max_length=131_072))  # 13.1 GB of keys and values, 12.5 GB are left
     (problem,) = estimate(long).problems
@@ -69,14 +86,36 @@ def test_fewer_sequences_run_at_once_if_the_cache_is_small() -> None:
 def test_a_model_that_is_too_large_is_split_over_the_smallest_number_of_gpus_that_holds_it() -> None:
     plan = estimate(case(gpus=8, memory=16))
     assert not plan.fits and plan.problems == [
-        "a GPU with 16 GB is 8.1 GB too small for the engine; set engine.args.tensor_parallel_size: 2"
+        "a GPU with 16 GB is 8.1 GB too small for the engine; set engine.args.tensor_parallel_size: 2 "
+        "(engine.type: vllm)"
     ]
     assert estimate(case(gpus=8, memory=16, ranks=2)).fits
 
 
 def test_a_model_that_no_split_of_a_node_holds_needs_larger_gpus() -> None:
     (problem,) = estimate(case(gpus=1, memory=16)).problems
-    assert problem.endswith("use GPUs with more memory, or more GPUs per node and engine.args.tensor_parallel_size")
+    assert "too small for the engine; use GPUs with more memory, or more GPUs per node" in problem
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"engine": EngineSettings(pristine="device")}, "set engine.pristine: host"),
+        ({"engine": EngineSettings(max_length=10**6)}, "set engine.args.max_model_len: 250"),
+        ({"engine": EngineSettings(adapters=40)}, "lower engine.max_loras"),
+        ({"engine": EngineSettings(memory_share=0.5)}, "raise engine.args.gpu_memory_utilization"),
+        ({"shape": replace(SHAPE, bytes_per_parameter=4)}, "set engine.dtype: bfloat16"),
+    ],
+)
+def test_too_little_gpu_memory_says_by_how_much_and_which_setting_to_change(changes: dict[str, Any], says: str) -> None:
+    (problem,) = estimate(replace(case(memory=26), **changes)).problems
+    assert re.match(r"a GPU with 26 GB is \d+\.\d GB too small for the engine; ", problem) and problem.endswith(says)
+
+
+def test_an_engine_on_a_part_of_a_gpu_may_need_all_of_it() -> None:
+    shared = replace(case(), placement=replace(case().placement, scorer_gpus=0.4))
+    (problem,) = estimate(shared).problems
+    assert problem == "a GPU with 50 GB is 4.5 GB too small for the engine; set backend.scorer_gpus: 1"
 
 
 def test_a_node_with_too_little_memory_says_what_to_lower() -> None:
@@ -98,16 +137,17 @@ def test_a_generation_is_the_evaluations_divided_by_the_scorers() -> None:
     assert one.seconds.read == pytest.approx(5.0)
 
 
-def test_without_gpus_engines_hold_the_model_and_its_copy_in_host_memory() -> None:
+def test_without_gpus_engines_hold_the_model_in_host_memory() -> None:
     plan = estimate(case(gpus=0))
-    assert plan.gpu is None and plan.node.scorers == 64 * 34 * GB  # one scorer per CPU of the node
+    assert plan.gpu is None and plan.node.scorers == 64 * 24 * GB  # one scorer per CPU of the node
     assert not plan.fits
 
 
 def test_settings_of_an_engine_are_planned_as_it_uses_them() -> None:
     vllm = EngineSettings.of(VllmEngine(args={"tensor_parallel_size": 2, "max_num_seqs": 7, "max_model_len": 99}))
-    # vLLM reserves its share of the GPU, so the pristine copy is in host memory
-    assert vllm == EngineSettings(ranks=2, memory_share=0.9, running=7, pristine="host", max_length=99)
+    assert vllm == EngineSettings(ranks=2, memory_share=0.9, running=7, pristine="auto", max_length=99)
+    # the user reserves the GPU for vLLM, so the pristine copy is in host memory
+    assert EngineSettings.of(VllmEngine(args={"gpu_memory_utilization": 0.9})).pristine == "host"
     assert EngineSettings.of(TransformersEngine(batch_size=5)).running == 5
     assert EngineSettings.of(TransformersEngine()).pristine == "auto"
 

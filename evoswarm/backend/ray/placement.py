@@ -77,6 +77,11 @@ class Placement:
         return self.particles * self.particle_gpus + self.scorers * self.scorer_gpus
 
     @property
+    def gpu_share(self) -> float:
+        """The share of each of its GPUs that an engine has."""
+        return min(1.0, self.scorer_gpus / self.ranks)
+
+    @property
     def summary(self) -> str:
         """What runs where, in one line."""
         where = (
