@@ -197,5 +197,5 @@ class ModelEngine(EngineConfig, ModelLoading):
         from evoswarm.engine.selfcheck import CheckedEngine, probe, self_check
 
         checked = cast(CheckedEngine, engine)
-        if checked.on_gpu:
+        if checked.needs_check:
             self_check(checked, probe({name: array.shape for name, array in zeros().items()}))

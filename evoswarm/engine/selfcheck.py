@@ -1,4 +1,4 @@
-"""The self-check of an engine on a GPU: installing an adapter changes the answers, removing it restores the base."""
+"""The self-check of an engine where evoswarm was not tested: installing an adapter changes the answers, removing it restores the base."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ STRENGTH = 0.05
 class CheckedEngine(Engine, Protocol):
     """An engine that can be checked."""
 
-    on_gpu: bool
-    """Whether the model is on a GPU."""
+    needs_check: bool
+    """Whether it computes on a GPU, or with a version of its library that was not tested."""
 
     def wrong_weights(self, weights: Mapping[str, np.ndarray]) -> str | None:
         """The first parameter that is not the base merged with the installed `weights`, computed in float64."""
@@ -57,7 +57,7 @@ def self_check(engine: CheckedEngine, adapter: Mapping[str, np.ndarray]) -> None
         problem = "the base model's answers change after an adapter was installed and removed"
     if problem is not None:
         raise UserError(
-            f"engine: it failed its self-check on this GPU ({problem}); its results would be wrong, so use another "
+            f"engine: it failed its self-check ({problem}); its results would be wrong, so use another "
             "engine.type or another version of it"
         )
 

@@ -67,7 +67,7 @@ class HfEngine:
         self._installer.install(weights)
 
     @property
-    def on_gpu(self) -> bool:
+    def needs_check(self) -> bool:
         """See `CheckedEngine`."""
         return bool(self.model.device.type == "cuda")
 

@@ -30,6 +30,7 @@ from evoswarm.engine.vllm_internals import (
     on_ray,
     set_environment,
     start_after_numba,
+    untested,
 )
 from evoswarm.engine.vllm_options import Costs, Item, OptionItem, in_requests, wanted_tokens
 from evoswarm.engine.vllm_ranks import Ranks
@@ -51,7 +52,7 @@ class VllmEngine:
         """Start vLLM and load the base model.
 
         Raises:
-            UserError: vLLM is missing or of another version, or refuses the model or an argument.
+            UserError: vLLM is missing or too old, or refuses the model or an argument.
         """
         set_environment(threads=config.threads, deterministic=config.deterministic)
         tokenizer = load_tokenizer(model, trust_remote_code=config.trust_remote_code)
@@ -83,9 +84,9 @@ class VllmEngine:
             raise UserError(problem)
 
     @property
-    def on_gpu(self) -> bool:
+    def needs_check(self) -> bool:
         """See `CheckedEngine`."""
-        return on_gpu()
+        return on_gpu() or untested() is not None
 
     def wrong_weights(self, weights: Mapping[str, np.ndarray]) -> str | None:
         """See `CheckedEngine`. Adapters that are not merged have no weights to compare."""

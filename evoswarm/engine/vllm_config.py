@@ -149,6 +149,12 @@ class VllmEngine(ModelEngine):
             return [self]
         return [self.merged(), *([self.with_(adapter_mode="multi_lora")] if adapters else [])]
 
+    def notice(self, model: str) -> str | None:
+        """Whether vLLM is newer than what was tested."""
+        from evoswarm.engine.vllm_internals import untested
+
+        return untested()
+
     def merged(self) -> Self:
         """adapter_mode merged."""
         return self.with_(adapter_mode="merged")

@@ -1,6 +1,6 @@
 """All uses of vLLM outside its documented interface, and all environment variables that are set for it.
 
-Tested with vLLM 0.32 (CPU build). Used: `worker_extension_cls`, `collective_rpc`, `model.load_weights`,
+Tested with the CPU builds of vLLM 0.26 and 0.32. Used: `worker_extension_cls`, `collective_rpc`, `model.load_weights`,
 `model_runner.reload_weights` with an iterator, `get_model_loader(...).get_all_weights`, `packed_modules_mapping` of a
 model class, `quant_method` of layers; for multi-LoRA `lora_manager`, `LoRAModel.from_lora_tensors` and
 `PEFTHelper.from_dict`; for metrics `logger_manager` and `ray_wrappers.RayPrometheusStatLogger`.
@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
+
 from evoswarm.engine.in_place import InPlace
 from evoswarm.engine.merged import Change, MergedBase
 from evoswarm.engine.pristine import Place, Pristine
@@ -23,7 +25,8 @@ from evoswarm.errors import UserError
 from evoswarm.weights.device import to_torch
 from evoswarm.weights.tensorfile import TensorFile
 
-SUPPORTED = ("0.32",)
+OLDEST, NEWEST = (0, 26), (0, 32)
+"""Versions of vLLM whose internals are those that this file uses."""
 EXTENSION = f"{__name__}.WorkerExtension"
 
 SPARE = 0.02
@@ -114,7 +117,7 @@ def metrics_to_ray(llm: Any) -> None:
 def check_version() -> None:
     """
     Raises:
-        UserError: vLLM is missing, or a version whose internals were not tried.
+        UserError: vLLM is missing, or too old.
     """
     try:
         import vllm
@@ -123,12 +126,31 @@ def check_version() -> None:
             f"engine vllm: vLLM cannot be imported ({error}); run pip install '.[vllm]' in the "
             "checkout, or without a GPU see docs/guides/engines.md"
         ) from None
-    version = str(vllm.__version__)
-    if not any(version == known or version.startswith(f"{known}.") for known in SUPPORTED):
+    if _release(vllm.__version__) < OLDEST:
         raise UserError(
-            f"engine vllm: vLLM {version} is installed, supported is {', '.join(SUPPORTED)}; install such a version, "
-            "or use engine.type: transformers"
+            f"engine vllm: vLLM {vllm.__version__} is installed, evoswarm needs {_text(OLDEST)} or newer; install such a "
+            "version, or use engine.type: transformers"
         )
+
+
+def untested() -> str | None:
+    """A message if vLLM is newer than the versions that were tested."""
+    import vllm
+
+    if _release(vllm.__version__) <= NEWEST:
+        return None
+    return (
+        f"engine vllm: vLLM {vllm.__version__} is newer than {_text(NEWEST)}, the newest version that was tested; the "
+        "engine passed its self-check"
+    )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return Version(version).release[:2]
+
+
+def _text(release: tuple[int, ...]) -> str:
+    return ".".join(map(str, release))
 
 
 def check_deterministic() -> None:
@@ -217,6 +239,7 @@ class WorkerExtension:
         try:
             helper = PEFTHelper.from_dict(dict(adapter))
             helper.validate_legal(worker.lora_config)
+            check_patterns(helper, adapter)
             lora = LoRAModel.from_lora_tensors(
                 number, own, helper, "cpu", worker.lora_config.lora_dtype, model_vocab_size=worker.vocab_size
             )
@@ -261,6 +284,15 @@ class WorkerExtension:
             memory = Pristine(pristine, spare=SPARE)
             self._evoswarm_place = InPlace(base, model.load_weights, memory, complete=complete) if plain else None
         return self._evoswarm_place
+
+
+def check_patterns(helper: Any, adapter: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        ValueError: modules have ranks or scales of their own, and this version of vLLM reads neither.
+    """
+    if (adapter.get("rank_pattern") or adapter.get("alpha_pattern")) and not hasattr(helper, "get_rank_and_scaling"):
+        raise ValueError("this version ignores rank_pattern and alpha_pattern")
 
 
 def holds_plain_weights(model: Any) -> bool:
