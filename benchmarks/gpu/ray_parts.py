@@ -50,7 +50,7 @@ def actors(note: Notes, folder: Path, tiny: bool) -> None:
 def whole_run(note: Notes, folder: Path, tiny: bool) -> None:
     """40 particles x 200 prompts with one scorer, whose mode is measured."""
     served = Served(folder, tiny)
-    config = config_of(served, "whole", particles=4 if tiny else PARTICLES, mode="auto")
+    config = config_of(served, "whole", particles=4 if tiny else PARTICLES, mode="auto", method="generate")
     seconds, summary = run(config)
     note(wall_s=seconds, **stages(served, "whole", summary))
 
@@ -73,7 +73,9 @@ def particles_on_gpu(note: Notes, folder: Path, tiny: bool) -> None:
     note(best_has_the_same_bytes_from_a_CPU=(best / name).read_bytes() == (again / name).read_bytes())
 
 
-def config_of(served: Served, name: str, *, particles: int, mode: str, generations: int = 2) -> dict[str, Any]:
+def config_of(
+    served: Served, name: str, *, particles: int, mode: str, generations: int = 2, method: str = "loglikelihood"
+) -> dict[str, Any]:
     """A run on questions with four options, whose right one is drawn by chance."""
     draw = random.Random(0)
     prompts = 8 if served.tiny else PROMPTS
@@ -88,7 +90,7 @@ def config_of(served: Served, name: str, *, particles: int, mode: str, generatio
         "name": name,
         "model": str(served.base()),
         "pool": {"experts": str(served.pool(3 if served.tiny else EXPERTS)), "check_values": False},
-        "utility": {"type": "multiple_choice", "method": "generate", "data": str(data), "max_new_tokens": 16},
+        "utility": {"type": "multiple_choice", "method": method, "data": str(data), "max_new_tokens": 32},
         "engine": {"type": "vllm", "adapter_mode": mode, "threads": 1 if served.tiny else 8, "args": args},
         "search": {"type": "model_swarms", "population": particles, "max_generations": generations},
         "backend": {"type": "ray"},

@@ -68,14 +68,15 @@ class Served:
         return SMALLEST if self.tiny else QWEN if self.large else QWEN_SMALL
 
     def base(self) -> Path:
-        """A random model in bfloat16 with the toy world's tokenizer, made once."""
+        """A random model in bfloat16 with the toy world's tokenizer, made once. Its head is a tensor of its own: with a
+        shared one, a random model repeats the last token of every prompt."""
         shape, folder = self.shape, self.folder / self.name
         if (folder / "made").exists():
             return folder
         config = Qwen2Config(
             hidden_size=shape.hidden, num_hidden_layers=shape.layers, num_attention_heads=shape.heads,
             num_key_value_heads=shape.kv_heads, intermediate_size=shape.inner, vocab_size=shape.vocabulary,
-            tie_word_embeddings=not self.large, max_position_embeddings=4096,
+            tie_word_embeddings=False, max_position_embeddings=4096,
         )  # fmt: skip
         torch.manual_seed(0)
         with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
@@ -138,6 +139,12 @@ def scores(engine: Any, prompts: Sequence[Prompt], options: Sequence[str] = (" a
     """Log-probabilities of options of all prompts, in one call."""
     rows = engine.loglikelihood(prompts, [options] * len(prompts))
     return [score.logprob for row in rows for score in row]
+
+
+def answers(engine: VllmEngine, prompts: Sequence[Prompt], tokens: int) -> list[list[int]]:
+    """Token ids of answers: a random model's text has no letters."""
+    ids = [engine._encoder.prompt(prompt) for prompt in prompts]
+    return engine._greedy(ids, [tokens] * len(ids), ())
 
 
 def differing(some: Sequence[Any], others: Sequence[Any]) -> int:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -60,7 +61,13 @@ def main() -> None:
         folder = given.folder or Path(temporary)
         (folder / "runs").mkdir(parents=True, exist_ok=True)
         if given.part:
-            PARTS[given.part][0](Notes(given.out / "figures.json", given.part), folder, given.tiny)
+            os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO")
+            try:
+                PARTS[given.part][0](Notes(given.out / "figures.json", given.part), folder, given.tiny)
+            except Exception as error:
+                if error.__context__ is not None:  # what an error for users hides
+                    traceback.print_exception(error.__context__)
+                raise
             return
         end = time.perf_counter() + given.seconds
         for part in given.parts:
@@ -92,15 +99,15 @@ def alone(part: str, out: Path, folder: Path, *, tiny: bool, limit: float) -> bo
     note(seconds=round(time.perf_counter() - start, 1), ended=ended)
     print(json.dumps(json.loads((out / "figures.json").read_text())[part]), flush=True)
     works = ended == "exit status 0"
+    own = (out / "log.txt").read_bytes()[begin:].decode(errors="replace")
     if not works:
-        own = (out / "log.txt").read_bytes()[begin:].decode(errors="replace")
-        print(end_of(own, 25), flush=True)
-        with (out / "log.txt").open("a") as log:
-            for path in others(process.pid, since=began):
-                text = end_of(path.read_text(errors="replace"), 100)
-                print(f"\n----- {path.name}\n{text}", file=log)
-                if path.name.startswith("evoswarm"):
-                    print(f"----- {path.name}\n{end_of(text, 25)}", flush=True)
+        print(end_of(own, 40), flush=True)
+    with (out / "log.txt").open("a") as log:
+        for path in others(process.pid, since=began):
+            text = path.read_text(errors="replace")
+            print(f"\n----- {path.name}\n{end_of(text, 200)}", file=log)
+            if not works and path.name.startswith("evoswarm"):
+                print(f"----- {path.name}\n{end_of(text, 15)}", flush=True)
     return works
 
 

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.engine import fingerprint
-from benchmarks.gpu.served import Notes, Served, differing, rpc, scores, timed
+from benchmarks.gpu.served import Notes, Served, answers, differing, rpc, scores, timed
 from benchmarks.install import best_of
 from benchmarks.running import Running
 from evoswarm.engine.vllm import VllmEngine
 
 TOKENS = 32
-Answers = tuple[list[float], list[str]]
+Answers = tuple[list[float], list[list[int]]]
 """Scores of options, and generated answers."""
 
 
@@ -145,7 +145,7 @@ def keep(served: Served, engine: VllmEngine) -> None:
     prompts, found = served.prompts(200), {}
     for name, weights in (("base", None), ("adapter", served.adapter(1))):
         engine.install(weights)
-        found[name] = [scores(engine, prompts), engine.generate(prompts, max_new_tokens=TOKENS)]
+        found[name] = [scores(engine, prompts), answers(engine, prompts, TOKENS)]
     (served.folder / f"{served.name}-merged.json").write_text(json.dumps(found))
 
 
@@ -162,9 +162,9 @@ def beside(note: Notes, folder: Path, tiny: bool, *, large: bool = False) -> Non
     running, group = Running(engine), engine.group(of)
     group.generate(prompts * count, max_new_tokens=2)
     running.take()
-    answers: list[str] = []
+    all_answers: list[list[int]] = []
     for tokens in (1, TOKENS):
-        seconds, answers = timed(group.generate, prompts * count, max_new_tokens=tokens)
+        seconds, all_answers = timed(answers, group, prompts * count, tokens)
         figures = {"examples/s": len(of) / seconds, "s": seconds} | running.take()
         note(**{f"multi_lora, {tokens} tokens": figures})
     found = scores(engine.group([1] * len(prompts)), prompts)
@@ -174,7 +174,7 @@ def beside(note: Notes, folder: Path, tiny: bool, *, large: bool = False) -> Non
         largest_difference_to_merged=furthest(found, saved["adapter"][0]),
         largest_change_by_the_adapter=furthest(saved["base"][0], saved["adapter"][0]),
         answers=len(prompts),
-        answers_that_differ=differing(answers[len(prompts) : 2 * len(prompts)], saved["adapter"][1]),
+        answers_that_differ=differing(all_answers[len(prompts) : 2 * len(prompts)], saved["adapter"][1]),
         answers_that_the_adapter_changes=differing(saved["base"][1], saved["adapter"][1]),
     )
 
@@ -189,7 +189,7 @@ def compositions(note: Notes, served: Served, engine: VllmEngine) -> None:
     engine.install(served.adapter(1))
     prompts = served.prompts(200)
     whole = answers_of(engine, prompts, len(prompts))
-    note(scores=len(whole[0]), answers=len(whole[1]), different_answers=len(set(whole[1])))
+    note(scores=len(whole[0]), answers=len(whole[1]), different_answers=len(set(map(tuple, whole[1]))))
 
     def compare(way: str, found: Answers) -> None:
         counts = {"scores": differing(found[0], whole[0]), "answers": differing(found[1], whole[1])}
@@ -213,5 +213,5 @@ def answers_of(engine: VllmEngine, prompts: list[Any], size: int) -> Answers:
     for start in range(0, len(prompts), size):
         part = prompts[start : start + size]
         found[0].extend(scores(engine, part))
-        found[1].extend(engine.generate(part, max_new_tokens=TOKENS))
+        found[1].extend(answers(engine, part, TOKENS))
     return found

@@ -1,4 +1,4 @@
-"""The self-check of an engine where evoswarm was not tested: installing an adapter changes the answers, removing it restores the base."""
+"""The self-check of an engine that was not tested here: an adapter changes the answers, without it the base is back."""
 
 from __future__ import annotations
 

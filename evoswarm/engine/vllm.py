@@ -25,6 +25,7 @@ from evoswarm.engine.vllm_internals import (
     check_deterministic,
     check_version,
     free_memory,
+    installed,
     metrics_to_ray,
     on_gpu,
     on_ray,
@@ -86,7 +87,7 @@ class VllmEngine:
     @property
     def needs_check(self) -> bool:
         """See `CheckedEngine`."""
-        return on_gpu() or untested() is not None
+        return on_gpu() or untested(installed()) is not None
 
     def wrong_weights(self, weights: Mapping[str, np.ndarray]) -> str | None:
         """See `CheckedEngine`. Adapters that are not merged have no weights to compare."""

@@ -151,9 +151,9 @@ class VllmEngine(ModelEngine):
 
     def notice(self, model: str) -> str | None:
         """Whether vLLM is newer than what was tested."""
-        from evoswarm.engine.vllm_internals import untested
+        from evoswarm.engine.vllm_internals import installed, untested
 
-        return untested()
+        return untested(installed())
 
     def merged(self) -> Self:
         """adapter_mode merged."""

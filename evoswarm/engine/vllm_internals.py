@@ -120,28 +120,33 @@ def check_version() -> None:
         UserError: vLLM is missing, or too old.
     """
     try:
-        import vllm
+        version = installed()
     except ImportError as error:
         raise UserError(
             f"engine vllm: vLLM cannot be imported ({error}); run pip install '.[vllm]' in the "
             "checkout, or without a GPU see docs/guides/engines.md"
         ) from None
-    if _release(vllm.__version__) < OLDEST:
+    if _release(version) < OLDEST:
         raise UserError(
-            f"engine vllm: vLLM {vllm.__version__} is installed, evoswarm needs {_text(OLDEST)} or newer; install such a "
+            f"engine vllm: vLLM {version} is installed, evoswarm needs {_text(OLDEST)} or newer; install such a "
             "version, or use engine.type: transformers"
         )
 
 
-def untested() -> str | None:
-    """A message if vLLM is newer than the versions that were tested."""
+def installed() -> str:
+    """vLLM's version."""
     import vllm
 
-    if _release(vllm.__version__) <= NEWEST:
+    return str(vllm.__version__)
+
+
+def untested(version: str) -> str | None:
+    """A message if a version of vLLM is newer than those that were tested."""
+    if _release(version) <= NEWEST:
         return None
     return (
-        f"engine vllm: vLLM {vllm.__version__} is newer than {_text(NEWEST)}, the newest version that was tested; the "
-        "engine passed its self-check"
+        f"engine vllm: vLLM {version} is newer than {_text(NEWEST)}, the newest version that was tested; the engine "
+        "passed its self-check"
     )
 
 
