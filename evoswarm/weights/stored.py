@@ -18,7 +18,6 @@ class Stored:
         file: the file that holds it.
         key: its name in the file.
         transposed: the file has it as [in, out] (mlx-lm).
-        factor: the values are multiplied by this (another alpha).
         filler: what a vocabulary that is shorter than the pool's is extended with; None means zeros.
     """
 
@@ -26,7 +25,6 @@ class Stored:
     file: TensorFile
     key: str
     transposed: bool = False
-    factor: float = 1.0
     filler: Stored | None = None
 
     @classmethod
@@ -41,8 +39,6 @@ class Stored:
         array = self.file.flat(self.key).reshape(self.file.specs[self.key].shape)
         if self.transposed:
             array = array.T
-        if self.factor != 1:
-            array = (array.astype(np.float32) * np.float32(self.factor)).astype(self.spec.numpy_dtype)
         if array.shape != self.spec.shape:
             array = self._resized(array)
         return array.reshape(-1)

@@ -52,8 +52,24 @@ def test_the_newest_checkpoint_of_a_training_is_the_expert(pool_folder: MakePool
     assert pool.names == ["a", "b", "c"] and pool.experts[1].path == folder / "b" / "checkpoint-1000"
     assert pool.hashes["b"] == open_expert(adapters / "b").sha256
     used, unused = about(pool, "b: ")
-    assert used == "b: checkpoint-1000 is used, the newest checkpoint"
+    assert used == "b: checkpoint-1000 is used, the newest of 3"
     assert unused == "b: not used: checkpoint-20, checkpoint-999; list them in pool.experts to use them"
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        ("checkpoint-9/adapter_model", "checkpoint-10/adapter_model"),
+        ("epoch_0_step_599/model", "epoch_1_step_20/model"),
+        ("epoch1epochstep3globalstep9", "epoch2epochstep0globalstep12"),
+        ("epoch_9", "epoch_10"),
+        ("checkpoint-20", "final"),
+    ],
+)
+def test_every_way_of_counting_checkpoints_is_understood(pool_folder: MakePool, older: str, newer: str) -> None:
+    folder = pool_folder()
+    into(folder / "b", older, newer)
+    assert pool_of(folder).experts[1].path == folder / "b" / newer
 
 
 @pytest.mark.parametrize("inside", ["epoch_2", "default", "run/checkpoint-5", "output/adapter", "my_adapter"])

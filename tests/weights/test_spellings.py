@@ -27,6 +27,7 @@ LLAMA = {
     "half of the prefix": rename(lambda name: name.removeprefix("base_model.")),
     "with the name of the adapter": rename(lambda name: name.replace(".weight", ".default.weight")),
     "with another name of the adapter": rename(lambda name: name.replace(".weight", ".my_lora.v2.weight")),
+    "of AReaL": rename(lambda name: name.removeprefix(PREFIX).replace(".weight", ".default.weight")),
     "without the last part": rename(lambda name: name.removesuffix(".weight")),
     "with the prefix twice": rename(lambda name: PREFIX + name),
     "from FSDP": rename(lambda name: name.replace("layers.0.", "layers.0._fsdp_wrapped_module.")),
