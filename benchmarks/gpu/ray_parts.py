@@ -80,9 +80,10 @@ def config_of(
     draw = random.Random(0)
     prompts = 8 if served.tiny else PROMPTS
     records = [
-        {"question": question(i), "choices": dict(zip("ABCD", "wxyz", strict=True)), "answer": draw.choice("ABCD")}
+        {"question": question(i), "choices": dict(zip("ABCD", texts(draw), strict=True)), "answer": draw.choice("ABCD")}
         for i in range(prompts)
     ]
+    options = "texts" if method == "loglikelihood" else "letters"
     data = served.folder / "choices.json"
     data.write_text(json.dumps({"dev": records, "test": records[:8]}))
     args = {"enforce_eager": True, "max_num_seqs": 16} if served.tiny else {}
@@ -90,12 +91,23 @@ def config_of(
         "name": name,
         "model": str(served.base()),
         "pool": {"experts": str(served.pool(3 if served.tiny else EXPERTS)), "check_values": False},
-        "utility": {"type": "multiple_choice", "method": method, "data": str(data), "max_new_tokens": 32},
+        "utility": {
+            "type": "multiple_choice",
+            "method": method,
+            "options": options,
+            "data": str(data),
+            "max_new_tokens": 32,
+        },
         "engine": {"type": "vllm", "adapter_mode": mode, "threads": 1 if served.tiny else 8, "args": args},
         "search": {"type": "model_swarms", "population": particles, "max_generations": generations},
         "backend": {"type": "ray"},
         "output": str(served.folder / "runs"),
     }
+
+
+def texts(draw: random.Random) -> list[str]:
+    """Four options without meaning."""
+    return ["".join(draw.sample("abcdefghij", 4)) for _ in range(4)]
 
 
 def evoswarm(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
