@@ -154,4 +154,4 @@ def differing(some: Sequence[Any], others: Sequence[Any]) -> int:
 
 def rpc(engine: VllmEngine, work: Any) -> Any:
     """What `work` returns, called with vLLM's worker."""
-    return engine._llm.collective_rpc(work)[0]
+    return engine._llm.collective_rpc(lambda wrapper: work(wrapper.worker))[0]
