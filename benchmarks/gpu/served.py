@@ -85,6 +85,9 @@ class Served:
         for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
             shutil.copy(world() / "base" / name, folder)
         (folder / "made").touch()
+        del model
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
         return folder
 
     def pool(self, experts: int) -> Path:
