@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from pathlib import Path
 
+from evoswarm.backend.ray.nodes import Nodes
+from evoswarm.backend.ray.placement import place_run
 from evoswarm.config import RunConfig
+from evoswarm.config.backend import RayBackend
 from evoswarm.errors import UserError
 from evoswarm.loop.inputs import Inputs
-from evoswarm.plan.hardware import GB
+from evoswarm.plan.hardware import GB, Hardware
 from evoswarm.plan.inspect import hardware_of
 from evoswarm.plan.text import duration
+from evoswarm.weights.expert import checkpoint_files
 
 
 def fitted(config: RunConfig, inputs: Inputs, message: Callable[[str], None]) -> RunConfig:
@@ -21,7 +27,11 @@ def fitted(config: RunConfig, inputs: Inputs, message: Callable[[str], None]) ->
         UserError: an engine cannot fit.
     """
     hardware = hardware_of(config.backend) if config.engine.has_model else None
-    if hardware is None or hardware.gpu is None:
+    if hardware is None:
+        return config
+    if hardware.gpu is None:
+        if not hardware.gpus and (problem := host_problem(config, hardware)):
+            raise UserError(problem)
         return config
     from evoswarm.plan.run import plan_run
 
@@ -33,3 +43,24 @@ def fitted(config: RunConfig, inputs: Inputs, message: Callable[[str], None]) ->
         return config
     copy = plan.gpu.pristine / (hardware.gpu.memory_gb * GB)
     return config.with_(engine=config.engine.beside(copy, share=plan.placement.gpu_share))
+
+
+def host_problem(config: RunConfig, hardware: Hardware) -> str | None:
+    """Whether the weights of a node's engines alone need more memory than it has, without GPUs."""
+    size, scorers = _weight_bytes(config.model), 1
+    if isinstance(config.backend, RayBackend):
+        nodes = [Nodes("node", hardware.nodes, hardware.cpus, 0)]
+        scorers = math.ceil(place_run(config, nodes).scorers / hardware.nodes)
+    need, have = scorers * size / GB, hardware.node_memory_gb
+    if need <= have:
+        return None
+    change = "lower backend.scorers" if scorers > 1 and size / GB <= have else "use nodes with more memory, or GPUs"
+    return f"{scorers} engines with weights of {size / GB:.1f} GB each do not fit into a node's {have:.1f} GB; {change}"
+
+
+def _weight_bytes(model: str) -> int:
+    """Size of the base model's files; 0 if it is not a folder here."""
+    try:
+        return sum(path.stat().st_size for path in checkpoint_files(Path(model)))
+    except UserError:
+        return 0
