@@ -1,5 +1,6 @@
 """Installing adapters into all linear modules of models of real shapes: bytes written per second, relative to a plain
-copy of the same parameters in the same run. `--tiny` tries the benchmark itself.
+copy of the same parameters in the same run. The fp32 product B A alone, without reading or writing the parameters, is
+the limit of a CPU. `--tiny` tries the benchmark itself.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import nn
 from benchmarks.common import close, show
 from benchmarks.shapes import GEMMA, QWEN, TINY, Shape, adapter_config, random_adapter, skeleton
 from evoswarm.engine.install import Installer
-from evoswarm.engine.merge import Merge
+from evoswarm.engine.merge import BLOCK, Merge
 from evoswarm.engine.pristine import Place
 from evoswarm.weights.device import to_torch
 from evoswarm.weights.merge import lora_modules, scaling
@@ -75,7 +76,17 @@ def measure(
         for name, target in targets.items():
             Merge(target, untouched[name], *resident[name], factors[name]).write()
 
-    seconds = best_of({"copy": copy, "merge": merge, "install": lambda: installer.install(adapter)})
+    @torch.no_grad()
+    def product() -> None:
+        for a, b in resident.values():
+            rows = max(1, BLOCK * torch.get_num_threads() // a.shape[1])
+            result = torch.empty(min(rows, len(b)), a.shape[1], device=device)
+            for start in range(0, len(b), rows):
+                part = b[start : start + rows]
+                torch.mm(part, a, out=result[: len(part)])
+
+    works = {"copy": copy, "product": product, "merge": merge, "install": lambda: installer.install(adapter)}
+    seconds = best_of(works)
     size = sum(target.nbytes for target in targets.values())
     return {
         "GB": size / 1e9,
@@ -84,6 +95,7 @@ def measure(
         "copy, GB/s": size / seconds["copy"] / 1e9,
         "of a copy": seconds["copy"] / seconds["install"],
         "arithmetic of a copy": seconds["copy"] / seconds["merge"],
+        "fp32 product of a copy": seconds["copy"] / seconds["product"],
         "as float64": agreement(targets, untouched, resident, factors),
     }
 
