@@ -49,7 +49,7 @@ def seconds(settings: dict[str, Any]) -> dict[tuple[int, int], float]:
             data["utility"]["data"] = {"path": path, "limit": examples}
             config = parse_config(data, root=world())
             pool = open_pool(config.pool, model=config.model)
-            engine = engine or config.engine.start(model=config.model, adapter=pool.experts[0].config)
+            engine = engine or config.engine.start(model=config.model, adapter=pool.adapter)
             worker = Worker(config, pool=pool, engine=engine)
             weights = [{n: e.flat(n).reshape(s.shape) for n, s in e.specs.items()} for e in pool.experts]
             times = []

@@ -66,8 +66,8 @@ def moved(maker: Materializer, rows: list[Row], keep: Callable[[Weights], object
 def with_noise(pool: Pool, particle: DeviceMaterializer, row: Row) -> bool:
     """Whether a mutated particle is the same on both, in one tensor of each kind."""
     noisy = Row((*row.terms, (NoiseVector(seed=1, generation=2, particle=3, gene_rate=0.2, sigma=0.01), 1.0)))
-    specs = pool.layout[:2]
-    pairs = zip(Materializer(pool).stream([noisy], specs=specs), particle.stream([noisy], specs=specs), strict=True)
+    parts = pool.parts[:2]
+    pairs = zip(Materializer(pool).stream([noisy], parts=parts), particle.stream([noisy], parts=parts), strict=True)
     return all(a.tobytes() == b.tobytes() for (_, (a,)), (_, (b,)) in pairs)
 
 

@@ -116,7 +116,7 @@ class ResidentWeights:
             rows = {index: round.jobs[index].row for index in needed}
             self._made = {i: None if row is None else self._materializer.lazily(row) for i, row in rows.items()}
             return self._made
-        most = max(len(needed), self._most // max(1, self._materializer.pool.experts[0].nbytes))
+        most = max(len(needed), self._most // max(1, self._materializer.pool.nbytes))
         following = (i for i in range(min(needed), len(round.jobs)) if round.is_open(i))
         # The needed jobs come first: after an engine died they may not be the next in order.
         rows = {i: round.jobs[i].row for i in islice(dict.fromkeys([*sorted(needed), *following]), most)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
@@ -39,12 +38,12 @@ class Worker:
             UserError: one of them cannot be loaded.
         """
         self.utility = utility or make_utility(config.utility, root=config.root)
-        adapter = pool.experts[0].config if pool.kind == "adapter" else None
+        adapter = pool.adapter
         self._converter = lora_converter(config.model, adapter)
         self._adapter = self._converter.lora_config() if self._converter else adapter
         self._given = engine
         self._config = config
-        self._specs = pool.experts[0].specs
+        self._layout = pool.layout
         self._cut: dict[Split, Slices] = {}
         self._started: Engine | None = None
         self._died: str | None = None
@@ -95,7 +94,7 @@ class Worker:
             return self._given
         fitted = self._config.engine.fitted(
             model=self._config.model,
-            parameters=sum(math.prod(spec.shape) for spec in self._specs.values()),
+            parameters=sum(spec.numel for spec in self._layout),
             requests=lambda: (request for split in SPLITS for request in self.utility.requests(split)),
         )
         self._config = self._config.with_(engine=fitted)
@@ -112,7 +111,7 @@ class Worker:
 
     def _zeros(self) -> Weights:
         """An adapter of zeros, as the engine gets it."""
-        zeros: Weights = {name: np.zeros(spec.shape, np.float32) for name, spec in self._specs.items()}
+        zeros: Weights = {spec.name: np.zeros(spec.shape, np.float32) for spec in self._layout}
         return self._converter.tensors(zeros) if self._converter else zeros
 
     def sleep(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -74,7 +75,13 @@ def validate(
     with results_only():
         inputs = read_inputs(checked)
     sizes = {split: inputs.utility.size(split) for split in ("validation", "test")}
-    facts = {"experts": inputs.pool.names, "kind": inputs.pool.kind, "examples": sizes, "warnings": inputs.warnings}
+    facts: dict[str, Any] = {
+        "experts": inputs.pool.names,
+        "kind": inputs.pool.kind,
+        "examples": sizes,
+        "warnings": inputs.warnings,
+    }
+    facts["space"] = asdict(inputs.pool.space) if inputs.pool.space else None
     if json_:
         return print_json({"valid": True, **facts})
     for warning in inputs.warnings:
@@ -82,7 +89,7 @@ def validate(
     print(
         f"{config}: ok; {len(inputs.pool.names)} experts ({inputs.pool.kind}), "
         f"{sizes['validation']} validation and {sizes['test']} test examples, {checked.search.type} "
-        f"with {checked.search.population} particles"
+        f"with {checked.search.population} particles" + (f", {inputs.pool.space}" if inputs.pool.space else "")
     )
 
 

@@ -55,6 +55,7 @@ class Bench:
         Raises:
             UserError: pool or data cannot be used.
         """
+        config = config.with_(engine=config.engine.merged())  # candidates come one by one, and of any rank
         self.config, self.directory = config, RunDirectory(folder)
         self.utility = make_utility(config.utility, root=config.root)
         self.pool = open_pool(config.pool, model=config.model)
@@ -122,9 +123,10 @@ class Bench:
 
             if not isinstance(self.config.engine, TransformersEngine):
                 raise UserError("mixing next-token distributions needs engine.type transformers")
-            adapter = self.pool.experts[0].config if self.pool.kind == "adapter" else None
             experts = (self.materializer.one(Row.one(name)) for name in self.pool.names)
-            engine = MixtureEngine(self.config.engine, model=self.config.model, adapter=adapter, experts=experts)
+            engine = MixtureEngine(
+                self.config.engine, model=self.config.model, adapter=self.pool.adapter, experts=experts
+            )
             self._mixture = engine, Worker(self.config, pool=self.pool, utility=self.utility, engine=engine)
         return self._mixture
 

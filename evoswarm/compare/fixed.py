@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evoswarm.compare.bench import Candidate, Tally
-from evoswarm.compare.merging import Combine, base_weights, dare_ties, merge, model_stock, slerp, summed, ties
+from evoswarm.compare.merging import Combine, dare_ties, merge, model_stock, slerp, ties
 from evoswarm.compare.routing import Router
 from evoswarm.compare.trained import merged_data, solved_examples, trained_expert
 from evoswarm.weights.materialize import Weights
@@ -82,12 +82,8 @@ def dare_ties_grid(tally: Tally, *, seed: int) -> Chosen:
 def task_arithmetic(tally: Tally) -> Chosen:
     """The base plus lambda times the sum of all task vectors (arXiv 2212.04089), at the best of ten lambdas."""
 
-    def candidate(factor: float) -> Candidate:
-        if tally.bench.pool.kind == "adapter":
-            return tally.bench.row(f"task_arithmetic {factor}", dict.fromkeys(tally.experts, factor))
-        return merged(tally, "task_arithmetic", tally.experts, summed, factor=factor)
-
-    return [tally.best([candidate(factor) for factor in LAMBDAS])]
+    rows = {factor: dict.fromkeys(tally.experts, factor) for factor in LAMBDAS}
+    return [tally.best([tally.bench.row(f"task_arithmetic {factor}", row) for factor, row in rows.items()])]
 
 
 def stock(tally: Tally) -> Chosen:
@@ -150,8 +146,7 @@ def merged(tally: Tally, method: str, experts: Sequence[str], combine: Combine, 
     bench = tally.bench
 
     def make() -> Weights:
-        base = base_weights(bench.pool, Path(bench.config.model))
-        return merge(bench.pool, experts, base, partial(combine, **parameters))
+        return merge(bench.pool, experts, partial(combine, **parameters))
 
     values = " ".join(f"{key}={value}" for key, value in parameters.items())
     lineage = {"method": method, "parameters": parameters, "experts": list(experts), "model": bench.config.model}

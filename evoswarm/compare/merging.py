@@ -1,7 +1,8 @@
-"""Merges that are not linear in the experts, tensor by tensor, on the saved tensors.
+"""Merges that are not linear in the experts, tensor by tensor, on task tensors: differences from the base model.
 
-For an adapter these are A and B, as in every search here; for a checkpoint they are the differences from the base
-model. peft's `merge_utils` do the arithmetic of TIES and DARE.
+In the space of factors the task tensors of a LoRA are its A and B; in product space they are the products s B A. The
+merge of products is not a product of the same rank: it is returned as A and B of full rank, one of which is the
+identity. peft's `merge_utils` do the arithmetic of TIES and DARE.
 """
 
 from __future__ import annotations
@@ -13,39 +14,68 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from evoswarm.loop.directory import RunDirectory
+from evoswarm.weights.blocks import Block, Part
 from evoswarm.weights.device import to_torch
-from evoswarm.weights.expert import open_expert
 from evoswarm.weights.materialize import Weights
+from evoswarm.weights.merge import LoraPair, lora_modules
 from evoswarm.weights.pool import Pool
 from evoswarm.weights.save import write_expert
+from evoswarm.weights.tensorfile import DTYPES, TensorSpec
 
 Combine = Callable[..., torch.Tensor]
 """From a tensor's name, the experts' task tensors (fp32, differences from the base model) and parameters by keyword to
 the merged tensor."""
 
 
-def merge(pool: Pool, experts: Sequence[str], base: Weights | None, combine: Combine) -> Weights:
-    """Merge some experts, tensor by tensor. `base` is the base checkpoint; None for adapters, whose base is zero."""
+def merge(pool: Pool, experts: Sequence[str], combine: Combine) -> Weights:
+    """Merge some experts, tensor by tensor."""
+    pairs = lora_modules({part.name: part for part in pool.parts}) if pool.in_product else {}
     merged: Weights = {}
-    for spec in pool.layout:
-        flats = [pool.flat(name, spec.name) for name in experts]
-        if not spec.is_float:
-            merged[spec.name] = flats[0].reshape(spec.shape).copy()
-            continue
-        start = None if base is None else to_torch(base[spec.name]).float().reshape(spec.shape)
-        tensors = [to_torch(flat).float().reshape(spec.shape) for flat in flats]
-        result = combine(spec.name, [tensor if start is None else tensor - start for tensor in tensors])
-        result = result if start is None else result + start
-        merged[spec.name] = result.numpy().astype(spec.numpy_dtype)
+    for pair in pairs.values():
+        merged |= _merge_products(pool, experts, pair, combine)
+    for part in pool.parts:
+        if part.name not in merged:
+            merged[part.name] = _merge_block(pool, experts, part.blocks[0], combine)
     return merged
 
 
-def summed(name: str, tasks: list[torch.Tensor], *, factor: float) -> torch.Tensor:
-    """Task arithmetic (arXiv 2212.04089): the sum of all task tensors, times a factor."""
-    return factor * sum(tasks[1:], tasks[0])
+def _merge_block(pool: Pool, experts: Sequence[str], block: Block, combine: Combine) -> np.ndarray:
+    """Merge a tensor that is one block; an expert without it does not change the base."""
+    spec = block.spec
+    if block.fixed:
+        ((name, tensor),) = block.sources.items()
+        return pool.flat(name, tensor).reshape(spec.shape).copy()
+    base = torch.zeros(spec.shape) if block.base is None else _tensor(pool.base.flat(block.base), spec.shape)
+    tasks = [
+        block.scales.get(name, 1.0) * (_tensor(pool.flat(name, block.sources[name]), spec.shape) - base)
+        if name in block.sources
+        else torch.zeros(spec.shape)
+        for name in experts
+    ]
+    return (combine(spec.name, tasks) + base).numpy().astype(spec.numpy_dtype)
+
+
+def _merge_products(pool: Pool, experts: Sequence[str], pair: LoraPair[Part], combine: Combine) -> Weights:
+    """Merge the products of a module, as A and B of its full rank."""
+    products: dict[str, torch.Tensor] = {}
+    for of_a, of_b in zip(pair.a.blocks, pair.b.blocks, strict=True):
+        ((name, key_a), (_, key_b)) = (*of_a.sources.items(), *of_b.sources.items())
+        a, b = _tensor(pool.flat(name, key_a), of_a.spec.shape), _tensor(pool.flat(name, key_b), of_b.spec.shape)
+        products[name] = of_b.scales[name] * (b @ a)
+    zero = torch.zeros_like(next(iter(products.values())))
+    change = combine(pair.b.name, [products.get(name, zero) for name in experts])
+    rows, columns = change.shape
+    factors = (change, torch.eye(rows)) if rows <= columns else (torch.eye(columns), change)
+    specs = pair.a.full, pair.b.full
+    return {spec.name: factor.numpy().astype(spec.numpy_dtype) for spec, factor in zip(specs, factors, strict=True)}
+
+
+def _tensor(flat: np.ndarray, shape: tuple[int, ...]) -> torch.Tensor:
+    return to_torch(flat).float().reshape(shape)
 
 
 def ties(name: str, tasks: list[torch.Tensor], *, density: float, scale: float) -> torch.Tensor:
@@ -92,15 +122,9 @@ def model_stock(name: str, tasks: list[torch.Tensor]) -> torch.Tensor:
     return n * cosine / (1 + (n - 1) * cosine) * torch.stack(tasks).mean(dim=0)
 
 
-def base_weights(pool: Pool, model: Path) -> Weights | None:
-    """The pool's tensors in the base model; None for adapters, whose base is zero."""
-    if pool.kind == "adapter":
-        return None
-    base = open_expert(model)
-    return {spec.name: base.tensor(spec.name) for spec in pool.layout}
-
-
 def save_member(pool: Pool, weights: Weights, folder: Path, *, base: str, lineage: dict[str, Any]) -> None:
     """Save merged weights as an expert of the pool's kind, with `lineage.json`: how it was made, and from what."""
-    write_expert(pool, lambda specs: ((spec.name, weights[spec.name]) for spec in specs), folder, base=base)
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    layout = [TensorSpec(name, array.shape, names[array.dtype]) for name, array in sorted(weights.items())]
+    write_expert(pool, layout, lambda specs: ((spec.name, weights[spec.name]) for spec in specs), folder, base=base)
     RunDirectory(folder).write_json("lineage.json", lineage | {"base": base, "pool": pool.hashes})

@@ -32,7 +32,9 @@ def trained_expert(tally: Tally, name: str, records: Sequence[Record], *, seed: 
     expert = f"{name}-{seed}-{key}"
     _, seconds = tally.bench.remember(f"trained {expert}", partial(_train, tally.bench, expert, text, seed, settings))
     tally.charge(0, seconds)
-    return Candidate(expert, make=lambda: open_expert(tally.bench.directory.path / "trained" / expert).tensors())
+    return Candidate(
+        expert, make=lambda: tally.bench.pool.adopt(open_expert(tally.bench.directory.path / "trained" / expert))
+    )
 
 
 def _train(bench: Bench, name: str, text: str, seed: int, settings: Record) -> None:

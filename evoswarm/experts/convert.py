@@ -7,7 +7,6 @@ structure: MiSS and VeRA share A up to its scale; WeGeFT shares the weights that
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from safetensors.torch import save_file
 
 from evoswarm.experts.wegeft import WeGeFTLinear
 from evoswarm.weights.adapter import ADAPTER_CONFIG, ADAPTER_FILE
+from evoswarm.weights.lora_config import lora_config
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 """A [r, in] and B [out, r]; B includes the scaling."""
@@ -89,22 +89,3 @@ def save_lora(factors: Factors, folder: Path, *, base: str, settings: dict[str, 
     config = lora_config({name: len(a) for name, (a, _) in factors.items()}) | {"base_model_name_or_path": base}
     text = json.dumps(config | (settings or {}), indent=2, sort_keys=True)
     (folder / ADAPTER_CONFIG).write_text(text + "\n", encoding="utf-8")
-
-
-def lora_config(ranks: dict[str, int]) -> dict[str, Any]:
-    """adapter_config.json of a LoRA with scaling 1, for the rank of each module."""
-    rank = Counter(ranks.values()).most_common(1)[0][0]
-    others = {name: r for name, r in sorted(ranks.items()) if r != rank}
-    return {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "r": rank,
-        "lora_alpha": rank,
-        "rank_pattern": others,
-        "alpha_pattern": others,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "init_lora_weights": True,
-        "inference_mode": True,
-        "target_modules": sorted({name.rpartition(".")[2] for name in ranks}),
-    }

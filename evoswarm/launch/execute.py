@@ -103,6 +103,8 @@ class Execution:
             if summary := self._finished():
                 watched.message("the run is already finished; this is its result")
                 return summary
+            if inputs.pool.space:
+                watched.message(str(inputs.pool.space))
             return self._evolve(fitted(self.config, inputs, watched.message), inputs, watched)
 
     def _evolve(self, config: RunConfig, inputs: Inputs, callbacks: Callbacks) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from evoswarm.utility.multi_task import MultiTask
 from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.expert import read_json
 from evoswarm.weights.pool import Pool, open_pool
+from evoswarm.weights.space import Space
 
 BASE_MODEL = "(base model)"
 
@@ -39,13 +41,23 @@ def measure(config: RunConfig, *, adapter: Path | None, recipe: Path | None, spl
         pool = open_pool(PoolConfig(experts=[adapter.resolve()]), model=config.model, alone=True)
         row: Row | None = Row.one(pool.names[0])
     else:
-        pool = open_pool(config.pool, model=config.model)
+        pool = open_pool(_pool_of(recipe, config), model=config.model)
         row = _row(recipe, pool) if recipe is not None else None
     # Saved basis vectors of a recipe are in its run directory.
     root = recipe.resolve().parent if recipe is not None else None
     with closing(LocalBackend(config, pool=pool, utility=utility, root=root)) as backend:
         (evaluation,) = backend.evaluate([Job("evaluate", row, split, texts=True)])
     return evaluation
+
+
+def _pool_of(recipe: Path | None, config: RunConfig) -> PoolConfig:
+    """The config's pool, mixed in the recipe's space."""
+    space = read_json(recipe).get("space") if recipe is not None else None
+    if space is None:
+        return config.pool
+    if space not in get_args(Space):
+        raise UserError(f"{recipe}: has space {space!r}, which must be {' or '.join(get_args(Space))}")
+    return config.pool.with_(space=space)
 
 
 def _row(recipe: Path, pool: Pool) -> Row:

@@ -52,7 +52,7 @@ def read_inputs(config: RunConfig, *, check: bool = True) -> Inputs:
     make_search(config.search, experts=pool.names, seed=config.seed, layers=pool.layers)
     if pool.kind == "checkpoint" and config.search.needs_adapters:
         raise UserError(f"{config.search.needs_adapters}; the pool holds full checkpoints")
-    return Inputs(pool, utility, {"pool": pool.hashes, "data": utility.sha256})
+    return Inputs(pool, utility, {"pool": pool.hashes, "space": pool.space_name, "data": utility.sha256})
 
 
 def claim(directory: RunDirectory, config: RunConfig, identity: dict[str, Any], *, resume: str) -> None:
@@ -113,6 +113,11 @@ def _same_identity(directory: RunDirectory, identity: dict[str, Any]) -> None:
     if changed or set(before["pool"]) != set(identity["pool"]):
         what = f"expert {changed[0]}" if changed else "the list of experts"
         raise UserError(f"{directory.path}: {what} has changed since this run started; give the new run another `name`")
+    if before.get("space") != identity["space"]:
+        raise UserError(
+            f"{directory.path}: the run in it mixes its experts in {before.get('space')} space, this one in "
+            f"{identity['space']} space; set pool.space, or give the new run another `name`"
+        )
     if before["data"] != identity["data"]:
         raise UserError(
             f"{directory.path}: the data has changed since this run started; give the new run another `name`"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from evoswarm.backend import Evaluation
@@ -24,12 +25,13 @@ Finals = dict[tuple[str, Split], Evaluation]
 def summary_of(context: RunContext, search: Search, ranking: Sequence[Best], finals: Finals) -> dict[str, Any]:
     """The content of `summary.json`."""
     config, winner, expert = context.config, ranking[0], best_expert(search)
-    last = read_generations(context.directory)[-1]
+    pool, last = context.inputs.pool, read_generations(context.directory)[-1]
     initial = dict(zip(search.experts, search.expert_utilities, strict=True))
     return {
         "name": config.name,
         "algorithm": config.search.type,
         "adapter_mode": config.engine.mode,
+        "space": asdict(pool.space) if pool.space else None,
         "seed": config.seed,
         "generations": search.generation,
         "evaluations": last["evaluations"],
@@ -65,6 +67,7 @@ def recipe_of(context: RunContext, search: Search, winner: Best) -> dict[str, An
     return {
         "base": context.config.model,
         "kind": context.inputs.pool.kind,
+        "space": context.inputs.pool.space_name,
         "experts": row.experts,
         "terms": row.to_list(),
         "generation": winner.generation,

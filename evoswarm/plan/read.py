@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -12,18 +13,19 @@ from evoswarm.engine.lengths import longest_of
 from evoswarm.engine.load import load_skeleton
 from evoswarm.plan.sizes import Shape, Workload
 from evoswarm.utility.types import SPLITS, Generate, Utility
-from evoswarm.weights.expert import Expert
 from evoswarm.weights.merge import full_tensors, lora_modules
+from evoswarm.weights.pool import Pool
+from evoswarm.weights.tensorfile import TensorSpec
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
-def shape_of(model: str, expert: Expert, *, dtype: str, trust_remote_code: bool) -> Shape:
-    """The shape of a base model and one of its experts. Reads configuration and headers, no weights.
+def shape_of(model: str, pool: Pool, *, dtype: str, trust_remote_code: bool) -> Shape:
+    """The shape of a base model and of a particle of its experts. Reads configuration and headers, no weights.
 
     Args:
         model: base model folder or hub name.
-        expert: any expert of the pool.
+        pool: its experts.
         dtype: `engine.dtype`.
         trust_remote_code: run Python code that comes with the model.
 
@@ -41,8 +43,8 @@ def shape_of(model: str, expert: Expert, *, dtype: str, trust_remote_code: bool)
     return Shape(
         parameters=parameters,
         layers=text.num_hidden_layers,
-        adapted=_adapted(expert) if expert.kind == "adapter" else parameters,
-        expert_bytes=expert.nbytes,
+        adapted=_adapted(pool.layout) if pool.kind == "adapter" else parameters,
+        expert_bytes=pool.nbytes,
         bytes_per_parameter=width,
         kv_bytes_per_token=2 * text.num_hidden_layers * kv_heads * head_size * width,
         longest=getattr(text, "max_position_embeddings", None),
@@ -50,9 +52,9 @@ def shape_of(model: str, expert: Expert, *, dtype: str, trust_remote_code: bool)
     )
 
 
-def _adapted(expert: Expert) -> int:
+def _adapted(layout: Sequence[TensorSpec]) -> int:
     """Parameters of the base model that an adapter changes: B A of each module, and whole tensors."""
-    shapes = {name: spec.shape for name, spec in expert.specs.items()}
+    shapes = {spec.name: spec.shape for spec in layout}
     pairs = lora_modules(shapes)
     products = sum(pair.b[0] * pair.a[-1] for pair in pairs.values())
     whole = full_tensors(shapes)

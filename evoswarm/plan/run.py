@@ -30,5 +30,5 @@ def plan_run(config: RunConfig, inputs: Inputs, hardware: Hardware) -> Plan:
     placement = place_run(config.with_(backend=backend), nodes)
     trust = engine.trust_remote_code
     workload = workload_of(inputs.utility, load_tokenizer(config.model, trust_remote_code=trust))
-    shape = shape_of(config.model, inputs.pool.experts[0], dtype=engine.dtype, trust_remote_code=trust)
+    shape = shape_of(config.model, inputs.pool, dtype=engine.dtype, trust_remote_code=trust)
     return estimate(Case(shape, workload, len(inputs.pool.names), EngineSettings.of(engine), placement, hardware))

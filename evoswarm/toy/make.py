@@ -93,8 +93,12 @@ def save_expert(expert: PeftModel, folder: Path) -> None:
     path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
-def make_expert(base: Path, folder: Path, *, skill: str, seed: int, log: Log, steps: int | None = None) -> None:
+def make_expert(
+    base: Path, folder: Path, *, skill: str, seed: int, log: Log, steps: int | None = None, start: int | None = None
+) -> None:
     """Train one LoRA adapter on one skill so that it can be mixed with the others.
+
+    `start` is the seed of its first A matrices. The default is `seed`, so that all experts start from the same ones.
 
     Large experts mix well by themselves; experts this small need four measures: all start from the same A matrices; A
     learns slowly (LoRA+, arXiv 2402.12354), so the A matrices stay similar; each expert also trains on part of the
@@ -106,7 +110,7 @@ def make_expert(base: Path, folder: Path, *, skill: str, seed: int, log: Log, st
     config = LoraConfig(r=8, lora_alpha=int(8 * SCALING), target_modules=PROJECTIONS, task_type="CAUSAL_LM")
     mixture = {other: share * REPLAY for other, share in base_mixture().items()}
     mixture[SKILLS[skill]] += 1 - REPLAY
-    with reproducible(seed):
+    with reproducible(seed if start is None else start):
         expert = get_peft_model(model, config)
 
         def scale(rng: random.Random) -> None:
@@ -129,7 +133,9 @@ def load(base: Path, adapter: Path | None = None) -> tuple[LlamaForCausalLM | Pe
 
 
 def make(folder: Path, *, seed: int, log: Log = print) -> None:
-    """Build `base/`, `experts/<skill>/` and `targets/<name>.json` in `folder`.
+    """Build `base/`, `experts/<skill>/`, `unrelated/<skill>/` and `targets/<name>.json` in `folder`.
+
+    The experts in `unrelated/` had the same training, but each started from A matrices of its own.
 
     The same seed on the same kind of machine gives the same weights.
 
@@ -139,8 +145,10 @@ def make(folder: Path, *, seed: int, log: Log = print) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty; choose a new folder for the toy world, or remove this one first")
     make_base(folder / "base", seed=seed, log=log)
-    for skill in SKILLS:
+    for number, skill in enumerate(SKILLS, start=1):
         make_expert(folder / "base", folder / "experts" / skill, skill=skill, seed=seed, log=log)
+        start = seed + 1000 * number
+        make_expert(folder / "base", folder / "unrelated" / skill, skill=skill, seed=seed, log=log, start=start)
     (folder / "targets").mkdir()
     for name in TARGETS:
         text = json.dumps(make_target(name, seed=seed), indent=1)

@@ -15,40 +15,41 @@ from evoswarm.weights.tensorfile import TensorFile, TensorSpec
 _ADAPTER_SETTINGS = {
     "peft_type": "peft type",
     "r": "rank",
-    "lora_alpha": "alpha",
-    "use_rslora": "rslora",
     "target_modules": "target modules",
     "bias": "bias",
     "base_model_name_or_path": "base model",
     "rank_pattern": "rank pattern",
-    "alpha_pattern": "alpha pattern",
     "modules_to_save": "modules_to_save",
     "ensure_weight_tying": "ensure_weight_tying",
 }
 _MODEL_SETTINGS = {"model_type": "model type", "architectures": "architecture"}
+_OWN_IN_PRODUCT = ("r", "target_modules", "bias", "rank_pattern", "modules_to_save")
+"""Settings that may differ between experts that are mixed in product space."""
 _DEFAULTS: dict[str, Any] = {
     "peft_type": "LORA",
-    "use_rslora": False,
     "ensure_weight_tying": False,
     "bias": "none",
-    "lora_alpha": 8,
     "r": 8,
 }
 
 
-def mismatches(experts: Sequence[Expert], *, include_base: bool = False) -> list[str]:
-    """All reasons why experts are invalid or incompatible with the first one, one line each."""
+def mismatches(experts: Sequence[Expert], *, product: bool = False) -> list[str]:
+    """All reasons why experts are invalid or incompatible with the first one, one line each.
+
+    In `product` space, ranks and target modules may differ.
+    """
     first = experts[0]
-    problems = [f"{e.name}: {line}" for e in experts for line in _unfit(e, include_base=include_base)]
+    problems = [f"{e.name}: {line}" for e in experts for line in _unfit(e)]
     for expert in experts[1:]:
         if expert.kind != first.kind:
             problems.append(f"{expert.name}: is of kind {expert.kind}, but {first.name} is of kind {first.kind}")
             continue
-        problems += _settings(expert, first) + _tensors(expert, first)
-    return problems
+        problems += _settings(expert, first, _OWN_IN_PRODUCT if product else ())
+        problems += [] if product else _tensors(expert, first)
+    return [*problems, *(_sizes(experts) if product else ())]
 
 
-def _unfit(expert: Expert, *, include_base: bool) -> Iterator[str]:
+def _unfit(expert: Expert) -> Iterator[str]:
     """Why an expert cannot be evolved."""
     if not expert.specs:
         yield "contains no tensors; save it again"
@@ -58,17 +59,15 @@ def _unfit(expert: Expert, *, include_base: bool) -> Iterator[str]:
         else:
             known = " and ".join(ADAPTER_KINDS)
             yield f"peft type {expert.config['peft_type']}, only {known} adapters can be evolved"
-        if include_base and (whole := full_tensors(expert.specs)):
-            yield f"contains fully trained modules ({next(iter(whole))}); include_base needs pure LoRA adapters"
 
 
-def _settings(expert: Expert, first: Expert) -> list[str]:
+def _settings(expert: Expert, first: Expert, own: Sequence[str]) -> list[str]:
     lines = []
     kind = kind_of(expert.config)
     adapter_settings = _ADAPTER_SETTINGS | (kind.settings if kind else {})
     for key, label in (_MODEL_SETTINGS if expert.kind == "checkpoint" else adapter_settings).items():
         mine, theirs = (_canonical(key, e.config.get(key)) for e in (expert, first))
-        if key == "target_modules" and set(expert.specs) == set(first.specs):
+        if key in own or (key == "target_modules" and set(expert.specs) == set(first.specs)):
             continue  # an equivalent spelling of the same modules
         if key == "base_model_name_or_path" and None in (mine, theirs):
             continue  # some tools do not write it
@@ -109,9 +108,33 @@ def _tensors(expert: Expert, first: Expert) -> list[str]:
         if mine[key].shape != theirs[key].shape:
             shapes = list(mine[key].shape), list(theirs[key].shape)
             lines.append(f"{expert.name}: {key} has shape {shapes[0]}, {first.name} has {shapes[1]}")
-        elif mine[key].dtype != theirs[key].dtype:
+        elif mine[key].is_float != theirs[key].is_float:
             lines.append(f"{expert.name}: {key} is {mine[key].dtype}, {first.name} has {theirs[key].dtype}")
     return _at_most(12, lines, expert)
+
+
+def _sizes(experts: Sequence[Expert]) -> list[str]:
+    """Modules and whole tensors that have other sizes than in an earlier expert."""
+    seen: dict[str, tuple[str, tuple[int, ...]]] = {}
+    problems = []
+    for expert in experts:
+        lines = []
+        for name, size in sorted(_changed_sizes(expert).items()):
+            other, known = seen.setdefault(name, (expert.name, size))
+            if size != known:
+                lines.append(f"{expert.name}: {name} is {list(size)}, {other} has {list(known)}")
+        problems += _at_most(12, lines, expert)
+    return problems
+
+
+def _changed_sizes(expert: Expert) -> dict[str, tuple[int, ...]]:
+    """What an adapter changes, with its shape: B A of each module as [out, in]."""
+    try:
+        pairs = lora_modules(expert.specs)
+    except UserError:
+        return {}  # `_unfit` reports this
+    products = {module: (pair.b.shape[0], pair.a.shape[1]) for module, pair in pairs.items()}
+    return products | {name: spec.shape for name, spec in full_tensors(expert.specs).items()}
 
 
 def _at_most(count: int, lines: list[str], expert: Expert) -> list[str]:

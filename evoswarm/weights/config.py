@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from evoswarm.place import Place
 from evoswarm.section import Section
 
@@ -16,5 +18,9 @@ class PoolConfig(Section):
     include_base: bool = False
     """Add the base model itself to the pool as the expert `base`. Moves are affine (coefficients sum to 1); with the
     base model in the pool, the coefficients of the other experts can have any sum."""
+    space: Literal["product", "factors"] | None = None
+    """How LoRA experts are mixed. product: their products B A, exactly; ranks and target modules may differ, and a
+    particle has the sum of the ranks. factors: A and B one by one, which needs experts of one form that were trained
+    from the same first A. null: factors for such experts, product for all others."""
     check_values: bool = True
     """Read every value once before the run starts, to find NaN and infinities."""

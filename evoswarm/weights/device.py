@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from evoswarm.rows import BasisVector, NoiseVector, SavedVector
-from evoswarm.weights.materialize import Materializer, Mix
+from evoswarm.rows import NoiseVector, SavedVector
+from evoswarm.weights.blocks import Block
+from evoswarm.weights.materialize import BaseModel, Materializer, Sum, Vector
 from evoswarm.weights.noise import CHUNK, noise_chunk
 from evoswarm.weights.pool import Pool
 from evoswarm.weights.tensorfile import TensorSpec
@@ -37,13 +38,14 @@ class DeviceMaterializer(Materializer):
         self._resident: dict[tuple[str, str], torch.Tensor] = {}
 
     @torch.inference_mode()
-    def _sum(self, mix: Mix, spec: TensorSpec, flats: list[np.ndarray]) -> None:
-        sources = [self._on_device(vector, spec) for vector in mix.basis]
+    def _sum(self, of: Sum, block: Block, flats: list[np.ndarray]) -> None:
+        spec = block.spec
+        sources = [self._on_device(vector, block) for vector in of.vectors]
         results = [to_torch(flat) for flat in flats]
         for start in range(0, spec.numel, BLOCK):
             stop = min(start + BLOCK, spec.numel)
-            parts = [self._part(v, s, spec.name, start, stop) for v, s in zip(mix.basis, sources, strict=True)]
-            for result, row in zip(results, mix.coefficients.tolist(), strict=True):
+            parts = [self._slice(v, s, spec.name, start, stop) for v, s in zip(of.vectors, sources, strict=True)]
+            for result, row in zip(results, of.coefficients.tolist(), strict=True):
                 result[start:stop].copy_(self._total(parts, row, stop - start), non_blocking=True)
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
@@ -58,14 +60,14 @@ class DeviceMaterializer(Materializer):
             total.add_(product)
         return total
 
-    def _on_device(self, vector: BasisVector, spec: TensorSpec) -> torch.Tensor | None:
-        """A whole tensor of a basis vector, resident if there is room, else lazily on the host; None for noise."""
+    def _on_device(self, vector: Vector, block: Block) -> torch.Tensor | None:
+        """A whole block of a basis vector, resident if there is room, else lazily on the host; None for noise."""
         if isinstance(vector, NoiseVector):
             return None
-        key = vector.path if isinstance(vector, SavedVector) else f"expert {vector.name}", spec.name
+        key = _place(vector), block.spec.name
         if key in self._resident:
             return self._resident[key]
-        source = self._source(vector, spec.name)
+        source = self._source(vector, block)
         assert source is not None
         tensor = to_torch(source)
         if self._has_room(tensor.nbytes):
@@ -78,9 +80,7 @@ class DeviceMaterializer(Materializer):
         free, total = torch.cuda.mem_get_info(self._device)
         return free - size > SPARE * total
 
-    def _part(
-        self, vector: BasisVector, source: torch.Tensor | None, tensor: str, start: int, stop: int
-    ) -> torch.Tensor:
+    def _slice(self, vector: Vector, source: torch.Tensor | None, tensor: str, start: int, stop: int) -> torch.Tensor:
         """Scalars [stop - start] of a basis vector in fp32, on the device."""
         if source is not None:
             return source[start:stop].to(self._device).float()
@@ -94,6 +94,14 @@ class DeviceMaterializer(Materializer):
             return super()._empty(spec)
         memory = torch.empty(max(1, spec.nbytes), dtype=torch.uint8, pin_memory=True).numpy()
         return memory[: spec.nbytes].view(spec.numpy_dtype).reshape(spec.shape)
+
+
+def _place(vector: Vector) -> str:
+    """Where a basis vector's values come from."""
+    if isinstance(vector, BaseModel):
+        return "base"
+    assert not isinstance(vector, NoiseVector)
+    return vector.path if isinstance(vector, SavedVector) else f"expert {vector.name}"
 
 
 def to_torch(array: np.ndarray, *, read_only: bool = False) -> torch.Tensor:

@@ -67,6 +67,8 @@ _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 def lora_problems(config: Config, specs: Mapping[str, TensorSpec]) -> Iterator[str]:
     """Why a LoRA adapter cannot be evolved, from its config and its tensors."""
     yield from (f"{key} is not supported ({why})" for key, why in _UNSUPPORTED.items() if config.get(key))
+    if config.get("lora_alpha") == 0:
+        yield "lora_alpha is 0, so it changes nothing"
     start = config.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
         yield (

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from evoswarm.errors import UserError
+from evoswarm.weights.base import BaseTensors
+from evoswarm.weights.blocks import Block, Part, in_factors, in_product, layer_of, pair_names
 from evoswarm.weights.check import base_mismatches, base_name, mismatches
 from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.expert import Expert, Kind, open_expert
 from evoswarm.weights.folders import find_experts
+from evoswarm.weights.lora_config import product_config
+from evoswarm.weights.merge import scaling
+from evoswarm.weights.space import SpaceChoice, choose_space
 from evoswarm.weights.tensorfile import TensorSpec
 
 BASE = "base"
@@ -23,13 +29,19 @@ BASE = "base"
 
 @dataclass
 class Pool:
-    """Experts of one kind with the same tensors.
+    """Experts of one kind that can be mixed.
 
     With `include_base`, `names` ends with `base`: the zero adapter, or the base checkpoint in a pool of checkpoints.
+
+    Attributes:
+        base: the base model's own tensors.
+        space: how adapters are mixed; None for experts that are mixed as they are.
     """
 
     experts: list[Expert]
+    base: BaseTensors
     include_base: bool = False
+    space: SpaceChoice | None = None
     warnings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -45,10 +57,52 @@ class Pool:
         """The kind of all experts."""
         return self.experts[0].kind
 
+    @cached_property
+    def parts(self) -> list[Part]:
+        """Every tensor of a particle, sorted by name."""
+        return in_product(self.experts) if self.in_product else in_factors(self.experts)
+
+    @property
+    def mixed_blocks(self) -> list[Block]:
+        """The blocks whose values depend on the coefficients: the dimensions of the space."""
+        return [block for part in self.parts for block in part.blocks if not block.fixed]
+
     @property
     def layout(self) -> list[TensorSpec]:
-        """Every tensor of an expert, sorted by name."""
-        return [spec for _, spec in sorted(self.experts[0].specs.items())]
+        """Every tensor of a particle that all experts contribute to, sorted by name."""
+        return [part.full for part in self.parts]
+
+    @property
+    def nbytes(self) -> int:
+        """The largest size of a particle's weights."""
+        return sum(spec.nbytes for spec in self.layout)
+
+    @property
+    def space_name(self) -> str | None:
+        """`product` or `factors`; None for experts that are mixed as they are."""
+        return self.space.space if self.space else None
+
+    @property
+    def in_product(self) -> bool:
+        """Whether the experts are mixed in product space."""
+        return self.space is not None and self.space.space == "product"
+
+    @property
+    def adapter(self) -> dict[str, Any] | None:
+        """adapter_config.json of every particle, for engines; None for checkpoints."""
+        return self.adapter_for(self.layout) if self.kind == "adapter" else None
+
+    def adapter_for(self, layout: Sequence[TensorSpec]) -> dict[str, Any]:
+        """adapter_config.json of a particle with these tensors."""
+        return product_config(self.experts, layout) if self.in_product else self.experts[0].config
+
+    def adopt(self, expert: Expert) -> dict[str, np.ndarray]:
+        """The tensors of an adapter that is not in the pool, for engines that were started for the pool's adapters."""
+        tensors = expert.tensors()
+        for module, (_, b) in pair_names(expert).items():
+            factor = np.float32(scaling(expert.config, module) / scaling(self.adapter or {}, module))
+            tensors[b] = (tensors[b].astype(np.float32) * factor).astype(tensors[b].dtype)
+        return tensors
 
     @property
     def layers(self) -> int:
@@ -70,12 +124,6 @@ class Pool:
         return self._by_name[name].flat(tensor)
 
 
-def layer_of(tensor: str) -> int:
-    """The layer of a tensor: the first number in its name, or 0."""
-    match = re.search(r"(?:^|\.)(\d+)\.", tensor)
-    return int(match[1]) if match else 0
-
-
 def open_pool(config: PoolConfig, *, model: str, check: bool = True, alone: bool = False) -> Pool:
     """Open the experts and check that they are compatible with each other and with the base model (if it is a folder).
 
@@ -88,14 +136,14 @@ def open_pool(config: PoolConfig, *, model: str, check: bool = True, alone: bool
     if BASE in found.folders and config.include_base:
         raise UserError(f"pool: an expert folder is named {BASE!r}, the name of the base model in the pool; rename it")
     experts, problems = _open_all(found.folders, model)
-    base = Path(model)
+    base, space = Path(model), choose_space(experts, config.space) if experts else None
     if config.include_base and experts and experts[0].kind == "checkpoint":
         if not base.is_dir():
             raise UserError(f"pool: include_base with checkpoints needs `model` to be a local folder, not {model}")
         more, wrong = _open_all({BASE: base}, model)
         experts, problems = experts + more, problems + wrong
     if check and experts:
-        unfit = mismatches(experts, include_base=config.include_base)
+        unfit = mismatches(experts, product=space is not None and space.space == "product")
         if base.is_dir() and experts[-1].path != base:
             unfit += base_mismatches(experts, base)
         problems += unfit or (_non_finite(experts) if config.check_values else [])
@@ -105,7 +153,7 @@ def open_pool(config: PoolConfig, *, model: str, check: bool = True, alone: bool
     if check and not alone and len(experts) + config.include_base < 2:
         raise UserError(f"pool: only one expert ({experts[0].name}); give at least two, or set pool.include_base: true")
     warnings = [*found.notices, *_base_name_warnings(experts, model)] if check else []
-    return Pool(experts, config.include_base, warnings)
+    return Pool(experts, BaseTensors(model), config.include_base, space, warnings)
 
 
 def _non_finite(experts: Sequence[Expert]) -> list[str]:

@@ -30,11 +30,20 @@ def save_expert(
     materializer: Materializer, row: Row, folder: Path, *, base: str, shard_bytes: int = SHARD_BYTES
 ) -> None:
     """Write the weights of `row` to a folder of the pool's kind; see `write_expert`."""
-    write_expert(materializer.pool, partial(_tensors, materializer, row), folder, base=base, shard_bytes=shard_bytes)
+    tensors, layout = partial(_tensors, materializer, row), materializer.layout(row)
+    write_expert(materializer.pool, layout, tensors, folder, base=base, shard_bytes=shard_bytes)
 
 
-def write_expert(pool: Pool, tensors: Tensors, folder: Path, *, base: str, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write tensors to a folder of the pool's kind, atomically.
+def write_expert(
+    pool: Pool,
+    layout: list[TensorSpec],
+    tensors: Tensors,
+    folder: Path,
+    *,
+    base: str,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write tensors of this layout to a folder of the pool's kind, atomically.
 
     Adapters load with `PeftModel.from_pretrained`, checkpoints with `AutoModelForCausalLM.from_pretrained`. A `folder`
     that exists is replaced. `base` is for the adapter's config; from a folder, a checkpoint's tokenizer is copied.
@@ -44,13 +53,13 @@ def write_expert(pool: Pool, tensors: Tensors, folder: Path, *, base: str, shard
     temporary.mkdir(parents=True)
     try:
         if pool.kind == "adapter":
-            config = pool.experts[0].config | {"base_model_name_or_path": base, "inference_mode": True}
+            config = pool.adapter_for(layout) | {"base_model_name_or_path": base, "inference_mode": True}
             _write_text(temporary / ADAPTER_CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
-            write_safetensors(temporary / ADAPTER_FILE, pool.layout, tensors(pool.layout), metadata={"format": "pt"})
+            write_safetensors(temporary / ADAPTER_FILE, layout, tensors(layout), metadata={"format": "pt"})
         else:
             _copy_settings(pool.experts[0].path, temporary)
             _copy_settings(Path(base), temporary)
-            _write_shards(pool.layout, tensors, temporary, shard_bytes)
+            _write_shards(layout, tensors, temporary, shard_bytes)
         # The old folder is moved aside first, so a crash never leaves a partial folder.
         old = temporary.with_suffix(".old")
         shutil.rmtree(old, ignore_errors=True)
@@ -63,15 +72,16 @@ def write_expert(pool: Pool, tensors: Tensors, folder: Path, *, base: str, shard
 
 
 def save_vector(materializer: Materializer, row: Row, path: Path) -> None:
-    """Write the weights of `row` in fp32 as one basis vector (re-basing)."""
-    specs = [replace(spec, dtype="F32") for spec in materializer.pool.layout if spec.is_float]
+    """Write the sum of `row` in fp32 as one basis vector (re-basing)."""
+    specs = [replace(block.spec, dtype="F32") for block in materializer.pool.mixed_blocks]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_safetensors(path, specs, _tensors(materializer, row, specs))
+    write_safetensors(path, specs, ((spec.name, array) for spec, array in materializer.direction(row)))
 
 
 def _tensors(materializer: Materializer, row: Row, specs: list[TensorSpec]) -> Iterator[tuple[str, np.ndarray]]:
-    for spec, array in materializer.stream([row], specs=specs):
-        yield spec.name, array[0]
+    parts = {part.name: part for part in materializer.pool.parts}
+    for name, array in materializer.stream([row], parts=[parts[spec.name] for spec in specs]):
+        yield name, array[0]
         del array  # free it before the next one is created, so that only one is in memory
 
 

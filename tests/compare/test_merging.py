@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from evoswarm.compare.merging import base_weights, dare_ties, merge, model_stock, save_member, slerp, ties
+from evoswarm.compare.merging import dare_ties, merge, model_stock, save_member, slerp, ties
 from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.pool import Pool, open_pool
 from evoswarm.weights.tensorfile import TensorSpec, write_safetensors
@@ -70,15 +70,15 @@ def checkpoints(tmp_path: Path) -> tuple[Pool, Path]:
 
 
 def test_checkpoints_merge_by_their_differences_to_the_base(checkpoints: tuple[Pool, Path]) -> None:
-    pool, base = checkpoints
-    merged = merge(pool, pool.names, base_weights(pool, base), partial(ties, density=0.5, scale=1.0))
+    pool, _ = checkpoints
+    merged = merge(pool, pool.names, partial(ties, density=0.5, scale=1.0))
     assert merged["w.weight"].tolist() == [13.0, 20.0, 25.0, 40.0]
     assert merged["steps"].tolist() == [1, 2]
 
 
 def test_a_merge_is_saved_as_an_expert_with_its_lineage(checkpoints: tuple[Pool, Path], tmp_path: Path) -> None:
     pool, base = checkpoints
-    merged = merge(pool, pool.names, base_weights(pool, base), model_stock)
+    merged = merge(pool, pool.names, model_stock)
     save_member(pool, merged, tmp_path / "members" / "stock", base=str(base), lineage={"method": "model_stock"})
     member = open_pool(PoolConfig(experts=[tmp_path / "members" / "stock"]), model=str(base), alone=True)
     assert member.flat("stock", "w.weight").tolist() == merged["w.weight"].tolist()

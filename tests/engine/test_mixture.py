@@ -29,7 +29,7 @@ def parts():
     folder = world()
     pool = open_pool(PoolConfig(experts=[folder / "experts" / name for name in NAMES]), model=str(folder / "base"))
     weights = Materializer(pool).all([Row.one(name) for name in NAMES])
-    settings = {"model": str(folder / "base"), "adapter": pool.experts[0].config}
+    settings = {"model": str(folder / "base"), "adapter": pool.adapter}
     return MixtureEngine(CONFIG, experts=weights, **settings), HfEngine(CONFIG, **settings), weights
 
 

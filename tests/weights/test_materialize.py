@@ -172,7 +172,7 @@ def test_base_is_the_zero_adapter(tmp_path: Path) -> None:
     for name, value in (("a", 1.0), ("b", 3.0)):
         factor = np.full((4, 4), value, np.float32)
         write_lora(tmp_path / name, {f"base_model.model.m.lora_{x}.weight": factor for x in "AB"})
-    maker = Materializer(pool_of(tmp_path, include_base=True))
+    maker = Materializer(pool_of(tmp_path, include_base=True, space="factors"))
     zero, half = maker.all([Row.one("base"), row(("a", 0.25), ("base", 0.5), ("b", 0.25))])
     assert not zero["base_model.model.m.lora_A.weight"].any()
     assert (half["base_model.model.m.lora_A.weight"] == 1.0).all()
@@ -181,7 +181,7 @@ def test_base_is_the_zero_adapter(tmp_path: Path) -> None:
 def test_real_adapters_in_bf16_are_read_and_combined(tmp_path: Path, tiny_llama: Path) -> None:
     for seed, name in enumerate("ab"):
         save_adapter(tiny_llama, tmp_path / name, seed=seed, dtype=torch.bfloat16)
-    pool = pool_of(tmp_path)
+    pool = pool_of(tmp_path, space="factors")
     key = pool.layout[0].name
     weights = Materializer(pool).one(row(("a", 2.0)))
     assert pool.layout[0].dtype == "BF16"

@@ -99,6 +99,6 @@ def test_a_saved_noise_row_equals_the_noise_to_fp32_rounding(maker: Materializer
 
 def test_noise_does_not_depend_on_the_tensors_position_in_the_pool(maker: Materializer) -> None:
     row = Row(((NOISE, 1.0),))
-    alone = dict(maker.stream([row], specs=maker.pool.layout[1:]))
-    ((spec, array),) = alone.items()
-    assert array[0].tobytes() == maker.one(row)[spec.name].tobytes()
+    alone = dict(maker.stream([row], parts=maker.pool.parts[1:]))
+    ((name, array),) = alone.items()
+    assert array[0].tobytes() == maker.one(row)[name].tobytes()

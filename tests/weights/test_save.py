@@ -45,16 +45,17 @@ def pool_on(base: Path, folder: Path, **settings: object):  # type: ignore[no-un
         {"dtype": torch.bfloat16},
     ],
 )
+@pytest.mark.parametrize("space", ["factors", "product"])
 def test_peft_loads_a_saved_adapter_with_the_same_outputs_as_installed_weights(
-    tmp_path: Path, tiny_llama: Path, lora: dict[str, object]
+    tmp_path: Path, tiny_llama: Path, lora: dict[str, object], space: str
 ) -> None:
     for seed, name in enumerate("ab"):
         save_adapter(tiny_llama, tmp_path / "pool" / name, seed=seed, **lora)  # type: ignore[arg-type]
-    maker = Materializer(pool_on(tiny_llama, tmp_path / "pool"))
+    maker = Materializer(pool_on(tiny_llama, tmp_path / "pool", space=space))
     save_expert(maker, MIX, tmp_path / "best", base=str(tiny_llama))
     loaded = PeftModel.from_pretrained(load(tiny_llama), tmp_path / "best").eval()
     model = load(tiny_llama)
-    Installer(model, maker.pool.experts[0].config).install(maker.one(MIX))
+    Installer(model, maker.pool.adapter).install(maker.one(MIX))
     torch.testing.assert_close(logits(loaded), logits(model), rtol=1e-5, atol=1e-5)
     assert (logits(model) - logits(load(tiny_llama))).abs().max() > 1e-2
     assert json.loads((tmp_path / "best" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(
@@ -96,8 +97,12 @@ def test_a_checkpoint_keeps_its_config_and_gets_only_the_tokenizer_from_the_base
 class Interrupted(Materializer):
     """Fails after the first tensor."""
 
-    def stream(self, rows, *, specs=None):  # type: ignore[no-untyped-def]
-        yield next(super().stream(rows, specs=specs))
+    def stream(self, rows, *, parts=None):  # type: ignore[no-untyped-def]
+        yield next(super().stream(rows, parts=parts))
+        raise OSError("disk full")
+
+    def direction(self, row):  # type: ignore[no-untyped-def]
+        yield next(super().direction(row))
         raise OSError("disk full")
 
 

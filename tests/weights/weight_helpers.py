@@ -10,7 +10,7 @@ import numpy as np
 
 from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.pool import Pool, open_pool
-from evoswarm.weights.tensorfile import DTYPES, TensorSpec, write_safetensors
+from evoswarm.weights.tensorfile import DTYPES, TensorFile, TensorSpec, write_safetensors
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -38,8 +38,19 @@ def write_file(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
 
 
 def pool_of(folder: Path, **settings: object) -> Pool:
-    """The validated pool of a folder of experts, without a local base model."""
-    return open_pool(PoolConfig(experts=folder, **settings), model="nobody/nothing")
+    """The validated pool of a folder of experts; the base model of checkpoints is all zeros."""
+    return open_pool(PoolConfig(experts=folder, **settings), model=zero_base(folder))
+
+
+def zero_base(folder: Path) -> str:
+    """The base model of a folder of experts, a folder next to it: zeros, or nothing if the experts are adapters."""
+    expert, base = next(child for child in sorted(folder.iterdir())), folder.parent / f"{folder.name}-base"
+    if not (expert / "model.safetensors").exists():
+        return "nobody/nothing"
+    if not base.exists():
+        file = TensorFile(expert / "model.safetensors")
+        write_checkpoint(base, {name: np.zeros(spec.shape, spec.numpy_dtype) for name, spec in file.specs.items()})
+    return str(base)
 
 
 def same_bytes(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> bool:
