@@ -54,7 +54,7 @@ def make_world(
     config = {
         "name": "echo",
         "model": "no-base",
-        "pool": "experts",
+        "pool": {"experts": "experts", "space": "factors"},
         "search": {"type": "model_swarms", "population": 7, "max_generations": 4},
         "utility": {"type": "exact_match", "data": "echo.json"},
         "engine": {"type": "fake", "batch_size": 32},

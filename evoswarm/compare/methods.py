@@ -59,9 +59,7 @@ def fixed_method(run: fixed.Function, **needs: Any) -> Method:
 
 
 def _search_method(name: str, config: type[Evolution]) -> Method:
-    adapters = config(type=name).needs_adapters is not None
-    what = _first_line(config)
-    return Method("search", what, search=name, seeded=True, adapters=adapters, package=config.package)
+    return Method("search", _first_line(config), search=name, seeded=True, package=config.package)
 
 
 def _first_line(described: object) -> str:

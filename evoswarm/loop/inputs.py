@@ -50,8 +50,6 @@ def read_inputs(config: RunConfig, *, check: bool = True) -> Inputs:
     if check:
         require_model(config.model)
     make_search(config.search, experts=pool.names, seed=config.seed, layers=pool.layers)
-    if pool.kind == "checkpoint" and config.search.needs_adapters:
-        raise UserError(f"{config.search.needs_adapters}; the pool holds full checkpoints")
     return Inputs(pool, utility, {"pool": pool.hashes, "space": pool.space_name, "data": utility.sha256})
 
 

@@ -42,14 +42,9 @@ class Covariance(Evolution):
     """First standard deviation of a coefficient around the uniform mix, where the search starts."""
     affine: bool = True
     """Shift each sample so that its coefficients sum to 1 (in every span of layers). false: any sum, which also scales
-    the experts; for adapters only."""
+    what the experts add to the base model."""
 
     package: ClassVar[str] = "cmaes"
-
-    @property
-    def needs_adapters(self) -> str | None:
-        """Coefficients of any sum scale the whole model."""
-        return None if self.affine else "search.affine: false scales full checkpoints as a whole: leave it true"
 
 
 class CmaEs(Covariance):

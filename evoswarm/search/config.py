@@ -64,11 +64,6 @@ class Evolution(Section):
         """The largest population that the search can reach."""
         return self.population
 
-    @property
-    def needs_adapters(self) -> str | None:
-        """Why these settings work on adapters only; None: they also work on full checkpoints."""
-        return None
-
     def at_budget(self, budget: int, *, experts: int) -> dict[str, Any]:
         """Settings to change for a comparison at equal cost: use the whole budget, never stop early.
 

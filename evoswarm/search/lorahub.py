@@ -35,11 +35,6 @@ class LoraHub(Evolution):
 
     package: ClassVar[str] = "nevergrad"
 
-    @property
-    def needs_adapters(self) -> str | None:
-        """Coefficients have any sum."""
-        return "search.type lorahub composes adapters: use cma_es"
-
     def at_budget(self, budget: int, *, experts: int) -> dict[str, Any]:
         """The optimizer plans for the whole budget."""
         generations = max(1, (budget - experts) // self.population)

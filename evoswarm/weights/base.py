@@ -38,6 +38,14 @@ class BaseTensors:
             f"the experts hold {name} whole, which the base model {self.model} does not have; check `model`"
         )
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the files can be read."""
+        try:
+            return bool(self._files)
+        except UserError:
+            return False
+
     @cached_property
     def _files(self) -> dict[str, TensorFile]:
         files = checkpoint_files(Path(model_folder(self.model)))
