@@ -48,7 +48,7 @@ def shape_of(model: str, pool: Pool, *, dtype: str, trust_remote_code: bool) -> 
         bytes_per_parameter=width,
         kv_bytes_per_token=2 * text.num_hidden_layers * kv_heads * head_size * width,
         longest=getattr(text, "max_position_embeddings", None),
-        checkpoints=expert.kind == "checkpoint",
+        checkpoints=pool.kind == "checkpoint",
     )
 
 
