@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig
 
 from evoswarm.engine.config import ModelLoading
+from evoswarm.errors import UserError
+from evoswarm.weights.expert import read_json
 from evoswarm.weights.hub import model_folder
 
 
@@ -50,6 +53,19 @@ def computed_dtype(
         return name, None
     text = f"{model} is saved in {name}, which this CPU has no instructions for: it is computed in float32"
     return "float32", f"{text} (engine.dtype: {name} keeps it, and is many times slower)"
+
+
+def quantized(model: str) -> str:
+    """What to do about a quantized base model that does not load, as the end of a message; empty for other models."""
+    try:
+        settings = read_json(Path(model) / "config.json").get("quantization_config")
+    except UserError:
+        return ""
+    if not isinstance(settings, dict):
+        return ""
+    return (
+        f"; it is quantized ({settings.get('quant_method', 'unknown method')}), so set `model` to the unquantized base"
+    )
 
 
 def cpu_has(dtype: str, capabilities: dict[str, Any] | None = None) -> bool:

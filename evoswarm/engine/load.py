@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.utils import logging as hf_logging
 
-from evoswarm.engine.dtype import computed_dtype, device_of
+from evoswarm.engine.dtype import computed_dtype, device_of, quantized
 from evoswarm.engine.errors import first_line, out_of_memory
 from evoswarm.engine.transformers_config import TransformersEngine
 from evoswarm.errors import UserError
@@ -81,9 +81,11 @@ def load_model(model: str, config: TransformersEngine) -> PreTrainedModel:
                 f"{model}: the base model does not fit into memory ({first_line(error)}); give engine.dtype: bfloat16, "
                 "fewer engines on one GPU (backend.scorer_gpus: 1, backend.particle_gpus: 0) or a larger GPU"
             ) from None
-        raise UserError(f"{model}: the base model cannot be loaded ({first_line(error)})") from None
+        raise UserError(
+            f"{model}: the base model cannot be loaded ({first_line(error)}){quantized(str(folder))}"
+        ) from None
     if info["missing_keys"]:
-        raise UserError(f"{model}: {incomplete(info['missing_keys'])}")
+        raise UserError(f"{model}: {incomplete(info['missing_keys'])}{quantized(str(folder))}")
     return loaded
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evoswarm.engine.base import AdaptersNotSupported
-from evoswarm.engine.dtype import computed_dtype, device_of
+from evoswarm.engine.dtype import computed_dtype, device_of, quantized
 from evoswarm.engine.errors import first_line, out_of_memory
 from evoswarm.engine.vllm_config import VllmEngine
 from evoswarm.errors import UserError
@@ -48,6 +48,8 @@ def explain(error: BaseException, *, model: str, log: Path | None = None) -> Use
             " or give it more: engine.args.gpu_memory_utilization, or without a GPU the environment variable "
             "VLLM_CPU_KVCACHE_SPACE (GiB)"
         )
+    if hint := quantized(model):
+        return UserError(f"engine vllm: {model} cannot be served ({short}){hint}")
     where = f" and {log}" if log else ""
     return UserError(f"engine vllm: {model} cannot be served ({short}); check engine.args{where}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,6 +53,23 @@ def test_a_model_with_only_pickled_weights_is_refused_with_the_way_out(model: Pa
     (model / "model.safetensors").rename(model / "pytorch_model.bin")
     text = refusal(model)
     assert "its weights are a pickle" in text and "save_pretrained" in text
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"quant_method": "gptq", "bits": 4, "group_size": 32},
+        {"quant_method": "awq", "bits": 4},
+        {"quant_method": "bitsandbytes", "load_in_8bit": True},
+    ],
+    ids=lambda settings: settings["quant_method"],
+)
+def test_a_quantized_base_that_does_not_load_is_named_with_the_way_out(model: Path, settings: dict[str, Any]) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"quantization_config": settings}))
+    assert refusal(model).endswith(
+        f"it is quantized ({settings['quant_method']}), so set `model` to the unquantized base"
+    )
 
 
 def test_a_truncated_model_file_is_a_user_error(model: Path) -> None:
