@@ -60,6 +60,7 @@ for sink, nodes in 2 * list(zip(sinks, (1, 1, 2, 2))):
     assert grown < SIZE / 4 and all(views), (grown, views)
     found = len(get_object_locations([moved])[moved]["node_ids"])
     assert found in (nodes, 2), found
+ray.shutdown()
 cluster.shutdown()
 """
 
