@@ -24,6 +24,7 @@ class Job:
         row: None is the base model.
         split: which examples.
         texts: return every prediction, not only the scores.
+        logprobs: return the log-probabilities of the gold answer or of the options, where examples have them.
         affinity: number of the particle, a hint where its weights are resident; None if it does not matter.
     """
 
@@ -31,6 +32,7 @@ class Job:
     row: Row | None
     split: Split = "validation"
     texts: bool = False
+    logprobs: bool = False
     affinity: int | None = None
 
 
@@ -39,7 +41,7 @@ class Evaluation:
     """The result of one job. Failure is a value: `utility` is None and `error` says why.
 
     `key` is the job's. `scores` and `predictions` are indexed by example of the split; both are empty if the engine
-    failed.
+    failed. So are `logprobs` (see `Outcome`), which are also empty if the job does not ask for them.
     """
 
     key: Hashable
@@ -47,6 +49,7 @@ class Evaluation:
     scores: list[float | None]
     predictions: list[str | None]
     error: str | None = None
+    logprobs: list[Sequence[float]] = field(default_factory=list)
 
     @property
     def examples(self) -> int:
@@ -118,7 +121,8 @@ class Assembly:
         outcomes = [self._outcomes[i] for i in range(len(self._outcomes))]
         value, error = self._value(outcomes)
         scores, predictions = [o.score for o in outcomes], [o.prediction for o in outcomes]
-        return Evaluation(self.job.key, value, scores, predictions, error)
+        logprobs: list[Sequence[float]] = [o.logprobs for o in outcomes] if self.job.logprobs else []
+        return Evaluation(self.job.key, value, scores, predictions, error, logprobs)
 
     def _value(self, outcomes: Sequence[Outcome]) -> tuple[float | None, str | None]:
         """Utility and error of all outcomes, in example order."""

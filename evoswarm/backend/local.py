@@ -73,7 +73,7 @@ class LocalBackend:
                 self.counters.moving += clock() - start
                 pieces = [(round.jobs[index], moved[index], number) for index, number in call.work]
                 try:
-                    done = worker.work([Piece(job.key, w, job.split, number, job.texts) for job, w, number in pieces])
+                    done = worker.work([Piece.of(job, w, number) for job, w, number in pieces])
                 except EngineDied as error:
                     round.lost(call, str(error), now=clock())
                     worker.start()

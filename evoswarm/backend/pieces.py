@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 
+from evoswarm.backend.base import Job
 from evoswarm.engine.errors import first_line
 from evoswarm.utility import Outcome, Request, Split
 
@@ -23,6 +25,7 @@ class Piece:
         number: which slice of them.
         texts: return every prediction. Otherwise, generation stops as soon as an answer is certain to be wrong, and the
             answer has no prediction.
+        logprobs: return log-probabilities; see `Outcome`.
     """
 
     key: Hashable
@@ -30,6 +33,12 @@ class Piece:
     split: Split
     number: int
     texts: bool = False
+    logprobs: bool = False
+
+    @classmethod
+    def of(cls, job: Job, weights: Mapping[str, np.ndarray] | None, number: int) -> Self:
+        """A slice of a job, whose weights these are."""
+        return cls(job.key, weights, job.split, number, job.texts, job.logprobs)
 
 
 @dataclass

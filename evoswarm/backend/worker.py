@@ -6,17 +6,18 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
 
 from evoswarm.backend.pieces import Done, Piece, Slices, describe
 from evoswarm.config import RunConfig
-from evoswarm.engine import AdaptersNotSupported, Engine, EngineDied, MultiAdapterEngine, answer
+from evoswarm.engine import AdaptersNotSupported, Engine, EngineDied, MultiAdapterEngine, Reply, answer
 from evoswarm.engine.errors import first_line, out_of_memory
 from evoswarm.errors import UserError
 from evoswarm.utility import Outcome, Prefix, Split, Utility, make_utility, slices
-from evoswarm.utility.types import SPLITS
+from evoswarm.utility.types import SPLITS, finite
 from evoswarm.weights.kinds import lora_converter
 from evoswarm.weights.materialize import Weights
 from evoswarm.weights.pool import Pool
@@ -194,17 +195,22 @@ class Worker:
 
         verify = self._verify and not pieces[0].texts
         of = [piece.key for piece, _ in places] if self._config.engine.multi_adapter else None
-        replies = answer(self._engine, requests, of=of, ruled_out=ruled_out if verify else None)
-        outcomes = [
-            _WRONG if isinstance(reply, Prefix) else self.utility.outcome(piece.split, index, reply)
-            for (piece, index), reply in zip(places, replies, strict=True)
-        ]
+        logprobs = any(piece.logprobs for piece in pieces)
+        replies = answer(self._engine, requests, of=of, ruled_out=ruled_out if verify else None, logprobs=logprobs)
+        outcomes = [self._outcome(piece, index, reply) for (piece, index), reply in zip(places, replies, strict=True)]
         for piece in pieces:
             size = len(self.slices(piece.split).indices[piece.number])
             done.results.append(outcomes[:size])
             del outcomes[:size]
         done.installing += middle - start
         done.scoring += time.perf_counter() - middle
+
+    def _outcome(self, piece: Piece, index: int, reply: Reply) -> Outcome:
+        response = reply.response
+        outcome = _WRONG if isinstance(response, Prefix) else self.utility.outcome(piece.split, index, response)
+        if reply.draft_logprob is not None:
+            outcome = replace(outcome, logprobs=(reply.draft_logprob,))
+        return replace(outcome, logprobs=finite(outcome.logprobs) if piece.logprobs else ())
 
     def _install(self, particles: Mapping[Hashable, Mapping[str, np.ndarray] | None]) -> None:
         """Install the particles unless they are installed."""

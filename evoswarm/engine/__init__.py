@@ -3,7 +3,7 @@
 Importing this package imports no torch, transformers or vllm.
 """
 
-from evoswarm.engine.base import AdaptersNotSupported, Engine, MultiAdapterEngine, answer
+from evoswarm.engine.base import AdaptersNotSupported, Engine, MultiAdapterEngine, Reply, answer
 from evoswarm.engine.config import EngineConfig
 from evoswarm.engine.errors import EngineDied
 from evoswarm.engine.fake import FakeEngine
@@ -25,6 +25,7 @@ __all__ = [
     "FakeEngine",
     "AdaptersNotSupported",
     "MultiAdapterEngine",
+    "Reply",
     "TransformersEngine",
     "VllmEngine",
     "answer",

@@ -4,12 +4,35 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Protocol, cast
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 import numpy as np
 
 from evoswarm.errors import UserError
 from evoswarm.utility.types import Choose, Generate, OptionScore, Prefix, Prompt, Request, Response
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What one pass over a draft shows.
+
+    Attributes:
+        reply: the whole greedy answer, or its prefix up to where it differs from the draft.
+        logprob: log-probability (natural) of the draft and of the answer's end after it; None if unknown or not asked
+            for.
+    """
+
+    reply: str | Prefix
+    logprob: float | None = None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An engine's response to one request, and the log-probability of the request's draft; see `Verified`."""
+
+    response: Response | Prefix
+    draft_logprob: float | None = None
 
 
 class Engine(Protocol):
@@ -36,12 +59,19 @@ class Engine(Protocol):
         ...
 
     def verify(
-        self, prompts: Sequence[Prompt], drafts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str] = ()
-    ) -> list[str | Prefix]:
+        self,
+        prompts: Sequence[Prompt],
+        drafts: Sequence[str],
+        *,
+        max_new_tokens: int,
+        stop: Sequence[str] = (),
+        logprobs: bool = False,
+    ) -> list[Verified]:
         """What `generate` would return, or only its prefix if it differs from the draft.
 
         One forward pass: greedy decoding yields the draft if and only if each of its tokens is the most likely one
-        given those before it. An engine that cannot do this generates the answer.
+        given those before it. An engine that cannot do this generates the answer. With `logprobs`, also the drafts'
+        log-probabilities.
         """
         ...
 
@@ -86,7 +116,8 @@ def answer(
     *,
     of: Sequence[Hashable] | None = None,
     ruled_out: Callable[[int, str], bool] | None = None,
-) -> list[Response | Prefix]:
+    logprobs: bool = False,
+) -> list[Reply]:
     """The engine's responses to requests.
 
     Args:
@@ -95,31 +126,34 @@ def answer(
         of: the particle that answers each request; None: the installed one.
         ruled_out: whether an answer to the request at this position is certainly wrong, given its prefix. Drafts are
             then verified, and wrong answers may be returned as a prefix. None: return complete answers.
+        logprobs: return the log-probabilities of drafts.
     """
 
     def speaker(positions: Iterable[int]) -> Engine:
         return engine if of is None else cast(MultiAdapterEngine, engine).group([of[i] for i in positions])
 
     found: dict[int, Response | Prefix] = {}
+    drafted: dict[int, float | None] = {}
     chosen = {i: request for i, request in enumerate(requests) if isinstance(request, Choose)}
     if chosen:
         prompts, options = [r.prompt for r in chosen.values()], [r.options for r in chosen.values()]
         found |= zip(chosen, speaker(chosen).loglikelihood(prompts, options), strict=True)
     open_ = {i: request for i, request in enumerate(requests) if isinstance(request, Generate)}
-    if ruled_out is not None:
+    if ruled_out is not None or logprobs:
         for same in _alike({i: request for i, request in open_.items() if request.draft is not None}):
             prompts, drafts = [r.prompt for r in same.values()], [r.draft or "" for r in same.values()]
             first = next(iter(same.values()))
-            replies = speaker(same).verify(prompts, drafts, max_new_tokens=first.max_new_tokens, stop=first.stop)
-            for i, reply in zip(same, replies, strict=True):
-                if isinstance(reply, str) or ruled_out(i, reply.text):
+            settings: dict[str, Any] = {"max_new_tokens": first.max_new_tokens, "stop": first.stop}
+            for i, verified in zip(same, speaker(same).verify(prompts, drafts, logprobs=logprobs, **settings), strict=True):
+                reply, drafted[i] = verified.reply, verified.logprob
+                if ruled_out is not None and (isinstance(reply, str) or ruled_out(i, reply.text)):
                     found[i] = reply
     for same in _alike({i: request for i, request in open_.items() if i not in found}):
         first = next(iter(same.values()))
         prompts = [r.prompt for r in same.values()]
         texts = speaker(same).generate(prompts, max_new_tokens=first.max_new_tokens, stop=first.stop)
         found |= zip(same, texts, strict=True)
-    return [found[i] for i in range(len(requests))]
+    return [Reply(found[i], drafted.get(i)) for i in range(len(requests))]
 
 
 def _alike(requests: Mapping[int, Generate]) -> list[dict[int, Generate]]:

@@ -36,6 +36,7 @@ class Encoder:
         self._start = (next(i for i in (tokenizer.bos_token_id, *self.ends, 0) if i is not None),)
         self._encode = lru_cache(maxsize=65536)(self._encode_one)
         self._opening = lru_cache(maxsize=65536)(self._opening_of)
+        self._closing = lru_cache(maxsize=64)(self._closing_of)
         # Magistral's and gpt-oss's tags of reasoning are special tokens.
         tags = {tag for pair in REASONING_TAGS for tag in pair}
         special = {i: token.content for i, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -94,6 +95,25 @@ class Encoder:
         if last is not None or len(tokens) >= max_new_tokens or any(end in text for end in stop):
             return self._opening(prompt) + cut(text, stop)
         return Prefix(self._opening(prompt) + text[: len(text) - _begun(text, stop)])
+
+    def last_tokens(self, draft: Ids, stop: Sequence[str], *, limit: int) -> Ids:
+        """The tokens of which one must follow the draft so that it is the whole answer.
+
+        They are the end tokens and those that begin with a stop string; for a draft that fills the limit, its own token
+        there.
+
+        Args:
+            draft: token ids.
+            stop: strings that end an answer.
+            limit: the most tokens of an answer.
+        """
+        return self._closing(tuple(stop)) if len(draft) < limit else draft[limit - 1 : limit]
+
+    def _closing_of(self, stop: tuple[str, ...]) -> Ids:
+        if not stop:
+            return self.ends
+        texts = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))])
+        return tuple(dict.fromkeys([*self.ends, *(i for i, text in enumerate(texts) if text.startswith(stop))]))
 
     def _decode(self, tokens: Sequence[int]) -> str:
         kept = [i for i in tokens if i not in self._dropped]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import zlib
 from collections import Counter
@@ -10,10 +11,10 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from evoswarm.engine.base import Engine
+from evoswarm.engine.base import Engine, Verified
 from evoswarm.engine.config import EngineConfig
 from evoswarm.section import NonNegative
-from evoswarm.utility.types import OptionScore, Prefix, Prompt
+from evoswarm.utility.types import OptionScore, Prompt
 
 
 class FakeEngine(EngineConfig):
@@ -59,10 +60,20 @@ class EchoEngine:
         return [_text(prompt).split()[-1] if self._knows(prompt) else "?" for prompt in prompts]
 
     def verify(
-        self, prompts: Sequence[Prompt], drafts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str] = ()
-    ) -> list[str | Prefix]:
-        """The same as `generate`."""
-        return list(self.generate(prompts, max_new_tokens=max_new_tokens, stop=stop))
+        self,
+        prompts: Sequence[Prompt],
+        drafts: Sequence[str],
+        *,
+        max_new_tokens: int,
+        stop: Sequence[str] = (),
+        logprobs: bool = False,
+    ) -> list[Verified]:
+        """The same as `generate`. A draft's log-odds are how far the quality is above what the prompt needs."""
+        replies = self.generate(prompts, max_new_tokens=max_new_tokens, stop=stop)
+        odds = [8 * (self.quality - _threshold(prompt)) for prompt in prompts]
+        return [
+            Verified(r, -math.log1p(math.exp(-o)) if logprobs else None) for r, o in zip(replies, odds, strict=True)
+        ]
 
     def loglikelihood(
         self, prompts: Sequence[Prompt], options: Sequence[Sequence[str]]
@@ -81,7 +92,12 @@ class EchoEngine:
         """Does nothing."""
 
     def _knows(self, prompt: Prompt) -> bool:
-        return zlib.crc32(_text(prompt).encode()) / 2**32 < self.quality
+        return _threshold(prompt) < self.quality
+
+
+def _threshold(prompt: Prompt) -> float:
+    """The quality from which a prompt is known."""
+    return zlib.crc32(_text(prompt).encode()) / 2**32
 
 
 def _text(prompt: Prompt) -> str:

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from transformers.modeling_outputs import CausalLMOutput
 
+from evoswarm.engine.base import Verified
 from evoswarm.engine.transformers import HfEngine
 from evoswarm.engine.transformers_config import TransformersEngine
-from evoswarm.utility.types import OptionScore, Prefix, Prompt
+from evoswarm.utility.types import OptionScore, Prompt
 
 Weigh = Callable[["MixtureEngine", Sequence[Prompt]], torch.Tensor]
 """Weights [B, N] of the experts for each prompt; rows sum to 1."""
@@ -78,11 +79,17 @@ class MixtureEngine(HfEngine):
         return [self._encoder.text(prompt, answer, stop) for prompt, answer in zip(prompts, answers, strict=True)]
 
     def verify(
-        self, prompts: Sequence[Prompt], drafts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str] = ()
-    ) -> list[str | Prefix]:
+        self,
+        prompts: Sequence[Prompt],
+        drafts: Sequence[str],
+        *,
+        max_new_tokens: int,
+        stop: Sequence[str] = (),
+        logprobs: bool = False,
+    ) -> list[Verified]:
         """See `Engine.verify`."""
         self._now = self.weigh(self, prompts)
-        return super().verify(prompts, drafts, max_new_tokens=max_new_tokens, stop=stop)
+        return super().verify(prompts, drafts, max_new_tokens=max_new_tokens, stop=stop, logprobs=logprobs)
 
     def loglikelihood(
         self, prompts: Sequence[Prompt], options: Sequence[Sequence[str]]

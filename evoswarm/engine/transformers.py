@@ -13,6 +13,7 @@ import torch
 from transformers import GenerationConfig
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from evoswarm.engine.base import Verified
 from evoswarm.engine.dtype import device_of
 from evoswarm.engine.encode import Encoder, Ids
 from evoswarm.engine.errors import first_line, out_of_memory
@@ -20,7 +21,7 @@ from evoswarm.engine.install import Installer
 from evoswarm.engine.load import end_tokens, load_model, load_tokenizer, saved_tensors
 from evoswarm.engine.transformers_config import TransformersEngine
 from evoswarm.errors import UserError
-from evoswarm.utility.types import OptionScore, Prefix, Prompt
+from evoswarm.utility.types import OptionScore, Prompt
 
 Pairs = list[tuple[Ids, Ids]]
 """(prompt, option) of each option of one request"""
@@ -107,21 +108,29 @@ class HfEngine:
 
     @torch.inference_mode()
     def verify(
-        self, prompts: Sequence[Prompt], drafts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str] = ()
-    ) -> list[str | Prefix]:
+        self,
+        prompts: Sequence[Prompt],
+        drafts: Sequence[str],
+        *,
+        max_new_tokens: int,
+        stop: Sequence[str] = (),
+        logprobs: bool = False,
+    ) -> list[Verified]:
         """See `Engine.verify`. A draft whose first token would merge with the prompt is not verified."""
         encoded = [self._encoder.draft(prompt, draft) for prompt, draft in zip(prompts, drafts, strict=True)]
         limit = self._encoder.room(max(len(context) for context, _ in encoded), max_new_tokens)
         pairs = [(context, draft[: limit - 1]) for context, draft in encoded]
         longest = max(len(draft) for _, draft in pairs)
         inputs = self._batch([context + draft for context, draft in pairs], last=longest + 1)
-        greedy = self._forward(inputs, keep=longest + 1).logits.argmax(-1).tolist()
-        replies: list[str | Prefix] = []
-        for prompt, (_, wanted), row in zip(prompts, pairs, greedy, strict=True):
+        logits = self._forward(inputs, keep=longest + 1).logits
+        found: list[Verified] = []
+        for i, (prompt, (_, wanted), row) in enumerate(zip(prompts, pairs, logits.argmax(-1).tolist(), strict=True)):
             chosen = row[-len(wanted) - 1 :]
             agreed = next((i for i, token in enumerate(wanted) if token != chosen[i]), len(wanted))
-            replies.append(self._encoder.reply(prompt, chosen[: agreed + 1], max_new_tokens=limit, stop=stop))
-        return replies
+            reply = self._encoder.reply(prompt, chosen[: agreed + 1], max_new_tokens=limit, stop=stop)
+            last = self._encoder.last_tokens(encoded[i][1], stop, limit=limit) if logprobs else ()
+            found.append(Verified(reply, _logprob(logits[i], wanted, last) if last and wanted else None))
+        return found
 
     @torch.inference_mode()
     def loglikelihood(
@@ -223,6 +232,13 @@ class HfEngine:
         cache = copy.deepcopy(self._shared[1])
         cache.batch_repeat_interleave(times)
         return cache
+
+
+def _logprob(logits: torch.Tensor, tokens: Ids, last: Ids) -> float:
+    """Log-probability of tokens and then one of `last`, from logits [T, vocabulary] that end after the tokens."""
+    logprobs = torch.log_softmax(logits[-len(tokens) - 1 :].float(), dim=-1)
+    each = logprobs[:-1].gather(1, torch.tensor(tokens, device=logits.device)[:, None]).sum()
+    return float(each + logprobs[-1, list(last)].logsumexp(0))
 
 
 def _common(rows: Sequence[Ids]) -> Ids:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, GenerationConfig
 
-from evoswarm.engine.base import AdaptersNotSupported
+from evoswarm.engine.base import AdaptersNotSupported, Verified
 from evoswarm.engine.encode import Encoder, Ids
 from evoswarm.engine.errors import EngineDied, dies_on_error
 from evoswarm.engine.load import end_tokens, load_tokenizer
@@ -37,7 +37,7 @@ from evoswarm.engine.vllm_options import Costs, Item, OptionItem, in_requests, w
 from evoswarm.engine.vllm_ranks import Ranks
 from evoswarm.engine.vllm_settings import arguments, explain
 from evoswarm.errors import UserError
-from evoswarm.utility.types import OptionScore, Prefix, Prompt
+from evoswarm.utility.types import OptionScore, Prompt
 
 
 class VllmEngine:
@@ -153,15 +153,40 @@ class VllmEngine:
         return [self._encoder.text(prompt, tokens, stop) for prompt, tokens in zip(prompts, answers, strict=True)]
 
     def verify(
-        self, prompts: Sequence[Prompt], drafts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str] = ()
-    ) -> list[str | Prefix]:
-        """See `Engine.verify`. Generates at most one token more than the draft has."""
+        self,
+        prompts: Sequence[Prompt],
+        drafts: Sequence[str],
+        *,
+        max_new_tokens: int,
+        stop: Sequence[str] = (),
+        logprobs: bool = False,
+    ) -> list[Verified]:
+        """See `Engine.verify`. Generates at most one token more than the draft has; log-probabilities need requests of
+        their own.
+        """
         encoded = [self._encoder.draft(prompt, draft) for prompt, draft in zip(prompts, drafts, strict=True)]
         limits = [min(max_new_tokens, len(draft) + 1 if draft else max_new_tokens) for _, draft in encoded]
         answers = self._greedy([context for context, _ in encoded], limits, stop)
-        return [
+        replies = [
             self._encoder.reply(prompt, tokens, max_new_tokens=max_new_tokens, stop=stop)
             for prompt, tokens in zip(prompts, answers, strict=True)
+        ]
+        known = self._drafts(encoded, stop, max_new_tokens) if logprobs else [None] * len(replies)
+        return list(map(Verified, replies, known))
+
+    def _drafts(self, encoded: Sequence[tuple[Ids, Ids]], stop: Sequence[str], limit: int) -> list[float | None]:
+        """Log-probability of each draft and its end after its prompt; None if the draft is empty."""
+        particles = self._of or [None] * len(encoded)
+        drafts = [(who, context, draft[: limit - 1]) for who, (context, draft) in zip(particles, encoded, strict=True)]
+        lasts = [self._encoder.last_tokens(draft, stop, limit=limit) for _, draft in encoded]
+        ends = [
+            [(who, context + draft, (token,)) for token in last] if draft else []
+            for (who, context, draft), last in zip(drafts, lasts, strict=True)
+        ]
+        found = self._scores([item for item in drafts if item[2]] + [item for row in ends for item in row])
+        return [
+            found[item] + float(np.logaddexp.reduce([found[end] for end in row])) if row else None
+            for item, row in zip(drafts, ends, strict=True)
         ]
 
     def loglikelihood(
@@ -171,10 +196,14 @@ class VllmEngine:
         pairs = [[self._encoder.option(p, option) for option in row] for p, row in zip(prompts, options, strict=True)]
         particles = self._of or [None] * len(pairs)
         items = [(who, *pair) for who, row in zip(particles, pairs, strict=True) for pair in row]
-        whole = set() if self._multi_adapter else self._costs.whole(items)  # vLLM 0.32: not with adapters
-        found = self._by_tokens([item for item in items if item not in whole]) | self._by_prompts(list(whole))
+        found = self._scores(items)
         sums = iter(found[item] for item in items)
         return [tuple(OptionScore(next(sums), len(option)) for _, option in row) for row in pairs]
+
+    def _scores(self, items: Sequence[OptionItem]) -> dict[OptionItem, float]:
+        """Log-probabilities of options."""
+        whole = set() if self._multi_adapter else self._costs.whole(items)  # vLLM 0.32: not with adapters
+        return self._by_tokens([item for item in items if item not in whole]) | self._by_prompts(list(whole))
 
     def _by_prompts(self, items: Sequence[OptionItem]) -> dict[OptionItem, float]:
         """Log-probabilities of options as parts of prompts."""

@@ -12,11 +12,12 @@ from evoswarm.loop.directory import append_line, generation_name, to_line
 from evoswarm.loop.finish import finish
 from evoswarm.loop.generation import GenerationRecord, Totals
 from evoswarm.loop.journal import Key
+from evoswarm.loop.outcomes import outcomes_of
 from evoswarm.loop.records import read_generations, read_timings
 from evoswarm.loop.row_cache import RowCache, digests, is_recorded, save_rows
 from evoswarm.loop.signal import signal_warnings
 from evoswarm.rows import Row
-from evoswarm.search import Ask, Search, make_search
+from evoswarm.search import Ask, Outcomes, Search, make_search
 
 
 class Evolution:
@@ -50,7 +51,7 @@ class Evolution:
                 ask = search.ask()
             evaluations = self._measure(search, ask, record)
             with record.searching():
-                search.tell([evaluation.utility for evaluation in evaluations])
+                search.tell([evaluation.utility for evaluation in evaluations], self._outcomes(evaluations))
             if search.finished_generation:
                 break
         self._save(search, record, examples=self._totals.examples_scored - scored)
@@ -64,7 +65,7 @@ class Evolution:
         first = {name: i for i, name in reversed(list(enumerate(names)))}
         known = {name: record.find(name) or self._cache.find(name) for name in first}
         jobs = {
-            keys[i]: keys[i].job(Row.of(search.basis, ask.rows[i]))
+            keys[i]: keys[i].job(Row.of(search.basis, ask.rows[i]), logprobs=search.config.logprobs)
             for i, name in enumerate(names)
             if first[name] == i and known[name] is None
         }
@@ -81,6 +82,11 @@ class Evolution:
             record.add(key, name, found[key])
         self._report_failures(ask.generation, [found[key] for key in keys])
         return [found[key] for key in keys]
+
+    def _outcomes(self, evaluations: list[Evaluation]) -> Outcomes | None:
+        if not self.context.config.search.logprobs:
+            return None
+        return outcomes_of(evaluations, self.context.inputs.utility)
 
     def _report_failures(self, generation: int, evaluations: list[Evaluation]) -> None:
         errors = [evaluation.error for evaluation in evaluations if evaluation.error]

@@ -27,9 +27,9 @@ class Key(NamedTuple):
         """The key of a record."""
         return cls(record["generation"], record["phase"], record["particle"], record["split"])
 
-    def job(self, row: Row | None, *, texts: bool = False) -> Job:
+    def job(self, row: Row | None, *, texts: bool = False, logprobs: bool = False) -> Job:
         """The job that measures a row under this name."""
-        return Job(self, row, self.split, texts=texts, affinity=self.particle)
+        return Job(self, row, self.split, texts=texts, logprobs=logprobs, affinity=self.particle)
 
 
 class Journal:
@@ -107,7 +107,8 @@ def outcome_path(directory: RunDirectory, name: str) -> Path:
 
 def evaluation_of(record: Record) -> Evaluation:
     """The evaluation that a record holds."""
-    return Evaluation(Key.of(record), record["utility"], record["scores"], record["predictions"], record["error"])
+    parts = {name: record[name] for name in ("utility", "scores", "predictions", "error")}
+    return Evaluation(Key.of(record), **parts, logprobs=record.get("logprobs", []))
 
 
 def _terms(job: Job) -> list[dict[str, Any]] | None:
@@ -115,9 +116,10 @@ def _terms(job: Job) -> list[dict[str, Any]] | None:
 
 
 def _record(key: Key, evaluation: Evaluation) -> Record:
-    return key._asdict() | {
+    record = key._asdict() | {
         "utility": evaluation.utility,
         "error": evaluation.error,
         "scores": evaluation.scores,
         "predictions": evaluation.predictions,
     }
+    return record | ({"logprobs": evaluation.logprobs} if evaluation.logprobs else {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evoswarm.search.base import Search
+from evoswarm.search.bayes import BayesSearch
 from evoswarm.search.cma_es import CmaEsSearch, EvolMergeSearch
 from evoswarm.search.config import Evolution
 from evoswarm.search.genome import GenomeSearch
@@ -12,7 +13,7 @@ from evoswarm.search.genome_plus import GenomePlusSearch
 from evoswarm.search.lorahub import LoraHubSearch
 from evoswarm.search.model_swarms import ModelSwarms, ModelSwarmsSearch
 from evoswarm.search.random_search import RandomMixSearch
-from evoswarm.search.state import Ask, Best, Member
+from evoswarm.search.state import Ask, Best, Member, Outcomes
 
 SEARCHES: dict[str, type[Search]] = {
     "model_swarms": ModelSwarmsSearch,
@@ -22,6 +23,7 @@ SEARCHES: dict[str, type[Search]] = {
     "cma_es": CmaEsSearch,
     "evolmerge": EvolMergeSearch,
     "lorahub": LoraHubSearch,
+    "bayes": BayesSearch,
 }
 """Searches by the `type` of their config. To add one, write its file and add one line here."""
 
@@ -31,4 +33,4 @@ def make_search(config: Evolution, *, experts: Sequence[str], seed: int, layers:
     return SEARCHES[config.type](config, experts=experts, seed=seed, layers=layers)
 
 
-__all__ = ["SEARCHES", "Ask", "Best", "Evolution", "Member", "ModelSwarms", "Search", "make_search"]
+__all__ = ["SEARCHES", "Ask", "Best", "Evolution", "Member", "ModelSwarms", "Outcomes", "Search", "make_search"]

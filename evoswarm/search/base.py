@@ -18,6 +18,7 @@ from evoswarm.search.state import (
     Best,
     Measured,
     Member,
+    Outcomes,
     State,
     Steps,
     flatten,
@@ -105,8 +106,12 @@ class Search(ABC):
         return self._members()[1]
 
     def most_rows(self, t: int) -> int:
-        """Upper bound of the rows that generation t, the next one, asks for."""
+        """How many evaluations must be left for generation t, the next one, to start."""
         return self.config.population
+
+    def _learn(self, fresh: Measured, outcomes: Outcomes) -> None:
+        """Use the outcomes of fresh rows, before the generation goes on. Most searches need only the utilities."""
+        return
 
     @property
     def step_length(self) -> float | None:
@@ -123,8 +128,10 @@ class Search(ABC):
             self._pending = next(self._steps)
         return self._pending
 
-    def tell(self, utilities: Sequence[float | None]) -> None:
+    def tell(self, utilities: Sequence[float | None], outcomes: Outcomes | None = None) -> None:
         """Answer the last ask with one utility per row. Larger is better; None is a failed evaluation.
+
+        A search with `config.logprobs` learns from outcomes. Without them, it takes each utility for the only example.
 
         Raises:
             ValueError: there was no ask, or the utilities have the wrong number, a NaN or an infinity.
@@ -141,6 +148,7 @@ class Search(ABC):
         fresh = Measured.of(ask.rows, values, generation=ask.generation, particles=ask.particles)
         self.state.observe(fresh)
         self.state.evaluations += len(fresh)
+        self._learn(fresh, Outcomes.of_utilities(values) if outcomes is None else outcomes)
         self._pending = None
         try:
             self._pending = steps.send(fresh)

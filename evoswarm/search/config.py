@@ -54,6 +54,8 @@ class Evolution(Section):
 
     persistent: ClassVar[bool] = False
     """A particle number means the same particle in every generation."""
+    logprobs: ClassVar[bool] = False
+    """It learns from the outcomes of all examples and the log-probabilities of their right answers."""
     package: ClassVar[str] = ""
     """Python package that this search needs in addition to evoswarm's own dependencies."""
     published: ClassVar[Mapping[str, Sequence[float]]] = {}

@@ -93,6 +93,27 @@ class Measured:
 
 
 @dataclass(frozen=True, eq=False)
+class Outcomes:
+    """The outcomes of M rows on each of E validation examples.
+
+    Attributes:
+        scores: [M, E]; NaN for rows that failed.
+        gold: log-probability of the right answer including its end [M, E]; NaN if unknown.
+        weights: share of each example in the utility [E]; they sum to 1.
+    """
+
+    scores: np.ndarray
+    gold: np.ndarray
+    weights: np.ndarray
+
+    @classmethod
+    def of_utilities(cls, utilities: np.ndarray) -> Self:
+        """Where only utilities [M] are known: one example."""
+        values = np.where(utilities == FAILED, np.nan, utilities)[:, None]
+        return cls(values, np.full_like(values, np.nan), np.ones(1))
+
+
+@dataclass(frozen=True, eq=False)
 class Ask:
     """Rows to measure.
 

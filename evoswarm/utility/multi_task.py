@@ -88,6 +88,15 @@ class MultiTaskUtility:
         name, own = self._places[split][index]
         return self.tasks[name].ruled_out(split, own, prefix)
 
+    def gold_logprob(self, split: Split, index: int, logprobs: Sequence[float]) -> float:
+        name, own = self._places[split][index]
+        return self.tasks[name].gold_logprob(split, own, logprobs)
+
+    def weights(self, split: Split) -> list[float]:
+        shares = self.config.weights or dict.fromkeys(self.tasks, 1.0)
+        total = math.fsum(shares.values())
+        return [shares[name] / total * w for name, task in self.tasks.items() for w in task.weights(split)]
+
     def vote(self, split: Split, index: int, predictions: Sequence[str | None]) -> Outcome:
         name, own = self._places[split][index]
         return self.tasks[name].vote(split, own, predictions)

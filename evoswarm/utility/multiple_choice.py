@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
+import numpy as np
 from pydantic import Field
 
 from evoswarm.errors import UserError
@@ -88,10 +89,19 @@ class MultipleChoiceUtility(TaskUtility[MultipleChoice]):
         example = self._examples[split][index]
         if isinstance(response, str):
             return self.judge(split, index, parse_choice(response, example.fields["choices"]))
+        logprobs = tuple(option.logprob for option in response)
         values = [self._value(*pair) for pair in zip(response, self._options(example), strict=True)]
         if any(math.isnan(value) or value == math.inf for value in values):
             return Outcome(None, None, f"{example.where}: the log-likelihoods of the options are not numbers")
-        return self.judge(split, index, list(example.fields["choices"])[values.index(max(values))])
+        outcome = self.judge(split, index, list(example.fields["choices"])[values.index(max(values))])
+        return replace(outcome, logprobs=logprobs)
+
+    def gold_logprob(self, split: Split, index: int, logprobs: Sequence[float]) -> float:
+        fields = self._examples[split][index].fields
+        if self.config.method == "generate" or len(logprobs) != len(fields["choices"]):
+            return math.nan
+        right = list(fields["choices"]).index(fields["answer"])
+        return float(logprobs[right] - np.logaddexp.reduce(logprobs))
 
     def score(self, split: Split, index: int, prediction: str) -> float:
         return float(prediction == self._examples[split][index].fields["answer"])

@@ -113,6 +113,12 @@ class TaskUtility(ABC, Generic[C]):
             raise ValueError(f"{self.size(split)} examples in {split}, {len(scores)} scores")
         return math.fsum(scores) / len(scores)
 
+    def gold_logprob(self, split: Split, index: int, logprobs: Sequence[float]) -> float:
+        return logprobs[0] if logprobs else math.nan
+
+    def weights(self, split: Split) -> list[float]:
+        return [1 / self.size(split)] * self.size(split)
+
     def task_utilities(self, split: Split, scores: Sequence[float]) -> dict[str, float]:
         return {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -89,11 +90,24 @@ class Outcome:
 
     `score` None: the example failed, and `error` is the reason in one line. An answer that cannot be parsed is not a
     failure: its score is 0.0 and its `prediction` is None.
+
+    `logprobs` are what a job with `logprobs` asks for: log-probabilities (natural) of all options, in order, or of the
+    gold answer with its end. Empty if unknown.
     """
 
     score: float | None
     prediction: str | None
     error: str | None = None
+    logprobs: tuple[float, ...] = ()
+
+
+LOWEST = -1000.0
+"""The lowest log-probability that is recorded."""
+
+
+def finite(logprobs: Sequence[float]) -> tuple[float, ...]:
+    """Log-probabilities that JSON can hold: none at all if one is NaN, and at least `LOWEST`."""
+    return () if any(math.isnan(value) for value in logprobs) else tuple(max(value, LOWEST) for value in logprobs)
 
 
 class Utility(Protocol):
@@ -116,6 +130,12 @@ class Utility(Protocol):
 
     def aggregate(self, split: Split, scores: Sequence[float]) -> float:
         """The utility: the scores of all examples of the split, in order, as one number."""
+
+    def gold_logprob(self, split: Split, index: int, logprobs: Sequence[float]) -> float:
+        """Log-probability of the right answer, given `Outcome.logprobs`; NaN if unknown."""
+
+    def weights(self, split: Split) -> list[float]:
+        """Share of each example in the utility; they sum to 1. Approximate if the utility is no weighted mean."""
 
     def vote(self, split: Split, index: int, predictions: Sequence[str | None]) -> Outcome:
         """Score the majority of the predictions, which are ordered from the best voter to the worst.

@@ -141,9 +141,9 @@ def test_an_empty_prompt_is_continued_from_the_first_token(engine: HfEngine) -> 
 def test_requests_of_different_budgets_come_back_in_their_order(llama: HfEngine) -> None:
     requests = [Generate(p, max_new_tokens=n) for p, n in zip(PROMPTS, (3, 6, 3, 6), strict=True)]
     expected = [llama.generate([r.prompt], max_new_tokens=r.max_new_tokens)[0] for r in requests]
-    assert answer(llama, requests) == expected
+    assert [reply.response for reply in answer(llama, requests)] == expected
     choose = [Choose(prompt, (" a", " b")) for prompt in PROMPTS[:2]]
-    assert answer(llama, choose) == llama.loglikelihood(PROMPTS[:2], [(" a", " b")] * 2)
+    assert [reply.response for reply in answer(llama, choose)] == llama.loglikelihood(PROMPTS[:2], [(" a", " b")] * 2)
 
 
 def test_a_llama_tokenizer_comes_back_from_disk_as_it_was_saved(tiny_llama: Path) -> None:
@@ -160,5 +160,5 @@ def test_an_answer_ends_where_the_model_takes_no_more(engine: HfEngine) -> None:
     longest = engine.model.config.max_position_embeddings
     prompts = ["x" * (longest - 4), "y" * (longest - 4)]
     texts = engine.generate(prompts, max_new_tokens=50)
-    assert texts == engine.verify(prompts, texts, max_new_tokens=50)
+    assert texts == [found.reply for found in engine.verify(prompts, texts, max_new_tokens=50)]
     assert {len(engine._encoder.option(p, t)[1]) for p, t in zip(prompts, texts, strict=True)} <= {1, 2, 3, 4, 5}

@@ -83,7 +83,7 @@ def test_free_generation_is_what_verification_confirms(parts) -> None:
     mixture, _, _ = parts
     mixture.weigh = uniform
     answers = mixture.generate(PROMPTS, max_new_tokens=8)
-    assert mixture.verify(PROMPTS, answers, max_new_tokens=8) == answers
+    assert [found.reply for found in mixture.verify(PROMPTS, answers, max_new_tokens=8)] == answers
 
 
 def test_surprise_is_the_mean_negative_log_probability_of_the_prompt(parts) -> None:

@@ -18,7 +18,7 @@ from evoswarm.toy import world
 from evoswarm.toy.config import target_config
 from evoswarm.toy.targets import TARGETS
 from evoswarm.utility import Chat, Outcome, Utility, make_utility
-from evoswarm.utility.types import Generate, Prefix
+from evoswarm.utility.types import Generate, Prefix, Request
 from evoswarm.weights.expert import open_expert
 
 pytest.importorskip("vllm", reason="installed by the Makefile on Linux x86-64")
@@ -66,6 +66,10 @@ def utility_of(target: str) -> Utility:
     return make_utility(config.utility, root=config.root)
 
 
+def responses(engine: Engine, requests: Sequence[Request], **options: Any) -> list[Any]:
+    return [reply.response for reply in answer(engine, requests, **options)]
+
+
 def outcomes(engine: Engine, utility: Utility, *, verify: bool = False) -> list[Outcome]:
     def ruled_out(index: int, beginning: str) -> bool:
         return utility.ruled_out("validation", index, beginning)
@@ -73,7 +77,7 @@ def outcomes(engine: Engine, utility: Utility, *, verify: bool = False) -> list[
     replies = answer(engine, utility.requests("validation"), ruled_out=ruled_out if verify else None)
     wrong = Outcome(0.0, None)
     return [
-        wrong if isinstance(reply, Prefix) else utility.outcome("validation", i, reply)
+        wrong if isinstance(reply.response, Prefix) else utility.outcome("validation", i, reply.response)
         for i, reply in enumerate(replies)
     ]
 
@@ -172,6 +176,21 @@ def test_an_answer_is_cut_at_a_stop_string_and_at_its_limit(vllm: VllmEngine, re
         assert vllm.generate(prompts, **settings) == reference.generate(prompts, **settings)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("stop", [(), ("a",)])
+def test_drafts_have_the_log_probability_that_transformers_gives(
+    vllm: VllmEngine, beside: VllmEngine, reference: Engine, stop: tuple[str, ...]
+) -> None:
+    requests = utility_of("letters").requests("validation")[:30]
+    prompts, drafts = [r.prompt for r in requests], [r.draft for r in requests]
+    found = []
+    for engine in (reference, vllm, beside):
+        engine.install(weights("rev"))
+        verified = engine.verify(prompts, drafts, max_new_tokens=8, stop=stop, logprobs=True)
+        found.append([v.logprob for v in verified])
+    np.testing.assert_allclose(found[1], found[0], atol=1e-3)
+    np.testing.assert_allclose(found[2], found[0], atol=1e-3)
+
+
 def test_a_prompt_that_is_too_long_is_refused_in_one_line(vllm: VllmEngine) -> None:
     with pytest.raises(UserError, match="a prompt has 7[0-9] tokens, the model takes 64"):
         vllm.generate(["x" * 70], max_new_tokens=1)
@@ -184,10 +203,10 @@ def test_particles_side_by_side_answer_as_each_alone(beside: VllmEngine, referen
     for names in (["rev", "eats", None, "sort"], ["work", "rev", "swap", None], [None]):
         particles: dict[str | None, Any] = {name: weights(name) if name else None for name in names}
         beside.install_adapters(particles)
-        together = answer(beside, requests * len(names), of=[name for name in names for _ in requests])
+        together = responses(beside, requests * len(names), of=[name for name in names for _ in requests])
         for name, start in zip(names, range(0, len(together), len(requests)), strict=True):
             reference.install(particles[name])
-            expected = [utility.outcome("validation", i, r).score for i, r in enumerate(answer(reference, requests))]
+            expected = [utility.outcome("validation", i, r).score for i, r in enumerate(responses(reference, requests))]
             replies = together[start : start + len(requests)]
             found = [utility.outcome("validation", i, r).score for i, r in enumerate(replies)]
             assert sum(a != b for a, b in zip(found, expected, strict=True)) <= DIFFERENCES, name
@@ -199,7 +218,7 @@ def test_a_particle_next_to_others_answers_the_same_when_its_place_is_taken_by_a
     def ask(*names: str) -> list[Any]:
         beside.install_adapters({name: weights(name) for name in names})
         requests = [Generate(text, 8) for text in LONG]
-        return answer(beside, requests * len(names), of=[name for name in names for _ in requests])
+        return responses(beside, requests * len(names), of=[name for name in names for _ in requests])
 
     first, other, again = ask("rev", "sort"), ask("sort", "rev"), ask("rev", "sort")
     assert first == again == other[len(LONG) :] + other[: len(LONG)]

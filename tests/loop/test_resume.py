@@ -24,6 +24,7 @@ def test_a_stopped_run_ends_with_the_bytes_of_an_uninterrupted_one(
     tmp_path: Path, algorithm: str, stop_after: int
 ) -> None:
     extra = ["search.sigma=0.2", "search.gene_rate=0.5"] if algorithm.startswith("genome") else []
+    extra += ["search.min_gain=0"] if algorithm == "bayes" else []
     settings = [f"search={{type: {algorithm}, population: 7, max_generations: 4}}", *extra]
     whole = echo_config(tmp_path, *settings, "name=whole")
     parts = echo_config(tmp_path, *settings, "name=parts")

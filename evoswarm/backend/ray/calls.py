@@ -44,8 +44,8 @@ class Calls:
                 self._movers[index] = mover
                 self._moved[index] = self.actors.particles.actors[mover].move.remote(job.row)
         moved = [self._moved.get(index) for index, _ in call.work]
-        pieces = [(job.key, job.split, piece, job.texts) for job, (_, piece) in zip(jobs, call.work, strict=True)]
-        return self.actors.scorers.actors[call.worker].score.remote(pieces, *moved)
+        work = [(job, number) for job, (_, number) in zip(jobs, call.work, strict=True)]
+        return self.actors.scorers.actors[call.worker].score.remote(work, *moved)
 
     def collect(self) -> list[Evaluation]:
         """Wait for results. Returns the evaluations that are complete."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import replace
 
+from evoswarm.backend.base import Job
 from evoswarm.backend.pieces import Done, Piece
 from evoswarm.backend.ray.particle import Moved
 from evoswarm.backend.ray.start import Start, attempt, built
 from evoswarm.backend.worker import Worker
 from evoswarm.config import RunConfig
-from evoswarm.utility import Split
 from evoswarm.weights.pool import open_pool
 from evoswarm.weights.wire import unpack
 
@@ -25,11 +25,11 @@ class Scorer:
         )
         self._moved: set[Hashable] = set()
 
-    def score(self, work: list[tuple[Hashable, Split, int, bool]], *moved: Moved | None) -> Done:
-        """Score slices, given as the fields of `backend.worker.Piece` without weights, and the weights of each."""
+    def score(self, work: list[tuple[Job, int]], *moved: Moved | None) -> Done:
+        """Score slices, given as their job and number, and the weights of each."""
         pieces = [
-            Piece(key, None if made is None else unpack(made[0]), split, number, texts)
-            for (key, split, number, texts), made in zip(work, moved, strict=True)
+            Piece.of(job, None if made is None else unpack(made[0]), number)
+            for (job, number), made in zip(work, moved, strict=True)
         ]
         done = built(self._worker).work(pieces)
         new = {piece.key: made for piece, made in zip(pieces, moved, strict=True) if piece.key not in self._moved}

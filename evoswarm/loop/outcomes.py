@@ -1,0 +1,28 @@
+"""Evaluations as arrays over the validation examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from evoswarm.backend import Evaluation
+from evoswarm.search import Outcomes
+from evoswarm.utility import Utility
+
+
+def outcomes_of(evaluations: Sequence[Evaluation], utility: Utility) -> Outcomes:
+    """What a search that learns from outcomes is told about evaluations on the validation split."""
+    size = utility.size("validation")
+    scores, gold = np.full((2, len(evaluations), size), np.nan)
+    for i, evaluation in enumerate(evaluations):
+        if evaluation.utility is not None:
+            scores[i] = evaluation.scores
+            gold[i] = gold_logprobs(evaluation, utility)
+    return Outcomes(scores, gold, np.array(utility.weights("validation")))
+
+
+def gold_logprobs(evaluation: Evaluation, utility: Utility) -> list[float]:
+    """Log-probability of the right answer of each validation example; NaN if unknown."""
+    known = evaluation.logprobs or [()] * utility.size("validation")
+    return [utility.gold_logprob("validation", i, logprobs) for i, logprobs in enumerate(known)]

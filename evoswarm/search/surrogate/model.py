@@ -1,0 +1,52 @@
+"""The surrogate of a utility: calibrated posterior log-odds, averaged over weighted examples."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evoswarm.search.surrogate.calibrate import Calibration, calibrate, log_odds
+from evoswarm.search.surrogate.process import Process
+
+
+class Surrogate:
+    """Expected utility of rows that were not measured.
+
+    Attributes:
+        rows: the measured rows [n, J].
+        examples: number of examples, E.
+    """
+
+    def __init__(self, rows: np.ndarray, gold: np.ndarray, scores: np.ndarray) -> None:
+        """
+        Args:
+            rows: measured rows [n, J].
+            gold: log-probability of the gold answer of each example [n, E]; NaN if unknown.
+            scores: outcomes [n, E]; scores outside of [0, 1] are rescaled.
+        """
+        outcomes = unit(scores)
+        odds = log_odds(gold, outcomes)
+        self.rows, self.examples = rows, scores.shape[1]
+        self.calibration: Calibration = calibrate(odds, outcomes)
+        self.process = Process(rows, odds)
+
+    def utility(self, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """sum_e w_e P(right) of rows [m, J] under example weights [E], or [m, E] for each row its own: [m]."""
+        mean, variance = self.process.predict(rows)
+        return np.asarray((self.calibration(mean, variance[:, None]) * weights).sum(1))
+
+    def slope(self, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """The gradient of the utility at each of the rows [m, J], each with its own example weights [m, E]: [m, J]."""
+        mean, variance = self.process.predict(rows)
+        a, b = self.calibration.intercept, self.calibration.slope
+        shrink = self.calibration.shrink(variance)
+        p = self.calibration(mean, variance[:, None])
+        push = weights * p * (1 - p)
+        rise, spread = self.process.slopes(rows, push)
+        narrower = -np.pi / 16 * b**2 * shrink**3 * (push * (a + b * mean)).sum(1)
+        return np.asarray((b * shrink)[:, None] * rise + narrower[:, None] * spread)
+
+
+def unit(scores: np.ndarray) -> np.ndarray:
+    """Scores in [0, 1]: rescaled by their range if some are outside."""
+    low, high = min(0.0, float(scores.min())), max(1.0, float(scores.max()))
+    return np.asarray((scores / 2 - low / 2) / (high / 2 - low / 2))  # halves, because a range may be too large
