@@ -144,7 +144,9 @@ def answer(
             prompts, drafts = [r.prompt for r in same.values()], [r.draft or "" for r in same.values()]
             first = next(iter(same.values()))
             settings: dict[str, Any] = {"max_new_tokens": first.max_new_tokens, "stop": first.stop}
-            for i, verified in zip(same, speaker(same).verify(prompts, drafts, logprobs=logprobs, **settings), strict=True):
+            for i, verified in zip(
+                same, speaker(same).verify(prompts, drafts, logprobs=logprobs, **settings), strict=True
+            ):
                 reply, drafted[i] = verified.reply, verified.logprob
                 if ruled_out is not None and (isinstance(reply, str) or ruled_out(i, reply.text)):
                     found[i] = reply
