@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 import transformers
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from tiny_models import BOS, CHARACTERS, EOS, PAD, SPECIAL, make_tokenizer
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
@@ -227,6 +229,19 @@ def save_architecture(name: str, folder: Path, *, seed: int = 0) -> Path:
     save_file({key: tensor.clone().contiguous() for key, tensor in files.items()}, folder / "model.safetensors")
     make_tokenizer().save_pretrained(folder)
     return folder
+
+
+def save_lora(base: Path, folder: Path, targets: list[str]) -> None:
+    """Write a LoRA adapter with random A and B."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        lora = LoraConfig(r=4, lora_alpha=8, target_modules=targets, task_type="CAUSAL_LM")
+        model = get_peft_model(load_architecture(base), lora)
+    random = torch.Generator().manual_seed(3)
+    for _, parameter in sorted(model.named_parameters()):
+        if parameter.requires_grad:
+            parameter.data.copy_(torch.randn(parameter.shape, generator=random) * 0.1)
+    model.save_pretrained(folder)
 
 
 def make_config(made: Architecture) -> PretrainedConfig:

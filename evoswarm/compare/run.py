@@ -14,6 +14,7 @@ from evoswarm.config.compare import CompareConfig
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import ClusterError, Stopped, UserError
 from evoswarm.loop.directory import RunDirectory
+from evoswarm.loop.inputs import require_installable
 from evoswarm.utility import make_utility
 from evoswarm.weights.pool import open_pool
 
@@ -38,6 +39,7 @@ def compare(config: CompareConfig, *, callbacks: Callbacks = SILENT) -> dict[str
         callbacks.warning(warning)
     for name, reason in missing.items():
         callbacks.message(f"{name} is left out: it {reason}")
+    require_installable(first, pool)
     directory = RunDirectory(config.folder)
     directory.path.mkdir(parents=True, exist_ok=True)
     work = units(config, methods)

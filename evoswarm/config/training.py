@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from evoswarm.engine.config import ModelLoading
+from evoswarm.engine.loading import ModelLoading
 from evoswarm.place import is_url
 from evoswarm.section import NonNegative, Positive, Rate, Section
 

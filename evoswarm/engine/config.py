@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Literal, Self, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 from pydantic import Field
 
 from evoswarm.engine.base import Engine
+from evoswarm.engine.loading import ModelLoading
 from evoswarm.section import Section
 from evoswarm.utility.types import Request
 from evoswarm.weights.hub import model_folder
+
+if TYPE_CHECKING:
+    from evoswarm.weights.expert import Expert
 
 
 class EngineConfig(Section):
@@ -137,6 +141,18 @@ class EngineConfig(Section):
         """A message for the user about how this process runs the model; None if there is nothing to say."""
         return None
 
+    def misfits(self, *, model: str, experts: Sequence[Expert]) -> list[str]:
+        """Why experts cannot be installed into the engine's model, one line each. Loads no weights.
+
+        Args:
+            model: base model folder or hub name.
+            experts: of a pool.
+
+        Raises:
+            UserError: the base model cannot be loaded.
+        """
+        return []
+
     def start(self, *, model: str, adapter: Mapping[str, Any] | None) -> Engine:
         """Start the engine.
 
@@ -163,17 +179,6 @@ class EngineConfig(Section):
         """
 
 
-class ModelLoading(Section):
-    """How a base model is loaded."""
-
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Data type of the base model; auto: as saved."""
-    threads: int = Field(1, ge=1, le=1024)
-    """CPU threads per process. Part of the definition of the result: another number may round differently."""
-    trust_remote_code: bool = False
-    """Run Python code that comes with the model. Leave it off unless you trust its author."""
-
-
 class ModelEngine(EngineConfig, ModelLoading):
     """An engine that runs a real model."""
 
@@ -182,10 +187,19 @@ class ModelEngine(EngineConfig, ModelLoading):
     fastest installs. host: in pinned host memory. auto: on the GPU if it has room; vLLM then gets less of the GPU,
     unless `args.gpu_memory_utilization` is set."""
 
+    separates: ClassVar[bool] = True
+    """The engine can change an embedding and a head that share a tensor separately."""
+
     @property
     def keeps_pristine(self) -> str:
         """`pristine`."""
         return self.pristine
+
+    def misfits(self, *, model: str, experts: Sequence[Expert]) -> list[str]:
+        """See `EngineConfig.misfits`."""
+        from evoswarm.engine.check import misfits
+
+        return misfits(model, experts, trust_remote_code=self.trust_remote_code, separates=self.separates)
 
     @property
     def cpus(self) -> int:

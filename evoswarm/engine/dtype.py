@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
-from evoswarm.engine.config import ModelLoading
+from evoswarm.engine.loading import ModelLoading
 from evoswarm.errors import UserError
 from evoswarm.weights.expert import read_json
 from evoswarm.weights.hub import model_folder

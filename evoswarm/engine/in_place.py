@@ -10,7 +10,6 @@ from evoswarm.engine.merge import Merge
 from evoswarm.engine.merged import Change, MergedBase
 from evoswarm.engine.pristine import Pristine
 from evoswarm.engine.shards import Named, Shard, find_shards
-from evoswarm.weights.merge import LoraPair
 
 
 class InPlace:
@@ -57,14 +56,14 @@ class InPlace:
             torch.cuda.synchronize()
 
     def _write(self, shard: Shard, name: str, change: Change) -> None:
-        if name in change.pairs:
+        if name in change.products:
             self._merge(shard, name, change).write()
         else:
             shard.target.copy_(self._start(shard, name, change), non_blocking=True)
 
     def wrong_weights(self, change: Change) -> str | None:
         """The first adapted parameter that this rank does not hold as it should after installing the change."""
-        for name in change.pairs:
+        for name in change.products:
             for shard in self._shards[name]:
                 if not self._merge(shard, name, change).is_written():
                     return name
@@ -76,11 +75,7 @@ class InPlace:
         return self._pristine[shard.target] if whole is None else shard.part(whole)
 
     def _merge(self, shard: Shard, name: str, change: Change) -> Merge:
-        a, b = self._factors(shard, change.pairs[name])
-        start = self._start(shard, name, change)
-        return Merge(shard.target, start, a, b, self._base.scale(name), shard.transposed)
-
-    def _factors(self, shard: Shard, pair: LoraPair[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """A and B whose product is this shard as the checkpoint has it: only this part goes to the device."""
-        a, b = (pair.b.T, pair.a.T) if self._base.transposed(pair) else (pair.a, pair.b)
-        return a[:, shard.columns], b[shard.rows]
+        """The merge of one shard: only its part of A and B goes to the device."""
+        product = change.products[name]
+        a, b = product.a[:, shard.columns], product.b[shard.rows]
+        return Merge(shard.target, self._start(shard, name, change), a, b, product.scale, shard.transposed)

@@ -9,14 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from evoswarm.engine.merge import FLOATS, Merge, check_dtype, merged_shape
+from evoswarm.engine.merge import FLOATS, Merge, check_dtype
 from evoswarm.engine.names import Location, ModelNames
 from evoswarm.engine.pristine import Place, Pristine
-from evoswarm.errors import UserError
+from evoswarm.engine.targets import Product, Target, check_whole, read_targets
 from evoswarm.weights.device import LazyTensors, to_torch
-from evoswarm.weights.merge import LoraPair, full_tensors, lora_modules, scaling
-
-Pair = LoraPair[torch.Tensor]
 
 
 class Installer:
@@ -49,81 +46,63 @@ class Installer:
         self._names = ModelNames(model)
         self._targets = dict(self._names.tensors)
         self.pristine, self._saved = Pristine(pristine), self._by_location(saved or {})
-        self._written: dict[str, Location] = {}
+        self._written: set[Location] = set()
 
     @property
     def adapted(self) -> set[str]:
         """Names of the parameters that the last install wrote."""
-        return {location.tensor for location in self._written.values()}
+        return {place.tensor for place in self._written}
 
     @torch.no_grad()
     def install(self, weights: Mapping[str, np.ndarray] | None) -> None:
         """See `Engine.install`."""
-        pairs, whole = self._parts(weights)
-        places = {name: self._location(name) for name in sorted({*pairs, *whole})}
-        self._prepare({location.tensor for location in places.values()})
-        for name in sorted(self._written.keys() - places):
-            target, start = self._views(self._written[name])
-            target.copy_(start, non_blocking=True)
+        targets = self._read(weights)
+        self._prepare({target.location.tensor for target in targets})
+        places = {target.location for target in targets}
+        for place in sorted(self._written - places, key=str):
+            held, start = self._views(place)
+            held.copy_(start, non_blocking=True)
         self._written |= places
-        for name, location in places.items():
-            replacement, pair = whole.get(name), pairs.get(name)
-            self._check(name, location, replacement, pair)
-            self._write(name, replacement, pair)
-            del replacement  # free it before the next one is made
+        for target in targets:
+            whole = target.whole()
+            self._check(target, whole)
+            self._write(target, whole)
+            del whole  # free it before the next one is made
         self._written = places
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()  # the caller may overwrite its weights from here on
 
     def wrong_weights(self, weights: Mapping[str, np.ndarray]) -> str | None:
         """The first adapted parameter that does not hold the merge with these weights, which were installed."""
-        pairs, whole = self._parts(weights)
-        for name, pair in pairs.items():
-            if not self._merge(name, whole.get(name), pair).is_written():
-                return name
+        for target in self._read(weights):
+            if target.product is not None and not self._merge(target, target.product, target.whole()).is_written():
+                return target.name
         return None
 
-    def _parts(self, weights: Mapping[str, np.ndarray] | None) -> tuple[dict[str, Pair], Mapping[str, torch.Tensor]]:
-        """Adapted and replaced parameters, by the names that the experts give them."""
-        if self._adapter is None:
-            return {}, LazyTensors(weights or {}, [name for name in weights or {} if not self._names.ignores(name)])
-        tensors = {name: to_torch(array, read_only=True) for name, array in (weights or {}).items()}
-        return {f"{m}.weight": pair for m, pair in lora_modules(tensors).items()}, full_tensors(tensors)
+    def _read(self, weights: Mapping[str, np.ndarray] | None) -> list[Target]:
+        arrays = weights or {}
+        return read_targets(self._names, self._adapter, LazyTensors(arrays, list(arrays))).require()
 
-    def _views(self, location: Location) -> tuple[torch.Tensor, torch.Tensor]:
+    def _check(self, target: Target, whole: torch.Tensor | None) -> None:
+        if whole is not None:
+            check_whole(target.name, whole, self._names.shape(target.location))
+        if target.product is not None or (whole is not None and whole.dtype in FLOATS):
+            check_dtype(target.name, self._targets[target.location.tensor].dtype)
+
+    def _views(self, place: Location) -> tuple[torch.Tensor, torch.Tensor]:
         """What the model holds there, and what the base has."""
-        target = self._targets[location.tensor]
-        return location.of(target), location.of(self.pristine[target])
+        held = self._targets[place.tensor]
+        return place.of(held), place.of(self.pristine[held])
 
-    def _write(self, name: str, whole: torch.Tensor | None, pair: Pair | None) -> None:
-        """Write one parameter. peft saves an adapted embedding both whole and with its pair: they are added."""
-        if pair is not None:
-            self._merge(name, whole, pair).write()
-        else:
-            target, start = self._views(self._written[name])
-            target.copy_(start if whole is None else whole, non_blocking=True)
+    def _write(self, target: Target, whole: torch.Tensor | None) -> None:
+        if target.product is not None:
+            self._merge(target, target.product, whole).write()
+        elif whole is not None:
+            self._views(target.location)[0].copy_(whole, non_blocking=True)
 
-    def _merge(self, name: str, whole: torch.Tensor | None, pair: Pair) -> Merge:
-        location, scale = self._written[name], scaling(self._adapter or {}, name.rpartition(".")[0])
-        target, start = self._views(location)
-        return Merge(target, start if whole is None else whole, pair.a, pair.b, scale, self._names.transposed(location))
-
-    def _location(self, name: str) -> Location:
-        location = self._names.find(name)
-        if location is None:
-            raise UserError(f"the experts adapt {name}, which the base model does not have; check `model`")
-        return location
-
-    def _check(self, name: str, location: Location, whole: torch.Tensor | None, pair: Pair | None) -> None:
-        have = self._names.shape(location)
-        shapes = [] if whole is None else [whole.shape]
-        if pair is not None:
-            shapes.append(merged_shape(name, pair, transposed=self._names.transposed(location)))
-        if pair is not None or (whole is not None and whole.dtype in FLOATS):
-            check_dtype(name, self._targets[location.tensor].dtype)
-        for shape in shapes:
-            if shape != have:
-                raise UserError(f"the experts' {name} is {list(shape)}, the base model's {list(have)}; check `model`")
+    def _merge(self, target: Target, product: Product, whole: torch.Tensor | None) -> Merge:
+        held, start = self._views(target.location)
+        return Merge(held, start if whole is None else whole, product.a, product.b, product.scale)
 
     def _prepare(self, names: set[str]) -> None:
         """Keep pristine values, and separate shared parameters that an adapter changes."""

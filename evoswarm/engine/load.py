@@ -25,7 +25,7 @@ from transformers.utils import logging as hf_logging
 
 from evoswarm.engine.dtype import computed_dtype, device_of, quantized
 from evoswarm.engine.errors import first_line, out_of_memory
-from evoswarm.engine.transformers_config import TransformersEngine
+from evoswarm.engine.loading import ModelLoading
 from evoswarm.errors import UserError
 from evoswarm.weights.expert import checkpoint_files, no_weights
 from evoswarm.weights.hub import model_folder
@@ -53,8 +53,13 @@ def load_tokenizer(model: str, *, trust_remote_code: bool) -> PreTrainedTokenize
     return tokenizer
 
 
-def load_model(model: str, config: TransformersEngine) -> PreTrainedModel:
-    """The base model, from safetensors only.
+def load_model(model: str, config: ModelLoading, *, device: str | None = None) -> PreTrainedModel:
+    """The base model in host memory, from safetensors only.
+
+    Args:
+        model: base model folder or hub name.
+        config: how to load it.
+        device: torch device that it will be moved to; None: the GPU if there is one.
 
     Raises:
         UserError: it cannot be loaded.
@@ -65,7 +70,7 @@ def load_model(model: str, config: TransformersEngine) -> PreTrainedModel:
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
     try:
-        name, _ = computed_dtype(str(folder), config, device=device_of(config.device))
+        name, _ = computed_dtype(str(folder), config, device=device_of(device))
         dtype = name if name == "auto" else getattr(torch, name)
         settings = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
         loaded, info = auto_class(settings).from_pretrained(

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from evoswarm.errors import UserError
-from evoswarm.weights.merge import LoraPair
 
 FLOATS = (torch.bfloat16, torch.float16, torch.float32)
 """Data types of tensors that can be merged into."""
@@ -29,24 +28,15 @@ def check_dtype(name: str, dtype: torch.dtype) -> None:
         UserError: a tensor of the base, by name, is quantized.
     """
     if dtype not in FLOATS:
-        kind = str(dtype).removeprefix("torch.")
-        raise UserError(
-            f"the base model's {name} is {kind}; experts can be installed into bfloat16, float16 and float32 only, so "
-            "set `model` to the unquantized base"
-        )
+        raise UserError(f"the experts do not fit: {quantized(name, str(dtype).removeprefix('torch.'))}")
 
 
-def merged_shape(name: str, pair: LoraPair[torch.Tensor], *, transposed: bool) -> torch.Size:
-    """The shape of the parameter `name` that B A is added to.
-
-    Raises:
-        UserError: A and B do not multiply.
-    """
-    if pair.a.ndim != 2 or pair.b.ndim != 2 or len(pair.a) != pair.b.shape[1]:
-        shapes = f"A {list(pair.a.shape)} and B {list(pair.b.shape)}"
-        raise UserError(f"the experts' {name} has {shapes}, which do not multiply; save the experts again")
-    shape = torch.Size((len(pair.b), pair.a.shape[1]))
-    return shape[::-1] if transposed else shape
+def quantized(name: str, kind: str) -> str:
+    """The problem with an adapter of a quantized tensor."""
+    return (
+        f"{name} is {kind} in the base model; experts can be installed into bfloat16, float16 and float32 only, so set "
+        "`model` to the unquantized base"
+    )
 
 
 @dataclass(frozen=True)

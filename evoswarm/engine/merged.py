@@ -9,30 +9,46 @@ from typing import Any
 import numpy as np
 import torch
 
-from evoswarm.engine.merge import FLOATS, Merge, check_dtype, merged_shape
+from evoswarm.engine.merge import FLOATS, Merge, check_dtype
+from evoswarm.engine.names import Location, ModelNames
+from evoswarm.engine.targets import Product, Target, check_whole, read_targets, shared
 from evoswarm.errors import UserError
-from evoswarm.weights.device import LazyTensors, to_torch
-from evoswarm.weights.merge import LoraPair, full_tensors, lora_modules, scaling
+from evoswarm.weights.device import LazyTensors
 
 Tensors = Iterator[tuple[str, torch.Tensor]]
-Pair = LoraPair[torch.Tensor]
-_SHARED = ("embed_tokens", "wte", "lm_head")
-"""Modules whose tensor embedding and head may share."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a particle changes, by names of the base's parameters."""
+    """What a particle changes, by names of the base checkpoint."""
 
-    pairs: dict[str, Pair] = field(default_factory=dict)
-    """Adapters of parameters."""
+    products: dict[str, Product] = field(default_factory=dict)
+    """What adapters add to tensors."""
     whole: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    """Replaced parameters; those of a checkpoint are made when they are read. A parameter with both is the sum."""
+    """Replaced tensors; those of a checkpoint are made when they are read. A tensor with both is the sum."""
 
     @property
     def names(self) -> set[str]:
         """All parameters that change."""
-        return {*self.pairs, *self.whole}
+        return {*self.products, *self.whole}
+
+
+class _Whole(Mapping[str, torch.Tensor]):
+    """What replaces tensors of the base, each made when it is read."""
+
+    def __init__(self, targets: Mapping[str, Target]) -> None:
+        self._targets = targets
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        tensor = self._targets[name].whole()
+        assert tensor is not None
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._targets)
+
+    def __len__(self) -> int:
+        return len(self._targets)
 
 
 class MergedBase:
@@ -45,21 +61,22 @@ class MergedBase:
         self,
         read_base: Callable[[], Iterable[tuple[str, torch.Tensor]]],
         *,
+        names: ModelNames,
         adapter: Mapping[str, Any] | None,
         fused: Mapping[str, list[str]],
-        tied: bool = False,
     ) -> None:
         """
         Args:
             read_base: iterates over the base checkpoint.
+            names: of the model as transformers has it, which decides where tensors go.
             adapter: adapter_config.json; None if weights are full checkpoints.
             fused: names of modules that the engine loads as one, e.g. {"qkv_proj": ["q_proj", "k_proj", "v_proj"]}.
-            tied: the engine uses one tensor as embedding and as head.
         """
-        self._read_base, self.adapter, self._tied = read_base, adapter, tied
+        self._read_base, self._names, self.adapter = read_base, names, adapter
         self._together = {part: parts for parts in fused.values() for part in parts}
         self._kept: dict[str, torch.Tensor] = {}
         self._kinds: dict[str, tuple[torch.Size, torch.dtype]] = {}
+        self._files: dict[Location, str] = {}
 
     def change(self, weights: Mapping[str, np.ndarray] | None) -> Change:
         """What the weights change.
@@ -69,19 +86,27 @@ class MergedBase:
         """
         if not self._kinds:
             self._kinds = {name: (tensor.shape, tensor.dtype) for name, tensor in self._read_base()}
-        if self.adapter is None:
-            # Some files contain the shared tensor twice.
-            twice = {"lm_head.weight"} - self._kinds.keys() if self._tied else set()
-            change = Change(whole=LazyTensors(weights or {}, [name for name in weights or {} if name not in twice]))
-        else:
-            tensors = {name: to_torch(array, read_only=True) for name, array in (weights or {}).items()}
-            pairs = {f"{module}.weight": pair for module, pair in lora_modules(tensors).items()}
-            change = Change(pairs, full_tensors(tensors))
-        for name in sorted(change.names):
-            self._check_name(name)
-            if self.adapter is not None:
-                self._check(name, change.whole.get(name), change.pairs.get(name))
+            self._files = {place: name for name in self._kinds if (place := self._names.find(name))}
+        arrays = weights or {}
+        read = read_targets(self._names, self.adapter, LazyTensors(arrays, list(arrays))).require()
+        targets = {self._file(target): target for target in read if not self._repeats(target)}
+        products = {name: target.product for name, target in targets.items() if target.product is not None}
+        change = Change(products, _Whole({name: t for name, t in targets.items() if t.source is not None}))
+        for name in sorted(change.names) if self.adapter is not None else ():
+            self._check(name, change.whole.get(name), name in products)
         return change
+
+    def _repeats(self, target: Target) -> bool:
+        """Whether it is the second copy of a shared tensor: some checkpoints hold the embedding as the head, too."""
+        return self.adapter is None and target.location not in self._files and self._names.shared(target.location)
+
+    def _file(self, target: Target) -> str:
+        """The target's name in the base checkpoint."""
+        if self.adapter is not None and self._names.shared(target.location):
+            raise UserError(f"the experts do not fit: {shared(target)}")
+        if target.location not in self._files:
+            raise UserError(f"the experts do not fit: {target.name} is not in the base model's files; check `model`")
+        return self._files[target.location]
 
     def load(self, change: Change) -> Tensors:
         """All tensors to load for a change. Those of a checkpoint are made and checked one by one.
@@ -100,55 +125,40 @@ class MergedBase:
 
     def _keep(self, names: set[str]) -> None:
         """Keep views of all tensors of these modules and of those that are fused with them."""
-        modules = {name.rpartition(".")[0] for name in names}
-        modules |= {
-            f"{parent}.{part}"
-            for parent, _, last in (module.rpartition(".") for module in modules)
-            for part in self._together.get(last, ())
-        }
+        modules = {module for name in names for module in self._fused_with(name)}
         if not names <= self._kept.keys():
             for name, tensor in self._read_base():
-                if name.rpartition(".")[0] in modules:
+                if self._module(name) in modules:
                     self._kept.setdefault(name, tensor)
 
-    def transposed(self, pair: Pair) -> bool:
-        """Whether the base has the module as [in, out]: embeddings, and the layers of GPT-2."""
-        return pair.embedding or bool((self.adapter or {}).get("fan_in_fan_out"))
+    def _fused_with(self, name: str) -> list[str]:
+        """The modules that the engine loads as one with that of a tensor, itself included."""
+        module = self._module(name)
+        parent, _, last = module.rpartition(".")
+        return [module, *(f"{parent}.{part}" for part in self._together.get(last, ()))]
 
-    def scale(self, name: str) -> float:
-        """The adapter's factor for a parameter."""
-        return scaling(self.adapter or {}, name.rpartition(".")[0])
+    def _module(self, name: str) -> str:
+        """The module of a tensor of the base; all experts of a mixture of experts are one module."""
+        location = self._names.find(name)
+        return (name if location is None or location.expert is None else location.tensor).rpartition(".")[0]
 
     def _merged(self, name: str, kept: torch.Tensor, change: Change) -> torch.Tensor:
-        start, pair = change.whole.get(name, kept), change.pairs.get(name)
-        if pair is None:
+        start, product = change.whole.get(name, kept), change.products.get(name)
+        if product is None:
             return start
         merged = torch.empty_like(kept)
-        Merge(merged, start, pair.a, pair.b, self.scale(name), self.transposed(pair)).write()
+        Merge(merged, start, product.a, product.b, product.scale).write()
         return merged
 
-    def _check_name(self, name: str) -> None:
-        if name not in self._kinds:
-            raise UserError(f"the experts adapt {name}, which the base model's files do not contain; check `model`")
-        if self.adapter is not None and self._tied and name.split(".")[-2] in _SHARED:
-            raise UserError(
-                f"the experts adapt {name}, which this model shares between embedding and head; use an engine "
-                "that can separate them (engine.type: transformers)"
-            )
-
-    def _check(self, name: str, whole: torch.Tensor | None, pair: Pair | None) -> None:
-        """Check whether these weights fit to the base."""
-        have, dtype = self._kinds[name]
-        shapes = [] if whole is None else [whole.shape]
-        if pair is not None:
-            shapes.append(merged_shape(name, pair, transposed=self.transposed(pair)))
-        if pair is not None or (whole is not None and whole.dtype in FLOATS):
+    def _check(self, name: str, whole: torch.Tensor | None, adapted: bool) -> None:
+        """Check whether these weights fit to the base's tensor of this name."""
+        shape, dtype = self._kinds[name]
+        if whole is not None:
+            check_whole(name, whole, shape)
+        if adapted or (whole is not None and whole.dtype in FLOATS):
             check_dtype(name, dtype)
-        for shape in shapes:
-            if shape != have:
-                raise UserError(f"the experts' {name} is {list(shape)}, the base model's {list(have)}; check `model`")
 
     def _checked(self, whole: Mapping[str, torch.Tensor]) -> Tensors:
         for name, tensor in whole.items():
-            self._check(name, tensor, None)
+            self._check(name, tensor, adapted=False)
             yield name, tensor

@@ -8,6 +8,7 @@ names are those of the modules of the transformers version that trained them.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -87,17 +88,39 @@ class ModelNames:
         """The part of a fused tensor. Other conversions than stacking experts are not parts."""
         rule = next(rule for rule in self._converters if pattern in rule.source_patterns)
         number = re.search(pattern.replace("*", r"(\d+)"), name)
-        stacks = [type(operation) for operation in rule.operations] in (
-            [MergeModulelist],
-            [MergeModulelist, Concatenate],
-        )
+        kinds = [type(operation) for operation in rule.operations]
+        stacks = kinds in ([MergeModulelist], [MergeModulelist, Concatenate])
         if number is None or not stacks or any(o.dim != i for i, o in enumerate(rule.operations)):
             return None
-        return Location(renamed, int(number[1]), (rule.source_patterns.index(pattern), len(rule.source_patterns)))
+        expert = int(number[1])
+        if expert >= len(self.tensors[renamed]):
+            return None
+        return Location(renamed, expert, (rule.source_patterns.index(pattern), len(rule.source_patterns)))
 
     def shape(self, location: Location) -> torch.Size:
         """The shape of a tensor of the model, or of a part."""
         return location.of(self.tensors[location.tensor]).shape
+
+    def missing(self, locations: Iterable[Location]) -> list[str]:
+        """Tensors that a complete checkpoint needs and that are at none of these locations."""
+        parts: dict[str, set[Location]] = {}
+        for location in locations:
+            parts.setdefault(location.tensor, set()).add(location)
+        filled = {id(self.tensors[name]) for name, found in parts.items() if self._complete(name, found)}
+        return sorted(n for n, tensor in self.tensors.items() if id(tensor) not in filled and not self._optional(n))
+
+    def _complete(self, name: str, found: set[Location]) -> bool:
+        part = next(iter(found))
+        return part.expert is None or len(found) == self.tensors[name].shape[0] * part.part[1]
+
+    def _optional(self, name: str) -> bool:
+        patterns = self._model._keys_to_ignore_on_load_missing if isinstance(self._model, PreTrainedModel) else None
+        return any(re.search(pattern, name) for pattern in patterns or ())
+
+    def shared(self, location: Location) -> bool:
+        """Whether the tensor has several names, as embedding and head may share one."""
+        tensor = self.tensors[location.tensor]
+        return any(other is tensor for name, other in self.tensors.items() if name != location.tensor)
 
     def transposed(self, location: Location) -> bool:
         """Whether the tensor is [in, out]: embeddings, and the layers of GPT-2."""

@@ -45,7 +45,7 @@ class HfEngine:
         torch.set_num_threads(config.threads)
         self.batch_size = config.batch_size
         self.tokenizer = load_tokenizer(model, trust_remote_code=config.trust_remote_code)
-        self.model = _on_device(load_model(model, config), device_of(config.device)).eval()
+        self.model = _on_device(load_model(model, config, device=config.device), device_of(config.device)).eval()
         # In 16 bits, one pass over a whole text and one pass per token round too differently.
         self.exact = self.model.dtype == torch.float32
         self._end = end_tokens(self.model.generation_config, self.tokenizer)

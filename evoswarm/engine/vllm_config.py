@@ -44,6 +44,7 @@ class VllmEngine(ModelEngine):
     `max_model_len`, vLLM gets the length of the longest prompt of both splits with its answer."""
 
     implementation: ClassVar[str] = "evoswarm.engine.vllm:VllmEngine"
+    separates: ClassVar[bool] = False
 
     @field_validator("args")
     @classmethod

@@ -18,7 +18,9 @@ from typing import Any
 from packaging.version import Version
 
 from evoswarm.engine.in_place import InPlace
+from evoswarm.engine.load import load_skeleton
 from evoswarm.engine.merged import Change, MergedBase
+from evoswarm.engine.names import ModelNames
 from evoswarm.engine.pristine import Place, Pristine
 from evoswarm.engine.vllm_ranks import Sent, received
 from evoswarm.errors import UserError
@@ -246,7 +248,13 @@ class WorkerExtension:
             helper.validate_legal(worker.lora_config)
             check_patterns(helper, adapter)
             lora = LoRAModel.from_lora_tensors(
-                number, own, helper, "cpu", worker.lora_config.lora_dtype, model_vocab_size=worker.vocab_size
+                number,
+                own,
+                helper,
+                "cpu",
+                worker.lora_config.lora_dtype,
+                model_vocab_size=worker.vocab_size,
+                weights_mapper=renaming(self.model_runner.get_model()),
             )
         except (ValueError, RuntimeError) as error:
             return f"vLLM cannot serve the experts as adapters of one base ({error})"
@@ -272,11 +280,13 @@ class WorkerExtension:
             # Reloading warns about every layer that an adapter does not change.
             logging.getLogger("vllm.model_executor.model_loader.reload").setLevel(logging.ERROR)
             loader, model = get_model_loader(self.vllm_config.load_config), self.model_runner.get_model()
+            trust = self.model_config.trust_remote_code
+            _, skeleton = load_skeleton(self.model_config.model, trust_remote_code=trust)
             self._evoswarm_merged = MergedBase(
                 lambda: loader.get_all_weights(self.model_config, model),
+                names=ModelNames(skeleton),
                 adapter=adapter,
                 fused=getattr(model, "packed_modules_mapping", {}),
-                tied=bool(self.model_config.hf_text_config.tie_word_embeddings),
             )
         return self._evoswarm_merged
 
@@ -298,6 +308,12 @@ def check_patterns(helper: Any, adapter: Mapping[str, Any]) -> None:
     """
     if (adapter.get("rank_pattern") or adapter.get("alpha_pattern")) and not hasattr(helper, "get_rank_and_scaling"):
         raise ValueError("this version ignores rank_pattern and alpha_pattern")
+
+
+def renaming(model: Any) -> Any:
+    """From the names of transformers to those of a vLLM model; None if they are the same. As vLLM loads adapters."""
+    mapper: Any = getattr(model, "hf_to_vllm_mapper", None)
+    return mapper.get_rename_mapper() if hasattr(mapper, "get_rename_mapper") else mapper
 
 
 def holds_plain_weights(model: Any) -> bool:

@@ -17,7 +17,6 @@ from transformers import PrinterCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from evoswarm.config.training import TrainingConfig
-from evoswarm.engine import TransformersEngine
 from evoswarm.engine.load import first_line, load_model, load_tokenizer
 from evoswarm.errors import UserError
 from evoswarm.experts.card import training_card
@@ -104,7 +103,7 @@ def adapted(config: TrainingConfig, chosen: Chosen, data: Any, collate: Any) -> 
     Raises:
         UserError: the base cannot be loaded, or the method does not support it.
     """
-    model = load_model(config.model, TransformersEngine(dtype=config.dtype, trust_remote_code=config.trust_remote_code))
+    model = load_model(config.model, config)
     check_targets(chosen, model)
     model.config.use_cache = False  # with a cache, transformers does not separate packed examples
     if torch.cuda.is_available():

@@ -15,6 +15,7 @@ import numpy as np
 from evoswarm.backend import Evaluation, Job
 from evoswarm.config import RunConfig
 from evoswarm.errors import UserError
+from evoswarm.loop.inputs import require_installable
 from evoswarm.rows import ExpertVector, LayersVector, Row
 from evoswarm.utility import Split, make_utility
 from evoswarm.utility.multi_task import MultiTask
@@ -43,6 +44,7 @@ def measure(config: RunConfig, *, adapter: Path | None, recipe: Path | None, spl
     else:
         pool = open_pool(_pool_of(recipe, config), model=config.model)
         row = _row(recipe, pool) if recipe is not None else None
+    require_installable(config, pool)
     # Saved basis vectors of a recipe are in its run directory.
     root = recipe.resolve().parent if recipe is not None else None
     with closing(LocalBackend(config, pool=pool, utility=utility, root=root)) as backend:
@@ -115,6 +117,7 @@ def _column(config: RunConfig, task: str, folder: Path | str) -> Column:
     from evoswarm.backend.local import LocalBackend
 
     opened = open_pool(PoolConfig(experts=folder), model=config.model)
+    require_installable(config, opened)
     rows = {BASE_MODEL: None, **{name: Row.one(name) for name in opened.names}}
     utility = make_utility(config.utility, root=config.root)
     with closing(LocalBackend(config, pool=opened, utility=utility)) as backend:

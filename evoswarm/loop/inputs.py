@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import metadata
 from typing import Any
 
@@ -16,7 +17,7 @@ from evoswarm.search import make_search
 from evoswarm.utility import Utility, make_utility
 from evoswarm.weights.expert import read_json
 from evoswarm.weights.hub import require_model
-from evoswarm.weights.pool import Pool, open_pool
+from evoswarm.weights.pool import Pool, listed, open_pool
 
 MAY_CHANGE = {"backend", "output", "name", "root", "storage_seconds", "loggers"}
 """Settings that a resumed run may change: where it runs and logs, not what it computes."""
@@ -26,11 +27,15 @@ MAY_CHANGE_IN_SEARCH = {"max_generations", "max_evaluations"}
 
 @dataclass
 class Inputs:
-    """The checked pool and utility of a run, and their hashes."""
+    """The checked pool and utility of a run."""
 
     pool: Pool
     utility: Utility
-    identity: dict[str, Any]
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Hashes of everything; reads all files."""
+        return {"pool": self.pool.hashes, "space": self.pool.space_name, "data": self.utility.sha256}
 
     @property
     def warnings(self) -> list[str]:
@@ -49,8 +54,19 @@ def read_inputs(config: RunConfig, *, check: bool = True) -> Inputs:
     pool = open_pool(config.pool, model=config.model, check=check)
     if check:
         require_model(config.model)
+        require_installable(config, pool)
     make_search(config.search, experts=pool.names, seed=config.seed, layers=pool.layers)
-    return Inputs(pool, utility, {"pool": pool.hashes, "space": pool.space_name, "data": utility.sha256})
+    return Inputs(pool, utility)
+
+
+def require_installable(config: RunConfig, pool: Pool) -> None:
+    """Check that the engine can install the experts of a pool into its model.
+
+    Raises:
+        UserError: it cannot, or the model cannot be loaded.
+    """
+    if problems := config.engine.misfits(model=config.model, experts=pool.experts):
+        raise UserError(f"pool: {listed(problems)}")
 
 
 def claim(directory: RunDirectory, config: RunConfig, identity: dict[str, Any], *, resume: str) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from evoswarm.errors import UserError
-from evoswarm.weights.expert import Expert, checkpoint_files, no_weights
+from evoswarm.weights.expert import Expert
 from evoswarm.weights.kinds import ADAPTER_KINDS, kind_of
 from evoswarm.weights.merge import full_tensors, lora_modules
-from evoswarm.weights.tensorfile import TensorFile, TensorSpec
 
 _ADAPTER_SETTINGS = {
     "peft_type": "peft type",
@@ -151,60 +149,3 @@ def tensor_names(mine: Mapping[str, Any], theirs: Mapping[str, Any], name: str, 
             more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
             lines.append(f"{name}: {label} tensor {odd[0]}{more} (compared with {other})")
     return lines
-
-
-_HEAD = "lm_head"
-"""A tied head has no tensor on disk."""
-
-
-def base_mismatches(experts: Sequence[Expert], base: Path) -> list[str]:
-    """Reasons why experts do not fit the base model, one line each. Experts with the same tensors are compared once."""
-    try:
-        files = checkpoint_files(base)
-        specs = {name: spec for path in files for name, spec in TensorFile(path).specs.items()}
-    except UserError as error:
-        return [f"the base model {error}"]
-    if not files:
-        return [f"{base}: {no_weights(base)}"]
-    compared: list[dict[str, TensorSpec]] = []
-    problems: list[str] = []
-    for expert in experts:
-        if expert.specs in compared:
-            continue
-        compared.append(expert.specs)
-        lines = list(_checkpoint(expert, specs) if expert.kind == "checkpoint" else _adapter(expert, specs))
-        problems += _at_most(6, lines, expert)
-    return problems
-
-
-def _checkpoint(expert: Expert, base: Mapping[str, TensorSpec]) -> Iterator[str]:
-    mine, theirs = ({k: s for k, s in specs.items() if k != f"{_HEAD}.weight"} for specs in (expert.specs, base))
-    yield from tensor_names(mine, theirs, expert.name, "the base model")
-    for key in sorted(set(mine) & set(theirs)):
-        if mine[key].shape != theirs[key].shape:
-            yield (
-                f"{expert.name}: {key} has shape {list(mine[key].shape)}, the base model has {list(theirs[key].shape)}"
-            )
-
-
-def _adapter(expert: Expert, base: Mapping[str, TensorSpec]) -> Iterator[str]:
-    try:
-        pairs = lora_modules(expert.specs)
-    except UserError:
-        return  # `mismatches` reports this
-    whole, changed = full_tensors(expert.specs), dict[str, tuple[int, ...]]()
-    for module, pair in pairs.items():
-        # Embeddings and GPT-2's layers are stored transposed, so only the sorted sizes are compared.
-        changed[f"{module}.weight"] = (*sorted((pair.b.shape[0], pair.a.shape[1])),)
-    for name, shape in (changed | {name: spec.shape for name, spec in whole.items()}).items():
-        what = name if name in whole else name.removesuffix(".weight")
-        # Names in a backbone without a head do not have the head model's prefix.
-        weight = base.get(name) or base.get(name.partition(".")[2])
-        if weight is None:
-            if not name.startswith(f"{_HEAD}."):
-                yield f"{expert.name}: adapts {what}, which the base model does not have"
-            continue
-        want = weight.shape if name in whole else tuple(sorted(weight.shape))
-        if want != shape:
-            sizes = " x ".join(map(str, shape)), " x ".join(map(str, want))
-            yield f"{expert.name}: {what} is {sizes[0]}, the base model has {sizes[1]}"

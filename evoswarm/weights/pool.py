@@ -14,7 +14,7 @@ import numpy as np
 from evoswarm.errors import UserError
 from evoswarm.weights.base import BaseTensors
 from evoswarm.weights.blocks import Block, Part, in_factors, in_product, layer_of, pair_names
-from evoswarm.weights.check import base_mismatches, base_name, mismatches
+from evoswarm.weights.check import base_name, mismatches
 from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.expert import Expert, Kind, open_expert
 from evoswarm.weights.folders import find_experts
@@ -125,7 +125,7 @@ class Pool:
 
 
 def open_pool(config: PoolConfig, *, model: str, check: bool = True, alone: bool = False) -> Pool:
-    """Open the experts and check that they are compatible with each other and with the base model (if it is a folder).
+    """Open the experts and check that they are compatible with each other.
 
     `check` is False if the same pool was already checked (in worker processes). `alone` accepts a single expert.
 
@@ -144,16 +144,18 @@ def open_pool(config: PoolConfig, *, model: str, check: bool = True, alone: bool
         experts, problems = experts + more, problems + wrong
     if check and experts:
         unfit = mismatches(experts, product=space is not None and space.space == "product")
-        if base.is_dir() and experts[-1].path != base:
-            unfit += base_mismatches(experts, base)
         problems += unfit or (_non_finite(experts) if config.check_values else [])
     if problems:
-        count = f"{len(problems)} problems: " if len(problems) > 1 else ""
-        raise UserError(("" if alone else "pool: ") + count + "; ".join(problems))
+        raise UserError(("" if alone else "pool: ") + listed(problems))
     if check and not alone and len(experts) + config.include_base < 2:
         raise UserError(f"pool: only one expert ({experts[0].name}); give at least two, or set pool.include_base: true")
     warnings = [*found.notices, *_base_name_warnings(experts, model)] if check else []
     return Pool(experts, BaseTensors(model), config.include_base, space, warnings)
+
+
+def listed(problems: Sequence[str]) -> str:
+    """Problems in one line, with their number if there are several."""
+    return (f"{len(problems)} problems: " if len(problems) > 1 else "") + "; ".join(problems)
 
 
 def _non_finite(experts: Sequence[Expert]) -> list[str]:

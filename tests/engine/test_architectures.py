@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from adapters import config_of, weights_of
-from architectures import ARCHITECTURES, load_architecture, save_architecture
-from peft import LoraConfig, PeftModel, get_peft_model
+from architectures import ARCHITECTURES, load_architecture, save_architecture, save_lora
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from evoswarm.engine.install import Installer
@@ -22,18 +21,6 @@ IDS = torch.tensor([[1, 20, 30, 40, 50, 60]])
 @torch.no_grad()
 def logits(model: torch.nn.Module) -> torch.Tensor:
     return model.eval()(IDS).logits
-
-
-def save_lora(base: Path, folder: Path, targets: list[str]) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        lora = LoraConfig(r=4, lora_alpha=8, target_modules=targets, task_type="CAUSAL_LM")
-        model = get_peft_model(load_architecture(base), lora)
-    random = torch.Generator().manual_seed(3)
-    for _, parameter in sorted(model.named_parameters()):
-        if parameter.requires_grad:
-            parameter.data.copy_(torch.randn(parameter.shape, generator=random) * 0.1)
-    model.save_pretrained(folder)
 
 
 def as_transformers_4(adapter: Path) -> None:

@@ -12,10 +12,12 @@ import torch
 from adapters import VARIANTS, config_of, weights_of
 from safetensors.torch import load_file
 from tiny_models import load, save_adapter, save_llama
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from evoswarm.engine.in_place import InPlace
 from evoswarm.engine.install import Installer
 from evoswarm.engine.merged import Change, MergedBase
+from evoswarm.engine.names import ModelNames
 from evoswarm.engine.pristine import Pristine
 from evoswarm.engine.shards import find_shards
 from evoswarm.engine.vllm_ranks import received
@@ -88,7 +90,9 @@ def test_every_rank_holds_its_part_of_the_merged_model(
 ) -> None:
     save_adapter(biased_llama, tmp_path / "a", **VARIANTS[variant])
     checkpoint = load_file(biased_llama / "model.safetensors")
-    base = MergedBase(checkpoint.items, adapter=config_of(tmp_path / "a"), fused=FUSED)
+    base = MergedBase(
+        checkpoint.items, names=ModelNames(load(biased_llama)), adapter=config_of(tmp_path / "a"), fused=FUSED
+    )
     expected = {name: t for name, t in merged(biased_llama, tmp_path / "a").items() if name in checkpoint}
     change = base.change(weights_of(tmp_path / "a"))
     for number in range(ranks):
@@ -108,7 +112,12 @@ def test_modules_that_a_later_adapter_adds_start_from_the_base(biased_llama: Pat
     save_adapter(biased_llama, tmp_path / "a", target_modules=["q_proj"])
     save_adapter(biased_llama, tmp_path / "b", target_modules=["k_proj", "down_proj"])
     checkpoint = load_file(biased_llama / "model.safetensors")
-    base, rank = MergedBase(checkpoint.items, adapter=config_of(tmp_path / "a"), fused=FUSED), Rank(checkpoint, 0, 1)
+    base, rank = (
+        MergedBase(
+            checkpoint.items, names=ModelNames(load(biased_llama)), adapter=config_of(tmp_path / "a"), fused=FUSED
+        ),
+        Rank(checkpoint, 0, 1),
+    )
     in_place = InPlace(base, rank.load, Pristine("auto"), complete=True)
     for name in "ab":
         change = base.change(weights_of(tmp_path / name))
@@ -154,7 +163,10 @@ def resident(path: Path) -> int:
 def test_a_rank_reads_only_its_part_of_weights_in_a_shared_file() -> None:
     width, inner, name = 64, 1 << 16, "model.layers.0.self_attn.q_proj"
     checkpoint = {f"{name}.weight": torch.zeros(inner, width)}
-    base = MergedBase(checkpoint.items, adapter={"r": 16, "lora_alpha": 16}, fused=FUSED)
+    shape = {"hidden_size": width, "head_dim": inner, "num_attention_heads": 1, "num_hidden_layers": 1, "vocab_size": 8}
+    with torch.device("meta"):
+        names = ModelNames(LlamaForCausalLM(LlamaConfig(**shape)))
+    base = MergedBase(checkpoint.items, names=names, adapter={"r": 16, "lora_alpha": 16}, fused=FUSED)
     rng = np.random.default_rng(0)
     factors = {"A": rng.standard_normal((16, width), np.float32), "B": rng.standard_normal((inner, 16), np.float32)}
     weights = {f"base_model.model.{name}.lora_{part}.weight": array for part, array in factors.items()}

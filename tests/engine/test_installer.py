@@ -171,12 +171,12 @@ def bias_of_b(weights: Weights) -> Weights:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (renamed, r"self_attn\.query\.weight, which the base model does not have"),
-        (narrow, r"q_proj\.weight is \[64, 63\], the base model's \[64, 64\]"),
+        (renamed, r"self_attn\.query\.weight is not in the base model; check `model`"),
+        (narrow, r"q_proj\.weight is \[64, 63\], the base model's is \[64, 64\]"),
         (uneven, "which do not multiply"),
         (half, "has no lora_B"),
-        (extra, r"layers\.9\.bias, which the base model does not have"),
-        (bias_of_b, r"lora_B\.bias, which the base model does not have"),
+        (extra, r"layers\.9\.bias is not in the base model"),
+        (bias_of_b, r"lora_B\.bias is not in the base model"),
     ],
 )
 def test_a_failed_install_is_a_user_error_and_leaves_the_model_usable(

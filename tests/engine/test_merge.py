@@ -45,7 +45,9 @@ def test_a_quantized_base_is_refused(tiny_llama: Path, adapters: Path) -> None:
     quantized = model.model.layers[0].self_attn.q_proj
     quantized.weight = torch.nn.Parameter(quantized.weight.to(torch.float8_e4m3fn), requires_grad=False)
     before = quantized.weight.view(torch.uint8).clone()
-    with pytest.raises(UserError, match=r"q_proj\.weight is float8_e4m3fn; .* `model` to the unquantized base"):
+    with pytest.raises(
+        UserError, match=r"q_proj\.weight is float8_e4m3fn in the base model; .* `model` to the unquantized base"
+    ):
         Installer(model, config_of(adapters / "a")).install(weights_of(adapters / "a"))
     assert torch.equal(quantized.weight.view(torch.uint8), before)
 
