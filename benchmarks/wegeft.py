@@ -19,7 +19,7 @@ import numpy as np
 import evoswarm
 from benchmarks.common import close, show
 from evoswarm.config.load import parse_config, parse_training
-from evoswarm.experts.export import export_lora
+from evoswarm.experts.export import export
 from evoswarm.experts.pool import train_pool
 from evoswarm.toy import world
 from evoswarm.toy.config import target_config
@@ -146,7 +146,7 @@ def _evolve(arguments: argparse.Namespace, rate: float, seed: int) -> list[dict[
     native = arguments.folder / f"wegeft-{rate:g}-{seed}"
     lora = arguments.folder / f"lora-of-wegeft-{rate:g}-{seed}"
     if not lora.exists():
-        export_lora(native, lora, model=str(BASE))
+        export(native, lora, model=str(BASE))
     lines = []
     for algorithm in ("model_swarms", "genome_plus"):
         for space, pool in {"phi and psi": native, "generated LoRA": lora}.items():

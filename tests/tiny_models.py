@@ -42,8 +42,10 @@ def make_tokenizer(**changes: Any) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def save_llama(folder: Path, *, seed: int = 0, tied: bool = False, shard: str = "1GB", **settings: Any) -> Path:
-    """Write a random Llama and its tokenizer."""
+def save_llama(
+    folder: Path, *, seed: int = 0, tied: bool = False, shard: str = "1GB", spread: float = 0.3, **settings: Any
+) -> Path:
+    """Write a random Llama and its tokenizer. `spread` is the standard deviation of the weights."""
     torch.manual_seed(seed)
     sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
     config = LlamaConfig(
@@ -51,7 +53,7 @@ def save_llama(folder: Path, *, seed: int = 0, tied: bool = False, shard: str = 
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=256,
-        initializer_range=0.3,
+        initializer_range=spread,
         tie_word_embeddings=tied,
         pad_token_id=PAD,
         bos_token_id=BOS,

@@ -38,7 +38,11 @@ def main() -> None:
     except ClusterError as error:
         _fail(f"error: {error}", EXIT_CLUSTER)
     except Stopped as error:
-        _fail(str(error) or "stopped", EXIT_STOPPED)
+        _stopped(str(error) or "stopped")
+    except SystemExit as end:
+        if end.code != EXIT_STOPPED:  # typer's status after Ctrl-C
+            raise
+        _stopped("stopped; rerun the command")
     except OSError as error:
         if error.filename is None and error.errno not in STORAGE_ERRORS:
             raise
@@ -48,6 +52,13 @@ def main() -> None:
 def _fail(text: str, status: int) -> None:
     print(text, file=sys.stderr)
     sys.exit(status)
+
+
+def _stopped(text: str) -> None:
+    from evoswarm.launch.signals import leave
+
+    print(text, file=sys.stderr)
+    leave(EXIT_STOPPED)
 
 
 if __name__ == "__main__":

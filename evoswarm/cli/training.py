@@ -12,9 +12,11 @@ from evoswarm.callbacks import Callbacks
 from evoswarm.cli.progress import Reporter, print_json, resumable
 from evoswarm.cli.run import Json, Overrides
 from evoswarm.cli.tables import simple_table
+from evoswarm.errors import UserError
 
 experts = typer.Typer(
-    help="Make experts: train a pool of adapters, or convert adapters to plain LoRA.", no_args_is_help=True
+    help="Make experts: train a pool of adapters, or convert adapters to plain LoRA or checkpoints.",
+    no_args_is_help=True,
 )
 
 
@@ -51,14 +53,17 @@ def _show(records: dict[str, dict[str, Any]]) -> None:
 
 @experts.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="A WeGeFT adapter or a pool of them.", show_default=False)],
+    source: Annotated[Path, typer.Argument(help="An adapter of any peft method, or a pool.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)],
     model: Annotated[str, typer.Option(help="Base model: a folder or a Hugging Face model name.", show_default=False)],
+    save: Annotated[str, typer.Option(help="lora: equivalent LoRA. checkpoint: merged checkpoint.")] = "lora",
 ) -> None:
-    """Convert WeGeFT adapters (phi and psi) to equivalent LoRA adapters, which every engine can serve."""
-    from evoswarm.experts.export import export_lora
+    """Convert adapters to equivalent LoRA adapters, or to merged checkpoints, which can be evolved."""
+    from evoswarm.experts.export import export
 
-    for folder in export_lora(source, output, model=model):
+    if save not in ("lora", "checkpoint"):
+        raise UserError(f"--save {save}: choose lora or checkpoint")
+    for folder in export(source, output, model=model, how="lora" if save == "lora" else "checkpoint"):
         print(folder)
 
 

@@ -47,7 +47,7 @@ class Method(Section):
     """How experts are adapted: any method of peft by its name, with any key of its peft config.
 
     Besides peft's own names (lora, miss, vera, ...), those of LoRA's variants: rslora, dora, pissa, olora, corda,
-    lora_ga, loftq. And wegeft, which comes with evoswarm.
+    lora_ga, loftq, kasa. And wegeft, which comes with evoswarm.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -139,6 +139,10 @@ class TrainingRay(Section):
     """How often to retry an expert whose worker was lost, from its newest checkpoint."""
 
 
+Save = Literal["lora", "checkpoint", "native"]
+"""Forms in which experts are saved."""
+
+
 class TrainingConfig(ModelLoading):
     """One pool of experts to train."""
 
@@ -152,9 +156,10 @@ class TrainingConfig(ModelLoading):
     """The adapter method."""
     training: Optimization = Optimization()
     """Hyperparameters of all experts."""
-    save: Literal["lora", "native"] = "lora"
-    """lora: save as plain LoRA. Methods without an exact conversion are refused, because their experts cannot evolve.
-    native: save in the method's own format. A pool of native WeGeFT experts evolves in phi and psi."""
+    save: Save = "lora"
+    """lora: save as plain LoRA; methods without an exact conversion are refused. checkpoint: merge the adapter and save
+    the whole model, for methods that merge. native: save in the method's own format; only LoRA and WeGeFT experts can
+    then evolve, WeGeFT in phi and psi."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of the initial adapter, the order of examples and dropout. All experts start from the same adapter."""
     backend: Annotated[TrainingLocal | TrainingRay, Field(discriminator="type")] = TrainingRay()

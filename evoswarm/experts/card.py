@@ -12,11 +12,11 @@ from evoswarm.experts.method import Chosen
 def training_card(config: TrainingConfig, name: str, chosen: Chosen, record: dict[str, Any]) -> str:
     """README.md in the Hugging Face format: data, settings, loss, and how to load the expert."""
     data, loss, settings = record["data"], record["loss"], config.optimization(name)
-    converted = chosen.route == "converted" and config.save == "lora"
-    front = {"library_name": "peft", "base_model": config.model, "tags": ["evoswarm", chosen.name]}
+    front = {"library_name": _LIBRARY[config.save], "base_model": config.model, "tags": ["evoswarm", chosen.name]}
     header = "\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items())
     versions = ", ".join(f"{package} {version}" for package, version in record["versions"].items())
-    load = "" if converted or chosen.name != "wegeft" else "import evoswarm.experts.wegeft  # for peft\n"
+    load = _CHECKPOINT if config.save == "checkpoint" else _adapter(config, chosen)
+    form = {"lora": "" if chosen.plain else ", saved as equivalent LoRA", "checkpoint": ", merged into the base model"}
     dropped = f", {data['dropped_examples']} dropped, {data['cut_examples']} truncated"
     left_out = dropped if data["dropped_examples"] else ""
     return f"""---
@@ -24,7 +24,7 @@ def training_card(config: TrainingConfig, name: str, chosen: Chosen, record: dic
 ---
 # {name}
 
-Trained by evoswarm with {chosen.name}{", saved as equivalent LoRA" if converted else ""}.
+Trained by evoswarm with {chosen.name}{form.get(config.save, "")}.
 
 | | |
 |---|---|
@@ -39,12 +39,24 @@ Trained by evoswarm with {chosen.name}{", saved as equivalent LoRA" if converted
 | seconds | {record["seconds"]:.0f} |
 
 ```python
-{load}from peft import PeftModel
+{load}```
+
+All settings and the loss of every step are in training.json. Versions: {versions}.
+"""
+
+
+_LIBRARY = {"lora": "peft", "checkpoint": "transformers", "native": "peft"}
+_CHECKPOINT = """from transformers import AutoModelForCausalLM
+
+model = AutoModelForCausalLM.from_pretrained(folder)
+"""
+
+
+def _adapter(config: TrainingConfig, chosen: Chosen) -> str:
+    wegeft = config.save == "native" and chosen.name == "wegeft"
+    return f"""{"import evoswarm.experts.wegeft  # for peft" + chr(10) if wegeft else ""}from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 base = AutoModelForCausalLM.from_pretrained("{config.model}")
 model = PeftModel.from_pretrained(base, folder)
-```
-
-All settings and the loss of every step are in training.json. Versions: {versions}.
 """

@@ -1,69 +1,66 @@
-"""Exact conversion of trained adapters to plain LoRA, with scaling 1: W + B A.
-
-The factors come from the methods themselves, not from a decomposition, so that mixing experts preserves their shared
-structure: MiSS and VeRA share A up to its scale; WeGeFT shares the weights that generate B.
-"""
+"""Exact conversion of adapted models to plain LoRA, with scaling 1: W + B A."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from peft.tuners.miss.layer import MissLayer
-from peft.tuners.vera.layer import VeraLayer
 from safetensors.torch import save_file
+from torch import nn
 
-from evoswarm.experts.wegeft import WeGeFTLinear
+from evoswarm.errors import UserError
+from evoswarm.experts.factors import LAYERS, Pair
+from evoswarm.experts.method import Chosen
 from evoswarm.weights.adapter import ADAPTER_CONFIG, ADAPTER_FILE
 from evoswarm.weights.lora_config import lora_config
 
-Pair = tuple[torch.Tensor, torch.Tensor]
-"""A [r, in] and B [out, r]; B includes the scaling."""
 Factors = dict[str, Pair]
 """Module name to A and B."""
+MAX_RANK = 512
+"""The largest rank that vLLM serves."""
 
 
-def _lora(layer: Any, adapter: str) -> Pair:
-    return layer.lora_A[adapter].weight, layer.scaling[adapter] * layer.lora_B[adapter].weight
+def adapt(base: nn.Module, chosen: Chosen) -> tuple[PeftModel, Factors | None]:
+    """Add the adapter to the base model.
+
+    Returns:
+        The model, and for methods that change the base weights the factors by which they do: W0 = W + B0 A0.
+    """
+    kasa = chosen.config.to_dict().get("kasa_config") is not None
+    before = {name: module.weight for name, module in base.named_modules() if kasa and isinstance(module, nn.Linear)}
+    before = {name: weight.data for name, weight in before.items()}
+    model = get_peft_model(base, chosen.config)
+    if not chosen.kind.changes_base:
+        return model, None
+    return model, _removed(model, before) if kasa else lora_factors(model)
 
 
-def _vera(layer: Any, adapter: str) -> Pair:
-    a = layer.vera_lambda_d[adapter][:, None] * layer.vera_A[adapter][:, : layer.in_features]
-    return a, layer.vera_lambda_b[adapter][:, None] * layer.vera_B[adapter][: layer.out_features]
-
-
-def _miss(layer: Any, adapter: str) -> Pair:
-    block = layer.miss_block[adapter]  # [r, out]: input i uses row i modulo r
-    if layer.miss_fn == "mini":
-        block = block.repeat(1, layer.out_features // block.shape[1])
-    rank = block.shape[0]
-    a = torch.eye(rank, dtype=block.dtype, device=block.device).repeat(1, -(-layer.in_features // rank))
-    return a[:, : layer.in_features], block.T
-
-
-LAYERS: dict[type[Any], Callable[[Any, str], Pair]] = {
-    LoraLayer: _lora,
-    MissLayer: _miss,
-    VeraLayer: _vera,
-    WeGeFTLinear: WeGeFTLinear.lora_pair,
-}
-"""Layers that can be converted: from a layer and the adapter's name to A and B. To add one, add one line here."""
+@torch.no_grad()
+def _removed(model: PeftModel, before: dict[str, torch.Tensor]) -> Factors:
+    """What KaSA removes from the base weights: their r smallest singular values."""
+    factors = {}
+    for name, layer in model.base_model.model.named_modules():
+        if isinstance(layer, LoraLayer):
+            difference = before[name].float() - layer.get_base_layer().weight.float()
+            u, s, v = torch.linalg.svd(difference, full_matrices=False)
+            rank = layer.r[model.active_adapter]
+            factors[name] = v[:rank], u[:, :rank] * s[:rank]
+    return factors
 
 
 @torch.no_grad()
 def lora_factors(model: PeftModel, start: Factors | None = None) -> Factors:
     """The LoRA that is equivalent to the active adapter.
 
-    `start` are the initial factors of methods that subtract them from the base weights (PiSSA, ...):
+    `start` are the factors that the method subtracted from the base weights (PiSSA, ...):
     W - B0 A0 + B A = W + [B, -B0] [A; A0].
 
     Raises:
-        TypeError: the adapter uses another method.
+        UserError: a layer does not convert, or its rank is too large for engines.
     """
     factors = {}
     for name, layer in model.base_model.model.named_modules():
@@ -72,9 +69,11 @@ def lora_factors(model: PeftModel, start: Factors | None = None) -> Factors:
             a, b = (tensor.detach().clone() for tensor in convert(layer, model.active_adapter))
             if start is not None:
                 a, b = torch.cat([a, start[name][0]]), torch.cat([b, -start[name][1]], dim=1)
+            if len(a) > MAX_RANK:
+                raise UserError(f"as LoRA {name} has rank {len(a)}, more than engines serve ({MAX_RANK}); lower r")
             factors[name] = a, b
     if not factors:
-        raise TypeError("the model has no LoRA, WeGeFT, MiSS or VeRA layers")
+        raise UserError("the model has no layers that convert to LoRA")
     return factors
 
 

@@ -1,10 +1,10 @@
-"""Converts the config's `method` to a peft config, and determines whether its experts can be evolved."""
+"""Converts the config's `method` to a peft config, and determines into what its experts convert."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 from peft import PeftConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
@@ -12,79 +12,52 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 import evoswarm.experts.wegeft  # noqa: F401  registers WeGeFT with peft
-from evoswarm.config.training import Method
+from evoswarm.config.training import Method, Save
 from evoswarm.engine.load import first_line
 from evoswarm.errors import UserError, did_you_mean
-
-Route = Literal["plain", "converted", "none"]
-
-
-@dataclass(frozen=True)
-class Kind:
-    """How evoswarm treats one training method."""
-
-    settings: dict[str, Any] = field(default_factory=dict)
-    """Defaults that differ from peft's."""
-    route: Route = "none"
-    """plain: peft saves plain LoRA. converted: there is an exact conversion to plain LoRA. none: there is none."""
-    reason: str = "no exact conversion of it to plain LoRA is known"
-    """Why there is no conversion."""
-    lora: bool = False
-    """It is a variant of LoRA with its own name."""
-    changes_base: bool = False
-    """It subtracts the initial adapter from the base weights: W + s (B A - B0 A0)."""
-
-
-_LORA = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"}
-_LINEAR = {"target_modules": "all-linear"}
-
-
-def _initialized(name: str) -> Kind:
-    """A LoRA that `init_lora_weights` initializes from the base weights."""
-    return Kind(_LORA | {"init_lora_weights": name}, "converted", lora=True, changes_base=True)
-
-
-_FULL_RANK = Kind(reason="its update is of full rank")
-_ROTATION = Kind(reason="it rotates the weights")
-KINDS: dict[str, Kind] = {
-    "lora": Kind(_LORA, "plain"),
-    "rslora": Kind(_LORA | {"use_rslora": True}, "plain", lora=True),
-    "dora": Kind(_LORA | {"use_dora": True}, reason="its magnitude makes the merge non-linear", lora=True),
-    "pissa": _initialized("pissa"),
-    "olora": _initialized("olora"),
-    "corda": _initialized("corda"),
-    "lora_ga": _initialized("lora_ga"),
-    "loftq": Kind(
-        _LORA | {"init_lora_weights": "loftq"},
-        reason="it is trained on quantized base weights, and the quantization error has full rank",
-        lora=True,
-    ),
-    "wegeft": Kind(route="converted"),
-    "miss": Kind(_LINEAR, "converted"),
-    "vera": Kind(_LINEAR, "converted"),
-    "adalora": Kind(reason="it prunes different ranks in each expert"),
-    "ia3": Kind(reason="it rescales activations"),
-    "boft": _ROTATION,
-    "oft": _ROTATION,
-    "hra": _ROTATION,
-    "loha": _FULL_RANK,
-    "lokr": _FULL_RANK,
-    "fourierft": _FULL_RANK,
-    "randlora": _FULL_RANK,
-}
-"""Training methods by name. LoRA's defaults are GENOME's; WeGeFT's are in its own config. A method of peft that is not
-listed has peft's defaults and no conversion. To add a conversion, add the layer to `evoswarm.experts.convert`."""
+from evoswarm.experts.kinds import KINDS, PROMPTS, UNKNOWN, Kind
+from evoswarm.weights.kinds import variants
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A training method: its name in the user's config, peft's config, and what `Kind` says about these settings."""
+    """A training method: its name in the user's config, peft's config, what is known about it, and its obstacles.
+
+    Attributes:
+        no_lora: why its experts cannot be saved as LoRA; empty: they can.
+        no_merge: why they cannot be saved as checkpoints; empty: they can.
+    """
 
     name: str
     config: PeftConfig
-    route: Route
-    reason: str
-    changes_base: bool
+    kind: Kind
+    no_lora: str
+    no_merge: str
+
+    @property
+    def plain(self) -> bool:
+        """Whether peft itself saves plain LoRA on the original base."""
+        return _is_plain(self.config, self.kind) and not self.no_lora
+
+    def require(self, save: Save) -> None:
+        """Check that experts can be saved in this form.
+
+        Raises:
+            UserError: they cannot.
+        """
+        if save == "lora" and self.no_lora:
+            other = (
+                "" if self.no_merge else "; save: checkpoint merges them into whole checkpoints, which can be evolved"
+            )
+            raise UserError(
+                f"method {self.name}: cannot be converted to LoRA, because {self.no_lora}{other}{self._ends}"
+            )
+        if save == "checkpoint" and self.no_merge:
+            raise UserError(f"method {self.name}: cannot be merged, because {self.no_merge}{self._ends}")
+
+    @property
+    def _ends(self) -> str:
+        return "; choose another method, or train experts that cannot be evolved with save: native"
 
 
 def choose(method: Method) -> Chosen:
@@ -98,7 +71,7 @@ def choose(method: Method) -> Chosen:
     known = configs | {variant: configs["lora"] for variant, kind in KINDS.items() if kind.lora}
     if name not in known:
         raise UserError(f"method {method.type!r} is not known; {did_you_mean(name, sorted(known), kind='methods')}")
-    settings = KINDS.get(name, Kind()).settings | method.settings
+    settings = KINDS.get(name, UNKNOWN).settings | method.settings
     make = known[name]
     wrong = sorted(set(settings) - set(make.__dataclass_fields__))
     if wrong:
@@ -111,9 +84,7 @@ def choose(method: Method) -> Chosen:
         config = make(**({"task_type": "CAUSAL_LM"} | _nested(settings)))
     except (TypeError, ValueError, ImportError, AttributeError) as error:
         raise UserError(f"method {name}: {first_line(error)}") from None
-    kind = _kind_of(config)
-    reason = _obstacle(config, kind)
-    return Chosen(name, config, "none" if reason else kind.route, reason, kind.changes_base)
+    return described(config, name=name)
 
 
 def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,25 +99,60 @@ def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, f"{name}_config": configs[name](**(start | (settings.get(f"{name}_config") or {})))}
 
 
+def described(config: PeftConfig, *, name: str | None = None) -> Chosen:
+    """A peft config and what is known about it."""
+    kind = _kind_of(config)
+    return Chosen(name or _name(config), config, kind, _no_lora(config, kind), _no_merge(config, kind))
+
+
+def _name(config: PeftConfig) -> str:
+    return str(config.peft_type.value).lower()
+
+
 def _kind_of(config: PeftConfig) -> Kind:
-    name = str(config.peft_type.value).lower()
+    name = _name(config)
+    if config.is_prompt_learning or config.is_adaption_prompt:
+        return PROMPTS
     if name != "lora":
-        return KINDS.get(name, Kind())
-    variant = "dora" if config.use_dora else str(config.init_lora_weights).lower()
+        return KINDS.get(name, UNKNOWN)
+    variant = "kasa" if config.kasa_config is not None else str(config.init_lora_weights).lower()
     return next((kind for name, kind in KINDS.items() if kind.lora and variant.startswith(name)), KINDS["lora"])
 
 
-def _obstacle(config: PeftConfig, kind: Kind) -> str:
-    """Why these settings of the method cannot be converted; empty: they can."""
-    if kind.route == "none":
-        return "it learns prompts, and there are no weights to merge" if config.is_prompt_learning else kind.reason
-    if kind.lora or kind.route == "plain":
-        return ""
-    if getattr(config, "init_weights", None) == "bat":
+def _no_lora(config: PeftConfig, kind: Kind) -> str:
+    """Why these settings of the method do not convert to LoRA; empty: they do."""
+    settings = config.to_dict()
+    if _is_plain(config, kind) or kind.no_lora:
+        return kind.no_lora
+    if reason := _variant(settings, except_for=("lora",)):
+        return reason
+    start = str(settings.get("init_lora_weights")).lower()
+    if variants(settings) and any(kind.changes_base and start.startswith(name) for name, kind in KINDS.items()):
+        return f"init_lora_weights {start} and {next(iter(variants(settings)))} both change the weights"
+    if settings.get("init_weights") == "bat":
         return "with init_weights: bat its update depends on the weights in a non-linear way"
-    if getattr(config, "bias", "none") != "none":
+    if settings.get("sample_at_inference"):
+        return "with sample_at_inference its answers are random"
+    if settings.get("bias", "none") != "none":
         return "trained biases are not part of a LoRA"
-    return "modules_to_save are not part of a LoRA" if config.modules_to_save else ""
+    return "modules_to_save are not part of a LoRA" if settings.get("modules_to_save") else ""
+
+
+def _is_plain(config: PeftConfig, kind: Kind) -> bool:
+    return config.peft_type.value == "LORA" and not kind.changes_base and not variants(config.to_dict())
+
+
+def _no_merge(config: PeftConfig, kind: Kind) -> str:
+    """Why these settings of the method cannot be merged into the weights; empty: they can."""
+    if kind.no_merge or config.peft_type.value != "LORA":
+        return kind.no_merge
+    return _variant(config.to_dict(), except_for=("lora", "checkpoint"))
+
+
+def _variant(settings: Mapping[str, Any], *, except_for: tuple[str, ...]) -> str:
+    """The rule of `variants`, which is also the pool's."""
+    found = (f"of {key}: {one.why}" for key, one in variants(settings).items() if one.into not in except_for)
+    return next(found, "")
 
 
 def check_targets(chosen: Chosen, model: nn.Module) -> None:
@@ -155,7 +161,7 @@ def check_targets(chosen: Chosen, model: nn.Module) -> None:
     Raises:
         UserError: one does not exist; the error lists the existing ones.
     """
-    named = getattr(chosen.config, "target_modules", None)
+    named = chosen.config.to_dict().get("target_modules")
     if named is None or isinstance(named, str):
         return
     if not isinstance(named, set | list | tuple) or not all(isinstance(target, str) for target in named):

@@ -51,7 +51,7 @@ def train_pool(config: TrainingConfig, *, callbacks: Callbacks = SILENT) -> dict
 
 
 def check_method(config: TrainingConfig, callbacks: Callbacks) -> None:
-    """Check that the method is known and that its experts can be evolved.
+    """Check that the method is known and that its experts can be saved in the form that the config asks for.
 
     Raises:
         UserError: one of the two is not true.
@@ -59,12 +59,8 @@ def check_method(config: TrainingConfig, callbacks: Callbacks) -> None:
     from evoswarm.experts.method import choose
 
     chosen = choose(config.method)
-    if chosen.route == "none" and config.save == "lora":
-        raise UserError(
-            f"method {chosen.name}: its experts cannot be evolved, because {chosen.reason}; choose another method, or "
-            "set save: native to train them anyway"
-        )
-    if config.save == "native" and chosen.route != "plain" and chosen.name != "wegeft":
+    chosen.require(config.save)
+    if config.save == "native" and not chosen.plain and chosen.name != "wegeft":
         callbacks.warning(f"save: native: {chosen.name} experts are not plain LoRA and cannot be evolved")
 
 

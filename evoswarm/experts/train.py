@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Callable
 from importlib.metadata import version
@@ -12,18 +11,20 @@ from typing import Any
 
 import datasets
 import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftModel
 from transformers import PrinterCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from evoswarm.config.training import TrainingConfig
 from evoswarm.engine.load import first_line, load_model, load_tokenizer
 from evoswarm.errors import UserError
+from evoswarm.experts.allocate import rank_allocation
 from evoswarm.experts.card import training_card
-from evoswarm.experts.convert import Factors, lora_factors, save_lora
+from evoswarm.experts.convert import Factors, adapt, lora_factors
 from evoswarm.experts.initialize import preprocess
 from evoswarm.experts.method import Chosen, check_targets, choose
 from evoswarm.experts.prepare import FAILED, RECORD, quiet_libraries, work_folder
+from evoswarm.experts.save import save
 from evoswarm.experts.trainer import (
     ExpertTrainer,
     LossNotFinite,
@@ -34,7 +35,6 @@ from evoswarm.experts.trainer import (
     interruptible,
 )
 from evoswarm.loop.directory import RunDirectory
-from evoswarm.weights.adapter import ADAPTER_CONFIG
 from evoswarm.weights.expert import read_json
 
 
@@ -79,17 +79,17 @@ def _train(config: TrainingConfig, name: str, report: Report, trained: Callable[
     quiet_libraries()
     data = datasets.load_from_disk(work / "data")
     collate = collator(tokenizer, settings)
-    model = adapted(config, chosen, data, collate)
+    model, start = adapted(config, chosen, data, collate)
     interruptible(model)
-    start = lora_factors(model) if chosen.changes_base else None
-    trainer = ExpertTrainer(model=model, args=options, train_dataset=data, data_collator=collate, callbacks=[progress])
+    callbacks = [progress, *rank_allocation(model, options)]
+    trainer = ExpertTrainer(model=model, args=options, train_dataset=data, data_collator=collate, callbacks=callbacks)
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=_checkpoint(work / "steps"))
     record = read_json(work / RECORD) | _outcome(trainer, model, progress.seconds)
     new = work / "expert"
     shutil.rmtree(new, ignore_errors=True)
     trained(model)
-    save(model, new, chosen, native=config.save == "native", start=start)
+    save(model, new, chosen, how=config.save, start=start)
     RunDirectory(new).write_json(RECORD, record)
     (new / "README.md").write_text(training_card(config, name, chosen, record), encoding="utf-8")
     new.replace(config.pool / name)
@@ -97,8 +97,8 @@ def _train(config: TrainingConfig, name: str, report: Report, trained: Callable[
     return record
 
 
-def adapted(config: TrainingConfig, chosen: Chosen, data: Any, collate: Any) -> PeftModel:
-    """The base model with a new adapter, identical for all experts with the same seed.
+def adapted(config: TrainingConfig, chosen: Chosen, data: Any, collate: Any) -> tuple[PeftModel, Factors | None]:
+    """The base model with a new adapter, identical for all experts with the same seed; see `adapt`.
 
     Raises:
         UserError: the base cannot be loaded, or the method does not support it.
@@ -112,31 +112,12 @@ def adapted(config: TrainingConfig, chosen: Chosen, data: Any, collate: Any) -> 
         set_seed(config.seed)
         preprocess(chosen, model, data, collate)
         set_seed(config.seed)
-        return get_peft_model(model, chosen.config)
+        model, start = adapt(model, chosen)
+        if config.save == "lora" and not chosen.plain:
+            lora_factors(model)  # what does not convert must fail before the training
+        return model, start
     except (ValueError, TypeError, RuntimeError, ImportError) as error:
         raise UserError(f"method {chosen.name}: {first_line(error)}") from None
-
-
-def save(model: PeftModel, folder: Path, chosen: Chosen, *, native: bool, start: Factors | None = None) -> None:
-    """Write a trained adapter: as plain LoRA if it can be converted, unless `native` is set.
-
-    Raises:
-        LossNotFinite: the adapter contains NaN or infinite values.
-    """
-    if not all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.requires_grad):
-        raise LossNotFinite("the trained adapter contains NaN or infinite values; lower training.learning_rate")
-    if chosen.route == "converted" and not native:
-        settings = {"fan_in_fan_out": bool(getattr(model.peft_config["default"], "fan_in_fan_out", False))}
-        save_lora(
-            lora_factors(model, start), folder, base=str(chosen.config.base_model_name_or_path), settings=settings
-        )
-        return
-    model.save_pretrained(folder, save_embedding_layers=False)
-    # peft writes module names in set order, which differs between processes.
-    config = read_json(folder / ADAPTER_CONFIG)
-    if isinstance(config.get("target_modules"), list):
-        config["target_modules"] = sorted(config["target_modules"])
-    (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _checkpoint(steps: Path) -> str | None:

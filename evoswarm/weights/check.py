@@ -56,7 +56,10 @@ def _unfit(expert: Expert) -> Iterator[str]:
             yield from kind.problems(expert.config, expert.specs)
         else:
             known = " and ".join(ADAPTER_KINDS)
-            yield f"peft type {expert.config['peft_type']}, only {known} adapters can be evolved"
+            yield (
+                f"peft type {expert.config['peft_type']}, only {known} adapters can be evolved; `evoswarm experts "
+                "convert` makes others plain LoRA or, with --save checkpoint, checkpoints"
+            )
 
 
 def _settings(expert: Expert, first: Expert, own: Sequence[str]) -> list[str]:

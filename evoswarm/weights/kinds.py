@@ -5,7 +5,7 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -47,34 +47,67 @@ class AdapterKind:
     settings: dict[str, str] = field(default_factory=dict)
 
 
-_UNSUPPORTED = {
-    "use_dora": "DoRA's magnitude makes the merge non-linear",
-    "use_qalora": "its layers are quantized",
-    "lora_bias": "the base model has no place for a bias of B",
-    "layer_replication": "it changes the layers of the base model",
-    "trainable_token_indices": "single tokens cannot be merged; train the embedding as one of modules_to_save",
-    "target_parameters": "only whole modules can be merged",
-    "alora_invocation_tokens": "an adapter that acts on part of the text cannot be merged",
-    "use_bdlora": "it is not plain LoRA",
-    "arrow_config": "it is not plain LoRA",
-    "kasa_config": "it is not plain LoRA",
-    "monteclora_config": "it is not plain LoRA",
+@dataclass(frozen=True)
+class Variant:
+    """A setting of peft's LoraConfig with which an adapter is no plain LoRA.
+
+    Attributes:
+        why: the reason.
+        into: what `evoswarm experts convert` (or `experts train`, with `save`) can make of it; empty: nothing.
+    """
+
+    why: str
+    into: Literal["lora", "checkpoint", ""] = ""
+
+
+_VARIANTS = {
+    "use_dora": Variant("DoRA's magnitude makes the merge non-linear", "checkpoint"),
+    "use_qalora": Variant("its layers are quantized"),
+    "lora_bias": Variant("the base model has no place for a bias of B"),
+    "layer_replication": Variant("it changes the layers of the base model"),
+    "trainable_token_indices": Variant(
+        "single tokens are no low-rank matrices; a LoRA can train the embedding as one of modules_to_save", "checkpoint"
+    ),
+    "target_parameters": Variant("only whole modules can be mixed as LoRA", "checkpoint"),
+    "alora_invocation_tokens": Variant("an adapter that acts on part of the text cannot be merged"),
+    "arrow_config": Variant("its router depends on the input"),
+    "use_bdlora": Variant("its factors are narrower than those of plain LoRA", "lora"),
+    "kasa_config": Variant("it changes the base model, and has a diagonal between A and B", "lora"),
+    "monteclora_config": Variant("it has the tensors of its sampler besides A and B", "lora"),
+    "velora_config": Variant("it has a tensor for its backward pass besides A and B", "lora"),
+}
+
+
+def variants(config: Config) -> dict[str, Variant]:
+    """The settings with which a LoRA adapter is no plain LoRA, from adapter_config.json or a config of peft."""
+    return {key: variant for key, variant in _VARIANTS.items() if config.get(key)}
+
+
+_CONVERT = {
+    "lora": "; convert it to plain LoRA with `evoswarm experts convert`",
+    "checkpoint": "; `evoswarm experts convert --save checkpoint` makes it a checkpoint, which can be evolved",
+    "": "",
 }
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Values of `init_lora_weights` for which peft also changes the base weights when it loads the adapter."""
+_REPEATABLE = ("pissa", "olora")
+"""Those for which it changes them in the same way every time."""
+_WHERE_TRAINED = (
+    "; convert the adapter to a plain LoRA where it was trained: "
+    "save_pretrained(folder, path_initial_model_for_weight_conversion=...)"
+)
 
 
 def lora_problems(config: Config, specs: Mapping[str, TensorSpec]) -> Iterator[str]:
     """Why a LoRA adapter cannot be evolved, from its config and its tensors."""
-    yield from (f"{key} is not supported ({why})" for key, why in _UNSUPPORTED.items() if config.get(key))
+    for key, variant in variants(config).items():
+        yield f"{key} is not supported ({variant.why}){_CONVERT[variant.into]}"
     if config.get("lora_alpha") == 0:
         yield "lora_alpha is 0, so it changes nothing"
     start = config.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
-        yield (
-            f"init_lora_weights {start} changes the base model; convert the adapter to a plain LoRA with "
-            "save_pretrained(folder, path_initial_model_for_weight_conversion=...)"
-        )
+        here = _CONVERT["lora"] if start.lower() in _REPEATABLE else _WHERE_TRAINED
+        yield f"init_lora_weights {start} changes the base model{here}"
     try:
         yield from _ranks(config, specs)
     except UserError as error:

@@ -16,7 +16,7 @@ from wegeft_helpers import IDS, TARGETS, adapted, logits
 
 from evoswarm.errors import UserError
 from evoswarm.experts.convert import lora_factors, save_lora
-from evoswarm.experts.export import export_lora
+from evoswarm.experts.export import export
 from evoswarm.experts.wegeft import WeGeFTConfig, WeGeFTLinear
 
 SHARED = pytest.mark.parametrize("shared", [True, False], ids=["shared", "per layer"])
@@ -170,7 +170,7 @@ def test_the_exported_lora_has_the_same_logits(tiny_llama: Path, tmp_path: Path,
     expected = logits(model)
     model.save_pretrained(tmp_path / "native")
     save_lora(lora_factors(model), tmp_path / "from the model", base=str(tiny_llama))
-    export_lora(tmp_path / "native", tmp_path / "from the files", model=str(tiny_llama))
+    export(tmp_path / "native", tmp_path / "from the files", model=str(tiny_llama))
     for name in ("from the model", "from the files"):
         config = json.loads((tmp_path / name / "adapter_config.json").read_text())
         assert config["peft_type"] == "LORA" and config["r"] == config["lora_alpha"] == 4
@@ -183,7 +183,7 @@ def test_gpt2_with_its_transposed_weights_is_supported(tiny_gpt2: Path, tmp_path
     expected = logits(model)
     assert (expected - logits(load(tiny_gpt2))).abs().max() > 0.01
     model.save_pretrained(tmp_path / "native")
-    export_lora(tmp_path / "native", tmp_path / "lora", model=str(tiny_gpt2))
+    export(tmp_path / "native", tmp_path / "lora", model=str(tiny_gpt2))
     exported = PeftModel.from_pretrained(load(tiny_gpt2), tmp_path / "lora").eval()
     assert (logits(exported) - expected).abs().max() < 1e-5
     assert torch.allclose(logits(model.merge_and_unload()), expected, atol=1e-4)
@@ -202,4 +202,4 @@ def test_modules_that_are_not_linear_are_rejected(tiny_llama: Path) -> None:
 
 def test_only_wegeft_adapters_can_be_exported(tiny_llama: Path, adapters: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is LORA, which needs no conversion to LoRA"):
-        export_lora(adapters / "a", tmp_path / "out", model=str(tiny_llama))
+        export(adapters / "a", tmp_path / "out", model=str(tiny_llama))

@@ -15,7 +15,7 @@ import evoswarm
 from evoswarm.config import RunConfig
 from evoswarm.config.load import parse_config
 from evoswarm.errors import UserError
-from evoswarm.experts.export import export_lora
+from evoswarm.experts.export import export
 from evoswarm.rows import ExpertVector, Row
 from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.expert import open_expert
@@ -49,7 +49,7 @@ def run_config(folder: Path, pool: Path, model: Path, search: dict[str, object])
 def test_the_same_coefficients_give_the_same_model_in_both_spaces(
     native: Path, tiny_llama: Path, tmp_path: Path
 ) -> None:
-    export_lora(native, tmp_path / "lora", model=str(tiny_llama))
+    export(native, tmp_path / "lora", model=str(tiny_llama))
     row = Row(tuple((ExpertVector(name), value) for name, value in zip("abc", (0.7, 0.6, -0.3), strict=True)))
     mixed = {}
     for pool in (native, tmp_path / "lora"):
@@ -67,14 +67,14 @@ def test_peft_loads_the_best_adapter_of_a_run_over_phi_and_psi(native: Path, tin
     best = Path(summary["run_dir"]) / "best"
     model = PeftModel.from_pretrained(load(tiny_llama), best).eval()
     assert model.peft_config["default"].peft_type == "WEGEFT"
-    export_lora(best, tmp_path / "exported", model=str(tiny_llama))
+    export(best, tmp_path / "exported", model=str(tiny_llama))
     exported = PeftModel.from_pretrained(load(tiny_llama), tmp_path / "exported").eval()
     assert (logits(exported) - logits(model)).abs().max() < 1e-5
     assert "import evoswarm.experts.wegeft" in (best / "README.md").read_text()
 
 
 def test_both_spaces_give_the_same_run_without_mutation(native: Path, tiny_llama: Path, tmp_path: Path) -> None:
-    export_lora(native, tmp_path / "lora", model=str(tiny_llama))
+    export(native, tmp_path / "lora", model=str(tiny_llama))
     lines = []
     for pool in (native, tmp_path / "lora"):
         search = {"type": "model_swarms", "population": 4, "max_generations": 3}

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from evoswarm.config.load import parse_config
 from evoswarm.engine import VllmEngine as VllmConfig
 from evoswarm.engine.base import Engine
-from evoswarm.experts.export import export_lora
+from evoswarm.experts.export import export
 from evoswarm.experts.wegeft import WeGeFTConfig
 from evoswarm.loop.evaluate import measure
 from evoswarm.toy import world
@@ -74,7 +74,7 @@ def said_by_peft(folder: Path) -> Any:
 
 @pytest.mark.parametrize("mode", ["merged", pytest.param("multi_lora", marks=pytest.mark.slow)])
 def test_vllm_with_the_export_agrees_with_peft_and_the_original(native: Path, tmp_path: Path, mode: str) -> None:
-    export_lora(native, tmp_path / "lora", model=str(BASE))
+    export(native, tmp_path / "lora", model=str(BASE))
     config = VllmConfig(adapter_mode=mode, args=ARGS)  # type: ignore[arg-type]
     engine = config.start(model=str(BASE), adapter=open_expert(tmp_path / "lora").config)
     engine.install(None)
@@ -87,7 +87,7 @@ def test_vllm_with_the_export_agrees_with_peft_and_the_original(native: Path, tm
 
 @pytest.mark.slow
 def test_a_particle_of_phi_and_psi_gives_the_predictions_of_its_lora(native: Path, tmp_path: Path) -> None:
-    export_lora(native, tmp_path / "lora", model=str(BASE))
+    export(native, tmp_path / "lora", model=str(BASE))
     found = {}
     for engine in ("transformers", "vllm"):
         data = target_config("letters", algorithm="model_swarms")

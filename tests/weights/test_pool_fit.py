@@ -110,14 +110,28 @@ def test_nan_and_infinity_are_found_unless_the_check_is_off(pool_folder: MakePoo
     assert pool_of(folder, check_values=False).names == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize(
-    ("setting", "value"),
-    [("use_dora", True), ("use_qalora", True), ("lora_bias", True), ("trainable_token_indices", [1])],
-)
-def test_adapters_that_cannot_be_merged_are_rejected(pool_folder: MakePool, setting: str, value: object) -> None:
-    folder = pool_folder()
+NO_PLAIN_LORA = {
+    "use_dora": (True, "experts convert --save checkpoint"),
+    "trainable_token_indices": ([1], "experts convert --save checkpoint"),
+    "target_parameters": (["mlp.experts.down_proj"], "experts convert --save checkpoint"),
+    "use_bdlora": ({"nblocks": 2}, "plain LoRA with `evoswarm experts convert`"),
+    "kasa_config": ({"beta": 1e-4}, "plain LoRA with `evoswarm experts convert`"),
+    "monteclora_config": ({"num_samples": 2}, "plain LoRA with `evoswarm experts convert`"),
+    "velora_config": ({"num_groups": 2}, "plain LoRA with `evoswarm experts convert`"),
+    "use_qalora": (True, "its layers are quantized"),
+    "lora_bias": (True, "no place for a bias"),
+    "layer_replication": ([[0, 2], [1, 2]], "it changes the layers"),
+    "alora_invocation_tokens": ([5], "acts on part of the text"),
+    "arrow_config": ({"top_k": 2}, "depends on the input"),
+}
+
+
+@pytest.mark.parametrize("setting", NO_PLAIN_LORA)
+def test_adapters_that_are_no_plain_lora_are_rejected_with_the_way_out(pool_folder: MakePool, setting: str) -> None:
+    folder, (value, words) = pool_folder(), NO_PLAIN_LORA[setting]
     edit_config(folder / "a", **{setting: value})
-    assert f"a: {setting} is not supported (" in refusal(folder)
+    text = refusal(folder)
+    assert f"a: {setting} is not supported (" in text and words in text
 
 
 @pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora", "loftq", "corda"])
@@ -126,7 +140,7 @@ def test_adapters_that_change_the_base_are_rejected_with_the_fix(pool_folder: Ma
     edit_config(folder / "a", init_lora_weights=start)
     text = refusal(folder)
     assert f"a: init_lora_weights {start} changes the base model" in text
-    assert "path_initial_model_for_weight_conversion" in text
+    assert ("experts convert" if start in ("pissa", "olora") else "path_initial_model_for_weight_conversion") in text
 
 
 def test_other_peft_types_are_rejected(pool_folder: MakePool) -> None:
