@@ -53,7 +53,7 @@ def test_the_same_coefficients_give_the_same_model_in_both_spaces(
     row = Row(tuple((ExpertVector(name), value) for name, value in zip("abc", (0.7, 0.6, -0.3), strict=True)))
     mixed = {}
     for pool in (native, tmp_path / "lora"):
-        opened = open_pool(PoolConfig(experts=pool), model=str(tiny_llama))
+        opened = open_pool(PoolConfig(experts=pool, space="factors"), model=str(tiny_llama))
         (mixed[pool.name],) = Materializer(opened, root=tmp_path).all([row])
     generator = LoraGenerator(str(tiny_llama), open_expert(native / "a").config)
     generated = generator.tensors(mixed["native"])
