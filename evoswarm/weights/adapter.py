@@ -54,7 +54,8 @@ def peft_config(path: Path, config: dict[str, Any]) -> dict[str, Any]:
     if kind != "lora":
         raise UserError(f"{path}: mlx-lm's fine_tune_type {kind} is not supported; only lora adapters can be evolved")
     rank = int(mlx.get("rank", 8))
-    scale = float(mlx["scale"]) if "scale" in mlx else float(mlx.get("alpha", 16)) / rank
+    # Versions that wrote an alpha multiplied by alpha / rank as well.
+    scale = float(mlx.get("scale", 1.0)) * (float(mlx["alpha"]) / rank if "alpha" in mlx else 1.0)
     base = config.get("base_model_name_or_path") or config.get("model")
     return {
         "peft_type": "LORA",

@@ -1,28 +1,29 @@
-"""Checks that experts are compatible with each other and with the base model; reports all mismatches."""
+"""Checks that experts are compatible with each other, from headers; one line per cause."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from evoswarm.errors import UserError
 from evoswarm.weights.expert import Expert
 from evoswarm.weights.kinds import ADAPTER_KINDS, kind_of
 from evoswarm.weights.merge import full_tensors, lora_modules
+from evoswarm.weights.words import grouped, more
 
-_ADAPTER_SETTINGS = {
-    "peft_type": "peft type",
+_FORM = {
     "r": "rank",
     "target_modules": "target modules",
     "bias": "bias",
-    "base_model_name_or_path": "base model",
     "rank_pattern": "rank pattern",
     "modules_to_save": "modules_to_save",
+}
+"""Settings that explain other tensors."""
+_MEANING = {
+    "peft_type": "peft type",
     "ensure_weight_tying": "ensure_weight_tying",
 }
-_MODEL_SETTINGS = {"model_type": "model type", "architectures": "architecture"}
-_OWN_IN_PRODUCT = ("r", "target_modules", "bias", "rank_pattern", "modules_to_save")
-"""Settings that may differ between experts that are mixed in product space."""
+"""Settings that give the same tensors another meaning."""
+_MODEL = {"model_type": "model type", "architectures": "architecture"}
 _DEFAULTS: dict[str, Any] = {
     "peft_type": "LORA",
     "ensure_weight_tying": False,
@@ -32,25 +33,22 @@ _DEFAULTS: dict[str, Any] = {
 
 
 def mismatches(experts: Sequence[Expert], *, product: bool = False) -> list[str]:
-    """All reasons why experts are invalid or incompatible with the first one, one line each.
+    """All reasons why experts are invalid or incompatible with the first valid one, one line per cause.
 
-    In `product` space, ranks and target modules may differ.
+    In `product` space, ranks, target modules and whole tensors may differ.
     """
-    first = experts[0]
-    problems = [f"{e.name}: {line}" for e in experts for line in _unfit(e)]
-    for expert in experts[1:]:
-        if expert.kind != first.kind:
-            problems.append(f"{expert.name}: is of kind {expert.kind}, but {first.name} is of kind {first.kind}")
-            continue
-        problems += _settings(expert, first, _OWN_IN_PRODUCT if product else ())
-        problems += [] if product else _tensors(expert, first)
-    return [*problems, *(_sizes(experts) if product else ())]
+    unfit = [(expert.name, line) for expert in experts for line in _unfit(expert)]
+    fit = [expert for expert in experts if expert.name not in dict(unfit)]
+    differences = [(e.name, line) for e in fit[1:] for line in _differences(e, fit[0], product=product)]
+    return grouped([*unfit, *differences, *(_sizes(fit) if product else ())])
 
 
 def _unfit(expert: Expert) -> Iterator[str]:
     """Why an expert cannot be evolved."""
     if not expert.specs:
-        yield "contains no tensors; save it again"
+        yield f"contains no tensors; {_GATHER}"
+    elif empty := _empty(expert):
+        yield f"{empty[0]} is {list(expert.specs[empty[0]].shape)}{more(len(empty) - 1, 'tensors')}; {_GATHER}"
     elif expert.kind == "adapter":
         if kind := kind_of(expert.config):
             yield from kind.problems(expert.config, expert.specs)
@@ -62,40 +60,49 @@ def _unfit(expert: Expert) -> Iterator[str]:
             )
 
 
-def _settings(expert: Expert, first: Expert, own: Sequence[str]) -> list[str]:
-    lines = []
+_GATHER = (
+    "DeepSpeed ZeRO-3 and FSDP save such files if weights are not gathered first: set "
+    "stage3_gather_16bit_weights_on_model_save (FSDP: FULL_STATE_DICT) and save again, or convert the training's "
+    "checkpoint with zero_to_fp32.py"
+)
+
+
+def _empty(expert: Expert) -> list[str]:
+    """Weights without values, and factors that are parts of a matrix."""
+    shapes = {name: spec.shape for name, spec in sorted(expert.specs.items()) if name.endswith(_WEIGHTS)}
+    return [name for name, shape in shapes.items() if 0 in shape or (".lora_" in name and len(shape) != 2)]
+
+
+_WEIGHTS = (".weight", ".lora_embedding_A", ".lora_embedding_B")
+
+
+def _differences(expert: Expert, first: Expert, *, product: bool) -> list[str]:
+    """What differs from the first expert: the settings that explain it, else the tensors."""
+    if expert.kind != first.kind:
+        return [f"is of kind {expert.kind}, but {first.name} is of kind {first.kind}"]
+    if expert.kind == "checkpoint":
+        return [*_settings(expert, first, _MODEL), *_tensors(expert, first)]
     kind = kind_of(expert.config)
-    adapter_settings = _ADAPTER_SETTINGS | (kind.settings if kind else {})
-    for key, label in (_MODEL_SETTINGS if expert.kind == "checkpoint" else adapter_settings).items():
+    meaning = _settings(expert, first, _MEANING | (kind.settings if kind else {}))
+    tensors = [] if product else _tensors(expert, first)
+    return [*meaning, *((_settings(expert, first, _FORM) or tensors) if tensors else [])]
+
+
+def _settings(expert: Expert, first: Expert, labels: Mapping[str, str]) -> list[str]:
+    lines = []
+    for key, label in labels.items():
         mine, theirs = (_canonical(key, e.config.get(key)) for e in (expert, first))
-        if key in own or (key == "target_modules" and set(expert.specs) == set(first.specs)):
-            continue  # an equivalent spelling of the same modules
-        if key == "base_model_name_or_path" and None in (mine, theirs):
-            continue  # some tools do not write it
         if mine != theirs:
-            lines.append(f"{expert.name}: {label} {_show(mine)}, {first.name} has {_show(theirs)}")
+            lines.append(f"{label} {_show(mine)}, {first.name} has {_show(theirs)}")
     return lines
 
 
 def _canonical(key: str, value: Any) -> Any:
     if value is None:
         return _DEFAULTS.get(key)
-    if key == "base_model_name_or_path":
-        return base_name(value)
     if isinstance(value, list):
         return sorted(map(str, value)) or None
     return value if isinstance(value, bool | int | float) else value or None
-
-
-def base_name(name: str | None) -> str | None:
-    """The name of a base model, independent of its location: a hub name, a local folder, or the hub's cache.
-
-    Example:
-        base_name("org/Model") == base_name("/data/model/") == "model"
-    """
-    parts = [part for part in str(name or "").replace("\\", "/").split("/") if part]
-    cached = [part.split("--")[-1] for part in parts if part.startswith("models--")]
-    return (cached or parts)[-1].lower() if parts else None
 
 
 def _show(value: Any) -> str:
@@ -104,51 +111,37 @@ def _show(value: Any) -> str:
 
 def _tensors(expert: Expert, first: Expert) -> list[str]:
     mine, theirs = expert.specs, first.specs
-    lines = tensor_names(mine, theirs, expert.name, first.name)
-    for key in sorted(set(mine) & set(theirs)):
-        if mine[key].shape != theirs[key].shape:
-            shapes = list(mine[key].shape), list(theirs[key].shape)
-            lines.append(f"{expert.name}: {key} has shape {shapes[0]}, {first.name} has {shapes[1]}")
-        elif mine[key].is_float != theirs[key].is_float:
-            lines.append(f"{expert.name}: {key} is {mine[key].dtype}, {first.name} has {theirs[key].dtype}")
-    return _at_most(12, lines, expert)
+    both = sorted(set(mine) & set(theirs))
+    lines = list(tensor_names(mine, theirs, first.name))
+    if odd := [name for name in both if mine[name].shape != theirs[name].shape]:
+        here, there = (list(specs[odd[0]].shape) for specs in (mine, theirs))
+        lines.append(f"{odd[0]} has shape {here}, {first.name} has {there}{more(len(odd) - 1, 'tensors')}")
+    if odd := [name for name in both if mine[name].is_float != theirs[name].is_float]:
+        types = [specs[odd[0]].dtype for specs in (mine, theirs)]
+        lines.append(f"{odd[0]} is {types[0]}, {first.name} has {types[1]}{more(len(odd) - 1, 'tensors')}")
+    return lines
 
 
-def _sizes(experts: Sequence[Expert]) -> list[str]:
-    """Modules and whole tensors that have other sizes than in an earlier expert."""
+def _sizes(experts: Sequence[Expert]) -> Iterator[tuple[str, str]]:
+    """Experts with modules and whole tensors that have other sizes than in an earlier expert."""
     seen: dict[str, tuple[str, tuple[int, ...]]] = {}
-    problems = []
     for expert in experts:
-        lines = []
-        for name, size in sorted(_changed_sizes(expert).items()):
-            other, known = seen.setdefault(name, (expert.name, size))
-            if size != known:
-                lines.append(f"{expert.name}: {name} is {list(size)}, {other} has {list(known)}")
-        problems += _at_most(12, lines, expert)
-    return problems
+        sizes = sorted(_changed_sizes(expert).items())
+        odd = [(name, size) for name, size in sizes if seen.setdefault(name, (expert.name, size))[1] != size]
+        if odd:
+            (name, size), (other, known) = odd[0], seen[odd[0][0]]
+            yield expert.name, f"{name} is {list(size)}, {other} has {list(known)}{more(len(odd) - 1, 'modules')}"
 
 
 def _changed_sizes(expert: Expert) -> dict[str, tuple[int, ...]]:
     """What an adapter changes, with its shape: B A of each module as [out, in]."""
-    try:
-        pairs = lora_modules(expert.specs)
-    except UserError:
-        return {}  # `_unfit` reports this
+    pairs = lora_modules(expert.specs)
     products = {module: (pair.b.shape[0], pair.a.shape[1]) for module, pair in pairs.items()}
     return products | {name: spec.shape for name, spec in full_tensors(expert.specs).items()}
 
 
-def _at_most(count: int, lines: list[str], expert: Expert) -> list[str]:
-    more = [f"{expert.name}: ... and {len(lines) - count} more differences"] if len(lines) > count else []
-    return lines[:count] + more
-
-
-def tensor_names(mine: Mapping[str, Any], theirs: Mapping[str, Any], name: str, other: str) -> list[str]:
-    """Tensors that only one of two experts has."""
-    lines = []
+def tensor_names(mine: Mapping[str, Any], theirs: Mapping[str, Any], other: str) -> Iterator[str]:
+    """Tensors that only one of two experts has, one line per direction."""
     for label, left, right in (("has no", theirs, mine), ("has an extra", mine, theirs)):
-        odd = sorted(set(left) - set(right))
-        if odd:
-            more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
-            lines.append(f"{name}: {label} tensor {odd[0]}{more} (compared with {other})")
-    return lines
+        if odd := sorted(set(left) - set(right)):
+            yield f"{label} tensor {odd[0]}{more(len(odd) - 1, 'tensors')} (compared with {other})"

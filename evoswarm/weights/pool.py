@@ -14,14 +14,19 @@ import numpy as np
 from evoswarm.errors import UserError
 from evoswarm.weights.base import BaseTensors
 from evoswarm.weights.blocks import Block, Part, in_factors, in_product, layer_of, pair_names
-from evoswarm.weights.check import base_name, mismatches
+from evoswarm.weights.check import mismatches
 from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.expert import Expert, Kind, open_expert
 from evoswarm.weights.folders import find_experts
+from evoswarm.weights.hub import cached_model
 from evoswarm.weights.lora_config import product_config
 from evoswarm.weights.merge import scaling
+from evoswarm.weights.oddities import oddities
+from evoswarm.weights.same_base import base_warnings
 from evoswarm.weights.space import SpaceChoice, choose_space
 from evoswarm.weights.tensorfile import TensorSpec
+from evoswarm.weights.unify import conversion_notice, conversion_problems, unified
+from evoswarm.weights.words import grouped
 
 BASE = "base"
 """The base model's name as an expert in the pool."""
@@ -135,21 +140,24 @@ def open_pool(config: PoolConfig, *, model: str, check: bool = True, alone: bool
     found = find_experts(config.experts, model=model)
     if BASE in found.folders and config.include_base:
         raise UserError(f"pool: an expert folder is named {BASE!r}, the name of the base model in the pool; rename it")
-    experts, problems = _open_all(found.folders, model)
-    base, space = Path(model), choose_space(experts, config.space) if experts else None
-    if config.include_base and experts and experts[0].kind == "checkpoint":
-        if not base.is_dir():
+    opened, problems = _open_all(found.folders, model)
+    if config.include_base and opened and opened[0].kind == "checkpoint":
+        if not Path(model).is_dir():
             raise UserError(f"pool: include_base with checkpoints needs `model` to be a local folder, not {model}")
-        more, wrong = _open_all({BASE: base}, model)
-        experts, problems = experts + more, problems + wrong
+        more, wrong = _open_all({BASE: Path(model)}, model)
+        opened, problems = opened + more, problems + wrong
+    base = _open_base(model)
+    experts = unified(opened, base)
+    space = choose_space(experts, config.space) if experts else None
     if check and experts:
-        unfit = mismatches(experts, product=space is not None and space.space == "product")
-        problems += unfit or (_non_finite(experts) if config.check_values else [])
+        problems += _problems(opened, experts, space)
+        if config.check_values and not problems:
+            problems += _non_finite(experts)
     if problems:
         raise UserError(("" if alone else "pool: ") + listed(problems))
     if check and not alone and len(experts) + config.include_base < 2:
         raise UserError(f"pool: only one expert ({experts[0].name}); give at least two, or set pool.include_base: true")
-    warnings = [*found.notices, *_base_name_warnings(experts, model)] if check else []
+    warnings = [*found.notices, *_warnings(opened, experts, base, model)] if check else []
     return Pool(experts, BaseTensors(model), config.include_base, space, warnings)
 
 
@@ -158,17 +166,33 @@ def listed(problems: Sequence[str]) -> str:
     return (f"{len(problems)} problems: " if len(problems) > 1 else "") + "; ".join(problems)
 
 
+def _open_base(model: str) -> Expert | None:
+    """The base model if its weights are on this machine and can be read."""
+    folder = cached_model(model)
+    try:
+        return open_expert(folder, name=BASE) if folder else None
+    except UserError:
+        return None
+
+
+def _problems(opened: list[Expert], experts: list[Expert], space: SpaceChoice | None) -> list[str]:
+    """Why experts cannot be evolved together."""
+    unfit = mismatches(experts, product=space is not None and space.space == "product")
+    changed = zip(experts, opened, strict=True)
+    return unfit + grouped([(now.name, line) for now, was in changed for line in conversion_problems(now, was)])
+
+
+def _warnings(opened: list[Expert], experts: list[Expert], base: Expert | None, model: str) -> list[str]:
+    """What a user should know about experts that fit together."""
+    changed = zip(experts, opened, strict=True)
+    notices = [(now.name, line) for now, was in changed if (line := conversion_notice(now, was))]
+    return [*grouped(notices), *base_warnings(opened, model), *oddities(experts, base.stored if base else {})]
+
+
 def _non_finite(experts: Sequence[Expert]) -> list[str]:
     with ThreadPoolExecutor(4) as threads:
         found = threads.map(Expert.non_finite, experts)
         return [f"{e.name}: NaN or infinity in {names[0]}" for e, names in zip(experts, found, strict=True) if names]
-
-
-def _base_name_warnings(experts: Sequence[Expert], model: str) -> list[str]:
-    named = [e.config["base_model_name_or_path"] for e in experts if e.config.get("base_model_name_or_path")]
-    if named and base_name(named[0]) != base_name(model):
-        return [f"the experts were trained on {named[0]}, the run uses {model}; check that it is the same model"]
-    return []
 
 
 def _open_all(folders: dict[str, Path], model: str) -> tuple[list[Expert], list[str]]:

@@ -57,7 +57,10 @@ def write_expert(
             _write_text(temporary / ADAPTER_CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
             write_safetensors(temporary / ADAPTER_FILE, layout, tensors(layout), metadata={"format": "pt"})
         else:
-            _copy_settings(pool.experts[0].path, temporary)
+            first = pool.experts[0]
+            _copy_settings(first.path, temporary)
+            if first.config != first.original:
+                _write_text(temporary / "config.json", json.dumps(first.config, indent=2, sort_keys=True) + "\n")
             _copy_settings(Path(base), temporary)
             _write_shards(layout, tensors, temporary, shard_bytes)
         # The old folder is moved aside first, so a crash never leaves a partial folder.

@@ -7,8 +7,14 @@ from collections.abc import Iterable, Sequence
 
 def listed(names: Sequence[str], most: int = 6) -> str:
     """Names with commas, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(names[:most]) + more(len(names) - most)
+
+
+def more(count: int, what: str = "") -> str:
+    """How many more there are, to be put after the first; nothing if there are no more."""
+    if count <= 0:
+        return ""
+    return f" (and {count} more {what if count > 1 else what.removesuffix('s')})" if what else f" and {count} more"
 
 
 def grouped(findings: Iterable[tuple[str, str]]) -> list[str]:

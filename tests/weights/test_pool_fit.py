@@ -14,7 +14,6 @@ from tiny_models import save_adapter
 from weight_helpers import edit_config, pool_of, write_checkpoint
 
 from evoswarm.errors import UserError
-from evoswarm.weights.check import base_name
 from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.expert import open_expert
 from evoswarm.weights.pool import open_pool
@@ -41,7 +40,6 @@ def change(expert: Path, edit: Callable[[dict[str, torch.Tensor]], None]) -> Non
     [
         ({"r": 2}, "b: rank 2, a has 4"),
         ({"target_modules": ["q_proj"]}, "b: target modules [q_proj], a has [down_proj, q_proj, v_proj]"),
-        ({"bias": "all"}, "b: bias all, a has none"),
         ({"rank_pattern": {"v_proj": 2}}, "b: rank pattern {'v_proj': 2}, a has None"),
         ({"modules_to_save": ["lm_head"]}, "b: modules_to_save [lm_head], a has None"),
     ],
@@ -57,15 +55,11 @@ def test_different_lora_settings_are_named(
 
 def test_all_wrong_experts_are_named(pool_folder: MakePool) -> None:
     folder = pool_folder()
-    edit_config(folder / "b", ensure_weight_tying=True, base_model_name_or_path="org/other")
+    edit_config(folder / "b", ensure_weight_tying=True)
     edit_config(folder / "c", use_dora=True)
     text = refusal(folder)
-    assert text.startswith("pool: 3 problems: ")
-    assert (
-        "b: ensure_weight_tying True" in text
-        and "b: base model other" in text
-        and "c: use_dora is not supported" in text
-    )
+    assert text.startswith("pool: 2 problems: ")
+    assert "b: ensure_weight_tying True" in text and "c: use_dora is not supported" in text
 
 
 def test_missing_and_extra_tensors_shapes_and_types_are_named(pool_folder: MakePool) -> None:
@@ -75,15 +69,63 @@ def test_missing_and_extra_tensors_shapes_and_types_are_named(pool_folder: MakeP
 
     def misfit(tensors: dict[str, torch.Tensor]) -> None:
         tensors[key] = tensors[key][:, :-1].contiguous()
-        tensors[other] = tensors[other].int()
+        tensors[other] = tensors[other].to(torch.int32)
 
     change(folder / "b", misfit)
-    change(folder / "c", lambda t: t.update({"extra.lora_A.weight": t.pop(key), "extra.lora_B.weight": torch.ones(2)}))
+    b_of = key.replace("lora_A", "lora_B")
+    change(folder / "c", lambda t: t.update({"x.lora_A.weight": t.pop(key), "x.lora_B.weight": t.pop(b_of)}))
     text = refusal(folder, space="factors")
     assert f"b: {key} has shape [4, 63], a has [4, 64]" in text
     assert f"b: {other} is I32, a has F32" in text
-    assert f"c: has no tensor {key} (compared with a)" in text
-    assert "c: has an extra tensor base_model.model.extra.lora_A.weight and 1 more" in text
+    assert f"c: has no tensor {key} (and 1 more tensor) (compared with a)" in text
+    assert "c: has an extra tensor base_model.model.x.lora_A.weight (and 1 more tensor)" in text
+
+
+def test_one_cause_is_one_line_however_many_experts_and_tensors_it_concerns(tmp_path: Path, tiny_llama: Path) -> None:
+    for seed, name in enumerate("abcdefghij"):
+        save_adapter(tiny_llama, tmp_path / name, seed=seed, modules_to_save=["lm_head"] if name == "a" else None)
+    head = "base_model.model.lm_head.weight"
+    line = "b, c, d, e, f, g and 3 more: modules_to_save None, a has [lm_head]"
+    assert refusal(tmp_path, space="factors") == f"pool: {line}"
+    for name in "abcdefghij":
+        change(tmp_path / name, lambda t: t.pop(head, None))
+        edit_config(tmp_path / name, modules_to_save=None)
+
+    def narrow(tensors: dict[str, torch.Tensor]) -> None:
+        tensors.update({name: t[:, :-1].contiguous() if "lora_A" in name else t for name, t in tensors.items()})
+
+    for name in "bc":
+        change(tmp_path / name, narrow)
+    key = "base_model.model.model.layers.0.mlp.down_proj.lora_A.weight"
+    line = f"b, c: {key} has shape [4, 95], a has [4, 96] (and 5 more tensors)"
+    assert refusal(tmp_path, space="factors") == f"pool: {line}"
+    line = "b, c: model.layers.0.mlp.down_proj is [64, 95], a has [64, 96] (and 5 more modules)"
+    assert refusal(tmp_path, space="product") == f"pool: {line}"
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 4), (256,)])
+def test_weights_that_deepspeed_or_fsdp_did_not_gather_are_one_line(
+    pool_folder: MakePool, tiny_llama: Path, shape: tuple[int, ...]
+) -> None:
+    folder = pool_folder()
+    for name in "ab":
+        change(folder / name, lambda t: t.update({n: torch.zeros(shape) for n in t if "layers" in n}))
+    text = refusal(folder, model=tiny_llama)
+    assert text.startswith(f"pool: a, b: base_model.model.model.layers.0.mlp.down_proj.lora_A.weight is {list(shape)}")
+    assert "(and 11 more tensors); DeepSpeed ZeRO-3 and FSDP save such files" in text
+    assert "stage3_gather_16bit_weights_on_model_save" in text and text.count("DeepSpeed") == 1
+
+
+def test_a_checkpoint_that_was_not_gathered_is_named(tmp_path: Path) -> None:
+    for name, size in (("a", 3), ("b", 0)):
+        write_checkpoint(tmp_path / name, {"w.weight": np.ones(size, np.float32)})
+    assert "b: w.weight is [0]; DeepSpeed ZeRO-3 and FSDP save such files" in refusal(tmp_path)
+
+
+def test_a_file_without_tensors_is_named(pool_folder: MakePool) -> None:
+    folder = pool_folder()
+    save_file({}, folder / "b" / WEIGHTS)
+    assert "b: contains no tensors; DeepSpeed ZeRO-3 and FSDP save such files" in refusal(folder)
 
 
 def test_half_a_lora_pair_is_named(pool_folder: MakePool) -> None:
@@ -149,25 +191,11 @@ def test_other_peft_types_are_rejected(pool_folder: MakePool) -> None:
     assert "c: peft type IA3, only LORA and WEGEFT adapters can be evolved" in refusal(folder)
 
 
-@pytest.mark.parametrize("same", ["org/Llama-3", "/data/llama-3/", "C:\\models\\Llama-3", "./Llama-3"])
-def test_spellings_of_one_base_model_are_the_same(same: str) -> None:
-    assert base_name(same) == "llama-3"
-    assert base_name("/c/hub/models--org--Llama-3/snapshots/0e9e39f2/") == "llama-3"
-
-
-def test_different_or_missing_spellings_of_the_base_model_are_accepted(pool_folder: MakePool) -> None:
+def test_a_setting_without_tensors_makes_no_difference(pool_folder: MakePool, tiny_llama: Path) -> None:
     folder = pool_folder()
-    edit_config(folder / "a", base_model_name_or_path="org/llama")
-    edit_config(folder / "b", base_model_name_or_path="/elsewhere/llama/")
-    edit_config(folder / "c", base_model_name_or_path=None)
-    assert open_pool(PoolConfig(experts=folder), model="other/llama").warnings == []
-    edit_config(folder / "b", base_model_name_or_path="/elsewhere/llama-instruct")
-    assert "b: base model llama-instruct, a has llama" in refusal(folder)
-
-
-def test_a_different_base_model_than_the_experts_name_gives_a_warning(adapters: Path) -> None:
-    (warning,) = pool_of(adapters).warnings
-    assert "the experts were trained on" in warning and "the run uses nobody/nothing" in warning
+    shutil.rmtree(folder / "b")
+    save_adapter(tiny_llama, folder / "b", seed=1, bias="all")  # this model has no biases
+    assert pool_of(folder, space="factors").names == ["a", "b", "c"]
 
 
 def test_equivalent_spellings_of_target_modules_are_accepted(pool_folder: MakePool) -> None:

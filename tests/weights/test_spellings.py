@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -122,9 +121,13 @@ def test_what_else_mlx_trains_is_refused(pool_folder: MakePool) -> None:
         open_pool(PoolConfig(experts=folder), model="nobody/nothing")
 
 
-def test_the_alpha_of_mlx_is_its_scale(pool_folder: MakePool) -> None:
+@pytest.mark.parametrize(
+    ("parameters", "alpha"),
+    [({"scale": 2.0}, 8.0), ({"scale": 10.0, "alpha": 16}, 160.0), ({"alpha": 16}, 16.0)],
+)
+def test_the_scale_of_mlx_becomes_alpha(pool_folder: MakePool, parameters: dict[str, float], alpha: float) -> None:
     folder = pool_folder()
     as_mlx(folder / "b")
+    edit_config(folder / "b", lora_parameters={"rank": 4, "dropout": 0.0} | parameters)
     config = open_expert(folder / "b").config
-    assert (config["r"], config["lora_alpha"]) == (4, 8.0)
-    assert json.loads((folder / "b" / "adapter_config.json").read_text())["lora_parameters"]["scale"] == 2.0
+    assert (config["r"], config["lora_alpha"]) == (4, alpha)

@@ -1,0 +1,84 @@
+"""Vocabularies padded to different sizes: rows without a token are cut or filled, which changes no answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from evoswarm.weights.expert import Expert
+from evoswarm.weights.merge import full_name
+from evoswarm.weights.stored import Stored
+from evoswarm.weights.tokens import tokens_of
+
+EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
+"""How modules are named that hold one row per token."""
+HEADS = ("lm_head", "embed_out")
+
+
+def embedding_of(names: Iterable[str]) -> str | None:
+    """The name of the embedding among names of a model's parameters."""
+    ends = tuple(f"{end}.weight" for end in EMBEDDINGS)
+    return next((name for name in names if name.endswith(ends)), None)
+
+
+def parameter(base: Mapping[str, Stored], name: str) -> Stored | None:
+    """A parameter of the base model. A backbone without a head lacks the first part of names; a tied head is absent."""
+    found = base.get(name) or base.get(name.partition(".")[2])
+    if found is None and name.removesuffix(".weight") in HEADS and (embedding := embedding_of(base)):
+        return base[embedding]
+    return found
+
+
+def resized(experts: Sequence[Expert], base: Mapping[str, Stored]) -> list[Expert]:
+    """The experts with the vocabulary of the base model, or of the first expert if the base is not on this machine."""
+    result = []
+    for expert in experts:
+        changed = {name: new for name, tensor in expert.stored.items() if (new := _fit(name, tensor, experts[0], base))}
+        result.append(replace(expert, stored=expert.stored | changed) if changed else expert)
+    return result
+
+
+def _fit(name: str, tensor: Stored, first: Expert, base: Mapping[str, Stored]) -> Stored | None:
+    """A tensor with as many tokens as the model has; None if it has them, or has no tokens at all."""
+    axis, module, whole = _tokens(name)
+    model = parameter(base, f"{module}.weight") if base else first.stored.get(name)
+    if axis is None or model is None or len(tensor.spec.shape) != 2 or len(model.spec.shape) != 2:
+        return None
+    shape, have = list(tensor.spec.shape), model.spec.shape
+    tokens = have[0] if base else have[axis]
+    if shape[axis] == tokens or 0 in shape or (whole and shape[1] != have[1]):
+        return None
+    shape[axis] = tokens
+    return replace(tensor, spec=replace(tensor.spec, shape=tuple(shape)), filler=model if whole else None)
+
+
+def _tokens(name: str) -> tuple[int | None, str, bool]:
+    """The axis of a tensor along which tokens lie, the module, and whether it is the module's whole weight."""
+    module, _, factor = full_name(name).partition(".lora_")
+    module = module if factor else module.removesuffix(".weight")
+    end = module.rpartition(".")[2]
+    if factor:
+        axis = 1 if factor == "embedding_A" else 0 if factor == "B.weight" and end in HEADS else None
+    else:
+        axis = 0 if end in (*EMBEDDINGS, *HEADS) else None
+    return axis, module, not factor
+
+
+def vocabulary_change(expert: Expert, was: Expert) -> tuple[int, int] | None:
+    """How many tokens an expert had, and how many it has in the pool; None if there is no difference."""
+    for name, tensor in expert.stored.items():
+        axis, old = _tokens(name)[0], was.stored.get(name)
+        if axis is not None and old is not None and old.spec.shape != tensor.spec.shape:
+            return old.spec.shape[axis], tensor.spec.shape[axis]
+    return None
+
+
+def vocabulary_problems(expert: Expert, was: Expert) -> Iterator[str]:
+    """Why the vocabulary of an expert cannot be cut: its tokenizer has tokens in the rows that would be lost."""
+    change = vocabulary_change(expert, was)
+    if change and (lost := [token for token, number in tokens_of(expert.path).items() if number >= change[1]]):
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        yield (
+            f"its tokenizer has the token {lost[0]!r}{more}, for which the base model has no row; set `model` to the "
+            "base model resized to this tokenizer (resize_token_embeddings)"
+        )
