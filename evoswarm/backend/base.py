@@ -82,8 +82,12 @@ class Backend(Protocol):
         """
         ...
 
-    def save_expert(self, row: Row, folder: Path) -> None:
-        """Write the weights of a row as an expert of the pool's kind."""
+    def save_expert(self, row: Row, folder: Path) -> float | None:
+        """Write the weights of a row as an expert of the pool's kind, with at most the config's `export.rank`.
+
+        Returns:
+            The share of the squared norm that is kept; None without `export.rank`.
+        """
         ...
 
     def save_vector(self, row: Row, path: Path) -> None:

@@ -20,7 +20,7 @@ from evoswarm.rows import Row
 from evoswarm.utility import Utility
 from evoswarm.weights.materialize import Materializer, Weights
 from evoswarm.weights.pool import Pool
-from evoswarm.weights.save import save_expert, save_vector
+from evoswarm.weights.save import save_best, save_vector
 
 MOST_BYTES = 2 << 30
 """Particles are materialized together up to this many bytes."""
@@ -46,7 +46,7 @@ class LocalBackend:
             UserError: the base model cannot be loaded.
         """
         self.counters = Counters()
-        self._base = config.model
+        self._base, self._rank = config.model, config.export.rank
         self._materializer = Materializer(pool, root=root, threads=config.engine.cpus)
         self._worker = Worker(config, pool=pool, utility=utility)
         if self._worker.notice:
@@ -83,9 +83,9 @@ class LocalBackend:
                 yield from round.done(call, done, now=clock())
         worker.sleep()
 
-    def save_expert(self, row: Row, folder: Path) -> None:
+    def save_expert(self, row: Row, folder: Path) -> float | None:
         """See `Backend.save_expert`."""
-        save_expert(self._materializer, row, folder, base=self._base)
+        return save_best(self._materializer, row, folder, base=self._base, rank=self._rank)
 
     def save_vector(self, row: Row, path: Path) -> None:
         """See `Backend.save_vector`."""

@@ -22,8 +22,16 @@ def report(run_dir: RunDir) -> None:
     print(write_report_at(run_dir))
 
 
-def export(run_dir: RunDir, output: Output) -> None:
+def export(
+    run_dir: RunDir,
+    output: Output,
+    rank: Annotated[int | None, typer.Option(min=1, help="Truncate the best LoRA to this rank, by SVD.")] = None,
+    merged: Annotated[
+        bool, typer.Option("--merged", help="Write the base model with the best LoRA merged in.")
+    ] = False,
+) -> None:
     """Copy the best expert, its recipe and its model card to a folder."""
+    from evoswarm.experts.best import write_merged, write_truncated
     from evoswarm.loop.directory import RunDirectory
     from evoswarm.loop.history import require_free
     from evoswarm.storage.cache import local_copy
@@ -35,8 +43,15 @@ def export(run_dir: RunDir, output: Output) -> None:
             f"{run_dir}: the run is not finished; resume it, or save a generation with `evoswarm materialize`"
         )
     require_free(output)
+    if rank is not None and merged:
+        raise UserError("export: give --rank or --merged, not both")
+    if rank is not None:
+        kept = write_truncated(directory.path, output, rank=rank)
+        print(f"rank {rank} keeps {kept:.1%} of the squared norm")
+    if merged:
+        write_merged(directory.path, output)
     try:
-        shutil.copytree(directory.best, output, dirs_exist_ok=True)
+        _copy(directory.best, output, weights=rank is None and not merged)
         shutil.copy(directory.recipe, output / "recipe.json")
         # The recipe may refer to vectors saved by re-basing, with paths relative to the recipe.
         if directory.basis.is_dir():
@@ -45,6 +60,14 @@ def export(run_dir: RunDir, output: Output) -> None:
         source, _, reason = error.args[0][0]
         raise UserError(f"{source}: cannot be copied ({reason}); {output} is incomplete, remove it") from None
     print(output)
+
+
+def _copy(best: Path, output: Path, *, weights: bool) -> None:
+    """Copy the files of the best expert, or only its model card."""
+    if weights:
+        shutil.copytree(best, output, dirs_exist_ok=True)
+    else:
+        shutil.copy(best / "README.md", output / "README.md")
 
 
 def materialize(

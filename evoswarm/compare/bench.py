@@ -60,7 +60,7 @@ class Bench:
         self.utility = make_utility(config.utility, root=config.root)
         self.pool = open_pool(config.pool, model=config.model)
         self.materializer = Materializer(self.pool, threads=config.engine.cpus)
-        identity = {"pool": self.pool.hashes, "data": self.utility.sha256}
+        identity = {"pool": self.pool.hashes, "space": self.pool.space_name, "data": self.utility.sha256}
         identity |= config.model_dump(mode="json", include={"model", "utility", "engine"})
         self._key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
         self._make_worker = make_worker

@@ -15,7 +15,7 @@ from evoswarm.registry import by_type
 from evoswarm.search import SEARCHES, Evolution, ModelSwarms
 from evoswarm.section import NonNegative, Section
 from evoswarm.utility import UTILITIES, UtilityConfig
-from evoswarm.weights.config import PoolConfig
+from evoswarm.weights.config import ExportConfig, PoolConfig
 
 
 class RunConfig(Section):
@@ -37,6 +37,8 @@ class RunConfig(Section):
     """What runs the model."""
     backend: Annotated[LocalBackend | RayBackend, by_type(BACKENDS, default="ray")] = RayBackend()
     """Where it runs."""
+    export: ExportConfig = ExportConfig()
+    """How the best expert is written."""
     seed: int = Field(0, ge=0, lt=2**63)
     """One seed determines everything."""
     loggers: list[Annotated[TensorBoard | Wandb, by_type(LOGGERS)]] = []

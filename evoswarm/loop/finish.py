@@ -30,13 +30,17 @@ def finish(context: RunContext, search: Search) -> dict[str, Any]:
     stopwatch = Stopwatch(context.backend.counters)
     ranking = search.ranking(context.config.search.ensemble_size)
     context.callbacks.message("writing the best expert")
-    context.backend.save_expert(Row.of(search.basis, ranking[0].row), directory.best)
+    kept = context.backend.save_expert(Row.of(search.basis, ranking[0].row), directory.best)
+    if kept is not None:
+        context.callbacks.message(
+            f"best/ has rank {context.config.export.rank} and keeps {kept:.1%} of the squared norm"
+        )
     recipe = recipe_of(context, search, ranking[0])
     directory.write_json(directory.recipe.name, recipe)
     finals = _measure(context, search, ranking)
     timing = {"generation": search.generation, "phase": "final", "examples": 0, "seconds": stopwatch.seconds()}
     append_line(directory.timings, to_line(timing))
-    summary = summary_of(context, search, ranking, finals)
+    summary = summary_of(context, search, ranking, finals, kept=kept)
     kind = kind_of(pool.experts[0].config) if pool.kind == "adapter" else None
     card = model_card(context.config, summary, recipe, setup=kind.setup if kind else "")
     directory.write("best/README.md", card.encode())

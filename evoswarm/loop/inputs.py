@@ -55,6 +55,8 @@ def read_inputs(config: RunConfig, *, check: bool = True) -> Inputs:
     if check:
         require_model(config.model)
         require_installable(config, pool)
+    if config.export.rank is not None and pool.space is None:
+        raise UserError("export.rank: only a mix of LoRA experts can be truncated; omit it")
     make_search(config.search, experts=pool.names, seed=config.seed, layers=pool.layers)
     return Inputs(pool, utility)
 

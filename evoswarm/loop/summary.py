@@ -22,8 +22,10 @@ Finals = dict[tuple[str, Split], Evaluation]
 """Evaluations of the finalists by name and split."""
 
 
-def summary_of(context: RunContext, search: Search, ranking: Sequence[Best], finals: Finals) -> dict[str, Any]:
-    """The content of `summary.json`."""
+def summary_of(
+    context: RunContext, search: Search, ranking: Sequence[Best], finals: Finals, *, kept: float | None
+) -> dict[str, Any]:
+    """The content of `summary.json`. `kept` is the share of the squared norm in `best/` if it was truncated."""
     config, winner, expert = context.config, ranking[0], best_expert(search)
     pool, last = context.inputs.pool, read_generations(context.directory)[-1]
     initial = dict(zip(search.experts, search.expert_utilities, strict=True))
@@ -51,6 +53,7 @@ def summary_of(context: RunContext, search: Search, ranking: Sequence[Best], fin
             "generation": winner.generation,
             "particle": winner.particle,
             "recipe": Row.of(search.basis, winner.row).experts,
+            "kept": kept,
         },
         "ensemble": _ensemble(context.inputs.utility, len(ranking), finals),
         "stop_reason": search.stop_reason,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from evoswarm.place import Place
 from evoswarm.section import Section
 
@@ -24,3 +26,12 @@ class PoolConfig(Section):
     from the same first A. null: factors for such experts, product for all others."""
     check_values: bool = True
     """Read every value once before the run starts, to find NaN and infinities."""
+
+
+class ExportConfig(Section):
+    """The files of the best expert."""
+
+    rank: int | None = Field(None, ge=1)
+    """Truncate the best LoRA to this rank, by SVD of each B A. null: the rank that it has, which in product space is
+    the sum of its experts' ranks. The summary says which share of the squared norm is kept (`best.kept`). Utilities
+    are those of the full rank."""

@@ -9,14 +9,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from evoswarm.rows import Row
 from evoswarm.weights.adapter import ADAPTER_CONFIG, ADAPTER_FILE
+from evoswarm.weights.lora_config import product_config
 from evoswarm.weights.materialize import Materializer
 from evoswarm.weights.pool import Pool
 from evoswarm.weights.tensorfile import TensorSpec, write_safetensors
+from evoswarm.weights.truncate import FILE as TRUNCATION
+from evoswarm.weights.truncate import LowRank
 
 SHARD_BYTES = 2 << 30
 """Maximum file size of a saved checkpoint. Saving needs memory for only one tensor."""
@@ -34,6 +38,28 @@ def save_expert(
     write_expert(materializer.pool, layout, tensors, folder, base=base, shard_bytes=shard_bytes)
 
 
+def save_best(materializer: Materializer, row: Row, folder: Path, *, base: str, rank: int | None) -> float | None:
+    """`save_truncated` with a rank, `save_expert` without."""
+    if rank is not None:
+        return save_truncated(materializer, row, folder, base=base, rank=rank)
+    save_expert(materializer, row, folder, base=base)
+    return None
+
+
+def save_truncated(materializer: Materializer, row: Row, folder: Path, *, base: str, rank: int) -> float:
+    """Write the weights of `row` as a LoRA of at most this rank, and `truncation.json`.
+
+    Returns:
+        The share of the squared Frobenius norm of the products B A that it keeps.
+    """
+    pool = materializer.pool
+    low = LowRank(materializer, row, rank)
+    write_expert(pool, low.layout, low.tensors, folder, base=base, config=product_config(pool.experts, low.layout))
+    modules = {module: one.share for module, one in low.found.items()}
+    _write_text(folder / TRUNCATION, json.dumps({"rank": rank, "kept": low.share, "modules": modules}, indent=2) + "\n")
+    return low.share
+
+
 def write_expert(
     pool: Pool,
     layout: list[TensorSpec],
@@ -41,19 +67,21 @@ def write_expert(
     folder: Path,
     *,
     base: str,
+    config: dict[str, Any] | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Write tensors of this layout to a folder of the pool's kind, atomically.
 
     Adapters load with `PeftModel.from_pretrained`, checkpoints with `AutoModelForCausalLM.from_pretrained`. A `folder`
     that exists is replaced. `base` is for the adapter's config; from a folder, a checkpoint's tokenizer is copied.
+    `config` is adapter_config.json, if it is not that of the pool's particles.
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         if pool.kind == "adapter":
-            config = pool.adapter_for(layout) | {"base_model_name_or_path": base, "inference_mode": True}
+            config = (config or pool.adapter_for(layout)) | {"base_model_name_or_path": base, "inference_mode": True}
             _write_text(temporary / ADAPTER_CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
             write_safetensors(temporary / ADAPTER_FILE, layout, tensors(layout), metadata={"format": "pt"})
         else:

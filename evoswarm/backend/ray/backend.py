@@ -72,10 +72,11 @@ class RayBackend:
             self._sizes[split] = slices(self._utility.requests(split), self._config.engine.batch_size)
         return self._sizes[split]
 
-    def save_expert(self, row: Row, folder: Path) -> None:
+    def save_expert(self, row: Row, folder: Path) -> float | None:
         """See `Backend.save_expert`."""
         name = folder.relative_to(self._place.path)
-        self._by_a_particle(lambda particle: particle.save_expert.remote(row, name))
+        kept: float | None = self._by_a_particle(lambda particle: particle.save_expert.remote(row, name))
+        return kept
 
     def save_vector(self, row: Row, path: Path) -> None:
         """See `Backend.save_vector`."""
@@ -86,7 +87,7 @@ class RayBackend:
         """See `Backend.close`."""
         self._actors.close()
 
-    def _by_a_particle(self, call: Callable[[Any], Any]) -> None:
+    def _by_a_particle(self, call: Callable[[Any], Any]) -> Any:
         """Call any running particle: a row gives the same weights everywhere."""
         particles, losses = self._actors.particles, 0
         while True:
@@ -95,8 +96,7 @@ class RayBackend:
                 self._actors.watch([])
                 continue
             try:
-                result_of(call(particles.actors[number]))
-                return
+                return result_of(call(particles.actors[number]))
             except ClusterError:
                 particles.lost(number)
                 losses += 1

@@ -11,7 +11,7 @@ from evoswarm.place import RunPlace
 from evoswarm.rows import Row, SavedVector
 from evoswarm.weights.materialize import Materializer, Weights
 from evoswarm.weights.pool import open_pool
-from evoswarm.weights.save import save_expert, save_vector
+from evoswarm.weights.save import save_best, save_vector
 from evoswarm.weights.wire import Packed, pack
 
 Moved = tuple[Packed, float]
@@ -26,7 +26,7 @@ class Particle:
 
     def __init__(self, config: RunConfig, place: RunPlace, number: int, *, gpu: bool = False) -> None:
         """`gpu`: materialize on the GPU that Ray assigned to this actor. The pool has been checked."""
-        self.number, self._base = number, config.model
+        self.number, self._base, self._rank = number, config.model, config.export.rank
         self._patience, self._place, self._fetched = config.storage_seconds, place.on_this_node(), set[str]()
         self._materializer, self._start = attempt(lambda: _materializer(config, self._place.path, gpu))
         self._row: Row | None = None
@@ -42,11 +42,13 @@ class Particle:
             self._row = row
         return pack(self._weights), time.perf_counter() - start
 
-    def save_expert(self, row: Row, name: Path) -> None:
-        """Write the weights of a row as an expert folder; `name` is relative to the run directory."""
+    def save_expert(self, row: Row, name: Path) -> float | None:
+        """`Backend.save_expert`; `name` is relative to the run directory."""
         self._fetch(row)
-        save_expert(built(self._materializer), row, self._place.path / name, base=self._base)
-        self._publish(self._place.path / name)
+        folder = self._place.path / name
+        kept = save_best(built(self._materializer), row, folder, base=self._base, rank=self._rank)
+        self._publish(folder)
+        return kept
 
     def save_vector(self, row: Row, name: Path) -> None:
         """Write the weights of a row as one fp32 basis vector; `name` is relative to the run directory."""

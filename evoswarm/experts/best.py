@@ -1,0 +1,59 @@
+"""Other forms of a run's best LoRA: at a lower rank, or merged into the base model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evoswarm.engine import TransformersEngine
+from evoswarm.engine.config import ModelEngine
+from evoswarm.errors import UserError
+from evoswarm.loop.directory import RunDirectory
+from evoswarm.loop.history import written_config
+from evoswarm.rows import Row
+from evoswarm.weights.config import PoolConfig
+from evoswarm.weights.materialize import Materializer
+from evoswarm.weights.pool import Pool, open_pool
+from evoswarm.weights.save import save_truncated
+
+
+def write_truncated(run_dir: Path, output: Path, *, rank: int) -> float:
+    """Write the best LoRA of a run at a lower rank.
+
+    Returns:
+        The share of the squared norm that it keeps.
+
+    Raises:
+        UserError: it is no LoRA.
+    """
+    pool = _best(run_dir)
+    return save_truncated(
+        Materializer(pool), Row.one(pool.names[0]), output, base=written_config(run_dir).model, rank=rank
+    )
+
+
+def write_merged(run_dir: Path, output: Path) -> None:
+    """Write the base model with the best LoRA of a run merged in, and its tokenizer. Needs memory for the model.
+
+    Raises:
+        UserError: it is no LoRA, or the base model cannot be loaded.
+    """
+    from evoswarm.engine.install import Installer
+    from evoswarm.engine.load import load_model, load_tokenizer
+
+    pool, config = _best(run_dir), written_config(run_dir)
+    trust = isinstance(config.engine, ModelEngine) and config.engine.trust_remote_code
+    model = load_model(config.model, TransformersEngine(device="cpu", trust_remote_code=trust))
+    Installer(model, pool.adapter).install(Materializer(pool).one(Row.one(pool.names[0])))
+    if model.get_input_embeddings().weight is not model.get_output_embeddings().weight:
+        model.config.tie_word_embeddings = False  # the LoRA changes one of them
+    model.save_pretrained(output)
+    load_tokenizer(config.model, trust_remote_code=trust).save_pretrained(output)
+
+
+def _best(run_dir: Path) -> Pool:
+    pool = open_pool(
+        PoolConfig(experts=[RunDirectory(run_dir).best.resolve()]), model=written_config(run_dir).model, alone=True
+    )
+    if pool.space is None:
+        raise UserError(f"{run_dir}: its best expert is no LoRA, so it is exported as it is; omit --rank and --merged")
+    return pool
