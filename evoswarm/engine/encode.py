@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
+from functools import cached_property, lru_cache
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from evoswarm.engine.errors import first_line
+from evoswarm.engine.render import CannotRender, Renderer
 from evoswarm.errors import UserError
-from evoswarm.utility.reasoning import REASONING_TAGS, opened
+from evoswarm.utility.reasoning import REASONING_TAGS, left_open, opened, options_inside
 from evoswarm.utility.types import Chat, Prefix, Prompt
 
 Ids = tuple[int, ...]
@@ -21,29 +20,48 @@ Ids = tuple[int, ...]
 class Encoder:
     """A tokenizer for the requests of a run. Token ids are cached, because every particle gets the same slices.
 
+    A prompt starts with what the tokenizer puts before a text (BOS), once, and never ends with what it puts after a
+    text (EOS). `notices` says what else the user should know about the prompts.
+
     `tokens` counts what has been `read` (prompts, options, drafts) and `written` (answers).
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, ends: Sequence[int], longest: int | None) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        ends: Sequence[int],
+        longest: int | None,
+        tags: Iterable[tuple[str, str]] = (),
+    ) -> None:
         """
         Args:
-            tokenizer: the base model's tokenizer.
+            tokenizer: the tokenizer of the run.
             ends: ids that end an answer.
             longest: the model's maximum number of tokens; None if it is unknown.
+            tags: of reasoning, besides those of known models. Special tokens that are part of one stay in answers.
         """
         self.tokenizer, self.ends = tokenizer, tuple(ends)
         self._longest = longest
         self._start = (next(i for i in (tokenizer.bos_token_id, *self.ends, 0) if i is not None),)
+        self._renderer = Renderer(tokenizer)
         self._encode = lru_cache(maxsize=65536)(self._encode_one)
         self._opening = lru_cache(maxsize=65536)(self._opening_of)
         self._closing = lru_cache(maxsize=64)(self._closing_of)
-        # Magistral's and gpt-oss's tags of reasoning are special tokens.
-        tags = {tag for pair in REASONING_TAGS for tag in pair}
-        special = {i: token.content for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-        special |= dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
-        self._dropped = {i for i, token in special.items() if not any(token in tag for tag in tags)}
+        self.ends_of = lru_cache(maxsize=1024)(self._ends_of)
+        kept = [tag for pair in (*REASONING_TAGS, *tags) for tag in pair]
+        special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        dropped = [
+            token for token in special | set(tokenizer.all_special_tokens) if not any(token in tag for tag in kept)
+        ]
+        self._dropped = re.compile("|".join(map(re.escape, sorted(dropped, key=len, reverse=True))) or "(?!)")
         self.tokens: Counter[str] = Counter()
         self._counted: Prompt | None = None
+
+    @property
+    def notices(self) -> list[str]:
+        """What the user should know about the prompts encoded so far, one line each."""
+        return list(self._renderer.notices)
 
     def prompt(self, prompt: Prompt) -> Ids:
         """The token ids of a prompt; at least one."""
@@ -58,11 +76,7 @@ class Encoder:
             UserError: the prompt opens the model's reasoning.
         """
         if tag := self._opening(prompt):
-            raise UserError(
-                f"{self.tokenizer.name_or_path}: the prompt ends in {tag}, so options would be scored inside of the "
-                "reasoning; set utility.prompt.chat_template_kwargs: {enable_thinking: false} if the chat template "
-                "supports it, or utility.method: generate"
-            )
+            raise options_inside(tag, self.tokenizer.name_or_path)
         context, whole = self._encode(prompt), self._encode(prompt, option)
         # If the last token of the prompt merges with the option, the option starts earlier: it must have a token.
         split = min(len(context), len(whole) - 1)
@@ -81,20 +95,31 @@ class Encoder:
     def text(self, prompt: Prompt, tokens: Sequence[int], stop: Sequence[str] = ()) -> str:
         """Generated tokens as text without special tokens, cut at the first complete stop string.
 
-        Tags of reasoning stay, and the one that ends the prompt is put first, so that reasoning can be recognized.
+        Tags of reasoning stay, and the one that a chat's prompt opens comes first, so that reasoning can be recognized.
         """
-        last = next((i + 1 for i, token in enumerate(tokens) if token in self.ends), len(tokens))
+        last = self._length(tokens, stop)
         self.tokens["written"] += last
-        return self._opening(prompt) + cut(self._decode(tokens), stop)
+        return self._opening(prompt) + self._clean(cut(self._decode(tokens[:last]), stop))
 
     def reply(self, prompt: Prompt, tokens: Sequence[int], *, max_new_tokens: int, stop: Sequence[str]) -> str | Prefix:
         """The first tokens of a greedy answer as text: the whole answer if it ends with them, else a prefix."""
-        last = next((i for i, token in enumerate(tokens) if token in self.ends), None)
-        self.tokens["written"] += len(tokens) if last is None else last + 1
-        text = self._decode(tokens if last is None else tokens[: last + 1])
-        if last is not None or len(tokens) >= max_new_tokens or any(end in text for end in stop):
-            return self._opening(prompt) + cut(text, stop)
-        return Prefix(self._opening(prompt) + text[: len(text) - _begun(text, stop)])
+        last = self._length(tokens, stop)
+        text, ended = self._decode(tokens[:last]), last > 0 and tokens[last - 1] in self.ends_of(tuple(stop))
+        if ended or len(tokens) >= max_new_tokens or any(end in text for end in stop):
+            return self.text(prompt, tokens, stop)
+        self.tokens["written"] += last
+        return Prefix(self._opening(prompt) + self._clean(text[: len(text) - _begun(text, stop)]))
+
+    def _length(self, tokens: Sequence[int], stop: Sequence[str]) -> int:
+        """Tokens up to the first that ends the answer, including it."""
+        ends = self.ends_of(tuple(stop))
+        return next((i + 1 for i, token in enumerate(tokens) if token in ends), len(tokens))
+
+    def _ends_of(self, stop: tuple[str, ...]) -> Ids:
+        """Ids that end an answer: the model's own, and those of stop strings that are one token."""
+        found = [(end, self.tokenizer.convert_tokens_to_ids(end)) for end in stop]
+        ids = [number for end, number in found if number is not None and self._decode([number]) == end]
+        return tuple(dict.fromkeys([*self.ends, *ids]))
 
     def last_tokens(self, draft: Ids, stop: Sequence[str], *, limit: int) -> Ids:
         """The tokens of which one must follow the draft so that it is the whole answer.
@@ -113,17 +138,24 @@ class Encoder:
         if not stop:
             return self.ends
         texts = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))])
-        return tuple(dict.fromkeys([*self.ends, *(i for i, text in enumerate(texts) if text.startswith(stop))]))
+        return tuple(dict.fromkeys([*self.ends_of(stop), *(i for i, text in enumerate(texts) if text.startswith(stop))]))
 
     def _decode(self, tokens: Sequence[int]) -> str:
-        kept = [i for i in tokens if i not in self._dropped]
-        return str(self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        """Tokens as text, including special tokens."""
+        raw = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
+        return str(self.tokenizer.decode(list(tokens), spaces_between_special_tokens=False, **raw))
+
+    def _clean(self, text: str) -> str:
+        return self._dropped.sub("", text)
 
     def _opening_of(self, prompt: Prompt) -> str:
-        return opened(self._rendered(prompt))
-
-    def _rendered(self, prompt: Prompt) -> str:
-        return prompt if isinstance(prompt, str) else self._chat(prompt)
+        """The tag of reasoning that a chat's prompt opens. Those of plain text are the utility's matter."""
+        if isinstance(prompt, str):
+            return ""
+        text, before = self._chat(prompt), self._chat(prompt, answer=False)
+        if len(before) < len(text) and text.startswith(before):
+            return left_open(text[len(before) :], prompt.reasoning_tags)
+        return opened(text, prompt.reasoning_tags)
 
     def room(self, width: int, asked: int) -> int:
         """How many tokens can be generated after `width` tokens: `asked`, or what the model has room for.
@@ -147,28 +179,44 @@ class Encoder:
             )
 
     def _encode_one(self, prompt: Prompt, option: str = "") -> Ids:
-        text = self._rendered(prompt) + option
-        return tuple(self.tokenizer(text, add_special_tokens=isinstance(prompt, str)).input_ids)
+        if not isinstance(prompt, str):
+            return self._once((), self._plain(self._chat(prompt) + option))
+        return self._once(self._added, self._plain(prompt + option))
 
-    def _chat(self, chat: Chat) -> str:
+    def _plain(self, text: str) -> Ids:
+        return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def _once(self, start: Ids, ids: Ids) -> Ids:
+        """A text after what starts it (BOS), which the text itself may already have."""
+        first = start or self._bos
+        ids = start + ids
+        while first and ids[: 2 * len(first)] == first * 2:
+            ids = ids[len(first) :]
+            self._renderer.notices[f"prompts would start with {self._decode(first)} twice; it is used once"] = None
+        return ids
+
+    @property
+    def _bos(self) -> Ids:
+        return () if self.tokenizer.bos_token_id is None else (self.tokenizer.bos_token_id,)
+
+    @cached_property
+    def _added(self) -> Ids:
+        """What the tokenizer puts before a text."""
+        text = next((c for c in "aA0 " if self._plain(c)), "")
+        plain, whole = self._plain(text), tuple(self.tokenizer(text).input_ids)
+        places = (i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
+        return whole[: next(places, 0)]
+
+    def _chat(self, chat: Chat, *, answer: bool = True) -> str:
         turns = [{"role": role, "content": content} for role, content in chat.messages]
-        template = self.tokenizer.chat_template
-        for name, _ in chat.template_kwargs:
-            if isinstance(template, str) and not re.search(rf"\b{re.escape(name)}\b", template):
-                raise UserError(
-                    f"{self.tokenizer.name_or_path}: the tokenizer's chat template does not use {name}; remove it from "
-                    "utility.prompt.chat_template_kwargs"
-                )
+        variables = dict(chat.template_kwargs)
         try:
-            text = self.tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=True, **dict(chat.template_kwargs)
-            )
-        except (ValueError, TemplateError) as error:
+            return self._renderer.text(turns, prompt=answer, variables=variables, template=chat.template)
+        except CannotRender as problem:
             raise UserError(
-                f"{self.tokenizer.name_or_path}: the tokenizer's chat template cannot be used ({first_line(error)}); "
-                "set utility.chat_template: false, or remove what the template does not support"
+                f"{self.tokenizer.name_or_path}: the chat template cannot be used ({problem}); set "
+                "utility.prompt.chat_template: false, or the path of another template"
             ) from None
-        return str(text)
 
 
 def cut(text: str, stop: Sequence[str]) -> str:

@@ -66,13 +66,13 @@ class MixtureEngine(HfEngine):
         self._now = self.weigh(self, prompts)
         rows = [self._encoder.prompt(prompt) for prompt in prompts]
         answers: list[tuple[int, ...]] = [()] * len(rows)
-        open_ = set(range(len(rows)))
+        open_, ends = set(range(len(rows))), self._encoder.ends_of(tuple(stop))
         for _ in range(self._encoder.room(max(map(len, rows)), max_new_tokens)):
             inputs = self._batch([row + answer for row, answer in zip(rows, answers, strict=True)])
             chosen = self._forward(inputs, keep=1).logits[:, -1].argmax(-1).tolist()
             for i in sorted(open_):
                 answers[i] += (chosen[i],)
-                if chosen[i] in self._end:
+                if chosen[i] in ends:
                     open_.discard(i)
             if not open_:
                 break

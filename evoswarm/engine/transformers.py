@@ -99,7 +99,7 @@ class HfEngine:
             do_sample=False,
             max_new_tokens=self._encoder.room(max(map(len, rows)), max_new_tokens),
             pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self._end or None,
+            eos_token_id=list(self._encoder.ends_of(tuple(stop))) or None,
         )
         output = self.model.generate(**inputs, generation_config=settings)
         width = inputs["input_ids"].shape[1]

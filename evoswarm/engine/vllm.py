@@ -234,8 +234,13 @@ class VllmEngine:
         }
 
     def _greedy(self, prompts: Sequence[Ids], limits: Sequence[int], stop: Sequence[str]) -> list[list[int]]:
-        """Generated ids, with the id that ended the answer."""
-        settings = [self._settings(max_tokens=limit, stop=list(stop) or None) for limit in limits]
+        """Generated ids, with the id that ended the answer.
+
+        vLLM's text starts with the space before the first word where `Encoder.text` may not, so an answer must not end
+        there for a stop string that starts with a space. `Encoder.text` cuts it.
+        """
+        texts, ends = [text for text in stop if text[0] != " "], self._encoder.ends_of(tuple(stop))
+        settings = [self._settings(max_tokens=n, stop=texts or None, stop_token_ids=list(ends)) for n in limits]
         particles = self._of or [None] * len(prompts)
         outputs = self._run(list(zip(particles, prompts, strict=True)), settings)
         return [list(output.outputs[0].token_ids) for output in outputs]
@@ -244,7 +249,8 @@ class VllmEngine:
         from vllm import SamplingParams
 
         text = bool(settings.get("stop"))  # vLLM needs the text only to find stop strings
-        return SamplingParams(temperature=0, stop_token_ids=list(self._encoder.ends), detokenize=text, **settings)
+        raw = {"skip_special_tokens": False, "spaces_between_special_tokens": False}
+        return SamplingParams(temperature=0, detokenize=text, **raw, **settings)
 
     def _run(self, items: Sequence[Item], settings: Sequence[Any]) -> list[Any]:
         """vLLM's output for each prompt, answered by its particle."""

@@ -58,11 +58,12 @@ class PromptConfig(Section):
     """Python format string over the example's fields. `{choices}` is the lettered list of options; a multiple_choice
     task that answers with letters adds it if the template does not have it."""
     system: str | None = None
-    """System message. Needs `chat_template: true`."""
-    chat_template: bool = False
-    """true: render with the tokenizer's chat template (instruct models). false: send the text unchanged."""
+    """System message. Needs a chat template; if that takes none, it is put at the start of the user's message."""
+    chat_template: bool | Path = False
+    """true: render with the tokenizer's chat template (instruct models). false: send the text unchanged. A path: render
+    with the template in this file (Jinja, or a tokenizer's JSON)."""
     chat_template_kwargs: dict[str, str | int | float | bool | None] = {}
-    """Variables for the chat template, for example `{enable_thinking: false}`. Needs `chat_template: true`."""
+    """Variables for the chat template, for example `{enable_thinking: false}`. Needs a chat template."""
     few_shot: int = Field(0, ge=0)
     """Put this many solved examples before the question. They come from `icl_prompt` (all of it, if it is text) or from
     the end of the validation split, which then no longer contains them."""

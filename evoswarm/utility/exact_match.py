@@ -76,6 +76,7 @@ class ExactMatchUtility(TaskUtility[ExactMatch]):
         An ASCII prefix does not change when the rest of the text is decomposed and case-folded. Other prefixes may
         change, so they are never ruled out.
         """
+        prefix = self.opening(split, index) + prefix
         if not prefix.isascii() or may_reason(prefix, self.reasoning_tags):
             return False
         start = unicodedata.normalize("NFD", self._comparable(prefix) or "")

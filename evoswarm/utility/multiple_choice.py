@@ -16,6 +16,7 @@ from evoswarm.utility.config import Task
 from evoswarm.utility.data import Example
 from evoswarm.utility.parsing import parse_choice
 from evoswarm.utility.prompts import delimiter, with_choices
+from evoswarm.utility.reasoning import opened, options_inside
 from evoswarm.utility.task import TaskUtility, refuse
 from evoswarm.utility.types import Choose, OptionScore, Outcome, Prompt, Request, Response, Split
 
@@ -82,6 +83,8 @@ class MultipleChoiceUtility(TaskUtility[MultipleChoice]):
     def request(self, example: Example, prompt: Prompt) -> Request:
         if self.config.method == "generate":
             return super().request(example, prompt)
+        if isinstance(prompt, str) and (tag := opened(prompt, self.reasoning_tags)):
+            raise options_inside(tag, example.where)
         space = delimiter(prompt)
         return Choose(prompt, tuple(space + option for option in self._options(example)))
 

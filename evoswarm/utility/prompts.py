@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import string
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from evoswarm.errors import UserError
 from evoswarm.utility.choices import read_choices
 from evoswarm.utility.config import PromptConfig
-from evoswarm.utility.data import Example
+from evoswarm.utility.data import Example, resolve
+from evoswarm.utility.reasoning import Tags
+from evoswarm.utility.templates import read_template
 from evoswarm.utility.types import Chat, Message, Prompt
 
 
@@ -80,20 +84,40 @@ def delimiter(prompt: Prompt) -> str:
 
 
 def compose(
-    settings: PromptConfig, question: str, *, shots: Sequence[tuple[str, str]] = (), shot_text: str | None = None
+    settings: PromptConfig,
+    question: str,
+    *,
+    shots: Sequence[tuple[str, str]] = (),
+    shot_text: str | None = None,
+    chat: Chat | None = None,
 ) -> Prompt:
     """The complete prompt for one rendered question.
 
     `shots` are the solved examples as (rendered template, answer), `shot_text` are those of the file as formatted text.
+    `chat` is a chat without messages, with the settings of all chats.
     """
     asked = [(text + settings.answer_prefix, answer) for text, answer in shots]
     question += settings.answer_prefix
     first = [] if shot_text is None else [shot_text]
-    if not settings.chat_template:
+    if chat is None:
         solved = [text + delimiter(text) + answer for text, answer in asked]
         return settings.separator.join([*first, *solved, question])
     messages: list[Message] = [] if settings.system is None else [("system", settings.system)]
     for text, answer in asked:
         messages += [("user", text), ("assistant", answer)]
     messages.append(("user", settings.separator.join([*first, question])))
-    return Chat(tuple(messages), tuple(sorted(settings.chat_template_kwargs.items())))
+    return replace(chat, messages=tuple(messages))
+
+
+def empty_chat(settings: PromptConfig, *, root: Path, reasoning_tags: Tags) -> Chat | None:
+    """A chat without messages, with everything else; None for plain text.
+
+    Raises:
+        UserError: the chat template's file cannot be read.
+    """
+    if settings.chat_template is False:
+        return None
+    path = settings.chat_template
+    template = None if path is True else read_template(resolve(path, root))
+    variables = tuple(sorted(settings.chat_template_kwargs.items()))
+    return Chat((), variables, template, tuple((start, end) for start, end in reasoning_tags))

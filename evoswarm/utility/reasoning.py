@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from evoswarm.errors import UserError
+
 Tags = Sequence[tuple[str, str]]
 REASONING_TAGS: tuple[tuple[str, str], ...] = (
     ("<think>", "</think>"),  # DeepSeek-R1, Qwen3, QwQ, GLM, MiniMax
@@ -71,6 +73,26 @@ def may_reason(prefix: str, tags: Tags = REASONING_TAGS) -> bool:
 
 
 def opened(prompt: str, tags: Tags = REASONING_TAGS) -> str:
-    """The opening tag at the end of a rendered prompt, after which a model starts with its reasoning; or nothing."""
+    """The opening tag at the end of a prompt, after which a model starts with its reasoning; or nothing."""
     end = prompt.rstrip().lower()
     return next((tag for tag, _ in tags if end.endswith(tag.lower())), "")
+
+
+def left_open(text: str, tags: Tags = REASONING_TAGS) -> str:
+    """The opening tag of reasoning that does not end in this start of an answer; or nothing.
+
+    Example:
+        left_open("<|im_start|>assistant\n<think>\nOkay, ") == "<think>"
+    """
+    last = max(((text.lower().rfind(tag.lower()), tag, end) for tag, end in tags), default=(-1, "", ""))
+    place, tag, end = last
+    return tag if place >= 0 and end.lower() not in text[place:].lower() else ""
+
+
+def options_inside(tag: str, where: str) -> UserError:
+    """The error for options that would be scored inside of reasoning."""
+    return UserError(
+        f"{where}: the prompt opens the reasoning with {tag}, so options would be scored inside of it; set "
+        "utility.prompt.chat_template_kwargs: {enable_thinking: false} if the chat template supports it, or "
+        "utility.method: generate"
+    )

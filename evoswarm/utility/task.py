@@ -6,14 +6,15 @@ import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from evoswarm.errors import UserError
 from evoswarm.utility.config import Task
 from evoswarm.utility.data import Example, load_examples, overlap_warnings, resolve
-from evoswarm.utility.prompts import compose, render, template_fields
-from evoswarm.utility.reasoning import REASONING_TAGS, Tags, without_reasoning
+from evoswarm.utility.prompts import compose, empty_chat, render, template_fields
+from evoswarm.utility.reasoning import REASONING_TAGS, Tags, opened, without_reasoning
 from evoswarm.utility.references import read_references
 from evoswarm.utility.types import SPLITS, Generate, Outcome, Prompt, Request, Response, Split
 
@@ -36,6 +37,7 @@ class TaskUtility(ABC, Generic[C]):
         template = self.template()
         template_fields(template)
         self.survey([*data.shots, *data.splits["validation"], *data.splits["test"]])
+        self._chat = empty_chat(config.prompt, root=root, reasoning_tags=self.reasoning_tags)
         shots = [self.prepare(example) for example in data.shots]
         solved = [(render(template, shot), self.answer(shot)) for shot in shots]
         self._examples: dict[Split, list[Example]] = {}
@@ -44,7 +46,10 @@ class TaskUtility(ABC, Generic[C]):
         for split in SPLITS:
             examples = [self.prepare(example) for example in data.splits[split]]
             rendered = [render(template, example) for example in examples]
-            prompts = [compose(config.prompt, text, shots=solved, shot_text=data.shot_text) for text in rendered]
+            prompts = [
+                compose(config.prompt, text, shots=solved, shot_text=data.shot_text, chat=self._chat)
+                for text in rendered
+            ]
             self._examples[split] = examples
             self._requests[split] = [self.request(e, prompt) for e, prompt in zip(examples, prompts, strict=True)]
             self._questions[split] = [
@@ -54,7 +59,8 @@ class TaskUtility(ABC, Generic[C]):
         ids = [example.fields["id"] for example in self._examples["test"]]
         overlap = overlap_warnings(self._questions, ids, path=resolve(config.data.path, root))
         self.warnings: list[str] = data.warnings + overlap
-        self.sha256: str = data.sha256
+        template = "" if self._chat is None else self._chat.template or ""
+        self.sha256: str = data.sha256 if not template else sha256(f"{data.sha256} {template}".encode()).hexdigest()
 
     def template(self) -> str:
         """The template in use."""
@@ -80,8 +86,13 @@ class TaskUtility(ABC, Generic[C]):
 
     def outcome(self, split: Split, index: int, response: Response) -> Outcome:
         if isinstance(response, str):
-            response = without_reasoning(response, self.reasoning_tags)
+            response = without_reasoning(self.opening(split, index) + response, self.reasoning_tags)
         return self.assess(split, index, response)
+
+    def opening(self, split: Split, index: int) -> str:
+        """The tag of reasoning that ends a plain prompt. An engine does this for a chat, which it renders."""
+        prompt = self._requests[split][index].prompt
+        return opened(prompt, self.reasoning_tags) if isinstance(prompt, str) else ""
 
     @abstractmethod
     def assess(self, split: Split, index: int, response: Response) -> Outcome:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from evoswarm.utility.reasoning import REASONING_TAGS
+
 Split = Literal["validation", "test"]
 SPLITS: tuple[Split, ...] = ("validation", "test")
 Message = tuple[str, str]
@@ -20,6 +22,10 @@ class Chat:
     messages: tuple[Message, ...]
     template_kwargs: tuple[tuple[str, str | int | float | bool | None], ...] = ()
     """Variables of the template, such as enable_thinking."""
+    template: str | None = None
+    """A Jinja template in place of the tokenizer's."""
+    reasoning_tags: tuple[tuple[str, str], ...] = REASONING_TAGS
+    """Opening and closing tags of reasoning; the prompt may end inside of it."""
 
     @property
     def text(self) -> str:

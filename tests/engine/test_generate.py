@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import END, EOS, load, make_tokenizer
+from tiny_models import END, EOS, UNK, load, make_tokenizer
 from transformers import AutoTokenizer, GenerationConfig
 
 from evoswarm.engine import TransformersEngine
@@ -86,6 +86,14 @@ def test_text_is_cut_at_the_first_stop_string(
     assert llama.generate(["x"], max_new_tokens=5, stop=stop) == [text]
 
 
+def test_a_stop_string_that_is_a_special_token_ends_the_answer_without_further_steps(
+    llama: HfEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letters = llama.tokenizer("ab", add_special_tokens=False).input_ids
+    always(llama, monkeypatch, [*letters, UNK])
+    assert llama.generate(["x"], max_new_tokens=9, stop=("z", "<unk>")) == ["ab"]
+
+
 def test_sampling_settings_that_come_with_a_model_are_not_used(tiny_llama: Path, tmp_path: Path) -> None:
     expected = HfEngine(TransformersEngine(device="cpu"), model=str(tiny_llama), adapter=None).generate(
         PROMPTS, max_new_tokens=12
@@ -118,7 +126,9 @@ def test_a_chat_is_continued_as_the_text_that_its_template_makes(llama: HfEngine
 def test_a_tokenizer_without_chat_template_is_a_user_error(tiny_llama: Path) -> None:
     engine = HfEngine(TransformersEngine(device="cpu"), model=str(tiny_llama), adapter=None)
     engine.tokenizer.chat_template = None
-    with pytest.raises(UserError, match="chat template cannot be used.*utility.chat_template: false"):
+    with pytest.raises(
+        UserError, match="chat template cannot be used .the tokenizer has none.*utility.prompt.chat_template: false"
+    ):
         engine.generate([Chat((("user", "hi"),))], max_new_tokens=2)
     engine.tokenizer.chat_template = "{{ raise_exception('no system role') }}"
     with pytest.raises(UserError, match="no system role"):

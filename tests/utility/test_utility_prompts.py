@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -148,3 +149,37 @@ def test_bad_icl_prompts_are_rejected(refusal: Refusal, write: Write) -> None:
 def test_a_system_message_needs_a_chat() -> None:
     with pytest.raises(ValidationError, match="chat_template: true"):
         PromptConfig(system="Be brief.")
+
+
+TEMPLATE = "{{ messages[0]['content'] }}!"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("own.jinja", TEMPLATE),
+        ("tokenizer_config.json", json.dumps({"chat_template": TEMPLATE})),
+        ("chat_template.json", json.dumps({"chat_template": [{"name": "default", "template": TEMPLATE}]})),
+        ("folder/chat_template.jinja", TEMPLATE),
+        ("folder/tokenizer_config.json", json.dumps({"chat_template": {"default": TEMPLATE, "tool_use": "x"}})),
+    ],
+)
+def test_a_chat_template_can_be_a_file(make: Make, tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(content)
+    (tmp_path / "x.json").write_text(json.dumps([{"question": "3?", "answer": "3"}]))
+    data, path = {"path": "x.json", "test": None}, name.replace("folder/chat_template.jinja", "folder")
+    utility = make("exact_match", tmp_path, data=data, prompt={"chat_template": path, "system": "Be brief."})
+    chat = utility.requests("validation")[0].prompt
+    assert chat.template == TEMPLATE and [role for role, _ in chat.messages] == ["system", "user"]
+    own = make("exact_match", tmp_path, data=data, prompt={"chat_template": True})
+    assert own.requests("validation")[0].prompt.template is None
+    assert own.sha256 != utility.sha256
+
+
+def test_a_chat_template_that_cannot_be_read_is_rejected(refusal: Refusal, write: Write) -> None:
+    root = write("x.json", [{"question": "3?", "answer": "3"}])
+    (root / "empty.json").write_text("{}")
+    for path, words in (("no.jinja", "cannot be read"), ("empty.json", "has no chat template"), (".", "has no chat")):
+        settings = {"data": {"path": "x.json", "test": None}, "prompt": {"chat_template": path}}
+        assert words in refusal("exact_match", root, **settings)

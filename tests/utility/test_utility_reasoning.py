@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from evoswarm.utility import Chat, Outcome
 from evoswarm.utility.exact_match import ExactMatch
-from evoswarm.utility.reasoning import may_reason, opened, without_reasoning
+from evoswarm.utility.reasoning import left_open, may_reason, opened, without_reasoning
 
 Make = Callable[..., Any]
+Refusal = Callable[..., str]
 Write = Callable[[str, Any], Path]
 
 
@@ -63,6 +64,8 @@ def test_tags_can_be_given() -> None:
 
 
 def test_a_prompt_may_open_the_reasoning() -> None:
+    assert left_open("assistant\n<think>\nOkay") == left_open("</think><think>") == "<think>"
+    assert left_open("assistant\n<think>\n\n</think>\n\n") == left_open("") == ""
     assert opened("<|im_start|>assistant\n<think>\n") == "<think>"
     assert opened("<|im_start|>assistant\n<think>\n\n</think>\n\n") == ""
     assert opened("assistant:") == ""
@@ -75,6 +78,22 @@ def test_answers_inside_of_reasoning_do_not_count(make: Make, mode: str) -> None
     assert utility.outcome("validation", 3, "<think>15</think>") == Outcome(0.0, None)
     assert utility.outcome("validation", 3, "<think>15</think>\n\n16") == Outcome(0.0, "16")
     assert utility.outcome("validation", 3, "<think>16</think>\n\n15") == Outcome(1.0, "15")
+
+
+@pytest.mark.parametrize(
+    ("tags", "score"), [(None, 0.0), ([], 1.0), ([("<plan>", "</plan>")], 1.0), ([("<think>", "</think>")], 0.0)]
+)
+def test_a_plain_prompt_may_open_the_reasoning(make: Make, tags: Any, score: float) -> None:
+    prompt = {"answer_prefix": "\nAnswer: <think>\n"}
+    utility = make("exact_match", data="numbers.json", prompt=prompt, reasoning_tags=tags)
+    assert utility.outcome("validation", 3, "15").score == score
+    assert utility.outcome("validation", 3, "16</think>15").score == (1 - score)
+    assert utility.ruled_out("validation", 3, "16") == (score == 1.0)
+
+
+def test_options_after_a_plain_prompt_that_opens_the_reasoning_are_refused(refusal: Refusal) -> None:
+    prompt = {"answer_prefix": "\n<think>"}
+    assert "opens the reasoning with <think>" in refusal("multiple_choice", data="choices.json", prompt=prompt)
 
 
 def test_a_letter_inside_of_reasoning_does_not_count(make: Make) -> None:

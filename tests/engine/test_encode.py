@@ -1,0 +1,131 @@
+"""Prompts as token ids, and answers as text, with tokenizers of the kinds that users have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from real_tokenizers import MISTRAL, TOKENIZERS, from_disk, pieces, sentence_pieces
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from evoswarm.engine.encode import Encoder
+from evoswarm.utility import Chat
+from evoswarm.utility.types import Prefix
+
+CHAT = Chat((("user", "What is 2 + 3?"),))
+
+
+@pytest.fixture(scope="module", params=[*TOKENIZERS, "sentencepiece library"])
+def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    if request.param == "sentencepiece library":
+        return sentence_pieces(folder)
+    return from_disk(TOKENIZERS[request.param](), folder)
+
+
+def encoder(tokenizer: PreTrainedTokenizerBase) -> Encoder:
+    return Encoder(tokenizer, ends=[tokenizer.eos_token_id], longest=None)
+
+
+def test_no_end_token_follows_a_prompt_and_one_bos_at_most_precedes_it(tokenizer: PreTrainedTokenizerBase) -> None:
+    made, plain = encoder(tokenizer), tokenizer("What is 2", add_special_tokens=False).input_ids
+    ids = list(made.prompt("What is 2"))
+    whole = tokenizer("What is 2").input_ids
+    start = [tokenizer.bos_token_id] if whole[0] == tokenizer.bos_token_id else []
+    assert ids == start + plain
+    assert tokenizer.eos_token_id not in ids[1:]
+    assert made.notices == []
+
+
+def test_a_prompt_and_its_option_are_the_text_without_an_end_token(tokenizer: PreTrainedTokenizerBase) -> None:
+    made = encoder(tokenizer)
+    context, option = made.option("What is 2", " + 3?")
+    assert context + option == made.prompt("What is 2 + 3?")
+    assert context == made.prompt("What is 2")
+    assert made.draft("What is 2", " + 3?") == (context, option)
+    empty, option = made.option("", "What")
+    assert len(empty) == 1 and option == tuple(tokenizer("What", add_special_tokens=False).input_ids)
+
+
+def test_a_bos_that_the_text_has_already_is_used_once_and_said(tokenizer: PreTrainedTokenizerBase) -> None:
+    if tokenizer.bos_token_id is None:
+        return
+    made, bos = encoder(tokenizer), tokenizer.bos_token_id
+    ids = made.prompt(f"{tokenizer.bos_token}What is 2")
+    assert ids[0] == bos and bos not in ids[1:]
+    added = tokenizer("What").input_ids[0] == bos
+    assert made.notices == [f"prompts would start with {tokenizer.bos_token} twice; it is used once"] * added
+
+
+def test_a_chat_has_one_bos_even_if_the_template_has_two() -> None:
+    for tokenizer in (TOKENIZERS["llama 3"](), pieces(chat_template=MISTRAL, add_eos_token=True)):
+        made = encoder(tokenizer)
+        once = made.prompt(CHAT)
+        assert once[0] == tokenizer.bos_token_id and tokenizer.bos_token_id not in once[1:]
+        assert made.notices == []
+        tokenizer.chat_template = tokenizer.bos_token + str(tokenizer.chat_template)
+        twice = encoder(tokenizer)
+        assert twice.prompt(CHAT) == once
+        assert "twice; it is used once" in twice.notices[0]
+
+
+def answer(made: Encoder, text: str) -> list[int]:
+    return list(made.tokenizer(text, add_special_tokens=False).input_ids)
+
+
+@pytest.mark.parametrize(
+    ("stop", "text"),
+    [
+        (("<|im_end|>",), "78"),
+        (("<|im_start|>",), "7844\n"),
+        (("<|im_end|>44",), "78"),
+        (("8<|im_end|>",), "7"),
+        (("\n<|im_start|>",), "7844"),
+        (("</s>",), "7844\nuser"),
+        (("44", "<|im_end|>"), "78"),
+    ],
+)
+def test_stop_strings_that_are_special_tokens_cut_the_answer(stop: tuple[str, ...], text: str) -> None:
+    made = Encoder(TOKENIZERS["qwen"](), ends=[0], longest=None)
+    tokens = answer(made, "78<|im_end|>44\n<|im_start|>user")
+    assert made.text("p", tokens, stop) == text
+    assert made.reply("p", tokens, max_new_tokens=len(tokens), stop=stop) == text
+
+
+def test_a_stop_string_of_one_token_ends_the_answer_there() -> None:
+    made = Encoder(TOKENIZERS["qwen"](), ends=[0], longest=None)
+    number = made.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert made.ends_of(("<|im_end|>", "</s>", "\n\nQ")) == (0, number)
+    tokens = [*answer(made, "78"), number]
+    assert made.reply("p", tokens, max_new_tokens=99, stop=("<|im_end|>",)) == "78"
+    assert made.reply("p", tokens, max_new_tokens=99, stop=()) == Prefix("78")
+    made.tokens.clear()
+    made.text("p", [*tokens, 5, 5, 5], ("<|im_end|>",))
+    assert made.tokens["written"] == len(tokens)
+
+
+def test_an_end_token_that_the_model_spells_out_is_a_stop_string_too(tmp_path: Path) -> None:
+    tokenizer = from_disk(pieces(), tmp_path)
+    made = Encoder(tokenizer, ends=[], longest=None)
+    spelled = [tokenizer.convert_tokens_to_ids(f"<0x{byte:02X}>") for byte in b"</s>"]
+    tokens = answer(made, "78")
+    assert made.text("p", [*tokens, *spelled, *tokens], ("</s>",)) == "78"
+    assert made.text("p", [*tokens, 2, *tokens], ("</s>",)) == "78"
+    assert made.ends_of(("</s>",)) == (2,)
+
+
+def test_an_answer_has_no_special_tokens_and_every_space(tokenizer: PreTrainedTokenizerBase) -> None:
+    made = Encoder(tokenizer, ends=[], longest=None)
+    tokens = answer(made, "The answer is 5 .")
+    text = made.text("p", [*tokens, tokenizer.eos_token_id, *tokens])
+    assert tokenizer.eos_token not in text and text.count("The answer is 5 .") == 2
+    assert made.text("p", [*tokens, tokenizer.eos_token_id]).strip() == "The answer is 5 ."
+
+
+def test_a_tokenizer_of_few_letters_has_its_bos_before_a_text_too() -> None:
+    letters = {token: number for number, token in enumerate(("<s>", "</s>", "0", "1"))}
+    core = Tokenizer(models.BPE(vocab=letters, merges=[]))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>", add_bos_token=True)
+    assert tokenizer("01").input_ids == [0, 2, 3]
+    assert encoder(tokenizer).prompt("01") == (0, 2, 3)

@@ -1,0 +1,81 @@
+"""Chats in the forms that chat templates take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from real_tokenizers import CHATML, GEMMA, LLAMA3, MISTRAL, pieces
+
+from evoswarm.engine.encode import Encoder
+from evoswarm.engine.render import CannotRender, Renderer
+from evoswarm.errors import UserError
+from evoswarm.utility import Chat
+
+SYSTEM, USER, ASSISTANT = ({"role": role, "content": f" {role} text "} for role in ("system", "user", "assistant"))
+PARTS = (
+    "{% for m in messages %}[{{ m['role'] }}]{% for part in m['content'] %}{% if part['type'] == 'text' %}"
+    "{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
+)
+SILENT = "{% for m in messages if m['role'] != 'system' %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
+
+
+def render(template: str, *messages: dict[str, str], **variables: Any) -> tuple[str, list[str]]:
+    renderer = Renderer(pieces(bos_token="<bos>", chat_template=template))
+    return renderer.text(messages, prompt=True, variables=variables), list(renderer.notices)
+
+
+@pytest.mark.parametrize("template", [CHATML, LLAMA3, PARTS])
+def test_a_template_with_a_system_role_gets_the_system_message(template: str) -> None:
+    text, notices = render(template, SYSTEM, USER)
+    assert text.count("system") == 2 and text.index("system text") < text.index("user text")
+    assert notices == []
+
+
+@pytest.mark.parametrize("template", [GEMMA, MISTRAL, SILENT, PARTS.replace("%}[", "if m['role'] != 'system' %}[", 1)])
+def test_a_template_without_a_system_role_gets_its_text_in_the_users_message(template: str) -> None:
+    text, notices = render(template, SYSTEM, USER, ASSISTANT, USER)
+    assert "system text \n\n user text" in text and text.count("user text") == 2
+    assert ["does not take a system message, so it is put at the start of the user's" in n for n in notices] == [True]
+
+
+def test_several_user_messages_are_joined_where_roles_must_alternate() -> None:
+    text, notices = render(MISTRAL, USER, USER, ASSISTANT, USER)
+    assert text.count("[INST]") == 2 and " user text \n\n user text " in text
+    assert ["several user messages in a row, so they are joined" in notice for notice in notices] == [True]
+    assert render(CHATML, USER, USER)[0].count("<|im_start|>user") == 2
+
+
+def test_a_template_that_loses_text_in_every_form_is_reported() -> None:
+    text, notices = render("{{ messages[0]['content'] | upper }}", USER)
+    assert text == " USER TEXT "
+    assert notices == ["the chat template changes or leaves out the text of some messages"]
+
+
+def test_a_template_that_refuses_every_form_says_why() -> None:
+    with pytest.raises(CannotRender, match="Conversation roles must alternate"):
+        render(MISTRAL, ASSISTANT, USER)
+    with pytest.raises(CannotRender, match="Encountered unknown tag 'frob'"):
+        render("{% frob %}", USER)
+    with pytest.raises(CannotRender, match="it does not use enable_thinking"):
+        render(CHATML, USER, enable_thinking=False)
+
+
+def test_the_error_names_the_real_key() -> None:
+    made = Encoder(pieces(chat_template="{{ raise_exception('no') }}"), ends=[], longest=None)
+    with pytest.raises(UserError, match=r"cannot be used \(no\); set utility.prompt.chat_template: false, or the path"):
+        made.prompt(Chat((("user", "hi"),)))
+
+
+def test_todays_date_does_not_change_a_prompt() -> None:
+    template = "{{ strftime_now('%d %b %Y') }} {{ date_string | default('?') }} {{ messages[0]['content'] }}"
+    assert render(template, USER)[0].startswith("26 Jul 2024 ?")
+    assert render(template, USER, date_string="1 May 2026")[0].startswith("26 Jul 2024 1 May 2026")
+
+
+def test_a_chats_own_template_is_used_in_place_of_the_tokenizers() -> None:
+    made = Encoder(pieces(chat_template=CHATML), ends=[], longest=None)
+    chat = Chat((("user", "hi"),), template="Q: {{ messages[0]['content'] }}\nA:")
+    assert made.tokenizer.decode(made.prompt(chat)) == "Q: hi\nA:"
+    without = Encoder(pieces(), ends=[], longest=None)
+    assert without.prompt(chat) == made.prompt(chat)
