@@ -78,7 +78,7 @@ def engine_made_by(make: Callable[[], Engine]) -> type[FakeEngine]:
     """A class of engine settings to register under "fake": its engines come from a function."""
 
     class Made(FakeEngine):
-        def start(self, *, model: str, adapter: Mapping[str, Any] | None) -> Engine:
+        def start(self, *, model: str, adapter: Mapping[str, Any] | None, tokenizer: Any = None) -> Engine:
             return make()
 
     return Made

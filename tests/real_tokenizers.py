@@ -92,10 +92,10 @@ def sentence_pieces(folder: Path) -> PreTrainedTokenizerBase:
     return GPTSw3Tokenizer(str(folder / "spiece.model"), name_or_path="AI-Sweden-Models/gpt-sw3-126m")
 
 
-def gemma() -> PreTrainedTokenizerBase:
+def gemma(**names: Any) -> PreTrainedTokenizerBase:
     """`<bos>` added, no system role."""
     turns = ["<start_of_turn>", "<end_of_turn>"]
-    return pieces(bos_token="<bos>", eos_token="<eos>", extra_special_tokens=turns, chat_template=GEMMA)
+    return pieces(bos_token="<bos>", eos_token="<eos>", extra_special_tokens=turns, chat_template=GEMMA, **names)
 
 
 TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerBase]] = {
@@ -117,9 +117,7 @@ TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerBase]] = {
     "llama 2 with end token": lambda: pieces(add_eos_token=True),
     "mistral with end token alone": lambda: pieces(add_bos_token=False, add_eos_token=True, chat_template=MISTRAL),
     "gemma": gemma,
-    "gemma with end token": lambda: pieces(
-        bos_token="<bos>", eos_token="<eos>", add_eos_token=True, pad_token="<unk>", chat_template=GEMMA
-    ),
+    "gemma with end token": lambda: gemma(add_eos_token=True, pad_token="<unk>"),
 }
 """Each made anew."""
 

@@ -33,8 +33,6 @@ class Worker:
     ) -> None:
         """Load the base model and the data, unless engine and utility are given.
 
-        Afterwards `notice` is a message about the engine for the user, or None.
-
         Raises:
             UserError: one of them cannot be loaded.
         """
@@ -44,12 +42,17 @@ class Worker:
         self._adapter = self._converter.lora_config() if self._converter else adapter
         self._given = engine
         self._config = config
-        self._layout = pool.layout
+        self._layout, self._experts = pool.layout, pool.experts
         self._cut: dict[Split, Slices] = {}
         self._started: Engine | None = None
         self._died: str | None = None
-        self.notice: str | None = None
+        self._notices: list[str] = []
         self.start()
+
+    @property
+    def notice(self) -> str | None:
+        """What the user should know about the engine and the prompts, in one line; None if there is nothing to say."""
+        return "; ".join(self._notices) or None
 
     def start(self) -> None:
         """Start the engine, or restart it after it died.
@@ -62,10 +65,10 @@ class Worker:
         try:
             self._started = self._open()
         except AdaptersNotSupported as problem:
-            self.notice = f"{problem}: particles are merged into the base instead (engine.adapter_mode: merged)"
+            self._say([f"{problem}: particles are merged into the base instead (engine.adapter_mode: merged)"])
             self._config = self._config.with_(engine=self._config.engine.merged())
             self._started = self._open()
-        self.notice = self.notice or self._config.engine.notice(self._config.model)
+        self._say([self._config.engine.notice(self._config.model)])
         self._died = None
         self._verify = self._engine.exact if self._config.engine.verify is None else self._config.engine.verify
         self._installed: set[Hashable] = set()
@@ -93,13 +96,17 @@ class Worker:
     def _open(self) -> Engine:
         if self._given is not None:
             return self._given
+        model, utility = self._config.model, self.utility
+        tokenizer = self._config.engine.tokenizer(model=model, experts=self._experts, utility=utility)
+        self._say(self._config.engine.check_prompts(model=model, tokenizer=tokenizer, utility=utility))
         fitted = self._config.engine.fitted(
-            model=self._config.model,
+            model=model,
             parameters=sum(spec.numel for spec in self._layout),
             requests=lambda: (request for split in SPLITS for request in self.utility.requests(split)),
+            tokenizer=tokenizer,
         )
         self._config = self._config.with_(engine=fitted)
-        engine = self._config.engine.start(model=self._config.model, adapter=self._adapter)
+        engine = self._config.engine.start(model=model, adapter=self._adapter, tokenizer=tokenizer)
         if self._config.engine.multi_adapter:
             try:
                 cast(MultiAdapterEngine, engine).install_adapters({"probe": self._zeros()})
@@ -109,6 +116,9 @@ class Worker:
         if self._adapter is not None:
             self._config.engine.self_check(engine, self._zeros)
         return engine
+
+    def _say(self, notices: Sequence[str | None]) -> None:
+        self._notices += [notice for notice in notices if notice is not None and notice not in self._notices]
 
     def _zeros(self) -> Weights:
         """An adapter of zeros, as the engine gets it."""

@@ -65,7 +65,7 @@ def validate(
     json_: Json = False,
 ) -> None:
     """Check a config, its data and its pool without starting a run."""
-    from evoswarm.loop.inputs import read_inputs
+    from evoswarm.loop.inputs import check_prompts, read_inputs
 
     if k8s is not None:
         return _validate_manifest(k8s, config, set_ or (), json_=json_)
@@ -74,17 +74,18 @@ def validate(
     checked = load_config(config, overrides=set_ or ())
     with results_only():
         inputs = read_inputs(checked)
+        warnings = [*inputs.warnings, *check_prompts(checked, inputs)]
     sizes = {split: inputs.utility.size(split) for split in ("validation", "test")}
     facts: dict[str, Any] = {
         "experts": inputs.pool.names,
         "kind": inputs.pool.kind,
         "examples": sizes,
-        "warnings": inputs.warnings,
+        "warnings": warnings,
     }
     facts["space"] = asdict(inputs.pool.space) if inputs.pool.space else None
     if json_:
         return print_json({"valid": True, **facts})
-    for warning in inputs.warnings:
+    for warning in warnings:
         print_warning(warning)
     print(
         f"{config}: ok; {len(inputs.pool.names)} experts ({inputs.pool.kind}), "

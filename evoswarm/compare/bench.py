@@ -27,6 +27,7 @@ from evoswarm.weights.pool import open_pool
 
 if TYPE_CHECKING:
     from evoswarm.engine.mixture import MixtureEngine, Weigh
+    from evoswarm.engine.tokenizer import RunTokenizer
 
 
 @dataclass(frozen=True)
@@ -125,10 +126,19 @@ class Bench:
                 raise UserError("mixing next-token distributions needs engine.type transformers")
             experts = (self.materializer.one(Row.one(name)) for name in self.pool.names)
             engine = MixtureEngine(
-                self.config.engine, model=self.config.model, adapter=self.pool.adapter, experts=experts
+                self.config.engine,
+                model=self.config.model,
+                adapter=self.pool.adapter,
+                experts=experts,
+                tokenizer=self.tokenizer(),
             )
             self._mixture = engine, Worker(self.config, pool=self.pool, utility=self.utility, engine=engine)
         return self._mixture
+
+    def tokenizer(self) -> RunTokenizer | None:
+        """The tokenizer of the run; None if its engine needs none."""
+        experts = self.pool.experts
+        return self.config.engine.tokenizer(model=self.config.model, experts=experts, utility=self.utility)
 
     def _worker(self, candidate: Candidate) -> Worker:
         if candidate.mix is None:

@@ -14,7 +14,8 @@ from evoswarm.compare.routing import training_records
 from evoswarm.config.load import parse_training
 from evoswarm.errors import UserError
 from evoswarm.loop.directory import RunDirectory
-from evoswarm.utility import Choose, OptionScore, Utility
+from evoswarm.utility import Chat, Choose, OptionScore, Request, Utility
+from evoswarm.utility.prompts import delimiter
 from evoswarm.utility.references import read_references
 from evoswarm.weights.expert import open_expert
 from evoswarm.weights.merge import lora_modules
@@ -45,10 +46,21 @@ def _train(bench: Bench, name: str, text: str, seed: int, settings: Record) -> N
     data.write(f"{name}.jsonl", text.encode("utf-8", errors="replace"))
     shape = bench.pool.experts[0].config
     targets = sorted({module.rpartition(".")[2] for module in lora_modules({s.name: s for s in bench.pool.layout})})
+    tokenizer = bench.tokenizer()
+    examples: dict[str, Any] = {"path": str(data.path / f"{name}.jsonl")}
+    prompt = next(iter(bench.utility.requests("validation"))).prompt
+    if tokenizer is not None and isinstance(prompt, Chat):
+        template = prompt.template or str(tokenizer.tokenizer.chat_template)
+        data.write("template.jinja", template.encode())
+        examples |= {
+            "chat_template": str(data.path / "template.jinja"),
+            "chat_template_kwargs": dict(prompt.template_kwargs),
+        }
     config = {
         "model": bench.config.model,
+        "tokenizer": None if tokenizer is None else tokenizer.tokenizer.name_or_path,
         "pool": str(folder),
-        "experts": {name: str(data.path / f"{name}.jsonl")},
+        "experts": {name: {"data": examples}},
         "method": {"type": "lora", "r": shape["r"], "lora_alpha": shape["lora_alpha"], "target_modules": targets},
         "training": settings,
         "threads": bench.config.engine.cpus,
@@ -59,26 +71,45 @@ def _train(bench: Bench, name: str, text: str, seed: int, settings: Record) -> N
 
 
 def solved_examples(bench: Bench) -> list[Record]:
-    """The validation split as training records: each prompt with its correct answer.
+    """The validation split as training records: each prompt with its correct answer, as token ids.
+
+    Prompts are encoded as the engine encodes them, with its tokenizer, chat template and variables.
 
     Raises:
-        UserError: an example has no known correct answer.
+        UserError: an example has no known correct answer, or the engine has no tokenizer.
     """
-    utility = bench.utility
+    from evoswarm.experts.encode import RecordEncoder
+    from evoswarm.experts.records import Record as Example
+
+    if (tokenizer := bench.tokenizer()) is None:
+        raise UserError(f"lora_same_examples: engine.type {bench.config.engine.type} has no tokenizer to train with")
+    encoders: dict[Any, RecordEncoder] = {}
     records: list[Record] = []
-    for index, request in enumerate(utility.requests("validation")):
-        answer = _right(utility, index, request) if isinstance(request, Choose) else request.draft
-        answer = answer if answer is not None else utility.example("validation", index).get("answer")
-        try:
-            answer = answer if isinstance(answer, str) else read_references(answer)[0]
-        except ValueError:
-            raise UserError(f"lora_same_examples: example {index} has no correct answer to train on") from None
+    for index, request in enumerate(bench.utility.requests("validation")):
+        where, answer = f"lora_same_examples: example {index}", _answer(bench.utility, index, request)
         if isinstance(request.prompt, str):
-            records.append({"prompt": request.prompt, "completion": answer})
+            key, example = None, Example(where, request.prompt, answer)
+            settings: dict[str, Any] = {"chat": False}
         else:
-            turns = [{"role": role, "content": content} for role, content in request.prompt.messages]
-            records.append({"messages": [*turns, {"role": "assistant", "content": answer}]})
+            key = request.prompt.template, request.prompt.template_kwargs
+            settings = {"template": key[0], "variables": dict(key[1])}
+            turns = [*request.prompt.messages, ("assistant", answer)]
+            example = Example(where, messages=tuple({"role": role, "content": text} for role, text in turns))
+        encoder = encoders.setdefault(key, RecordEncoder(tokenizer.tokenizer, **settings))
+        ids, labels = encoder.row(example)
+        records.append({"input_ids": ids.tolist(), "labels": labels.tolist()})
     return records
+
+
+def _answer(utility: Utility, index: int, request: Request) -> str:
+    """The correct answer as the continuation of a prompt."""
+    known = _right(utility, index, request) if isinstance(request, Choose) else request.draft
+    if known is not None:
+        return known
+    try:
+        return delimiter(request.prompt) + read_references(utility.example("validation", index).get("answer"))[0]
+    except ValueError:
+        raise UserError(f"lora_same_examples: example {index} has no correct answer to train on") from None
 
 
 def _right(utility: Utility, index: int, request: Choose) -> str | None:

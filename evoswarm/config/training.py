@@ -29,16 +29,20 @@ class TrainingData(Section):
 
     path: Local
     """A JSONL, JSON, CSV or Parquet file, or a folder written by datasets' `save_to_disk`. Records are `messages` (a
-    list of role and content, as in Tulu), `prompt` and `completion`, `instruction`, `input` and `output` (Alpaca), or
-    `question` and `answer`."""
+    list of role and content, as in Tulu) or `conversations` (a list of from and value, as in ShareGPT), `prompt` and
+    `completion`, `instruction`, `input`, `output` and `history` (Alpaca), or `question` and `answer`, each with an
+    optional `system`; `text` (all of it is in the loss); or `input_ids` and `labels`."""
     split: str | None = None
     """The split to use; null: `train`, or the only one."""
     columns: dict[str, str] = {}
     """Column mapping from evoswarm's name to the file's: {completion: response}."""
     limit: int | None = Field(None, ge=1)
     """Use only this many records, from the start."""
-    chat_template: bool | None = None
-    """Render prompts with the tokenizer's chat template; null: if it has one. `messages` always use it."""
+    chat_template: bool | Path | None = None
+    """Render prompts with the tokenizer's chat template; null: if it has one. A path: with the template in this file.
+    Conversations always need one."""
+    chat_template_kwargs: dict[str, str | int | float | bool | None] = {}
+    """Variables for the chat template, for example `{enable_thinking: false}`."""
     turns: Literal["all", "last"] = "all"
     """Which assistant turns count in the loss. `last` is for templates that rewrite earlier turns."""
 
@@ -148,6 +152,8 @@ class TrainingConfig(ModelLoading):
 
     model: str = Field(min_length=1)
     """Base model: a folder, or a name on the Hugging Face hub."""
+    tokenizer: str | None = None
+    """Folder of another tokenizer than the base model's, for example one that was saved with an expert."""
     pool: Local
     """Folder to write, with one folder per expert, ready for `evoswarm run`."""
     experts: dict[str, Expert] = Field(min_length=1)

@@ -12,10 +12,11 @@ from pydantic import Field
 from evoswarm.engine.base import Engine
 from evoswarm.engine.loading import ModelLoading
 from evoswarm.section import Section
-from evoswarm.utility.types import Request
+from evoswarm.utility.types import SPLITS, Chat, Request, Utility
 from evoswarm.weights.hub import model_folder
 
 if TYPE_CHECKING:
+    from evoswarm.engine.tokenizer import RunTokenizer
     from evoswarm.weights.expert import Expert
 
 
@@ -102,13 +103,47 @@ class EngineConfig(Section):
         """
         return [self]
 
-    def fitted(self, *, model: str, parameters: int, requests: Callable[[], Iterable[Request]]) -> Self:
+    def tokenizer(self, *, model: str, experts: Sequence[Expert], utility: Utility) -> RunTokenizer | None:
+        """The tokenizer of a run; None if the engine needs none.
+
+        Args:
+            model: base model folder or hub name.
+            experts: of a pool.
+            utility: what is measured.
+
+        Raises:
+            UserError: it cannot be loaded.
+        """
+        return None
+
+    def check_prompts(self, *, model: str, tokenizer: RunTokenizer | None, utility: Utility) -> list[str]:
+        """What the user should know about the prompts of a run, one line each. Loads no weights.
+
+        Args:
+            model: base model folder or hub name.
+            tokenizer: of the run.
+            utility: what is measured.
+
+        Raises:
+            UserError: the model cannot answer a prompt.
+        """
+        return []
+
+    def fitted(
+        self,
+        *,
+        model: str,
+        parameters: int,
+        requests: Callable[[], Iterable[Request]],
+        tokenizer: RunTokenizer | None = None,
+    ) -> Self:
         """These settings for what the engine will serve, and for the memory of this machine.
 
         Args:
             model: base model folder or hub name.
             parameters: number of parameters of an expert.
             requests: gives the requests of all splits.
+            tokenizer: of the run; None: the base model's.
 
         Raises:
             UserError: the tokenizer cannot be loaded.
@@ -153,18 +188,20 @@ class EngineConfig(Section):
         """
         return []
 
-    def start(self, *, model: str, adapter: Mapping[str, Any] | None) -> Engine:
+    def start(self, *, model: str, adapter: Mapping[str, Any] | None, tokenizer: RunTokenizer | None = None) -> Engine:
         """Start the engine.
 
         Args:
             model: base model folder or hub name.
             adapter: adapter_config.json of the pool's adapters; None if the experts are full checkpoints.
+            tokenizer: of the run; None: the base model's.
 
         Raises:
             UserError: the model or its tokenizer cannot be loaded.
         """
         folder = model_folder(model) if self.has_model else model
-        engine: Engine = pkgutil.resolve_name(self.implementation)(self, model=folder, adapter=adapter)
+        made = pkgutil.resolve_name(self.implementation)
+        engine: Engine = made(self, model=folder, adapter=adapter, tokenizer=tokenizer)
         return engine
 
     def self_check(self, engine: Engine, zeros: Callable[[], Mapping[str, np.ndarray]]) -> None:
@@ -189,6 +226,29 @@ class ModelEngine(EngineConfig, ModelLoading):
 
     separates: ClassVar[bool] = True
     """The engine can change an embedding and a head that share a tensor separately."""
+
+    def tokenizer(self, *, model: str, experts: Sequence[Expert], utility: Utility) -> RunTokenizer:
+        """See `EngineConfig.tokenizer`. Experts may bring another one than the base model's."""
+        from evoswarm.engine.tokenizer import run_tokenizer
+
+        requests = (request for split in SPLITS for request in utility.requests(split))
+        chats = any(isinstance(request.prompt, Chat) and request.prompt.template is None for request in requests)
+        tags = utility.reasoning_tags
+        folders = {expert.name: expert.path for expert in experts if str(expert.path) != model}
+        return run_tokenizer(model, folders, trust_remote_code=self.trust_remote_code, tags=tags, chats=chats)
+
+    def check_prompts(self, *, model: str, tokenizer: RunTokenizer | None, utility: Utility) -> list[str]:
+        """See `EngineConfig.check_prompts`. Renders and encodes the longest prompts."""
+        from transformers import AutoConfig
+
+        from evoswarm.engine.tokenizer import check_prompts
+
+        assert tokenizer is not None
+        folder = model_folder(model, weights=False)
+        text = AutoConfig.from_pretrained(folder, trust_remote_code=self.trust_remote_code).get_text_config()
+        requests = (request for split in SPLITS for request in utility.requests(split))
+        longest = getattr(text, "max_position_embeddings", None)
+        return check_prompts(tokenizer, requests, longest=longest, rows=text.vocab_size)
 
     @property
     def keeps_pristine(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -23,7 +24,8 @@ class Encoder:
     A prompt starts with what the tokenizer puts before a text (BOS), once, and never ends with what it puts after a
     text (EOS). `notices` says what else the user should know about the prompts.
 
-    `tokens` counts what has been `read` (prompts, options, drafts) and `written` (answers).
+    `tokens` counts what has been `read` (prompts, options, drafts) and `written` (answers). `special` has the ids of
+    special tokens.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class Encoder:
         *,
         ends: Sequence[int],
         longest: int | None,
+        rows: int | None = None,
         tags: Iterable[tuple[str, str]] = (),
     ) -> None:
         """
@@ -39,10 +42,11 @@ class Encoder:
             tokenizer: the tokenizer of the run.
             ends: ids that end an answer.
             longest: the model's maximum number of tokens; None if it is unknown.
+            rows: the size of the model's vocabulary, which may be smaller than the tokenizer's; None if it is unknown.
             tags: of reasoning, besides those of known models. Special tokens that are part of one stay in answers.
         """
-        self.tokenizer, self.ends = tokenizer, tuple(ends)
-        self._longest = longest
+        self._longest, self._rows = longest, math.inf if rows is None else rows
+        self.tokenizer, self.ends = tokenizer, tuple(number for number in ends if number < self._rows)
         self._start = (next(i for i in (tokenizer.bos_token_id, *self.ends, 0) if i is not None),)
         self._renderer = Renderer(tokenizer)
         self._encode = lru_cache(maxsize=65536)(self._encode_one)
@@ -50,10 +54,10 @@ class Encoder:
         self._closing = lru_cache(maxsize=64)(self._closing_of)
         self.ends_of = lru_cache(maxsize=1024)(self._ends_of)
         kept = [tag for pair in (*REASONING_TAGS, *tags) for tag in pair]
-        special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-        dropped = [
-            token for token in special | set(tokenizer.all_special_tokens) if not any(token in tag for tag in kept)
-        ]
+        special = {number: token.content for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+        special |= dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+        self.special = frozenset(special)
+        dropped = {token for token in special.values() if not any(token in tag for tag in kept)}
         self._dropped = re.compile("|".join(map(re.escape, sorted(dropped, key=len, reverse=True))) or "(?!)")
         self.tokens: Counter[str] = Counter()
         self._counted: Prompt | None = None
@@ -68,6 +72,10 @@ class Encoder:
         ids = self._encode(prompt) or self._start
         self.tokens["read"] += len(ids)
         return ids
+
+    def rendered(self, text: str) -> Ids:
+        """The token ids of a chat that is text already."""
+        return self._once((), self._plain(text))
 
     def option(self, prompt: Prompt, option: str) -> tuple[Ids, Ids]:
         """A prompt and its continuation, tokenized together as lm-eval does.
@@ -119,7 +127,7 @@ class Encoder:
         """Ids that end an answer: the model's own, and those of stop strings that are one token."""
         found = [(end, self.tokenizer.convert_tokens_to_ids(end)) for end in stop]
         ids = [number for end, number in found if number is not None and self._decode([number]) == end]
-        return tuple(dict.fromkeys([*self.ends, *ids]))
+        return tuple(dict.fromkeys([*self.ends, *(number for number in ids if number < self._rows)]))
 
     def last_tokens(self, draft: Ids, stop: Sequence[str], *, limit: int) -> Ids:
         """The tokens of which one must follow the draft so that it is the whole answer.
@@ -138,7 +146,9 @@ class Encoder:
         if not stop:
             return self.ends
         texts = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))])
-        return tuple(dict.fromkeys([*self.ends_of(stop), *(i for i, text in enumerate(texts) if text.startswith(stop))]))
+        return tuple(
+            dict.fromkeys([*self.ends_of(stop), *(i for i, text in enumerate(texts) if text.startswith(stop))])
+        )
 
     def _decode(self, tokens: Sequence[int]) -> str:
         """Tokens as text, including special tokens."""
@@ -179,9 +189,17 @@ class Encoder:
             )
 
     def _encode_one(self, prompt: Prompt, option: str = "") -> Ids:
-        if not isinstance(prompt, str):
-            return self._once((), self._plain(self._chat(prompt) + option))
-        return self._once(self._added, self._plain(prompt + option))
+        if isinstance(prompt, str):
+            ids = self._once(self._added, self._plain(prompt + option))
+        else:
+            ids = self.rendered(self._chat(prompt) + option)
+        if unknown := next((number for number in ids if number >= self._rows), None):
+            raise UserError(
+                f"{self.tokenizer.name_or_path}: a prompt has token {unknown} ({self._decode([unknown])!r}), and "
+                f"the base model's vocabulary has only {self._rows}; set `model` to a copy of the base model with the "
+                "vocabulary that the experts were trained with (resize_token_embeddings, save_pretrained)"
+            )
+        return ids
 
     def _plain(self, text: str) -> Ids:
         return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)

@@ -7,7 +7,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from evoswarm.engine.base import Engine, Verified
 from evoswarm.engine.config import EngineConfig
 from evoswarm.section import NonNegative
 from evoswarm.utility.types import OptionScore, Prompt
+
+if TYPE_CHECKING:
+    from evoswarm.engine.tokenizer import RunTokenizer
 
 
 class FakeEngine(EngineConfig):
@@ -26,8 +29,8 @@ class FakeEngine(EngineConfig):
 
     has_model: ClassVar[bool] = False
 
-    def start(self, *, model: str, adapter: Mapping[str, Any] | None) -> Engine:
-        """It needs neither the model nor the adapter."""
+    def start(self, *, model: str, adapter: Mapping[str, Any] | None, tokenizer: RunTokenizer | None = None) -> Engine:
+        """It needs no model."""
         return EchoEngine(delay=self.delay)
 
 

@@ -4,36 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig
 
 from evoswarm.engine.encode import Encoder
-from evoswarm.engine.load import load_tokenizer
+from evoswarm.engine.tokenizer import RunTokenizer, load_tokenizer
 from evoswarm.utility.types import Generate, Request
 
 LEAST = 64
 """Room for the prompts of the self-check."""
 
 
-def longest_sequence(model: str, requests: Iterable[Request], *, trust_remote_code: bool) -> int:
+def longest_sequence(
+    model: str, requests: Iterable[Request], *, trust_remote_code: bool, tokenizer: RunTokenizer | None = None
+) -> int:
     """Tokens of the longest prompt with its answer or option, at most what the model takes.
 
     Args:
         model: base model folder.
         requests: of all splits.
         trust_remote_code: run Python code that comes with the model.
+        tokenizer: of the run; None: the base model's.
 
     Raises:
         UserError: the tokenizer cannot be loaded.
     """
-    needed = longest_of(requests, load_tokenizer(model, trust_remote_code=trust_remote_code))
+    tokenizer = tokenizer or RunTokenizer(load_tokenizer(model, trust_remote_code=trust_remote_code))
+    needed = longest_of(requests, tokenizer)
     config = AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code).get_text_config()
     limit = getattr(config, "max_position_embeddings", None)
     return needed if limit is None else min(needed, limit)
 
 
-def longest_of(requests: Iterable[Request], tokenizer: PreTrainedTokenizerBase) -> int:
+def longest_of(requests: Iterable[Request], tokenizer: RunTokenizer) -> int:
     """The same without regard to what the model takes; at least `LEAST`."""
-    encoder = Encoder(tokenizer, ends=(), longest=None)
+    encoder = tokenizer.encoder()
     return max([LEAST, *(_length(encoder, request) for request in requests)])
 
 

@@ -1,4 +1,4 @@
-"""Loads a base model and its tokenizer."""
+"""Loads a base model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
-    AutoTokenizer,
     GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
@@ -30,27 +29,6 @@ from evoswarm.errors import UserError
 from evoswarm.weights.expert import checkpoint_files, no_weights
 from evoswarm.weights.hub import model_folder
 from evoswarm.weights.tensorfile import TensorFile
-
-
-def load_tokenizer(model: str, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, with a padding token.
-
-    Raises:
-        UserError: it cannot be loaded.
-    """
-    folder = model_folder(model, weights=False)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except Exception as error:  # the tokenizers library raises plain Exception
-        raise UserError(
-            f"{model}: the tokenizer cannot be loaded ({first_line(error)}); put tokenizer.json and "
-            "tokenizer_config.json of the base model into its folder"
-        ) from None
-    if tokenizer.pad_token_id is None:
-        if tokenizer.eos_token_id is None:
-            raise UserError(f"{model}: the tokenizer has neither a pad nor an eos token; set one in its config")
-        tokenizer.pad_token_id = tokenizer.eos_token_id
-    return tokenizer
 
 
 def load_model(model: str, config: ModelLoading, *, device: str | None = None) -> PreTrainedModel:

@@ -11,6 +11,7 @@ import torch
 from transformers.modeling_outputs import CausalLMOutput
 
 from evoswarm.engine.base import Verified
+from evoswarm.engine.tokenizer import RunTokenizer
 from evoswarm.engine.transformers import HfEngine
 from evoswarm.engine.transformers_config import TransformersEngine
 from evoswarm.utility.types import OptionScore, Prompt
@@ -33,13 +34,14 @@ class MixtureEngine(HfEngine):
         model: str,
         adapter: Mapping[str, Any] | None,
         experts: Iterable[Mapping[str, np.ndarray]],
+        tokenizer: RunTokenizer | None = None,
     ) -> None:
         """Load the base model once, and one copy of the adapted parameters per expert.
 
         Raises:
             UserError: the model cannot be loaded, or an expert does not fit it.
         """
-        super().__init__(config, model=model, adapter=adapter)
+        super().__init__(config, model=model, adapter=adapter, tokenizer=tokenizer)
         self._branches = False
         self._models = [self._copy_with(weights) for weights in experts]
         super().install(None)

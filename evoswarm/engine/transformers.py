@@ -15,16 +15,19 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from evoswarm.engine.base import Verified
 from evoswarm.engine.dtype import device_of
-from evoswarm.engine.encode import Encoder, Ids
+from evoswarm.engine.encode import Ids
 from evoswarm.engine.errors import first_line, out_of_memory
 from evoswarm.engine.install import Installer
-from evoswarm.engine.load import end_tokens, load_model, load_tokenizer, saved_tensors
+from evoswarm.engine.load import end_tokens, load_model, saved_tensors
+from evoswarm.engine.tokenizer import RunTokenizer, load_tokenizer
 from evoswarm.engine.transformers_config import TransformersEngine
 from evoswarm.errors import UserError
 from evoswarm.utility.types import OptionScore, Prompt
 
 Pairs = list[tuple[Ids, Ids]]
 """(prompt, option) of each option of one request"""
+PADDING = 0
+"""Any token: what is padding cannot be seen. The tokenizer's own may have no row in the model."""
 SHARED_FROM = 16
 """Tokens from which a prefix that all prompts of a batch share (few-shot examples) is computed only once."""
 
@@ -36,7 +39,14 @@ class HfEngine:
     `utility.slices`), so a result does not depend on the number of workers.
     """
 
-    def __init__(self, config: TransformersEngine, *, model: str, adapter: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        config: TransformersEngine,
+        *,
+        model: str,
+        adapter: Mapping[str, Any] | None,
+        tokenizer: RunTokenizer | None = None,
+    ) -> None:
         """Load the model and its tokenizer once.
 
         Raises:
@@ -44,11 +54,12 @@ class HfEngine:
         """
         torch.set_num_threads(config.threads)
         self.batch_size = config.batch_size
-        self.tokenizer = load_tokenizer(model, trust_remote_code=config.trust_remote_code)
+        tokenizer = tokenizer or RunTokenizer(load_tokenizer(model, trust_remote_code=config.trust_remote_code))
+        self.tokenizer = tokenizer.tokenizer
         self.model = _on_device(load_model(model, config, device=config.device), device_of(config.device)).eval()
         # In 16 bits, one pass over a whole text and one pass per token round too differently.
         self.exact = self.model.dtype == torch.float32
-        self._end = end_tokens(self.model.generation_config, self.tokenizer)
+        ends = end_tokens(self.model.generation_config, self.tokenizer)
         # A model's own penalties and beams would make its answers differ from greedy ones.
         self.model.generation_config = GenerationConfig()
         self._positions = "position_ids" in inspect.signature(self.model.forward).parameters
@@ -57,7 +68,8 @@ class HfEngine:
         self._branches = self._positions and all(type(layer) is DynamicLayer for layer in layers)
         longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         self._last_position = None if longest is None else longest - 1
-        self._encoder = Encoder(self.tokenizer, ends=self._end, longest=longest)
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        self._encoder = tokenizer.encoder(ends=ends, longest=longest, rows=rows)
         self.tokens = self._encoder.tokens
         self._installer = Installer(self.model, adapter, pristine=config.pristine, saved=saved_tensors(model))
         self._shared: tuple[Ids, DynamicCache] | None = None
@@ -98,7 +110,7 @@ class HfEngine:
         settings = GenerationConfig(
             do_sample=False,
             max_new_tokens=self._encoder.room(max(map(len, rows)), max_new_tokens),
-            pad_token_id=self.tokenizer.pad_token_id,
+            pad_token_id=PADDING,
             eos_token_id=list(self._encoder.ends_of(tuple(stop))) or None,
         )
         output = self.model.generate(**inputs, generation_config=settings)
@@ -214,7 +226,7 @@ class HfEngine:
             shared = ()
         pads = [width - len(row) for row in rows]
         rests = [row[len(shared) :] for row in rows]
-        ids = [shared + (self.tokenizer.pad_token_id,) * pad + rest for pad, rest in zip(pads, rests, strict=True)]
+        ids = [shared + (PADDING,) * pad + rest for pad, rest in zip(pads, rests, strict=True)]
         mask = [(1,) * len(shared) + (0,) * pad + (1,) * len(rest) for pad, rest in zip(pads, rests, strict=True)]
         device = self.model.device
         inputs = {

@@ -15,10 +15,11 @@ import torch
 from transformers import AutoConfig, GenerationConfig
 
 from evoswarm.engine.base import AdaptersNotSupported, Verified
-from evoswarm.engine.encode import Encoder, Ids
+from evoswarm.engine.encode import Ids
 from evoswarm.engine.errors import EngineDied, dies_on_error
-from evoswarm.engine.load import end_tokens, load_tokenizer
+from evoswarm.engine.load import end_tokens
 from evoswarm.engine.quiet import output_to_log
+from evoswarm.engine.tokenizer import RunTokenizer, load_tokenizer
 from evoswarm.engine.vllm_config import VllmEngine as VllmConfig
 from evoswarm.engine.vllm_internals import (
     EXTENSION,
@@ -49,26 +50,36 @@ class VllmEngine:
 
     exact = True
 
-    def __init__(self, config: VllmConfig, *, model: str, adapter: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        config: VllmConfig,
+        *,
+        model: str,
+        adapter: Mapping[str, Any] | None,
+        tokenizer: RunTokenizer | None = None,
+    ) -> None:
         """Start vLLM and load the base model.
 
         Raises:
             UserError: vLLM is missing or too old, or refuses the model or an argument.
         """
         set_environment(threads=config.threads, deterministic=config.deterministic)
-        tokenizer = load_tokenizer(model, trust_remote_code=config.trust_remote_code)
+        tokenizer = tokenizer or RunTokenizer(load_tokenizer(model, trust_remote_code=config.trust_remote_code))
         self._adapter = dict(adapter) if adapter is not None else None
         self._multi_adapter = config.adapter_mode == "multi_lora"
         # An actor's output is in Ray's logs already.
         with nullcontext() if on_ray() else output_to_log("evoswarm-vllm") as log:
-            self._llm = _start(config, model=model, adapter=adapter, log=log)
+            folder = tokenizer.tokenizer.name_or_path
+            self._llm = _start(config, model=model, adapter=adapter, tokenizer=folder, log=log)
         metrics_to_ray(self._llm)
         self._ranks = Ranks(self._llm, in_process=config.ranks == 1)
         self._sleeps, self._asleep, self._pristine = config.sleep, False, config.pristine
         longest = self._llm.llm_engine.model_config.max_model_len
         cache = self._llm.llm_engine.vllm_config.cache_config
         self._costs = Costs(cache.block_size if cache.enable_prefix_caching else None)
-        self._encoder = Encoder(tokenizer, ends=end_tokens(_generation_config(model), tokenizer), longest=longest)
+        ends = end_tokens(_generation_config(model), tokenizer.tokenizer)
+        rows = self._llm.llm_engine.model_config.get_vocab_size()
+        self._encoder = tokenizer.encoder(ends=ends, longest=longest, rows=rows)
         self.tokens = self._encoder.tokens
         self._numbers: dict[Hashable, int | None] = {}
         self._last_number = 0
@@ -269,7 +280,9 @@ class VllmEngine:
             return list(self._llm.generate(inputs, list(settings), use_tqdm=False, **lora))
 
 
-def _start(config: VllmConfig, *, model: str, adapter: Mapping[str, Any] | None, log: Path | None) -> Any:
+def _start(
+    config: VllmConfig, *, model: str, adapter: Mapping[str, Any] | None, tokenizer: str, log: Path | None
+) -> Any:
     """vLLM's `LLM` with the base model."""
     check_version()
     if config.deterministic:
@@ -281,7 +294,9 @@ def _start(config: VllmConfig, *, model: str, adapter: Mapping[str, Any] | None,
 
     # It warns about tokenizers of adapters, which these adapters do not have.
     logging.getLogger("vllm.v1.engine.input_processor").setLevel(logging.ERROR)
-    settings = {"disable_log_stats": not on_ray()} | arguments(config, model=model, adapter=adapter)
+    settings = {"disable_log_stats": not on_ray(), "tokenizer": tokenizer} | arguments(
+        config, model=model, adapter=adapter
+    )
     try:
         return LLM(worker_extension_cls=EXTENSION, **settings)
     except Exception as error:  # vLLM raises anything

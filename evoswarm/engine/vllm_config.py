@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator
 
 from evoswarm.engine.config import ModelEngine
 from evoswarm.utility.types import Request
 from evoswarm.weights.hub import model_folder
+
+if TYPE_CHECKING:
+    from evoswarm.engine.tokenizer import RunTokenizer
 
 LORAS = 40
 """Adapter slots if memory allows."""
@@ -118,17 +121,27 @@ class VllmEngine(ModelEngine):
         """Slices of `QUEUED` examples per particle."""
         return self.particles_per_batch * -(-QUEUED // self.batch_size)
 
-    def fitted(self, *, model: str, parameters: int, requests: Callable[[], Iterable[Request]]) -> Self:
+    def fitted(
+        self,
+        *,
+        model: str,
+        parameters: int,
+        requests: Callable[[], Iterable[Request]],
+        tokenizer: RunTokenizer | None = None,
+    ) -> Self:
         """With `max_model_len` for the longest request, and as many adapter slots as fit into memory, unless they are
         set."""
-        return self._with_length(model, requests)._with_slots(parameters)
+        return self._with_length(model, requests, tokenizer)._with_slots(parameters)
 
-    def _with_length(self, model: str, requests: Callable[[], Iterable[Request]]) -> Self:
+    def _with_length(
+        self, model: str, requests: Callable[[], Iterable[Request]], tokenizer: RunTokenizer | None
+    ) -> Self:
         if self.max_length is not None:
             return self
         from evoswarm.engine.lengths import longest_sequence
 
-        longest = longest_sequence(model_folder(model), requests(), trust_remote_code=self.trust_remote_code)
+        folder, trust = model_folder(model), self.trust_remote_code
+        longest = longest_sequence(folder, requests(), trust_remote_code=trust, tokenizer=tokenizer)
         return self.with_(args=self.args | {"max_model_len": longest})
 
     def _with_slots(self, parameters: int) -> Self:

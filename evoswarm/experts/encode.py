@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from evoswarm.config.training import TrainingData
-from evoswarm.engine.load import first_line
+from evoswarm.engine.encode import Encoder
+from evoswarm.engine.render import CannotRender, Renderer
 from evoswarm.errors import UserError
+from evoswarm.experts.conversations import Message
 from evoswarm.experts.records import Record, read_records
+from evoswarm.utility.reasoning import left_open
+from evoswarm.utility.templates import read_template
 
 IGNORE = -100
 """Label of tokens that are not in the loss."""
@@ -44,28 +48,27 @@ class Encoded:
         }
 
 
-def encode(data: TrainingData, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> Encoded:
+def encode(data: TrainingData, tokenizer: PreTrainedTokenizerBase, *, max_length: int, root: Path = Path()) -> Encoded:
     """Read and encode a data set. Drops examples without trained tokens and counts them.
 
     Raises:
         UserError: the data cannot be read or rendered, or has no trained tokens.
     """
-    encoder = _Encoder(tokenizer, data)
+    encoder = _encoder(data, tokenizer, root)
     ids: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     digest, dropped, cut = hashlib.sha256(), 0, 0
     records = read_records(data)
     for record in records:
-        pieces = list(encoder.pieces(record))
-        row = np.array([token for tokens, _ in pieces for token in tokens], dtype=np.int32)
-        counted = np.array([trained for tokens, trained in pieces for _ in tokens], dtype=bool)
+        row, wanted = encoder.row(record)
         cut += len(row) > max_length
-        row, counted = row[:max_length], counted[:max_length]
+        row, wanted = row[:max_length], wanted[:max_length]
+        counted = wanted != IGNORE
         if not counted[1:].any():  # the first token is never predicted
             dropped += 1
             continue
         ids.append(row)
-        labels.append(np.where(counted, row, IGNORE).astype(np.int32))
+        labels.append(wanted)
         digest.update(row.tobytes() + counted.tobytes())
     if not ids:
         why = f"every completion is empty or starts after training.max_length: {max_length} tokens"
@@ -73,64 +76,111 @@ def encode(data: TrainingData, tokenizer: PreTrainedTokenizerBase, *, max_length
     return Encoded(ids, labels, digest.hexdigest(), dropped, cut)
 
 
-class _Encoder:
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, data: TrainingData) -> None:
-        self._tokenizer, self._data = tokenizer, data
-        self._chat = bool(tokenizer.chat_template) if data.chat_template is None else data.chat_template
-        if data.chat_template and not tokenizer.chat_template:
-            raise UserError(
-                f"{data.path}: data.chat_template is true, but the model's tokenizer has no template; set it to false"
-            )
+def _encoder(data: TrainingData, tokenizer: PreTrainedTokenizerBase, root: Path) -> RecordEncoder:
+    if tokenizer.pad_token_id is None:
+        raise UserError("the model's tokenizer has neither a pad nor an eos token; set one in its config")
+    template = read_template(root / data.chat_template) if isinstance(data.chat_template, Path) else None
+    if data.chat_template is True and not tokenizer.chat_template:
+        raise UserError(
+            f"{data.path}: data.chat_template is true, but the model's tokenizer has no template; set it to "
+            "false, or to the path of one"
+        )
+    chat = bool(template or tokenizer.chat_template) if data.chat_template is None else bool(data.chat_template)
+    last = data.turns == "last"
+    return RecordEncoder(tokenizer, chat, template, data.chat_template_kwargs, last)
 
-    def pieces(self, record: Record) -> Iterator[tuple[list[int], bool]]:
+
+@dataclass
+class RecordEncoder:
+    """Encodes records as the engines encode prompts, with the answers that follow them.
+
+    Attributes:
+        tokenizer: of the model.
+        chat: render prompts and completions with the chat template.
+        template: None for the tokenizer's.
+        variables: of the template.
+        last: only the last answer of a conversation is in the loss.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    chat: bool = True
+    template: str | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    last: bool = False
+
+    def __post_init__(self) -> None:
+        self._encoder, self._renderer = Encoder(self.tokenizer, ends=(), longest=None), Renderer(self.tokenizer)
+        self._special = self._encoder.special - {self.tokenizer.unk_token_id}
+
+    def row(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids and labels, int32 [T].
+
+        Raises:
+            UserError: the record cannot be rendered.
+        """
+        if record.ids is not None:
+            return np.array(record.ids[0], np.int32), np.array(record.ids[1], np.int32)
+        pieces = list(self._pieces(record))
+        row = [token for tokens, _ in pieces for token in tokens]
+        labels = [token if trained else IGNORE for tokens, trained in pieces for token in tokens]
+        return np.array(row, np.int32), np.array(labels, np.int32)
+
+    def _pieces(self, record: Record) -> Iterator[tuple[Sequence[int], bool]]:
         """Token ids in order, and whether they are trained."""
-        if record.messages:
-            yield from self._conversation(list(record.messages), record.where)
-        elif not record.completion:
-            return
-        elif self._chat:
-            turns = [{"role": "user", "content": record.prompt}, {"role": "assistant", "content": record.completion}]
-            yield from self._conversation(turns, record.where)
-        else:
-            yield self._without_end(self._tokenizer(record.prompt).input_ids), False
-            yield [*self._plain(record.completion), self._end()], True
+        if record.messages or (self.chat and record.completion):
+            yield from self._conversation(record.chat, record.where)
+        elif record.text is not None:
+            ids = self._encoder.prompt(record.text)
+            yield ids[:1], True
+            yield self._ended(ids[1:]), True
+        elif record.completion:
+            prompt = "\n\n".join(part for part in (record.system, record.prompt) if part)
+            context, completion = self._encoder.option(prompt, record.completion)
+            yield context, False
+            yield [*completion, self._end()], True
 
-    def _conversation(self, messages: list[dict[str, str]], where: str) -> Iterator[tuple[list[int], bool]]:
-        if not self._tokenizer.chat_template:
-            raise UserError(f"{where}: messages need a chat template, but the model's tokenizer has none")
-        turns = [i for i, message in enumerate(messages) if message["role"] == "assistant" and message["content"]]
-        done = ""
-        for turn in turns if self._data.turns == "all" else turns[-1:]:
+    def _conversation(self, messages: Sequence[Message], where: str) -> Iterator[tuple[Sequence[int], bool]]:
+        if not self.tokenizer.chat_template and self.template is None:
+            raise UserError(
+                f"{where}: messages need a chat template, but the model's tokenizer has none; set data.chat_template "
+                "to the path of one"
+            )
+        answers = [i for i, message in enumerate(messages) if message["role"] == "assistant" and message["content"]]
+        done, length = "", 0
+        for turn in answers[-1:] if self.last else answers:
             before = self._render(messages[:turn], where, prompt=True)
             after = self._render(messages[: turn + 1], where, prompt=False)
             if not before.startswith(done) or not after.startswith(before):
-                raise UserError(
-                    f"{where}: the chat template changes message {turn} when more messages follow; set "
-                    "data.turns: last, or convert the data to prompt and completion"
-                )
-            yield self._plain(before[len(done) :]), False
-            yield self._ended(self._plain(after[len(before) :])), True
-            done = after
+                raise UserError(f"{where}: {self._difference(messages[:turn], before, where)}")
+            start, ids = len(self._encoder.rendered(before)), self._encoder.rendered(after)
+            yield ids[length:start], False
+            yield self._ended(ids[start:]), messages[turn].get("weight") != 0
+            done, length = after, len(ids)
 
-    def _render(self, messages: list[dict[str, str]], where: str, *, prompt: bool) -> str:
+    def _difference(self, messages: Sequence[Message], before: str, where: str) -> str:
+        """Why a prompt is not the start of the text with its answer."""
+        if tag := left_open(before.removeprefix(self._render(messages, where, prompt=False))):
+            return (
+                f"the chat template opens the reasoning with {tag}, and the answer has none; set "
+                "data.chat_template_kwargs: {enable_thinking: false} if the template supports it"
+            )
+        return (
+            f"the chat template changes message {len(messages)} when more messages follow; set data.turns: last, or "
+            "convert the data to prompt and completion"
+        )
+
+    def _render(self, messages: Sequence[Message], where: str, *, prompt: bool) -> str:
+        turns = [{"role": message["role"], "content": message["content"]} for message in messages]
         try:
-            return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt))
-        except (TemplateError, ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{where}: the chat template cannot render the messages: {first_line(error)}") from None
-
-    def _plain(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False).input_ids)
+            return self._renderer.text(turns, prompt=prompt, variables=self.variables, template=self.template)
+        except CannotRender as problem:
+            raise UserError(f"{where}: the chat template cannot render the messages: {problem}") from None
 
     def _end(self) -> int:
-        if self._tokenizer.eos_token_id is None:
+        if self.tokenizer.eos_token_id is None:
             raise UserError("the model's tokenizer has no eos token, so answers would never end; set one in its config")
-        return int(self._tokenizer.eos_token_id)
+        return int(self.tokenizer.eos_token_id)
 
-    def _ended(self, ids: list[int]) -> list[int]:
+    def _ended(self, ids: Sequence[int]) -> Sequence[int]:
         """Ensure that the ids end with a special token, so that answers end: the template's own, or else eos."""
-        special = set(self._tokenizer.all_special_ids) - {self._tokenizer.unk_token_id}
-        return ids if special & set(ids[-3:]) else [*ids, self._end()]
-
-    def _without_end(self, ids: list[int]) -> list[int]:
-        """Remove an eos that the tokenizer appends: a prompt does not end there."""
-        return list(ids[:-1] if ids and ids[-1] == self._tokenizer.eos_token_id else ids)
+        return ids if self._special & set(ids[-3:]) else [*ids, self._end()]

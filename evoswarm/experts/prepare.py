@@ -11,7 +11,8 @@ import datasets
 from transformers.utils import logging
 
 from evoswarm.config.training import TrainingConfig
-from evoswarm.engine.load import load_skeleton, load_tokenizer
+from evoswarm.engine.load import load_skeleton
+from evoswarm.engine.tokenizer import load_tokenizer
 from evoswarm.errors import UserError
 from evoswarm.experts.encode import encode
 from evoswarm.experts.method import check_targets, choose
@@ -44,12 +45,12 @@ def prepare_data(config: TrainingConfig, name: str) -> dict[str, Any]:
     check(settings)
     if folder.exists() and not (folder / RECORD).exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: already exists and was not created by `evoswarm experts train`; move it away")
-    tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+    tokenizer = load_tokenizer(config.tokenizer or config.model, trust_remote_code=config.trust_remote_code)
     _, skeleton = load_skeleton(config.model, trust_remote_code=config.trust_remote_code)
     check_targets(choose(config.method), skeleton)
     longest = getattr(skeleton.config.get_text_config(), "max_position_embeddings", None) or settings.max_length
-    encoded = encode(data, tokenizer, max_length=min(settings.max_length, longest))
-    keys = {"model", "method", "save", "dtype", "threads", "seed"}
+    encoded = encode(data, tokenizer, max_length=min(settings.max_length, longest), root=config.root)
+    keys = {"model", "tokenizer", "method", "save", "dtype", "threads", "seed"}
     made_of = config.model_dump(mode="json", include=keys) | {"data": encoded.sha256}
     made_of["training"] = settings.model_dump(mode="json", exclude={"checkpoint_steps"})
     if (work / FAILED).exists() and read_json(work / RECORD)["made_of"] != made_of:

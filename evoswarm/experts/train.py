@@ -16,7 +16,8 @@ from transformers import PrinterCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from evoswarm.config.training import TrainingConfig
-from evoswarm.engine.load import first_line, load_model, load_tokenizer
+from evoswarm.engine.load import first_line, load_model
+from evoswarm.engine.tokenizer import load_tokenizer
 from evoswarm.errors import UserError
 from evoswarm.experts.allocate import rank_allocation
 from evoswarm.experts.card import training_card
@@ -75,7 +76,7 @@ def _train(config: TrainingConfig, name: str, report: Report, trained: Callable[
     progress = Progress(work / "progress.json", report)
     settings, chosen = config.optimization(name), choose(config.method)
     options = arguments(settings, work / "steps", seed=config.seed)
-    tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
+    tokenizer = load_tokenizer(config.tokenizer or config.model, trust_remote_code=config.trust_remote_code)
     quiet_libraries()
     data = datasets.load_from_disk(work / "data")
     collate = collator(tokenizer, settings)

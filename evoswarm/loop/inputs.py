@@ -71,6 +71,17 @@ def require_installable(config: RunConfig, pool: Pool) -> None:
         raise UserError(f"pool: {listed(problems)}")
 
 
+def check_prompts(config: RunConfig, inputs: Inputs) -> list[str]:
+    """What the user should know about the prompts; the engine says this too when it starts.
+
+    Raises:
+        UserError: the model cannot answer a prompt.
+    """
+    engine, utility = config.engine, inputs.utility
+    tokenizer = engine.tokenizer(model=config.model, experts=inputs.pool.experts, utility=utility)
+    return engine.check_prompts(model=config.model, tokenizer=tokenizer, utility=utility)
+
+
 def claim(directory: RunDirectory, config: RunConfig, identity: dict[str, Any], *, resume: str) -> None:
     """Claim the directory for a run: write its config, or check that it matches the run in the directory.
 

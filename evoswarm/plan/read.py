@@ -6,11 +6,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
-from evoswarm.engine.encode import Encoder
 from evoswarm.engine.lengths import longest_of
 from evoswarm.engine.load import load_skeleton
+from evoswarm.engine.tokenizer import RunTokenizer
 from evoswarm.plan.sizes import Shape, Workload
 from evoswarm.utility.types import SPLITS, Generate, Utility
 from evoswarm.weights.merge import full_tensors, lora_modules
@@ -63,9 +62,9 @@ def _adapted(layout: Sequence[TensorSpec]) -> int:
     )
 
 
-def workload_of(utility: Utility, tokenizer: PreTrainedTokenizerBase) -> Workload:
+def workload_of(utility: Utility, tokenizer: RunTokenizer) -> Workload:
     """The tokens of the validation split, and of the longest request of both splits."""
-    encoder = Encoder(tokenizer, ends=(), longest=None)
+    encoder = tokenizer.encoder()
     read, new = [], 0
     for request in utility.requests("validation"):
         if isinstance(request, Generate):

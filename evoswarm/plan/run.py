@@ -7,7 +7,6 @@ from evoswarm.backend.ray.placement import place_run
 from evoswarm.config import RunConfig
 from evoswarm.config.backend import RayBackend
 from evoswarm.engine.config import ModelEngine
-from evoswarm.engine.load import load_tokenizer
 from evoswarm.errors import UserError
 from evoswarm.loop.inputs import Inputs
 from evoswarm.plan.case import Case, EngineSettings
@@ -29,6 +28,7 @@ def plan_run(config: RunConfig, inputs: Inputs, hardware: Hardware) -> Plan:
     nodes = [Nodes("node", hardware.nodes, hardware.cpus, hardware.gpus)]
     placement = place_run(config.with_(backend=backend), nodes)
     trust = engine.trust_remote_code
-    workload = workload_of(inputs.utility, load_tokenizer(config.model, trust_remote_code=trust))
+    tokenizer = engine.tokenizer(model=config.model, experts=inputs.pool.experts, utility=inputs.utility)
+    workload = workload_of(inputs.utility, tokenizer)
     shape = shape_of(config.model, inputs.pool, dtype=engine.dtype, trust_remote_code=trust)
     return estimate(Case(shape, workload, len(inputs.pool.names), EngineSettings.of(engine), placement, hardware))

@@ -120,6 +120,10 @@ class MultiTaskUtility:
         return math.fsum(weights[k] * u for k, u in utilities.items()) / math.fsum(weights.values())
 
     @property
+    def reasoning_tags(self) -> list[tuple[str, str]]:
+        return list(dict.fromkeys(tag for task in self.tasks.values() for tag in task.reasoning_tags))
+
+    @property
     def warnings(self) -> list[str]:
         return [f"task {name}: {warning}" for name, task in self.tasks.items() for warning in task.warnings]
 

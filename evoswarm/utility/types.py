@@ -156,6 +156,10 @@ class Utility(Protocol):
         """The example's fields, at least `id` and `question`, for reports."""
 
     @property
+    def reasoning_tags(self) -> Sequence[tuple[str, str]]:
+        """Opening and closing tags of reasoning in any answer."""
+
+    @property
     def warnings(self) -> list[str]:
         """What the user should know about the data, one line each."""
 

@@ -87,7 +87,7 @@ class NoSlotEngine(VllmEngine):
 
     type: Literal["no_slot"] = "no_slot"  # type: ignore[assignment]
 
-    def start(self, *, model: str, adapter: Mapping[str, Any] | None) -> Any:
+    def start(self, *, model: str, adapter: Mapping[str, Any] | None, tokenizer: Any = None) -> Any:
         return NoSlot(merged=not self.multi_adapter)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from evoswarm.compare.bench import Bench
 from evoswarm.compare.routing import Router, read_texts, training_records
-from evoswarm.compare.trained import merged_data
+from evoswarm.compare.trained import merged_data, solved_examples
+from evoswarm.config.load import parse_config
 from evoswarm.errors import UserError
 
 
@@ -47,3 +50,35 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_texts_without_two_words_are_refused_by_the_router(tmp_path: Path, text: str) -> None:
     with pytest.raises(UserError, match="fewer than two different words"):
         Router.of({"a": file(tmp_path, text)}, temperature=0.1)
+
+
+def test_lora_same_examples_trains_on_the_prompts_that_engines_get(
+    tiny_llama: Path, adapters: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "x.json").write_text(json.dumps([{"question": f"{n} + 1", "answer": str(n + 1)} for n in range(3)]))
+    (tmp_path / "own.jinja").write_text(
+        "{% for m in messages %}({{ m['role'] }}){{ m['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %}(assistant){% if thinking is not false %}<think>{% endif %}{% endif %}"
+    )
+    prompts = {
+        "chat": {"chat_template": "own.jinja", "chat_template_kwargs": {"thinking": False}, "system": "Add."},
+        "plain": {"answer_prefix": " ="},
+    }
+    tasks = {
+        name: {"type": "exact_match", "mode": mode, "data": {"path": "x.json", "test": None}, "prompt": prompt}
+        for (name, prompt), mode in zip(prompts.items(), ("text", "numeric"), strict=True)
+    }
+    settings = {"model": str(tiny_llama), "pool": str(adapters), "utility": {"type": "multi_task", "tasks": tasks}}
+    bench = Bench(parse_config(settings, root=tmp_path), tmp_path / "bench")
+    tokenizer = bench.tokenizer().tokenizer
+    texts = [
+        (tokenizer.decode(record["input_ids"]), tokenizer.decode([i for i in record["labels"] if i >= 0]))
+        for record in solved_examples(bench)
+    ]
+    assert texts[0] == ("(system)Add.(user)0 + 1(assistant)1</s>", "1</s>")
+    assert texts[3] == ("<s>0 + 1 = 1</s>", " 1</s>")
+    encoder = bench.tokenizer().encoder()
+    for request, record in zip(bench.utility.requests("validation"), solved_examples(bench), strict=True):
+        start = encoder.prompt(request.prompt)
+        assert tuple(record["input_ids"][: len(start)]) == start
+        assert [label >= 0 for label in record["labels"]] == [i >= len(start) for i in range(len(record["labels"]))]

@@ -8,12 +8,15 @@ from typing import Any
 
 import datasets
 import pytest
+from real_tokenizers import TOKENIZERS, from_disk
 from tiny_models import make_tokenizer
 
 from evoswarm.config.training import TrainingData
+from evoswarm.engine.encode import Encoder
 from evoswarm.errors import UserError
 from evoswarm.experts.encode import IGNORE, encode
 from evoswarm.experts.records import read_records
+from evoswarm.utility import Chat
 
 CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]
 LONGER = [*CHAT, {"role": "user", "content": "more"}, {"role": "assistant", "content": "no"}]
@@ -21,7 +24,13 @@ SAME = {
     "messages": {"messages": CHAT},
     "prompt and completion": {"prompt": "hi", "completion": "yo"},
     "prompt and completion as messages": {"prompt": CHAT[:1], "completion": CHAT[1:]},
-    "alpaca": {"instruction": "hi", "input": "", "output": "yo"},
+    "alpaca": {"instruction": "hi", "input": "", "output": "yo", "system": "", "history": []},
+    "sharegpt": {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yo"}]},
+    "sharegpt of other tools": {
+        "conversation": [{"from": "user", "value": "hi"}, {"from": "Assistant", "value": "yo"}]
+    },
+    "openai's messages as conversations": {"conversations": CHAT},
+    "contents as parts": {"messages": [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in CHAT]},
     "question and answer": {"question": "hi", "answer": "yo", "id": 3},
 }
 
@@ -53,6 +62,88 @@ def shown(data: TrainingData, *, max_length: int = 100, **tokenizer: Any) -> lis
 def test_every_format_in_every_kind_of_file_becomes_the_same_example(tmp_path: Path, form: str, file: str) -> None:
     data = write(tmp_path / file, [SAME[form]])
     assert shown(data) == [("<s>[user]hi[assistant]yo</s>", "yo</s>")]
+
+
+SYSTEM = {
+    "messages": {"messages": [{"role": "system", "content": "be"}, *CHAT]},
+    "sharegpt": {"conversations": [{"from": "system", "value": "be"}, *SAME["sharegpt"]["conversations"]]},
+    "sharegpt with a column": SAME["sharegpt"] | {"system": "be"},
+    "messages with both": {"messages": [{"role": "system", "content": "be"}, *CHAT], "system": "other"},
+    "alpaca": SAME["alpaca"] | {"system": "be"},
+    "prompt and completion": SAME["prompt and completion"] | {"system": "be"},
+}
+
+
+@pytest.mark.parametrize("form", SYSTEM)
+def test_a_system_message_can_be_a_message_or_a_column(tmp_path: Path, form: str) -> None:
+    data = write(tmp_path / "data.jsonl", [SYSTEM[form]])
+    assert shown(data) == [("<s>[system]be[user]hi[assistant]yo</s>", "yo</s>")]
+    if "messages" not in SYSTEM[form] and "conversations" not in SYSTEM[form]:
+        assert shown(data.with_(chat_template=False)) == [("<s>be\n\nhiyo</s>", "yo</s>")]
+
+
+def test_the_history_of_alpaca_comes_before_the_instruction(tmp_path: Path) -> None:
+    record = {"instruction": "more", "output": "no", "history": [["hi", "yo"]], "system": "be"}
+    ((text, counted),) = shown(write(tmp_path / "data.jsonl", [record]))
+    assert text == "<s>[system]be[user]hi[assistant]yo</s>[user]more[assistant]no</s>" and counted == "yo</s>no</s>"
+
+
+def test_an_answer_of_weight_zero_is_not_in_the_loss(tmp_path: Path) -> None:
+    messages = [LONGER[0], LONGER[1] | {"weight": 0}, LONGER[2], LONGER[3] | {"weight": 1}]
+    ((text, counted),) = shown(write(tmp_path / "data.jsonl", [{"messages": messages}]))
+    assert text == "<s>[user]hi[assistant]yo</s>[user]more[assistant]no</s>" and counted == "no</s>"
+
+
+@pytest.mark.parametrize(("text", "whole"), [("ab", "<s>ab</s>"), ("<s>ab</s>", "<s>ab</s>"), ("a", "<s>a</s>")])
+def test_a_text_is_in_the_loss_as_a_whole_with_one_bos_and_an_end(tmp_path: Path, text: str, whole: str) -> None:
+    assert shown(write(tmp_path / "data.jsonl", [{"text": text}])) == [(whole, whole)]
+
+
+def test_token_ids_and_labels_are_used_unchanged(tmp_path: Path) -> None:
+    data = write(tmp_path / "data.jsonl", [{"input_ids": [1, 40, 41, 2], "labels": [-100, -100, 41, 2]}])
+    encoded = encode(data, make_tokenizer(), max_length=100)
+    assert encoded.ids[0].tolist() == [1, 40, 41, 2] and encoded.labels[0].tolist() == [IGNORE, IGNORE, 41, 2]
+
+
+@pytest.mark.parametrize("name", [*TOKENIZERS])
+def test_a_prompt_has_the_ids_that_engines_give_it(tmp_path: Path, name: str) -> None:
+    tokenizer = from_disk(TOKENIZERS[name](), tmp_path / "tokenizer")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    made = Encoder(tokenizer, ends=(), longest=None)
+    data = write(tmp_path / "data.jsonl", [{"prompt": "What is 2 + 3?", "completion": " The answer is 5."}])
+    for chat in {False, tokenizer.chat_template is not None}:
+        encoded = encode(data.with_(chat_template=chat), tokenizer, max_length=999)
+        asked = Chat((("user", "What is 2 + 3?"),)) if chat else "What is 2 + 3?"
+        ids, labels = encoded.ids[0].tolist(), encoded.labels[0]
+        start = len(made.prompt(asked))
+        assert tuple(ids[:start]) == made.prompt(asked) and (labels[:start] == IGNORE).all()
+        assert (labels[start:] != IGNORE).all() and made.special & set(ids[-2:]) - set(ids[:1])
+        assert made.text("", ids[start:]).strip() == "The answer is 5."
+
+
+def test_the_template_of_a_file_and_its_variables_render_the_data(tmp_path: Path) -> None:
+    (tmp_path / "own.jinja").write_text(
+        "{% for m in messages %}{{ m['content'] }}|{% endfor %}{% if add_generation_prompt %}{{ sign }}{% endif %}"
+    )
+    data = write(tmp_path / "data.jsonl", [SAME["sharegpt"]])
+    data = data.with_(chat_template=Path("own.jinja"), chat_template_kwargs={"sign": ""})
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = None
+    encoded = encode(data, tokenizer, max_length=100, root=tmp_path)
+    assert tokenizer.decode(encoded.ids[0]) == "hi|yo|</s>"
+
+
+def test_a_template_that_opens_the_reasoning_is_not_trained_on_answers_without(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% if enable_thinking is not false %}<think>{% endif %}{% endif %}"
+    )
+    data = write(tmp_path / "data.jsonl", [SAME["messages"]])
+    with pytest.raises(UserError, match=r"data.jsonl\[0\]: the chat template opens the reasoning with <think>"):
+        encode(data, tokenizer, max_length=100)
+    encoded = encode(data.with_(chat_template_kwargs={"enable_thinking": False}), tokenizer, max_length=100)
+    assert tokenizer.decode(encoded.ids[0]) == "[user]hi[assistant]yo</s>"
 
 
 def test_without_a_chat_template_the_completion_follows_the_prompt(tmp_path: Path) -> None:
@@ -98,8 +189,13 @@ def test_a_long_example_is_truncated_and_dropped_if_no_answer_is_left(tmp_path: 
 BAD = {
     "no trainable token": ([{"prompt": "abc", "completion": ""}] * 3, "no trainable token in 3 records"),
     "no turn of the assistant": ([{"messages": CHAT[:1]}], "no trainable token in 1 records"),
-    "unknown fields": ([{"text": "abc"}], r"data.jsonl\[0\]: has text; a record needs messages, prompt and completion"),
-    "broken messages": ([{"messages": [{"role": "user"}]}], "a message needs role and content as text"),
+    "unknown fields": ([{"story": "abc"}], r"data.jsonl\[0\]: has story; a record needs messages or conversations"),
+    "broken messages": ([{"messages": [{"role": "user"}]}], "a message needs role and content, or from and value, as"),
+    "unknown role": ([{"conversations": [{"from": "alien", "value": "a"}]}], "unknown role 'alien'; use one of system"),
+    "tool calls": ([{"conversations": [{"from": "function_call", "value": "{}"}]}], "has tool calls"),
+    "preferences": ([{"prompt": "a", "chosen": "b", "rejected": "c"}], "data.columns: {completion: chosen}"),
+    "labels of another length": ([{"input_ids": [1, 2], "labels": [1]}], "has 2 input_ids and 1 labels"),
+    "broken history": ([{"instruction": "a", "output": "b", "history": ["c"]}], "history must be a list of pairs"),
     "no object": (["abc"], "a record is an object of named fields, not str"),
     "no text": ([{"prompt": "a", "completion": {"b": 1}}], "completion is dict, not text"),
     "choices": ([{"question": "a", "answer": "A", "choices": {"A": "b"}}], "choices are not supported for training"),

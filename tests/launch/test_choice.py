@@ -31,7 +31,7 @@ class TwoWays(FakeEngine):
     def candidates(self, *, adapters: bool) -> list[Self]:
         return [self.with_(way=way) for way in (self.also, "quick")] if self.way == "auto" else [self]
 
-    def start(self, *, model: str, adapter: Mapping[str, Any] | None) -> Engine:
+    def start(self, *, model: str, adapter: Mapping[str, Any] | None, tokenizer: Any = None) -> Engine:
         if self.way == "broken":
             raise UserError("no slot")
         return EchoEngine(delay=0.005 * (self.way == "slow"))
