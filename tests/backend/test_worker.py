@@ -71,7 +71,7 @@ def test_an_engine_that_has_died_answers_nothing_until_it_is_started_again() -> 
 class NoSlot(Engine):
     """Has no place for the experts beside the base."""
 
-    on_gpu = False
+    needs_check = False
 
     deaths = 0
 

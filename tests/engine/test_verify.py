@@ -127,7 +127,7 @@ def test_only_in_float32_is_verifying_as_good_as_generating(tiny_llama: Path) ->
 def test_the_log_probability_of_a_draft_includes_its_end(engine: HfEngine, greedy: list[str], stop: tuple) -> None:
     drafts = ["1", "ok", greedy[2], "a b c"]
     found = engine.verify(PROMPTS[:4], drafts, max_new_tokens=12, stop=stop, logprobs=True)
-    ends = [engine.tokenizer.decode([i]) for i in engine._end] + list(stop)
+    ends = [engine.tokenizer.decode([i]) for i in engine._encoder.ends] + list(stop)
     scored = engine.loglikelihood(PROMPTS[:4], [[draft + end for end in ends] for draft in drafts])
     for verified, options in zip(found, scored, strict=True):
         assert verified.logprob == pytest.approx(math.log(math.fsum(math.exp(o.logprob) for o in options)), abs=1e-4)
