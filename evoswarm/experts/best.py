@@ -38,7 +38,8 @@ def write_merged(run_dir: Path, output: Path) -> None:
         UserError: it is no LoRA, or the base model cannot be loaded.
     """
     from evoswarm.engine.install import Installer
-    from evoswarm.engine.load import load_model, load_tokenizer
+    from evoswarm.engine.load import load_model
+    from evoswarm.engine.tokenizer import run_tokenizer
 
     pool, config = _best(run_dir), written_config(run_dir)
     trust = isinstance(config.engine, ModelEngine) and config.engine.trust_remote_code
@@ -47,7 +48,8 @@ def write_merged(run_dir: Path, output: Path) -> None:
     if model.get_input_embeddings().weight is not model.get_output_embeddings().weight:
         model.config.tie_word_embeddings = False  # the LoRA changes one of them
     model.save_pretrained(output)
-    load_tokenizer(config.model, trust_remote_code=trust).save_pretrained(output)
+    best = {"best": pool.experts[0].path}
+    run_tokenizer(config.model, best, trust_remote_code=trust).tokenizer.save_pretrained(output)
 
 
 def _best(run_dir: Path) -> Pool:
