@@ -116,7 +116,7 @@ def utility_matrix(config: RunConfig, *, pool: Path | str) -> list[Column]:
 def _column(config: RunConfig, task: str, folder: Path | str) -> Column:
     from evoswarm.backend.local import LocalBackend
 
-    opened = open_pool(PoolConfig(experts=folder), model=config.model)
+    opened = open_pool(config.pool.with_(experts=folder, include_base=False), model=config.model)
     require_installable(config, opened)
     rows = {BASE_MODEL: None, **{name: Row.one(name) for name in opened.names}}
     utility = make_utility(config.utility, root=config.root)

@@ -91,7 +91,7 @@ def with_toy_base(text: str) -> str:
 
 
 def _link(folder: Path, place: str, target: Path) -> None:
-    if not is_url(place) and not (folder / place).exists():
+    if not is_url(place) and not (folder / place).exists() and not (folder / place).parent.is_symlink():
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         (folder / place).symlink_to(target)
 

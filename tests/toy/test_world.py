@@ -46,8 +46,9 @@ def test_the_chat_template_agrees_with_the_training_prompt(tokenizer: PreTrained
     assert tokenizer(text).input_ids == [*specials[:2], *tokenizer("rev dbac").input_ids, specials[2]]
 
 
-def test_there_is_one_expert_per_skill_and_all_are_compatible() -> None:
-    folders = sorted((WORLD / "experts").iterdir())
+@pytest.mark.parametrize("pool", ["experts", "unrelated"])
+def test_there_is_one_expert_per_skill_and_all_are_compatible(pool: str) -> None:
+    folders = sorted((WORLD / pool).iterdir())
     assert [folder.name for folder in folders] == sorted(SKILLS)
     assert {tuple(sorted(path.name for path in folder.iterdir())) for folder in folders} == {
         ("adapter_config.json", "adapter_model.safetensors")
@@ -85,7 +86,7 @@ def test_the_committed_targets_agree_with_the_code(name: str) -> None:
 
 
 def test_the_world_stays_small() -> None:
-    assert sum(path.stat().st_size for path in WORLD.rglob("*") if path.is_file()) < 9_000_000
+    assert sum(path.stat().st_size for path in WORLD.rglob("*") if path.is_file()) < 11_000_000
 
 
 def test_building_into_a_folder_that_is_not_empty_is_rejected(tmp_path: Path) -> None:
