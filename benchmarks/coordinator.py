@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.common import close, show
 from evoswarm.backend import Evaluation, Job
-from evoswarm.backend.base import Seconds
+from evoswarm.backend.base import Counters
 from evoswarm.loop.checkpoint import checkpoint_path
 from evoswarm.loop.context import RunContext
 from evoswarm.loop.directory import RunDirectory
@@ -28,8 +28,10 @@ CASES = {(40, 10): 0.050, (1000, 1000): 1.0}
 class InstantBackend:
     """Scores instantly with a smooth function of the row."""
 
+    mode = None
+
     def __init__(self) -> None:
-        self.seconds = Seconds()
+        self.counters = Counters()
         self._scores: list[list[float | None]] = [[float(i < n) for i in range(EXAMPLES)] for n in range(EXAMPLES + 1)]
         self._predictions: list[str | None] = ["answer"] * EXAMPLES
 

@@ -73,6 +73,11 @@ class Backend(Protocol):
 
     counters: Counters
 
+    @property
+    def mode(self) -> str | None:
+        """How the engines that have started take particles in; see `EngineConfig.mode`."""
+        ...
+
     def evaluate(self, jobs: Sequence[Job]) -> Iterator[Evaluation]:
         """Measure the jobs. Yields each evaluation as soon as it is complete, in any order.
 

@@ -52,6 +52,11 @@ class LocalBackend:
         if self._worker.notice:
             message(self._worker.notice)
 
+    @property
+    def mode(self) -> str | None:
+        """See `Backend.mode`."""
+        return self._worker.mode
+
     def evaluate(self, jobs: Sequence[Job]) -> Iterator[Evaluation]:
         """See `Backend.evaluate`."""
         worker, clock = self._worker, time.perf_counter

@@ -32,7 +32,7 @@ def summary_of(
     return {
         "name": config.name,
         "algorithm": config.search.type,
-        "adapter_mode": config.engine.mode,
+        "adapter_mode": context.backend.mode,
         "space": asdict(pool.space) if pool.space else None,
         "seed": config.seed,
         "generations": search.generation,

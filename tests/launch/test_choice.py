@@ -12,6 +12,7 @@ from echo import echo_config
 
 import evoswarm
 from evoswarm.engine import ENGINES, Engine, FakeEngine
+from evoswarm.engine.base import AdaptersNotSupported
 from evoswarm.engine.fake import EchoEngine
 from evoswarm.errors import UserError
 
@@ -19,7 +20,7 @@ from evoswarm.errors import UserError
 class TwoWays(FakeEngine):
     """Slow or quick, or it does not start."""
 
-    way: Literal["auto", "slow", "quick", "broken"] = "auto"
+    way: Literal["auto", "slow", "quick", "broken", "limited"] = "auto"
     """How it answers."""
     also: str = "slow"
     """What `auto` compares with quick."""
@@ -28,12 +29,17 @@ class TwoWays(FakeEngine):
     def mode(self) -> str | None:
         return self.way
 
+    def merged(self) -> Self:
+        return self.with_(way="slow")
+
     def candidates(self, *, adapters: bool) -> list[Self]:
         return [self.with_(way=way) for way in (self.also, "quick")] if self.way == "auto" else [self]
 
     def start(self, *, model: str, adapter: Mapping[str, Any] | None, tokenizer: Any = None) -> Engine:
         if self.way == "broken":
             raise UserError("no slot")
+        if self.way == "limited":
+            raise AdaptersNotSupported("too many")
         return EchoEngine(delay=0.005 * (self.way == "slow"))
 
 
@@ -50,6 +56,12 @@ def test_the_faster_way_is_chosen_recorded_and_kept(tmp_path: Path, monkeypatch:
     if also == "slow":
         longer = echo_config(tmp_path, f"engine.also={also}", "search.max_generations=2")
         assert evoswarm.run(longer)["adapter_mode"] == "slow"
+
+
+def test_the_summary_has_the_way_that_the_engine_fell_back_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENGINES, "fake", TwoWays)
+    config = echo_config(tmp_path, "engine.way=limited", "search.max_generations=1")
+    assert evoswarm.run(config)["adapter_mode"] == "slow"
 
 
 def test_nothing_is_measured_where_there_is_no_choice(tmp_path: Path) -> None:

@@ -67,10 +67,11 @@ def test_a_failed_start_ends_the_run_or_leaves_the_actor_out(
     assert str(caught.value).startswith(text)
     said: list[str] = []
     group = ActorGroup("scorer", said.append)
-    for each in (start, Start(notice="a notice"), Start(notice="a notice")):
+    for each in (start, Start(notice="a notice", mode="merged"), Start(notice="a notice", mode="merged")):
         group.add(Starting.remote(each))
     take_in(group, starting=False)
     assert group.up == [1, 2] and group.idle_since() is None and said.count("a notice") == 1
+    assert group.mode == "merged"
     assert group.why_absent.startswith("scorer 0 could not start (")
     assert f"{group.why_absent}; continuing without it" in said and said[-1] == "2 of 3 scorers are up"
     for actor in group.actors:

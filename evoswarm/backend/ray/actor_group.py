@@ -27,6 +27,7 @@ class ActorGroup:
         actors: all actors, by number.
         absent: actors that cannot be given work now, and the time since when.
         why_absent: why the last actor that could not start did not.
+        mode: of the last engine that started, see `EngineConfig.mode`.
     """
 
     def __init__(self, kind: str, message: Callable[[str], None]) -> None:
@@ -34,6 +35,7 @@ class ActorGroup:
         self.actors: list[ActorHandle] = []
         self.absent: dict[int, float] = {}
         self.why_absent = ""
+        self.mode: str | None = None
         self._pending: dict[Any, int] = {}
         self._notices: set[str] = set()
         self._reported_up = 0
@@ -99,6 +101,7 @@ class ActorGroup:
             self._failed(number, start, starting)
             return
         del self.absent[number]
+        self.mode = start.mode
         if start.notice and start.notice not in self._notices:
             self._notices.add(start.notice)
             self._message(start.notice)

@@ -42,6 +42,11 @@ class RayBackend:
         self._sizes: dict[Split, list[tuple[int, ...]]] = {}
         self._actors = Actors(config, place, callbacks)
 
+    @property
+    def mode(self) -> str | None:
+        """See `Backend.mode`."""
+        return self._actors.scorers.mode
+
     def evaluate(self, jobs: Sequence[Job]) -> Iterator[Evaluation]:
         """See `Backend.evaluate`."""
         placement = self._actors.placement

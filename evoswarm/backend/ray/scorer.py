@@ -40,7 +40,8 @@ class Scorer:
 
     def ready(self) -> Start:
         """Answers once the engine is loaded, or has failed to load."""
-        return self._start if self._worker is None else replace(self._start, notice=self._worker.notice)
+        worker = self._worker
+        return self._start if worker is None else replace(self._start, notice=worker.notice, mode=worker.mode)
 
     def sleep(self) -> None:
         """Release what the engine does not need until the next slice."""

@@ -1,0 +1,14 @@
+"""Benchmarks are run by hand, so a test notices when what they use is gone."""
+
+from __future__ import annotations
+
+import pkgutil
+
+import pytest
+
+import benchmarks
+
+
+@pytest.mark.parametrize("name", [found.name for found in pkgutil.walk_packages(benchmarks.__path__, "benchmarks.")])
+def test_every_benchmark_can_be_imported(name: str) -> None:
+    pkgutil.resolve_name(name)
