@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from evoswarm.config.backend import LocalBackend, RayBackend
 from evoswarm.errors import UserError
 from evoswarm.plan.hardware import GB, Gpu, Hardware, gpu_with
+
+LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Where Linux has the memory limit of a container, in its two versions of control groups."""
 
 
 def this_machine() -> Hardware:
@@ -19,8 +23,20 @@ def this_machine() -> Hardware:
     if gpus:
         found = torch.cuda.get_device_properties(0)
         gpu = gpu_with(found.total_memory / GB, found.name)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Hardware(1, gpus, len(os.sched_getaffinity(0)), gpu, memory / GB)
+    return Hardware(1, gpus, len(os.sched_getaffinity(0)), gpu, host_memory() / GB)
+
+
+def host_memory(limits: Sequence[Path] = LIMITS) -> int:
+    """Bytes of memory of this machine, or of the container that this process is in.
+
+    Args:
+        limits: files with a container's limit, of which some may not exist.
+    """
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in limits:
+        text = path.read_text().strip() if path.exists() else ""
+        found += [int(text)] if text.isdigit() else []
+    return min(found)
 
 
 def cluster(config: RayBackend) -> Hardware:

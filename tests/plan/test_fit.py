@@ -9,6 +9,7 @@ from tiny_models import save_llama
 
 from evoswarm.plan.fit import host_problem
 from evoswarm.plan.hardware import Hardware
+from evoswarm.plan.inspect import host_memory
 
 
 def test_a_run_without_gpus_and_with_too_little_host_memory_says_by_how_much_and_what_to_change(tmp_path: Path) -> None:
@@ -22,3 +23,11 @@ def test_a_run_without_gpus_and_with_too_little_host_memory_says_by_how_much_and
     assert said is not None and said.startswith("2 engines with weights of 0.0 GB each do not fit into a node's 0.0 GB")
     assert said.endswith("lower backend.scorers")
     assert str(host_problem(local, tiny)).endswith("use nodes with more memory, or GPUs")
+
+
+def test_the_memory_limit_of_a_container_counts(tmp_path: Path) -> None:
+    for name, text in (("limited", "1000000\n"), ("unlimited", "max\n"), ("huge", "9223372036854771712\n")):
+        (tmp_path / name).write_text(text)
+    everything = host_memory([])
+    assert host_memory([tmp_path / "limited", tmp_path / "missing"]) == 1_000_000
+    assert host_memory([tmp_path / "unlimited"]) == host_memory([tmp_path / "huge"]) == everything > 1_000_000
