@@ -23,8 +23,10 @@ class Plan:
         running: sequences that an engine runs at once.
         moved_bytes: weights that leave particles in one generation.
         seconds: estimated times.
-        problems: why it does not fit, each with what to change; empty if it fits.
+        problems: why memory does not suffice, each with what to change; empty if it does.
         assumptions: what the figures assume.
+        missing: what the nodes do not have for these actors, with what to change; None if they have everything. (A run
+            waits for it, because nodes may still join.)
     """
 
     placement: Placement
@@ -36,11 +38,12 @@ class Plan:
     seconds: Seconds
     problems: list[str]
     assumptions: list[str]
+    missing: str | None = None
 
     @property
     def fits(self) -> bool:
         """Whether the run fits on the hardware."""
-        return not self.problems
+        return not self.problems and self.missing is None
 
 
 def estimate(case: Case) -> Plan:

@@ -50,7 +50,8 @@ def host_problem(config: RunConfig, hardware: Hardware) -> str | None:
     size, scorers = _weight_bytes(config.model), 1
     if isinstance(config.backend, RayBackend):
         nodes = [Nodes("node", hardware.nodes, hardware.cpus, 0)]
-        scorers = math.ceil(place_run(config, nodes).scorers / hardware.nodes)
+        unlabeled = config.with_(backend=config.backend.with_(scorer_labels={}, particle_labels={}))
+        scorers = math.ceil(place_run(unlabeled, nodes).scorers / hardware.nodes)
     need, have = scorers * size / GB, hardware.node_memory_gb
     if need <= have:
         return None

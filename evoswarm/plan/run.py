@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from evoswarm.backend.ray.missing import missing
 from evoswarm.backend.ray.nodes import Nodes
 from evoswarm.backend.ray.placement import place_run
 from evoswarm.config import RunConfig
@@ -25,10 +28,12 @@ def plan_run(config: RunConfig, inputs: Inputs, hardware: Hardware) -> Plan:
     if not isinstance(engine, ModelEngine):
         raise UserError(f"engine.type {engine.type} runs no model, so there is nothing to plan")
     backend = config.backend if isinstance(config.backend, RayBackend) else RayBackend(scorers=1)
+    backend = backend.with_(scorer_labels={}, particle_labels={})  # `hardware` is what has them
     nodes = [Nodes("node", hardware.nodes, hardware.cpus, hardware.gpus)]
     placement = place_run(config.with_(backend=backend), nodes)
     trust = engine.trust_remote_code
     tokenizer = engine.tokenizer(model=config.model, experts=inputs.pool.experts, utility=inputs.utility)
     workload = workload_of(inputs.utility, tokenizer)
     shape = shape_of(config.model, inputs.pool, dtype=engine.dtype, trust_remote_code=trust)
-    return estimate(Case(shape, workload, len(inputs.pool.names), EngineSettings.of(engine), placement, hardware))
+    plan = estimate(Case(shape, workload, len(inputs.pool.names), EngineSettings.of(engine), placement, hardware))
+    return replace(plan, missing=missing(placement, nodes)) if isinstance(config.backend, RayBackend) else plan

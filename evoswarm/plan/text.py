@@ -22,7 +22,7 @@ def plan_lines(plan: Plan, hardware: Hardware) -> list[str]:
         f"evaluation  install {duration(plan.seconds.install)}, prompts {duration(plan.seconds.read)}, answers "
         f"{duration(plan.seconds.write)}, on one scorer",
         *(f"assumes     {line}" for line in plan.assumptions),
-        *(f"PROBLEM     {line}" for line in plan.problems),
+        *(f"PROBLEM     {line}" for line in [*plan.problems, *([plan.missing] if plan.missing else [])]),
         "it fits" if plan.fits else "it does not fit",
     ]
 

@@ -52,6 +52,23 @@ def test_what_does_not_fit_ends_with_status_2_and_says_what_to_change(tmp_path: 
     assert status == 2 and "PROBLEM     a GPU with 1 GB is" in text and text.rstrip().endswith("it does not fit")
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (
+            {"particle_gpus": 1},
+            "needs 21 GPUs (20 particles x 1 + 1 scorers x 1), the cluster has 2; add nodes, or lower",
+        ),
+        ({"scorer_gpus": 4}, "needs 4 GPUs (20 particles x 0 + 1 scorers x 4), the cluster has 2; add nodes"),
+        ({"scorers": 3}, "needs 3 GPUs (20 particles x 0 + 3 scorers x 1), the cluster has 2; add nodes"),
+    ],
+)
+def test_more_gpus_than_the_cluster_has_are_a_problem(tmp_path: Path, settings: dict[str, Any], says: str) -> None:
+    backend = {"type": "ray", "scorer_labels": {"kind": "gpu"}} | settings
+    status, text = plan(tmp_path, "--gpus", "2", "--gpu-memory", "80", backend=backend)
+    assert status == 2 and f"PROBLEM     the run {says}" in text
+
+
 def test_gpus_without_a_memory_size_are_refused(tmp_path: Path) -> None:
     from evoswarm.errors import UserError
 
