@@ -64,8 +64,12 @@ def validate(
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Check a config, its data and its pool without starting a run."""
+    """Check a config, its data, pool, model and memory without starting a run or loading weights.
+
+    Of each tensor a few values are read, and all of them when the run starts.
+    """
     from evoswarm.loop.inputs import check_prompts, read_inputs
+    from evoswarm.plan.fit import fit_here
 
     if k8s is not None:
         return _validate_manifest(k8s, config, set_ or (), json_=json_)
@@ -73,8 +77,9 @@ def validate(
         raise UserError("validate: give CONFIG or --k8s MANIFEST")
     checked = load_config(config, overrides=set_ or ())
     with results_only():
-        inputs = read_inputs(checked)
+        inputs = read_inputs(checked, samples=True)
         warnings = [*inputs.warnings, *check_prompts(checked, inputs)]
+        notices = fit_here(checked, inputs)
     sizes = {split: inputs.utility.size(split) for split in ("validation", "test")}
     facts: dict[str, Any] = {
         "experts": inputs.pool.names,
@@ -84,9 +89,11 @@ def validate(
     }
     facts["space"] = asdict(inputs.pool.space) if inputs.pool.space else None
     if json_:
-        return print_json({"valid": True, **facts})
+        return print_json({"valid": True, **facts, "notices": notices})
     for warning in warnings:
         print_warning(warning)
+    for notice in notices:
+        print(notice)
     print(
         f"{config}: ok; {len(inputs.pool.names)} experts ({inputs.pool.kind}), "
         f"{sizes['validation']} validation and {sizes['test']} test examples, {checked.search.type} "

@@ -43,15 +43,17 @@ class Inputs:
         return [*self.pool.warnings, *self.utility.warnings]
 
 
-def read_inputs(config: RunConfig, *, check: bool = True) -> Inputs:
+def read_inputs(config: RunConfig, *, check: bool = True, samples: bool = False) -> Inputs:
     """Read data and pool, and `check` them unless the process that started this one has.
+
+    With `samples`, a few values of each tensor are checked, and not all.
 
     Raises:
         UserError: a problem in them that the user has to fix, or a logger's package is missing.
     """
     require(config.loggers)
     utility = make_utility(config.utility, root=config.root)
-    pool = open_pool(config.pool, model=config.model, check=check)
+    pool = open_pool(config.pool, model=config.model, check=check, samples=samples)
     if check:
         require_model(config.model)
         require_installable(config, pool)

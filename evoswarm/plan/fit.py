@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +44,19 @@ def fitted(config: RunConfig, inputs: Inputs, message: Callable[[str], None]) ->
         return config
     copy = plan.gpu.pristine / (hardware.gpu.memory_gb * GB)
     return config.with_(engine=config.engine.beside(copy, share=plan.placement.gpu_share))
+
+
+def fit_here(config: RunConfig, inputs: Inputs) -> list[str]:
+    """The check of `fitted` without a cluster, on this machine; returns what it says.
+
+    Raises:
+        UserError: an engine cannot fit.
+    """
+    if isinstance(config.backend, RayBackend) and (config.backend.address or os.environ.get("RAY_ADDRESS")):
+        return ["the memory of the cluster is not checked here; `evoswarm plan` asks the cluster"]
+    notices: list[str] = []
+    fitted(config, inputs, notices.append)
+    return notices
 
 
 def host_problem(config: RunConfig, hardware: Hardware) -> str | None:

@@ -25,6 +25,8 @@ from evoswarm.weights.noise import CHUNK
 from evoswarm.weights.stored import Stored
 from evoswarm.weights.tensorfile import TensorFile, TensorSpec
 
+SAMPLE = 1024
+"""Values at each end of a tensor that a quick check reads."""
 Kind = Literal["adapter", "checkpoint"]
 MODEL_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -86,9 +88,14 @@ class Expert:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
         return digest.hexdigest()
 
-    def non_finite(self) -> list[str]:
-        """Names of the tensors with NaN or infinite values; reads all values."""
-        return [name for name, spec in sorted(self.specs.items()) if spec.is_float and not _finite(self.flat(name))]
+    def non_finite(self, *, samples: bool = False) -> list[str]:
+        """Names of the tensors with NaN or infinite values; reads all values, or the first and last `SAMPLE`."""
+        floats = (name for name, spec in sorted(self.specs.items()) if spec.is_float)
+        return [name for name in floats if not all(map(_finite, _parts(self.flat(name), samples=samples)))]
+
+
+def _parts(flat: np.ndarray, *, samples: bool) -> list[np.ndarray]:
+    return [flat[:SAMPLE], flat[-SAMPLE:]] if samples else [flat]
 
 
 def _finite(flat: np.ndarray, step: int = 64 * CHUNK) -> bool:

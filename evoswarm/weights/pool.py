@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -129,10 +129,13 @@ class Pool:
         return self._by_name[name].flat(tensor)
 
 
-def open_pool(config: PoolConfig, *, model: str, check: bool = True, alone: bool = False) -> Pool:
+def open_pool(
+    config: PoolConfig, *, model: str, check: bool = True, alone: bool = False, samples: bool = False
+) -> Pool:
     """Open the experts and check that they are compatible with each other.
 
     `check` is False if the same pool was already checked (in worker processes). `alone` accepts a single expert.
+    With `samples`, a few values of each tensor are checked, and not all.
 
     Raises:
         UserError: one error that lists every problem of every expert.
@@ -152,7 +155,7 @@ def open_pool(config: PoolConfig, *, model: str, check: bool = True, alone: bool
     if check and experts:
         problems += _problems(opened, experts, space)
         if config.check_values and not problems:
-            problems += _non_finite(experts)
+            problems += _non_finite(experts, samples=samples)
     if problems:
         raise UserError(("" if alone else "pool: ") + listed(problems))
     if check and not alone and len(experts) + config.include_base < 2:
@@ -189,9 +192,9 @@ def _warnings(opened: list[Expert], experts: list[Expert], base: Expert | None, 
     return [*grouped(notices), *base_warnings(opened, model), *oddities(experts, base.stored if base else {})]
 
 
-def _non_finite(experts: Sequence[Expert]) -> list[str]:
+def _non_finite(experts: Sequence[Expert], *, samples: bool) -> list[str]:
     with ThreadPoolExecutor(4) as threads:
-        found = threads.map(Expert.non_finite, experts)
+        found = threads.map(partial(Expert.non_finite, samples=samples), experts)
         return [f"{e.name}: NaN or infinity in {names[0]}" for e, names in zip(experts, found, strict=True) if names]
 
 

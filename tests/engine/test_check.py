@@ -12,10 +12,10 @@ import torch
 from adapters import config_of
 from architectures import ARCHITECTURES, load_architecture, save_architecture, save_lora
 from safetensors.torch import load_file, save_file
-from sparse_models import save_sparse
 from tiny_models import save_adapter, save_llama
 from transformers import LlamaConfig
 
+from benchmarks.sparse import save_model
 from evoswarm.engine import TransformersEngine, VllmEngine
 from evoswarm.engine.install import Installer
 from evoswarm.errors import UserError
@@ -167,7 +167,7 @@ def test_wegeft_adapters_of_missing_modules_are_named(adapters: Path, tiny_gpt2:
 
 def test_the_check_of_300_gb_reads_headers_alone(tmp_path: Path, adapters: Path) -> None:
     huge = {"hidden_size": 16384, "intermediate_size": 53248, "num_attention_heads": 128, "num_key_value_heads": 8}
-    base = save_sparse(LlamaConfig(**huge, num_hidden_layers=46, vocab_size=128256), tmp_path / "base")
+    base = save_model(LlamaConfig(**huge, num_hidden_layers=46, vocab_size=128256), tmp_path / "base")
     assert sum(file.stat().st_size for file in base.iterdir()) > 290e9
     lines = misfits(base, adapters / "a")
     assert lines[0] == "a: model.layers.0.mlp.down_proj.weight is [64, 96], the base model's is [16384, 53248]"
