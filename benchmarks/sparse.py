@@ -45,8 +45,8 @@ def save_model(config: PretrainedConfig, folder: Path, *, seed: int = 0) -> Path
     model = skeleton(config)
     model.config.architectures, model.config.dtype = [type(model).__name__], torch.bfloat16
     model.config.save_pretrained(folder)
-    for file in (world() / "base").glob("token*"):
-        shutil.copyfile(file, folder / file.name)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copyfile(world() / "base" / name, folder / name)
     shards: list[dict[str, tuple[int, ...]]] = [{}]
     size = 0
     for name, tensor in model.state_dict().items():
