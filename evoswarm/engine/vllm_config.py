@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator
@@ -13,6 +14,7 @@ from evoswarm.weights.hub import model_folder
 
 if TYPE_CHECKING:
     from evoswarm.engine.tokenizer import RunTokenizer
+    from evoswarm.weights.expert import Expert
 
 LORAS = 40
 """Adapter slots if memory allows."""
@@ -48,6 +50,17 @@ class VllmEngine(ModelEngine):
 
     implementation: ClassVar[str] = "evoswarm.engine.vllm:VllmEngine"
     separates: ClassVar[bool] = False
+
+    def misfits(self, *, model: str, experts: Sequence[Expert]) -> list[str]:
+        """See `EngineConfig.misfits`."""
+        from evoswarm.weights.expert import unread_shards
+
+        if unread_shards(Path(model)):
+            return [
+                f"{model}: has model.safetensors, which the pool and transformers read, and an index of other files, "
+                "which vLLM reads; remove one of them"
+            ]
+        return super().misfits(model=model, experts=experts)
 
     @field_validator("args")
     @classmethod

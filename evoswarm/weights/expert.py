@@ -186,6 +186,14 @@ def checkpoint_files(path: Path) -> list[Path]:
     return [path / name for name in names]
 
 
+def unread_shards(path: Path) -> bool:
+    """Whether a folder has, besides model.safetensors, an index of other files, which are not read."""
+    if not (path / MODEL_FILE).exists() or not (path / INDEX_FILE).exists():
+        return False
+    shards = read_json(path / INDEX_FILE).get("weight_map")
+    return isinstance(shards, dict) and set(shards.values()) != {MODEL_FILE}
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from evoswarm.weights.expert import Expert
+from evoswarm.weights.expert import Expert, unread_shards
 from evoswarm.weights.kinds import PHI
 from evoswarm.weights.merge import full_tensors, lora_modules, scaling
 from evoswarm.weights.stored import Stored
@@ -38,6 +38,8 @@ def oddities(experts: Sequence[Expert], base: Mapping[str, Stored]) -> list[str]
 
 def _odd(expert: Expert, base: Mapping[str, Stored]) -> Iterator[str]:
     if expert.kind == "checkpoint":
+        if unread_shards(expert.path):
+            yield "model.safetensors is read, and the shards of its index are not; remove one of them"
         if base and all(_same(stored, base.get(name), 1.0) for name, stored in expert.stored.items()):
             yield "is the base model itself"
     elif _is_zero(expert):

@@ -13,6 +13,7 @@ import pytest
 from tiny_models import load, save_llama
 from weight_helpers import pool_of, write_checkpoint, write_lora
 
+from evoswarm.engine.vllm_config import VllmEngine
 from evoswarm.errors import UserError
 from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.pool import open_pool
@@ -198,7 +199,16 @@ def test_pool_and_transformers_read_the_same_file_beside_an_index_of_other_ones(
     shutil.copy(other / "model.safetensors", tmp_path / "b")
     key = "model.layers.0.self_attn.q_proj.weight"
     loaded = load(tmp_path / "b").state_dict()[key].numpy()
-    assert (pool_of(tmp_path).flat("b", key) == loaded.reshape(-1)).all()
+    pool = pool_of(tmp_path)
+    assert (pool.flat("b", key) == loaded.reshape(-1)).all()
+    assert "b: model.safetensors is read, and the shards of its index are not" in pool.warnings[0]
+
+
+def test_vllm_refuses_a_base_model_of_which_it_would_read_other_files(tmp_path: Path) -> None:
+    base = save_llama(tmp_path / "model", shard="100KB")
+    shutil.copy(save_llama(tmp_path / "other", seed=7) / "model.safetensors", base)
+    (line,) = VllmEngine().misfits(model=str(base), experts=[])
+    assert "an index of other files, which vLLM reads; remove one of them" in line
 
 
 def test_checkpoint_pools_include_the_base_only_from_a_folder(tmp_path: Path) -> None:
