@@ -31,13 +31,18 @@ _BACKBONE = ("layers.", "embed_tokens", "norm")
 """How they begin in the backbone alone, for most models."""
 
 
+_SAVED = "modules_to_save"
+
+
 def is_transposed(key: str) -> bool:
     """Whether mlx-lm wrote a factor: A is [in, r] and B is [r, out]."""
     return key.rpartition(".")[2] in ("lora_a", "lora_b")
 
 
 def peft_names(keys: Collection[str], known: Callable[[], Collection[str]]) -> dict[str, str]:
-    """Peft's name of each tensor to its name in the file. Copies of base weights are left out.
+    """Peft's name of each tensor to its name in the file, without copies of base weights.
+
+    Of an embedding or head with more tokens than the base model's, peft writes two copies (`modules_to_save.weight`).
 
     Args:
         keys: names in a file.
@@ -55,7 +60,9 @@ def peft_names(keys: Collection[str], known: Callable[[], Collection[str]]) -> d
         if not _is_complete(f"{module}."):
             module = _completed(module, known())
         name = f"{PREFIX}{module}.{leaf}"
-        if name in found:
+        if name in found and _SAVED in key.split("."):
+            continue
+        if name in found and _SAVED not in found[name].split("."):
             raise UserError(f"{found[name]} and {key} are the same tensor of two adapters; save one adapter per folder")
         found[name] = key
     return found

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,19 @@ from evoswarm.weights.truncate import LowRank
 
 SHARD_BYTES = 2 << 30
 """Maximum file size of a saved checkpoint. Saving needs memory for only one tensor."""
-
+TOKENIZER = (
+    *(
+        "tokenizer.json",
+        "tokenizer.model",
+        "spiece.model",
+        "vocab.json",
+        "vocab.txt",
+        "merges.txt",
+        "added_tokens.json",
+    ),
+    *("special_tokens_map.json", "tokenizer_config.json", "chat_template.jinja", "chat_template.json"),
+)
+"""Files of a tokenizer and its chat template."""
 
 Tensors = Callable[[list[TensorSpec]], Iterator[tuple[str, np.ndarray]]]
 """From specs to names and arrays, in the same order."""
@@ -73,7 +86,8 @@ def write_expert(
     """Write tensors of this layout to a folder of the pool's kind, atomically.
 
     Adapters load with `PeftModel.from_pretrained`, checkpoints with `AutoModelForCausalLM.from_pretrained`. A `folder`
-    that exists is replaced. `base` is for the adapter's config; from a folder, a checkpoint's tokenizer is copied.
+    that exists is replaced. `base` is for the adapter's config; from a folder, a checkpoint's tokenizer is copied. The
+    tokenizer of adapters is copied if they agree on one.
     `config` is adapter_config.json, if it is not that of the pool's particles.
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
@@ -84,6 +98,7 @@ def write_expert(
             config = (config or pool.adapter_for(layout)) | {"base_model_name_or_path": base, "inference_mode": True}
             _write_text(temporary / ADAPTER_CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
             write_safetensors(temporary / ADAPTER_FILE, layout, tensors(layout), metadata={"format": "pt"})
+            _copy_tokenizer([expert.path for expert in pool.experts], temporary)
         else:
             first = pool.experts[0]
             _copy_settings(first.path, temporary)
@@ -140,6 +155,16 @@ def _copy_settings(source: Path, folder: Path) -> None:
         wanted = path.suffix in (".json", ".model", ".txt", ".jinja") and not path.name.endswith(".index.json")
         if wanted and path.is_file() and not (folder / path.name).exists():
             shutil.copyfile(path, folder / path.name)
+
+
+def _copy_tokenizer(experts: Sequence[Path], folder: Path) -> None:
+    """Copy the tokenizer and the chat template that lie next to adapters, if all adapters that have them agree."""
+    found = {path: [name for name in TOKENIZER if (path / name).exists()] for path in experts}
+    first, *others = [path for path in experts if found[path]] or [folder]
+    names = found.get(first, [])
+    same = all(found[path] == names and not filecmp.cmpfiles(first, path, names, shallow=False)[1] for path in others)
+    for name in names if same else ():
+        shutil.copyfile(first / name, folder / name)
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -57,6 +57,38 @@ def test_the_answer_is_what_follows_the_reasoning(text: str, answer: str) -> Non
     assert without_reasoning(text) == answer
 
 
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        ("<think>", "</think>"),
+        ("<thinking>", "</thinking>"),
+        ("<thought>", "</thought>"),
+        ("<thoughts>", "</thoughts>"),
+        ("<reasoning>", "</reasoning>"),
+        ("<reflection>", "</reflection>"),
+        ("<scratchpad>", "</scratchpad>"),
+        ("<seed:think>", "</seed:think>"),
+        ("[THINK]", "[/THINK]"),
+        ("◁think▷", "◁/think▷"),
+        ("<|begin_of_thought|>", "<|end_of_thought|>"),
+        ("<|START_THINKING|>", "<|END_THINKING|>"),
+        ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
+        ("<|channel|>commentary<|message|>", "<|channel|>final<|message|>"),
+        ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
+        ("<unused94>thought", "<unused95>"),
+    ],
+)
+def test_the_tags_of_known_models_are_known_in_answers_and_prompts_in_any_case(start: str, end: str) -> None:
+    for opening, closing in ((start, end), (start.upper(), end.upper()), (start.lower(), end.lower())):
+        assert without_reasoning(f"{opening}\n3 or 4{closing}\n18") == "18"
+        assert without_reasoning(f"3 or 4{closing} 18") == "18"
+        assert without_reasoning(f"Well. {opening}3 or 4") == ""
+        assert opened(f"assistant\n{opening}\n").lower() == start.lower()
+        assert left_open(f"assistant\n{opening}\nWell").lower() == start.lower()
+        assert left_open(f"assistant\n{opening}\n{closing}\n") == ""
+        assert may_reason(f"\n{opening}3") and may_reason(f" {opening[:4]}")
+
+
 def test_tags_can_be_given() -> None:
     assert without_reasoning("<plan>3</plan>18", [("<plan>", "</plan>")]) == "18"
     assert without_reasoning("<think>3</think>18", [("<plan>", "</plan>")]) == "<think>3</think>18"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,19 @@ class Interrupted(Materializer):
     def direction(self, row):  # type: ignore[no-untyped-def]
         yield next(super().direction(row))
         raise OSError("disk full")
+
+
+@pytest.mark.parametrize("agree", [True, False])
+def test_a_saved_adapter_has_the_tokenizer_and_template_on_which_the_experts_agree(
+    pool_folder: Callable[[], Path], tiny_llama: Path, tmp_path: Path, agree: bool
+) -> None:
+    folder = pool_folder()
+    for name in "ab":
+        make_tokenizer().save_pretrained(folder / name)
+        (folder / name / "chat_template.jinja").write_text("own" if agree else name)
+    save_expert(Materializer(pool_on(tiny_llama, folder)), Row.one("c"), tmp_path / "best", base=str(tiny_llama))
+    assert (tmp_path / "best" / "tokenizer.json").exists() == agree
+    assert not agree or AutoTokenizer.from_pretrained(tmp_path / "best").chat_template == "own"
 
 
 def test_a_failure_in_mid_write_leaves_the_old_folder_and_nothing_else(adapters: Path, tmp_path: Path) -> None:

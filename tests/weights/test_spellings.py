@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from foreign_adapters import FILE, PREFIX, as_mlx, as_shards, exported, logits, rename
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from tiny_models import save_adapter
+from tiny_models import load, save_adapter
 from weight_helpers import edit_config
 
 from evoswarm.errors import UserError
@@ -131,3 +132,18 @@ def test_the_scale_of_mlx_becomes_alpha(pool_folder: MakePool, parameters: dict[
     edit_config(folder / "b", lora_parameters={"rank": 4, "dropout": 0.0} | parameters)
     config = open_expert(folder / "b").config
     assert (config["r"], config["lora_alpha"]) == (4, alpha)
+
+
+def test_the_copies_that_peft_writes_of_a_resized_embedding_are_one_tensor(tiny_llama: Path, tmp_path: Path) -> None:
+    model = load(tiny_llama)
+    model.resize_token_embeddings(model.config.vocab_size + 2, mean_resizing=False)
+    whole = ["embed_tokens", "lm_head"]
+    settings = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", modules_to_save=whole)
+    get_peft_model(model, settings).save_pretrained(tmp_path / "a")
+    stored = load_file(tmp_path / "a" / FILE)
+    assert f"{PREFIX}lm_head.modules_to_save.weight" in stored and f"{PREFIX}lm_head.weight" in stored
+    found = open_expert(tmp_path / "a").specs
+    assert [name for name in found if "lora" not in name] == [
+        f"{PREFIX}lm_head.weight",
+        f"{PREFIX}model.embed_tokens.weight",
+    ]
