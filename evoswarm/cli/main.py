@@ -43,6 +43,8 @@ def main() -> None:
         if end.code != EXIT_STOPPED:  # typer's status after Ctrl-C
             raise
         _stopped("stopped; rerun the command")
+    except KeyboardInterrupt:
+        _stopped("stopped; rerun the command")
     except OSError as error:
         if error.filename is None and error.errno not in STORAGE_ERRORS:
             raise

@@ -85,7 +85,7 @@ def interruptible(notify: Callable[[Event], None]) -> Iterator[Callbacks]:
     """Callbacks that ask to stop after Ctrl-C or SIGTERM."""
     text = "stopping; results so far are kept (press Ctrl-C again to end immediately)"
     with StopRequest(lambda: console.print(text)) as stop:
-        yield Callbacks(notify=notify, stop=lambda: stop.received)
+        yield Callbacks(notify=notify, stop=stop.noticed)
 
 
 def results_only() -> AbstractContextManager[Any]:

@@ -16,8 +16,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """Ctrl-C, and how Ray and Kubernetes stop a job."""
 
 
+NOTICE_SECONDS = 1.0
+"""How long a run may take to notice Ctrl-C by itself."""
+
+
 class StopRequest:
     """Turns the first signal into a request to stop; a second one raises KeyboardInterrupt. A context.
+
+    A run may be in a long computation that does not ask. So after Ctrl-C, KeyboardInterrupt is also raised if the run
+    has not noticed the request within `NOTICE_SECONDS`. Like a killed one, it then resumes from what is saved.
 
     `received` says whether a signal has arrived; `announce` tells the user that the run is stopping.
     """
@@ -26,18 +33,32 @@ class StopRequest:
         self.received, self._announce = False, announce
 
     def __enter__(self) -> StopRequest:
-        self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        handlers = dict.fromkeys(SIGNALS, self._receive) | {signal.SIGALRM: _interrupt}
+        self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         return self
 
     def __exit__(self, *exception: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def noticed(self) -> bool:
+        """Whether to stop. If so, the caller stops by itself from now on."""
+        if self.received:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        return self.received
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received:
             raise KeyboardInterrupt
         self.received = True
+        if number == signal.SIGINT:
+            signal.setitimer(signal.ITIMER_REAL, NOTICE_SECONDS)
         self._announce()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
