@@ -39,6 +39,13 @@ SQUAD = {"text": ["Denver Broncos", "The Broncos"], "answer_start": [177, 170]}
         ([{"text": "a"}, {"text": "b"}], "a", ["b"]),
         (["a", ["b"]], "a", ["b"]),
         ({"spans": ["a", "b"], "types": ["span", "span"]}, "a", ["b"]),
+        ({"answer": "a", "answer_start": 177}, "a", []),
+        ({"answers": ["a", "b"], "id": "177"}, "a", ["b"]),
+        ({"short_answers": [{"text": ["a"], "start_token": [177]}], "yes_no_answer": [-1]}, "a", []),
+        ({"normalized_aliases": ["a", "b"], "type": "177"}, "a", ["b"]),
+        ({"value": "a", "text": None, "aliases": [float("nan"), "b"]}, "a", ["b"]),
+        (" a ", "a", []),
+        (float("inf"), "inf", []),
         (59.0, "59", []),
         ("59.0", "59", ["59.0"]),
         (0.5, "0.5", []),
@@ -201,12 +208,30 @@ def test_numbers_that_no_reading_fits_are_refused(refusal: Refusal, write: Write
         (["x", "y"], [0, 1], "B"),
         ([{"label": "A", "text": "x"}, {"label": "B", "text": "y"}], "B", "B"),
         ({"choices": ["x", "y"], "labels": ["1", "2"]}, "2", "B"),
+        ({"texts": ["x", "y"], "keys": ["p1", "q1"]}, "q1", "B"),
+        ({"options": ["x", "y"], "key": ["p1", "q1"]}, "q1", "B"),
+        ([{"id": "p1", "value": "x"}, {"id": "q1", "value": "y"}], "q1", "B"),
+        ([{"key": "p1", "text": "x"}, {"key": "q1", "text": "y"}], "q1", "B"),
         ("['x', 'y']", "y", "B"),
         ([True, False], False, "B"),
     ],
 )
 def test_labels_in_other_spellings_are_understood(choices: Any, answer: Any, letter: str) -> None:
     assert read_choices(choices).letter_of(answer) == letter
+
+
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        (["x"], "2 to 26 choices are needed, got 1"),
+        ([str(i) for i in range(27)], "2 to 26 choices are needed, got 27"),
+        ([{"label": "A", "text": "x"}, {"label": "A", "text": "y"}], "choices have repeated labels: A, A"),
+        (7, "choices must be a mapping or a list, not int"),
+    ],
+)
+def test_what_are_no_options_is_refused(choices: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        read_choices(choices)
 
 
 def test_several_right_options_are_refused() -> None:

@@ -26,6 +26,13 @@ def test_a_number_that_is_not_certain_is_not_read(text: str) -> None:
     assert read_number(text) is None
 
 
+def test_numbers_of_more_than_a_thousand_digits_are_not_read() -> None:
+    assert read_number("9" * 1000) == "9" * 1000
+    assert read_number("1e-900") == "0." + "0" * 899 + "1"
+    for text in ("1" * 1001, "1e1001", "0.5e-1000", "2^9999", "1/" + "3" * 1200):
+        assert read_number(text) is None
+
+
 @given(st.integers(), st.sampled_from(["{}", "{}.", "${}", "{}%", "so {}", "= {} km", "({})", "{}.0", "{}.00."]))
 def test_a_whole_number_survives_its_decoration(value: int, form: str) -> None:
     assert read_number(form.format(value)) == str(value)
