@@ -17,6 +17,7 @@ def model_card(config: RunConfig, summary: dict[str, Any], recipe: dict[str, Any
     best, initial, base = summary["best"], summary["initial"], summary["base"]
     front = {"library_name": "peft" if recipe["kind"] == "adapter" else "transformers", "tags": ["evoswarm", "merge"]}
     header = "\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items())
+    space = f" (in {recipe['space']} space)" if recipe["space"] else ""
     noise = len(recipe["terms"]) - len(recipe["experts"])
     rows = [("base model", base), (f"best initial expert ({initial['best_expert']})", initial), ("this expert", best)]
     table = "\n".join(f"| {name} | {_show(line['validation'])} | {_show(line['test'])} |" for name, line in rows)
@@ -31,7 +32,7 @@ Made by evoswarm ({summary["algorithm"]}, seed {summary["seed"]}, {summary["gene
 
 ## Recipe
 
-{describe_recipe(recipe["experts"])}{f", and {noise} mutation vectors (recipe.json)" if noise else ""}
+{describe_recipe(recipe["experts"])}{f", and {noise} mutation vectors (recipe.json)" if noise else ""}{space}
 
 ## Utility
 

@@ -92,10 +92,19 @@ class Pool:
         """Whether the experts are mixed in product space."""
         return self.space is not None and self.space.space == "product"
 
-    @property
+    @cached_property
     def adapter(self) -> dict[str, Any] | None:
-        """adapter_config.json of every particle, for engines; None for checkpoints."""
-        return self.adapter_for(self.layout) if self.kind == "adapter" else None
+        """adapter_config.json of every particle, for engines; None for checkpoints.
+
+        In product space it has the largest rank, because a particle's own ranks depend on its row; all scales are 1.
+        """
+        if self.kind == "checkpoint":
+            return None
+        config = self.adapter_for(self.layout)
+        if not self.in_product:
+            return config
+        rank = max([config["r"], *config["rank_pattern"].values()])
+        return config | {"r": rank, "lora_alpha": rank, "rank_pattern": {}, "alpha_pattern": {}}
 
     def adapter_for(self, layout: Sequence[TensorSpec]) -> dict[str, Any]:
         """adapter_config.json of a particle with these tensors."""

@@ -21,16 +21,22 @@ def alive() -> list[str]:
     return [actor.class_name for actor in list_actors(address, filters=[("state", "=", "ALIVE")])]
 
 
+GENOME = "search={type: genome_plus, population: 4, max_population: 5, max_generations: 3, sigma: 0.2}"
+
+
 @pytest.mark.parametrize(
-    "search",
+    "settings",
     [
-        "search={type: genome_plus, population: 4, max_population: 5, max_generations: 3, sigma: 0.2}",
-        pytest.param("search={type: evolmerge, population: 4, max_generations: 3}", marks=pytest.mark.slow),
+        (GENOME,),
+        pytest.param((GENOME, "pool={experts: experts, space: product}", "export.rank=6"), marks=pytest.mark.slow),
+        pytest.param(("search={type: evolmerge, population: 4, max_generations: 3}",), marks=pytest.mark.slow),
     ],
 )
-def test_both_backends_give_identical_utilities_and_weights(tmp_path: Path, cluster: None, search: str) -> None:
-    local = echo_config(tmp_path, search, "name=local")
-    remote = echo_config(tmp_path, search, "name=ray", "backend={type: ray, scorers: 2}")
+def test_both_backends_give_identical_utilities_and_weights(
+    tmp_path: Path, cluster: None, settings: tuple[str, ...]
+) -> None:
+    local = echo_config(tmp_path, *settings, "name=local")
+    remote = echo_config(tmp_path, *settings, "name=ray", "backend={type: ray, scorers: 2}")
     first, second = evoswarm.run(local), evoswarm.run(remote)
     assert result_bytes(local.run_dir) == result_bytes(remote.run_dir)
     for key in ("initial", "base", "best", "ensemble", "evaluations", "examples_scored"):
