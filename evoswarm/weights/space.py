@@ -52,14 +52,19 @@ def choose_space(experts: Sequence[Expert], wanted: Space | None) -> SpaceChoice
         return None
     if wanted is not None:
         return SpaceChoice(wanted, "pool.space")
-    if odd := next((expert for expert in experts[1:] if _form(expert) != _form(experts[0])), None):
-        return SpaceChoice(
-            "product", f"{odd.name} and {experts[0].name} differ in ranks, target modules or whole tensors"
-        )
+    if reason := differing_forms(experts):
+        return SpaceChoice("product", reason)
     smallest = _smallest_cosine(experts)
     if smallest < SIMILAR:
         return SpaceChoice("product", f"the experts' A are unrelated: smallest cosine {smallest:.2f}")
     return SpaceChoice("factors", f"the experts' A are related: smallest cosine {smallest:.2f}")
+
+
+def differing_forms(experts: Sequence[Expert]) -> str | None:
+    """Which experts cannot be mixed in the space of factors; None if all have one form."""
+    first = experts[0]
+    odd = next((expert for expert in experts[1:] if _form(expert) != _form(first)), None)
+    return f"{odd.name} and {first.name} differ in ranks, target modules or whole tensors" if odd else None
 
 
 def _form(expert: Expert) -> dict[str, tuple[int, ...]]:

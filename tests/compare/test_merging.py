@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tiny_models import save_adapter
 
 from evoswarm.compare.merging import dare_ties, merge, model_stock, save_member, slerp, ties
 from evoswarm.weights.config import PoolConfig
+from evoswarm.weights.expert import Expert
+from evoswarm.weights.merge import lora_modules, scaling
 from evoswarm.weights.pool import Pool, open_pool
 from evoswarm.weights.tensorfile import TensorSpec, write_safetensors
 
@@ -84,3 +88,22 @@ def test_a_merge_is_saved_as_an_expert_with_its_lineage(checkpoints: tuple[Pool,
     assert member.flat("stock", "w.weight").tolist() == merged["w.weight"].tolist()
     lineage = json.loads((tmp_path / "members" / "stock" / "lineage.json").read_text())
     assert lineage["method"] == "model_stock" and lineage["pool"] == pool.hashes
+
+
+def test_products_are_merged_as_dense_matrices(tmp_path: Path, tiny_llama: Path) -> None:
+    forms: dict[str, dict[str, Any]] = {"a": {"r": 2}, "b": {"r": 3, "target_modules": ["v_proj", "down_proj"]}}
+    for seed, (name, form) in enumerate(forms.items()):
+        save_adapter(tiny_llama, tmp_path / "pool" / name, seed=seed, **form)
+    pool = open_pool(PoolConfig(experts=tmp_path / "pool"), model=str(tiny_llama))
+    for combine in (partial(ties, density=0.3, scale=1.5), partial(slerp, t=0.25), model_stock):
+        merged = lora_modules(merge(pool, pool.names, combine))
+        for module, pair in merged.items():
+            tasks = [_dense(expert, module, pair.b.shape[0], pair.a.shape[1]) for expert in pool.experts]
+            torch.testing.assert_close(torch.from_numpy(pair.b @ pair.a), combine(module, tasks), rtol=1e-5, atol=1e-5)
+
+
+def _dense(expert: Expert, module: str, rows: int, columns: int) -> torch.Tensor:
+    pairs = lora_modules(expert.tensors())
+    if module not in pairs:
+        return torch.zeros(rows, columns)
+    return scaling(expert.config, module) * torch.from_numpy(pairs[module].b @ pairs[module].a)

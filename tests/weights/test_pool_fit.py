@@ -50,7 +50,9 @@ def test_different_lora_settings_are_named(
     folder = pool_folder()
     shutil.rmtree(folder / "b")
     save_adapter(tiny_llama, folder / "b", seed=1, **lora)
-    assert line in refusal(folder, space="factors")
+    text = refusal(folder, space="factors")
+    assert line in text and text.endswith(" (pool.space factors needs experts of one form: omit it)")
+    assert pool_of(folder).space_name == "product"
 
 
 def test_all_wrong_experts_are_named(pool_folder: MakePool) -> None:
@@ -86,7 +88,8 @@ def test_one_cause_is_one_line_however_many_experts_and_tensors_it_concerns(tmp_
         save_adapter(tiny_llama, tmp_path / name, seed=seed, modules_to_save=["lm_head"] if name == "a" else None)
     head = "base_model.model.lm_head.weight"
     line = "b, c, d, e, f, g and 3 more: modules_to_save None, a has [lm_head]"
-    assert refusal(tmp_path, space="factors") == f"pool: {line}"
+    hint = " (pool.space factors needs experts of one form: omit it)"
+    assert refusal(tmp_path, space="factors") == f"pool: {line}{hint}"
     for name in "abcdefghij":
         change(tmp_path / name, lambda t: t.pop(head, None))
         edit_config(tmp_path / name, modules_to_save=None)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from tiny_models import load, save_adapter
+from tiny_models import load, save_adapter, save_llama
 from weight_helpers import edit_config, same_bytes
 
 from evoswarm.engine.install import Installer
@@ -188,3 +188,45 @@ def test_alphas_are_converted_in_the_space_of_factors(tmp_path: Path, tiny_llama
     weights, (key, _) = Materializer(pool).one(Row.one("b")), (pool.layout[1].name, None)
     assert key.endswith("lora_B.weight")
     np.testing.assert_allclose(weights[key].ravel(), 3 * pool.flat("b", key), rtol=1e-6)
+
+
+@torch.no_grad()
+def test_layers_that_gpt2_stores_transposed_are_mixed_as_products(tmp_path: Path, tiny_gpt2: Path) -> None:
+    forms = {"a": {"r": 2, "target_modules": ["c_attn"]}, "b": {"r": 3, "target_modules": ["c_attn", "c_proj"]}}
+    for seed, (name, form) in enumerate(forms.items()):
+        save_adapter(tiny_gpt2, tmp_path / "pool" / name, seed=seed, fan_in_fan_out=True, **form)
+    _compare_with_peft(tmp_path, tiny_gpt2, row(("a", 0.7), ("b", -0.4)))
+
+
+@torch.no_grad()
+def test_a_bias_that_only_one_expert_trained_is_a_difference_from_the_base(tmp_path: Path) -> None:
+    base = save_llama(tmp_path / "base", attention_bias=True)
+    save_adapter(base, tmp_path / "pool" / "a", seed=0)
+    save_adapter(base, tmp_path / "pool" / "b", seed=1, bias="lora_only")
+    _compare_with_peft(tmp_path, base, row(("a", 0.7), ("b", 0.6)))
+
+
+def _compare_with_peft(folder: Path, base: Path, mix: Row) -> None:
+    """The saved mix, loaded by peft, has the outputs of the installed one, and of the exact sum of changes."""
+    ids, pool = torch.tensor([[1, 20, 30, 40, 50]]), open_pool(PoolConfig(experts=folder / "pool"), model=str(base))
+    assert pool.in_product
+    save_expert(Materializer(pool), mix, folder / "best", base=str(base))
+    loaded = PeftModel.from_pretrained(load(base), folder / "best").eval()
+    installed, summed = load(base), load(base)
+    Installer(installed, pool.adapter).install(Materializer(pool).one(mix))
+    start = {name: tensor.clone() for name, tensor in summed.state_dict().items()}
+    for name, c in mix.experts.items():
+        merged = PeftModel.from_pretrained(load(base), folder / "pool" / name).merge_and_unload().state_dict()
+        for key, tensor in dict(summed.named_parameters()).items():
+            tensor += c * (merged[key] - start[key])
+    exact = summed(ids).logits
+    torch.testing.assert_close(installed(ids).logits, exact, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(loaded(ids).logits, exact, rtol=1e-5, atol=1e-5)
+
+
+def test_an_adapter_that_is_not_in_the_pool_keeps_its_own_scale(pool: Pool, tmp_path: Path, tiny_llama: Path) -> None:
+    save_adapter(tiny_llama, tmp_path / "new", seed=9, r=4, lora_alpha=20)
+    new = open_pool(PoolConfig(experts=[tmp_path / "new"]), model=str(tiny_llama), alone=True)
+    weights = pool.adopt(new.experts[0])
+    for module in lora_modules(weights):
+        np.testing.assert_allclose(product(weights, module), of_expert(new, "new", module), atol=1e-6)
