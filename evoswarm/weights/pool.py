@@ -23,7 +23,7 @@ from evoswarm.weights.lora_config import product_config
 from evoswarm.weights.merge import scaling
 from evoswarm.weights.oddities import oddities
 from evoswarm.weights.same_base import base_warnings
-from evoswarm.weights.space import SpaceChoice, choose_space, differing_forms
+from evoswarm.weights.space import SpaceChoice, choose_space
 from evoswarm.weights.tensorfile import TensorSpec
 from evoswarm.weights.unify import conversion_notice, conversion_problems, unified
 from evoswarm.weights.words import grouped
@@ -190,7 +190,7 @@ def _open_base(model: str) -> Expert | None:
 def _problems(opened: list[Expert], experts: list[Expert], space: SpaceChoice | None) -> list[str]:
     """Why experts cannot be evolved together."""
     unfit = mismatches(experts, product=space is not None and space.space == "product")
-    if unfit and space is not None and space.space == "factors" and differing_forms(experts):
+    if unfit and space is not None and space.space == "factors" and not mismatches(experts, product=True):
         unfit[-1] += " (pool.space factors needs experts of one form: omit it)"
     changed = zip(experts, opened, strict=True)
     return unfit + grouped([(now.name, line) for now, was in changed for line in conversion_problems(now, was)])

@@ -52,7 +52,7 @@ def choose_space(experts: Sequence[Expert], wanted: Space | None) -> SpaceChoice
         return None
     if wanted is not None:
         return SpaceChoice(wanted, "pool.space")
-    if reason := differing_forms(experts):
+    if reason := _differing_forms(experts):
         return SpaceChoice("product", reason)
     smallest = _smallest_cosine(experts)
     if smallest < SIMILAR:
@@ -60,7 +60,7 @@ def choose_space(experts: Sequence[Expert], wanted: Space | None) -> SpaceChoice
     return SpaceChoice("factors", f"the experts' A are related: smallest cosine {smallest:.2f}")
 
 
-def differing_forms(experts: Sequence[Expert]) -> str | None:
+def _differing_forms(experts: Sequence[Expert]) -> str | None:
     """Which experts cannot be mixed in the space of factors; None if all have one form."""
     first = experts[0]
     odd = next((expert for expert in experts[1:] if _form(expert) != _form(first)), None)
