@@ -143,7 +143,9 @@ def extract(parts: Sequence[tuple[int, int, Path]], into: Path) -> None:
     if len(data) != parts[0][1]:
         raise ValueError(f"{parts[0][2]}: a part of this archive is missing or damaged; transfer its pieces again")
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:xz") as source:
-        source.extractall(into, filter="tar")
+        for member in source:
+            (into / member.name).parent.mkdir(parents=True, exist_ok=True)  # other processes make the same folders
+            source.extract(member, into, filter="tar")
 
 
 def main() -> None:

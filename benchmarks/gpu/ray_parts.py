@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,6 +84,7 @@ def config_of(
         {"question": question(i), "choices": dict(zip("ABCD", texts(draw), strict=True)), "answer": draw.choice("ABCD")}
         for i in range(prompts)
     ]
+    shutil.rmtree(served.folder / "runs" / name, ignore_errors=True)  # of a part that was stopped
     options = "texts" if method == "loglikelihood" else "letters"
     data = served.folder / "choices.json"
     data.write_text(json.dumps({"dev": records, "test": records[:8]}))

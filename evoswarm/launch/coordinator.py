@@ -11,6 +11,7 @@ import ray
 
 from evoswarm.backend.ray.backend import RayBackend
 from evoswarm.backend.ray.measure import measure_on_cluster
+from evoswarm.backend.ray.scheduling import hide_gpus
 from evoswarm.callbacks import Callbacks, Event
 from evoswarm.config import RunConfig
 from evoswarm.launch.execute import Execution
@@ -27,6 +28,7 @@ class Coordinator:
 
     def __init__(self, config: RunConfig, *, resume: str, check: bool, driver: int) -> None:
         """`check`: whether pool and data must still be checked; `driver`: process id of the driver."""
+        hide_gpus()
         context = ray.get_runtime_context()
         self._events: deque[Event] = deque()
         self._stop = threading.Event()

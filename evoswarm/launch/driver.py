@@ -15,7 +15,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from evoswarm.backend.ray.actor_group import result_of
 from evoswarm.backend.ray.private import log_folder, submission_id
-from evoswarm.backend.ray.scheduling import process_options
 from evoswarm.backend.ray.wait import finished
 from evoswarm.callbacks import Callbacks
 from evoswarm.config import RunConfig
@@ -58,16 +57,15 @@ def _job_status(config: RunConfig, callbacks: Callbacks) -> AbstractContextManag
 @contextlib.contextmanager
 def _coordinator(config: RunConfig, *, resume: str, check: bool) -> Iterator[Any]:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    options = process_options(
-        cpus=0,
-        gpus=0,
+    coordinator = ray.remote(Coordinator).options(
+        num_cpus=0,
         scheduling_strategy=here,  # other nodes may leave without ending the run
         name=f"coordinator:{config.name}:{os.getpid()}-{time.time_ns()}",
         max_restarts=-1,
         max_task_retries=-1,
         max_concurrency=4,
     )
-    actor = ray.remote(Coordinator).options(**options).remote(config, resume=resume, check=check, driver=os.getpid())
+    actor = coordinator.remote(config, resume=resume, check=check, driver=os.getpid())
     try:
         yield actor
     finally:

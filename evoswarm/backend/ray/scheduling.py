@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import ray
@@ -11,9 +12,11 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from evoswarm.backend.ray.placement import Placement
 from evoswarm.config.run import RayBackend
 
+HIDES_GPUS = "CUDA_VISIBLE_DEVICES"
+
 
 def process_options(*, cpus: float, gpus: float, run_gpus: float = 0.0, **more: Any) -> dict[str, Any]:
-    """Options of one actor or task.
+    """Options of one actor or task that starts no others: they would inherit an environment without GPUs.
 
     Ray shows every GPU of a node to a process that requests none. Such a process gets an environment without GPUs
     where the cluster or the run has some; elsewhere it does not, because a runtime environment delays the start.
@@ -21,8 +24,13 @@ def process_options(*, cpus: float, gpus: float, run_gpus: float = 0.0, **more: 
     """
     options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, **more}
     if not gpus and (run_gpus or ray.cluster_resources().get("GPU")):
-        options["runtime_env"] = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
+        options["runtime_env"] = {"env_vars": {HIDES_GPUS: ""}}
     return options
+
+
+def hide_gpus() -> None:
+    """Hide the GPUs of this process from itself, and not from the actors and tasks that it starts."""
+    os.environ[HIDES_GPUS] = ""
 
 
 class Scheduling:
