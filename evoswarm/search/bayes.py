@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -45,10 +45,9 @@ class Bayes(Evolution):
 
     logprobs: ClassVar[bool] = True
 
-    @property
-    def needs_adapters(self) -> str | None:
-        """Coefficients have any sum."""
-        return "search.type bayes composes adapters: use cma_es"
+    def at_budget(self, budget: int, *, experts: int) -> dict[str, Any]:
+        """It uses the whole budget."""
+        return super().at_budget(budget, experts=experts) | {"min_gain": 0}
 
 
 def no_outcomes() -> np.ndarray:
@@ -153,7 +152,7 @@ class BayesSearch(SamplingSearch):
 
     def _end(self, t: int, gain: float) -> str:
         """Why generation t is the last; empty if it is not."""
-        if t > 1 and gain < self.config.min_gain:
+        if t > 1 and gain < self.config.min_gain and self.config.min_gain > 0:
             return "converged"
         if t >= self.config.max_generations:
             return "max_generations"
