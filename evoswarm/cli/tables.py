@@ -39,13 +39,13 @@ def wide_console() -> Console:
 
 
 def result_table(summaries: dict[str, dict[str, Any]]) -> None:
-    """Print one line per run: utilities of the base, the best initial expert, the winner and the ensemble."""
+    """Print one line per run: utilities of base, best initial expert, greedy soup, winner and vote."""
     console = Console(highlight=False)
-    header = ("run", "base", "best expert", "evolved", "ensemble", "s")
+    header = ("run", "base", "best expert", "soup", "evolved", "vote", "s")
     rows = [
         (
             name,
-            *(_cell(summary[key]) for key in ("base", "initial", "best", "ensemble")),
+            *(_cell(summary[key]) for key in ("base", "initial", "greedy_soup", "best", "ensemble")),
             f"{summary['seconds']['total']:.0f}",
         )
         for name, summary in summaries.items()
@@ -54,6 +54,8 @@ def result_table(summaries: dict[str, dict[str, Any]]) -> None:
     console.print(simple_table(header, rows, title="Utility on test (on validation)", padding=0))
     for name, summary in summaries.items():
         console.print(f"{name}: {describe_recipe(summary['best']['recipe'], shown=6)}", markup=False)
+        for line in summary["not_beaten"]:
+            console.print(f"{name}: {line}", markup=False)
     for summary in summaries.values():
         folder = summary["run_dir"]
         console.print(f"expert {folder}/best  report {folder}/report.html", markup=False, soft_wrap=True)

@@ -13,6 +13,8 @@ from evoswarm.compare.bench import Candidate, Tally
 from evoswarm.compare.merging import Combine, dare_ties, merge, model_stock, slerp, ties
 from evoswarm.compare.routing import Router
 from evoswarm.compare.trained import merged_data, solved_examples, trained_expert
+from evoswarm.search import make_search
+from evoswarm.search.soup import GreedySoup
 from evoswarm.weights.materialize import Weights
 
 if TYPE_CHECKING:
@@ -53,13 +55,17 @@ def uniform_soup(tally: Tally) -> Chosen:
 
 def greedy_soup(tally: Tally) -> Chosen:
     """Add experts to the mean, best first, if validation does not get worse (model soups, arXiv 2203.05482)."""
-    ranked = tally.ranked_experts()
-    soup, best = ranked[:1], tally.utility(tally.expert(ranked[0]))
-    for name in ranked[1:]:
-        utility = tally.utility(_mean(tally, [*soup, name]))
-        if utility >= best:
-            soup, best = [*soup, name], utility
-    return [_mean(tally, soup)]
+    search = make_search(GreedySoup(), experts=tally.experts, seed=0)
+    while search.stop_reason is None:
+        means = [_mean(tally, _in_row(tally, row)) for row in search.ask().rows]
+        search.tell([tally.utility(mean) for mean in means])
+    best = search.global_best
+    assert best is not None
+    return [_mean(tally, _in_row(tally, best.row))]
+
+
+def _in_row(tally: Tally, row: np.ndarray) -> list[str]:
+    return [name for name, share in zip(tally.experts, row, strict=True) if share]
 
 
 def two_best(tally: Tally) -> Chosen:
@@ -138,6 +144,8 @@ def lora_same_examples(tally: Tally, *, seed: int, settings: dict[str, Any]) -> 
 
 def _mean(tally: Tally, experts: Sequence[str]) -> Candidate:
     names = [name for name in tally.experts if name in experts]
+    if len(names) == 1:
+        return tally.expert(names[0])
     return tally.bench.row(f"soup {' '.join(sorted(names))}", dict.fromkeys(names, 1 / len(names)))
 
 

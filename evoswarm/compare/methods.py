@@ -94,7 +94,7 @@ ENSEMBLES: dict[str, Method] = {
 
 def all_methods() -> dict[str, Method]:
     """All methods, in the order of the table: the fixed ones, every registered search, and ensembles."""
-    searches = {name: _search_method(name, search.config_class) for name, search in SEARCHES.items()}
+    searches = {name: _search_method(name, entry.config_class) for name, entry in SEARCHES.items() if name not in FIXED}
     return FIXED | searches | ENSEMBLES
 
 
@@ -188,7 +188,7 @@ def least(name: str, comparison: Comparison, config: RunConfig, pool: Pool) -> i
 def search_run(config: RunConfig, comparison: Comparison, name: str, *, seed: int, experts: int) -> RunConfig:
     """The run of a search within the budget: published settings, but never stopped early."""
     own: dict[str, Any] = {"type": name} | comparison.searches.get(name, {})
-    data = config.model_dump(mode="json") | {"search": own, "seed": seed}
+    data = config.model_dump(mode="json") | {"search": own, "seed": seed, "references": False}
     source = f"compare.searches.{name}"
     given = parse_config(data, root=config.root, source=source).search
     settings = given.at_budget(comparison.budget, experts=experts)

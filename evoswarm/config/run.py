@@ -39,6 +39,8 @@ class RunConfig(Section):
     """Where it runs."""
     export: ExportConfig = ExportConfig()
     """How the best expert is written."""
+    references: bool = True
+    """At the end, also measure the greedy soup, with up to one evaluation per expert: what a search must beat."""
     seed: int = Field(0, ge=0, lt=2**63)
     """One seed determines everything."""
     loggers: list[Annotated[TensorBoard | Wandb, by_type(LOGGERS)]] = []

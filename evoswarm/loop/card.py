@@ -14,12 +14,14 @@ def model_card(config: RunConfig, summary: dict[str, Any], recipe: dict[str, Any
 
     `setup` is a line of Python that peft needs before it can load the expert.
     """
-    best, initial, base = summary["best"], summary["initial"], summary["base"]
+    best, initial, base, soup = (summary[key] for key in ("best", "initial", "base", "greedy_soup"))
     front = {"library_name": "peft" if recipe["kind"] == "adapter" else "transformers", "tags": ["evoswarm", "merge"]}
     header = "\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items())
     space = f" (in {recipe['space']} space)" if recipe["space"] else ""
     noise = len(recipe["terms"]) - len(recipe["experts"])
-    rows = [("base model", base), (f"best initial expert ({initial['best_expert']})", initial), ("this expert", best)]
+    rows = [("base model", base), (f"best initial expert ({initial['best_expert']})", initial)]
+    rows += [("greedy soup of the experts", soup)] if soup else []
+    rows += [("this expert", best)]
     table = "\n".join(f"| {name} | {_show(line['validation'])} | {_show(line['test'])} |" for name, line in rows)
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
     return f"""---

@@ -109,7 +109,7 @@ class Evolution:
         save_checkpoint(self._directory, search)
         self._callbacks.generation(line, timing)
         if search.generation == 0:
-            for warning in signal_warnings(self._directory, search.experts):
+            for warning in signal_warnings(self._directory, search):
                 self._callbacks.warning(warning)
 
     def _rebase(self, search: Search) -> None:

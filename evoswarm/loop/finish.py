@@ -10,6 +10,7 @@ from evoswarm.loop.context import RunContext
 from evoswarm.loop.directory import append_line, to_line
 from evoswarm.loop.generation import Stopwatch
 from evoswarm.loop.journal import Journal, Key
+from evoswarm.loop.references import greedy_soup
 from evoswarm.loop.summary import Finals, best_expert, recipe_of, summary_of
 from evoswarm.rows import Row
 from evoswarm.search import Best, Search
@@ -20,8 +21,8 @@ from evoswarm.weights.kinds import kind_of
 def finish(context: RunContext, search: Search) -> dict[str, Any]:
     """Measure the finalists on the test split and write every result file.
 
-    The finalists are chosen on validation alone: the base, the best initial expert, and the best `ensemble_size` rows,
-    the first of which is the winner.
+    The finalists are chosen on validation alone: the base, the best initial expert, the greedy soup, and the best
+    `ensemble_size` rows, the first of which is the winner.
 
     Returns:
         The summary, as in `summary.json`.
@@ -37,10 +38,13 @@ def finish(context: RunContext, search: Search) -> dict[str, Any]:
         )
     recipe = recipe_of(context, search, ranking[0])
     directory.write_json(directory.recipe.name, recipe)
-    finals = _measure(context, search, ranking)
+    soup = greedy_soup(context, search)
+    finals = _measure(context, search, ranking, soup.row if soup else None)
     timing = {"generation": search.generation, "phase": "final", "examples": 0, "seconds": stopwatch.seconds()}
     append_line(directory.timings, to_line(timing))
-    summary = summary_of(context, search, ranking, finals, kept=kept)
+    summary = summary_of(context, search, ranking, finals, soup=soup, kept=kept)
+    for line in summary["not_beaten"]:
+        context.callbacks.warning(line)
     kind = kind_of(pool.experts[0].config) if pool.kind == "adapter" else None
     card = model_card(context.config, summary, recipe, setup=kind.setup if kind else "")
     directory.write("best/README.md", card.encode())
@@ -48,9 +52,9 @@ def finish(context: RunContext, search: Search) -> dict[str, Any]:
     return summary
 
 
-def _measure(context: RunContext, search: Search, ranking: list[Best]) -> Finals:
+def _measure(context: RunContext, search: Search, ranking: list[Best], soup: Row | None) -> Finals:
     """The evaluations of the finalists by name and split."""
-    rows = {"base": None, "best_expert": Row.one(best_expert(search))}
+    rows = {"base": None, "best_expert": Row.one(best_expert(search))} | ({"greedy_soup": soup} if soup else {})
     rows |= {f"ensemble:{i}": Row.of(search.basis, best.row) for i, best in enumerate(ranking)}
     has_test = context.inputs.utility.size("test") > 0
     splits: tuple[Split, ...] = ("validation", "test") if has_test else ("validation",)

@@ -24,5 +24,6 @@ def outcomes_of(evaluations: Sequence[Evaluation], utility: Utility) -> Outcomes
 
 def gold_logprobs(evaluation: Evaluation, utility: Utility) -> list[float]:
     """Log-probability of the right answer of each validation example; NaN if unknown."""
-    known = evaluation.logprobs or [()] * utility.size("validation")
+    size = utility.size("validation")
+    known = evaluation.logprobs if len(evaluation.logprobs) == size else [()] * size
     return [utility.gold_logprob("validation", i, logprobs) for i, logprobs in enumerate(known)]

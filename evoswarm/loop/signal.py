@@ -8,20 +8,43 @@ from evoswarm.backend import Evaluation
 from evoswarm.loop.directory import RunDirectory, generation_name
 from evoswarm.loop.journal import evaluation_of, outcome_path
 from evoswarm.loop.records import read_outcomes
+from evoswarm.search import Search
 
 SHOWN = 40
 """Most characters of an answer in a warning."""
 
 
-def signal_warnings(directory: RunDirectory, experts: list[str]) -> list[str]:
-    """`missing_signal` of a run whose generation 0 is recorded.
+FEW = 20
+"""A surrogate of fewer examples than this knows little."""
 
-    Args:
-        directory: the run directory.
-        experts: names of the initial experts, by particle number.
-    """
+
+def signal_warnings(directory: RunDirectory, search: Search) -> list[str]:
+    """`missing_signal` and `missing_outcomes` of a run whose generation 0 is recorded."""
     records = read_outcomes(outcome_path(directory, generation_name(0)))
-    return missing_signal({experts[r["particle"]]: evaluation_of(r) for r in records if r["phase"] == "experts"})
+    found = {search.experts[r["particle"]]: evaluation_of(r) for r in records if r["phase"] == "experts"}
+    return missing_signal(found) + (missing_outcomes(found) if search.config.logprobs else [])
+
+
+def missing_outcomes(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    """One warning for each thing that a search which learns from the outcomes of examples lacks."""
+    known = [evaluation for evaluation in evaluations.values() if evaluation.utility is not None]
+    examples = max((evaluation.examples for evaluation in known), default=0)
+    unknown = max((evaluation.examples - sum(map(bool, evaluation.logprobs)) for evaluation in known), default=0)
+    found = []
+    if 0 < examples < FEW:
+        found.append(f"the search learns from {examples} validation examples, which is few; use {FEW} or more")
+    if unknown and unknown == examples:
+        found.append(
+            "this utility gives no log-probabilities of right answers, so the search learns from scores alone and "
+            "loses most of its gain. They are known for multiple_choice by log-likelihood, and for exact_match in text mode "
+            "without `extract`"
+        )
+    elif unknown:
+        found.append(
+            f"{unknown} of {examples} validation examples have no log-probability of the right answer; the search "
+            "learns from their scores alone"
+        )
+    return found
 
 
 def missing_signal(evaluations: Mapping[str, Evaluation]) -> list[str]:

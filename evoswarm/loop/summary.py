@@ -12,6 +12,7 @@ from evoswarm.loop.context import RunContext
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.inputs import versions
 from evoswarm.loop.records import read_generations, read_timings
+from evoswarm.loop.references import Soup
 from evoswarm.loop.signal import signal_warnings
 from evoswarm.rows import Row
 from evoswarm.search import Best, Search
@@ -23,7 +24,13 @@ Finals = dict[tuple[str, Split], Evaluation]
 
 
 def summary_of(
-    context: RunContext, search: Search, ranking: Sequence[Best], finals: Finals, *, kept: float | None
+    context: RunContext,
+    search: Search,
+    ranking: Sequence[Best],
+    finals: Finals,
+    *,
+    soup: Soup | None,
+    kept: float | None,
 ) -> dict[str, Any]:
     """The content of `summary.json`. `kept` is the share of the squared norm in `best/` if it was truncated."""
     config, winner, expert = context.config, ranking[0], best_expert(search)
@@ -47,6 +54,7 @@ def summary_of(
             "all": initial,
         },
         "base": {split: _utility(finals, "base", split) for split in SPLITS},
+        "greedy_soup": _greedy_soup(finals, soup),
         "best": {
             "validation": winner.utility,
             "test": _utility(finals, "ensemble:0", "test"),
@@ -55,11 +63,12 @@ def summary_of(
             "recipe": Row.of(search.basis, winner.row).experts,
             "kept": kept,
         },
+        "not_beaten": not_beaten(finals, context.inputs.utility),
         "ensemble": _ensemble(context.inputs.utility, len(ranking), finals),
         "stop_reason": search.stop_reason,
         "stop_rule": stop_rule(config),
         "versions": versions(),
-        "warnings": context.inputs.warnings + signal_warnings(context.directory, search.experts),
+        "warnings": context.inputs.warnings + signal_warnings(context.directory, search),
         "run_dir": str(context.place),
     }
 
@@ -97,6 +106,26 @@ def stop_rule(config: RunConfig) -> dict[str, int | None]:
 def _utility(finals: Finals, who: str, split: Split) -> float | None:
     evaluation = finals.get((who, split))
     return evaluation.utility if evaluation else None
+
+
+def _greedy_soup(finals: Finals, soup: Soup | None) -> dict[str, Any] | None:
+    if soup is None:
+        return None
+    utilities = {split: _utility(finals, "greedy_soup", split) for split in SPLITS}
+    return utilities | {"evaluations": soup.evaluations, "recipe": soup.row.experts}
+
+
+REFERENCES = {"base": "the base model", "best_expert": "the best expert", "greedy_soup": "the greedy soup"}
+"""What the winner is compared with, by the name among the finalists."""
+
+
+def not_beaten(finals: Finals, utility: Utility) -> list[str]:
+    """One line for all references that the winner does not beat, on test or (without one) on validation."""
+    split: Split = "test" if utility.size("test") else "validation"
+    mine = _utility(finals, "ensemble:0", split)
+    found = {name: _utility(finals, who, split) for who, name in REFERENCES.items()}
+    better = [f"{name} ({u:.4f})" for name, u in found.items() if mine is not None and u is not None and u >= mine]
+    return [f"the winner ({mine:.4f}) does not beat {' and '.join(better)} on {split}"] if better else []
 
 
 def _seconds(directory: RunDirectory) -> dict[str, float]:

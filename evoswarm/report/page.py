@@ -28,6 +28,8 @@ MAX_REASONS = 20
 STOPPED = {
     "max_generations": "it reached its {max_generations} generations (max_generations)",
     "max_evaluations": "another generation could have gone above its {max_evaluations} evaluations (max_evaluations)",
+    "converged": "the surrogate expected no gain of {min_gain} (min_gain)",
+    "finished": "there is nothing left to try",
     "patience": "the global best had not improved for {patience} generations (patience)",
 }
 
@@ -95,11 +97,13 @@ def _context(run: Run, plots: Mapping[str, Plot]) -> dict[str, Any]:
 def _lines(run: Run) -> list[dict[str, Any]]:
     """The headline table: base, best expert, winner, ensemble."""
     summary, expert, winner = run.summary or {}, run.best_expert, run.winner
+    soup = summary.get("greedy_soup")
     base, initial, best = (summary.get(key, {}) for key in ("base", "initial", "best"))
     name = next(iter(expert.experts)) if expert else initial.get("best_expert")
     rows = [
         ("Base model", base.get("validation"), base.get("test")),
         ("Best initial expert", expert.utility if expert else initial.get("validation"), initial.get("test")),
+        *([("Greedy soup", soup["validation"], soup["test"])] if soup else []),
         ("Winner", winner.utility if winner else best.get("validation"), best.get("test")),
     ]
     if ensemble := summary.get("ensemble"):
@@ -137,7 +141,7 @@ def _status(run: Run) -> dict[str, str]:
 
 
 def _warnings(run: Run, gain: float | None) -> list[str]:
-    found = list((run.summary or {}).get("warnings", []))
+    found = [line for key in ("warnings", "not_beaten") for line in (run.summary or {}).get(key, [])]
     failed = sum(1 for line in run.measured for m in line if m.error)
     if failed:
         found.append(f"{failed} of {sum(map(len, run.measured))} evaluations failed; the reasons are below")

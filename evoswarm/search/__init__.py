@@ -13,6 +13,7 @@ from evoswarm.search.genome_plus import GenomePlusSearch
 from evoswarm.search.lorahub import LoraHubSearch
 from evoswarm.search.model_swarms import ModelSwarms, ModelSwarmsSearch
 from evoswarm.search.random_search import RandomMixSearch
+from evoswarm.search.soup import GreedySoupSearch, UniformSoupSearch
 from evoswarm.search.state import Ask, Best, Member, Outcomes
 
 SEARCHES: dict[str, type[Search]] = {
@@ -24,6 +25,8 @@ SEARCHES: dict[str, type[Search]] = {
     "evolmerge": EvolMergeSearch,
     "lorahub": LoraHubSearch,
     "bayes": BayesSearch,
+    "greedy_soup": GreedySoupSearch,
+    "uniform_soup": UniformSoupSearch,
 }
 """Searches by the `type` of their config. To add one, write its file and add one line here."""
 

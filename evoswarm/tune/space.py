@@ -115,6 +115,7 @@ def _as_trial(wanted: RunConfig, of: RunConfig, number: int) -> RunConfig:
     return wanted.with_(
         name=f"{number:04}",
         output=of.run_dir / "trials",
+        references=False,
         backend=LocalBackend(),
         loggers=loggers,
         utility=wanted.utility.without_test(),

@@ -11,7 +11,18 @@ from evoswarm.callbacks import Callbacks, Event
 from evoswarm.config import RunConfig
 from evoswarm.errors import Stopped
 
-ALGORITHMS = ("model_swarms", "genome", "genome_plus", "random_search", "cma_es", "evolmerge", "lorahub", "bayes")
+SOUPS = ("greedy_soup", "uniform_soup")
+ALGORITHMS = (
+    "model_swarms",
+    "genome",
+    "genome_plus",
+    "random_search",
+    "cma_es",
+    "evolmerge",
+    "lorahub",
+    "bayes",
+    *SOUPS,
+)
 
 
 def stopping_after(evaluations: int) -> Callbacks:

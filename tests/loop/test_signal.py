@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from echo import echo_config, engine_made_by
 
@@ -13,7 +15,10 @@ from evoswarm.backend import Evaluation
 from evoswarm.callbacks import Callbacks
 from evoswarm.engine import ENGINES
 from evoswarm.engine.fake import EchoEngine
-from evoswarm.loop.signal import missing_signal
+from evoswarm.loop.inputs import read_inputs
+from evoswarm.loop.outcomes import outcomes_of
+from evoswarm.loop.signal import missing_outcomes, missing_signal
+from evoswarm.utility.types import LOWEST, finite
 
 
 def evaluation(scores: list[float], predictions: list[str | None] | None = None) -> Evaluation:
@@ -70,3 +75,28 @@ def test_a_run_warns_after_generation_0_and_in_its_summary(tmp_path: Path, monke
     assert "all 6 experts score 0" in summary["warnings"][0] and "('D')" in summary["warnings"][1]
     assert summary["warnings"][0] in seen[seen.index("0") : seen.index("1")]
     assert json.loads((config.run_dir / "summary.json").read_text())["warnings"] == summary["warnings"]
+
+
+@pytest.mark.parametrize(
+    ("known", "examples", "warning"),
+    [
+        (30, 30, None),
+        (0, 30, "no log-probabilities of right answers"),
+        (28, 30, "2 of 30 validation examples have no log-probability"),
+        (19, 19, "19 validation examples, which is few"),
+    ],
+)
+def test_a_search_that_learns_from_outcomes_says_what_it_lacks(known: int, examples: int, warning: str | None) -> None:
+    logprobs = [(-0.5,)] * known + [()] * (examples - known)
+    found = missing_outcomes({"a": Evaluation("a", 0.5, [0.5] * examples, [None] * examples, logprobs=logprobs)})
+    assert (found == []) if warning is None else (len(found) == 1 and warning in found[0])
+
+
+def test_nan_log_probabilities_are_unknown(tmp_path: Path) -> None:
+    assert finite([-1.0, float("nan")]) == () and finite([-float("inf"), -2.0]) == (LOWEST, -2.0)
+    utility = read_inputs(echo_config(tmp_path)).utility
+    evaluation = Evaluation("a", 0.5, [0.5] * 100, [None] * 100, logprobs=[()] * 99 + [(-0.25,)])
+    gold = outcomes_of([evaluation], utility).gold
+    assert np.isnan(gold[0, :99]).all() and gold[0, 99] == -0.25
+    for broken in ([], [(-0.25,)] * 3):
+        assert np.isnan(outcomes_of([replace(evaluation, logprobs=broken)], utility).gold).all()

@@ -10,7 +10,9 @@ import numpy as np
 from evoswarm.search import SEARCHES, Ask, Search, make_search
 from evoswarm.search.rng import stream
 
-CONFIGS = {name: search.config_class for name, search in SEARCHES.items()}
+SOUPS = ("greedy_soup", "uniform_soup")
+"""They end by themselves and draw nothing."""
+CONFIGS = {name: search.config_class for name, search in SEARCHES.items() if name not in SOUPS}
 
 SAMPLING = ("random_search", "cma_es", "evolmerge", "lorahub")
 """Those whose generation 0 is the experts alone, however many."""
@@ -21,7 +23,9 @@ Utility = Callable[[Ask], list[float | None]]
 def search_of(kind: str, *, experts: int = 4, seed: int = 7, layers: int = 1, **settings) -> Search:
     if kind == "bayes":  # by default it ends by itself
         settings = {"min_gain": 0, "max_evaluations": None} | settings
-    return make_search(CONFIGS[kind](**settings), experts=[f"e{i}" for i in range(experts)], seed=seed, layers=layers)
+    return make_search(
+        SEARCHES[kind].config_class(**settings), experts=[f"e{i}" for i in range(experts)], seed=seed, layers=layers
+    )
 
 
 def bowl(ask: Ask, *, experts: int = 4) -> list[float | None]:

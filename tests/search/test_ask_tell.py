@@ -28,7 +28,7 @@ def test_importing_the_searches_pulls_in_no_engine():
 
 def test_every_algorithm_of_the_configuration_exists_under_its_name():
     assert {name: cls.config_class.model_fields["type"].default for name, cls in SEARCHES.items()} == {
-        name: name for name in CONFIGS
+        name: name for name in SEARCHES
     }
 
 
