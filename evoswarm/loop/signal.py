@@ -36,8 +36,8 @@ def missing_outcomes(evaluations: Mapping[str, Evaluation]) -> list[str]:
     if unknown and unknown == examples:
         found.append(
             "this utility gives no log-probabilities of right answers, so the search learns from scores alone and "
-            "loses most of its gain. They are known for multiple_choice by log-likelihood, and for exact_match in text mode "
-            "without `extract`"
+            "loses most of its gain. They are known for multiple_choice by log-likelihood, and for exact_match in text "
+            "mode without `extract`"
         )
     elif unknown:
         found.append(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
 
-from evoswarm.errors import UserError
+from evoswarm.errors import UserError, did_you_mean
 from evoswarm.rows import BasisVector, ExpertVector, basis_from_dict, basis_to_dict
 from evoswarm.search.config import Evolution
+from evoswarm.search.greedy import greedy_soup
 from evoswarm.search.operators import distinct_top
 from evoswarm.search.state import (
     FAILED,
@@ -68,6 +70,10 @@ class Search(ABC):
             raise UserError(f"the pool has {len(experts)} expert(s), a search needs 2: add experts to the pool")
         if len(set(experts)) < len(experts):
             raise UserError("two experts of the pool have the same name: rename one of them")
+        if isinstance(config.start, dict) and (unknown := [name for name in config.start if name not in experts]):
+            raise UserError(
+                f"search.start: unknown expert {unknown[0]!r}; {did_you_mean(unknown[0], experts, kind='experts')}"
+            )
         self.config, self.experts, self.seed = config, list(experts), seed
         self.basis: list[BasisVector] = self._first_basis(layers)
         self.generation = -1
@@ -165,11 +171,39 @@ class Search(ABC):
         if good < 2:
             raise UserError(f"{good} of {n} experts could be evaluated; a search needs 2: see their errors above")
         self.state.expert_utilities = experts.utilities
-        index, rows = self._first_rows(experts)
+        self.state.start = yield from self._start_rows(experts)
+        index, rows = self._with_start(*self._first_rows(experts))
         known = experts.take(index)
         known.particles = np.arange(len(known), dtype=np.int64)
         fresh = yield self._ask(0, "population", range(len(known), len(known) + len(rows)), rows)
         self._begin(known.join(fresh))
+
+    def _start_rows(self, experts: Measured) -> Generator[Ask, Measured, np.ndarray]:
+        """The row of `config.start` [1, J], or no row [0, J]."""
+        start, n = self.config.start, len(self.experts)
+        if start == "experts":
+            return np.zeros((0, len(self.basis)))
+        if isinstance(start, dict):
+            coefficients = np.array([start.get(name, 0.0) for name in self.experts])
+        else:
+            rule = greedy_soup(experts.utilities)
+            mean = next(rule)
+            for i in count():
+                fresh = yield self._ask(0, "start", [i], mean[None, :] @ self._expert_rows())
+                try:
+                    mean = rule.send(float(fresh.utilities[0]))
+                except StopIteration as end:
+                    coefficients = end.value
+                    break
+        assert coefficients.shape == (n,)
+        return np.asarray(coefficients[None, :] @ self._expert_rows())
+
+    def _with_start(self, index: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The first population with the start row in place of its first mix, or of its last expert."""
+        start = self.state.start
+        if not len(start):
+            return index, rows
+        return (index, np.concatenate([start, rows[1:]])) if len(rows) else (index[:-1], start)
 
     # For the loop
 

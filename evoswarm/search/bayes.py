@@ -74,7 +74,7 @@ class BayesState(SamplingState):
 class BayesSearch(SamplingSearch):
     """One Gaussian process per validation example, on the log-odds of the right answer, calibrated to P(right).
 
-    Generation 0: the experts, then the base (all coefficients 0) and the mean of the successful experts.
+    Generation 0: the experts, then the base (all coefficients 0), the mean of the successful experts, a start row.
     Generation t > 0: N rows (fewer at the end of the budget). The first maximizes the expected utility, the others the
     expected utility under weights of the examples drawn from Dirichlet(1, ..., 1), a Bayesian bootstrap. In generation
     1 rows are on the simplex, later within `radius` of the measured row with the highest expected utility. The search

@@ -131,8 +131,7 @@ class CmaEsSearch(SamplingSearch):
 
     def _begin(self, population: Measured) -> None:
         super()._begin(population)
-        good = int(self._good.sum())
-        self._remember(self._optimizer(np.full(good * self._spans, 1 / good)))
+        self._remember(self._optimizer(self._middle.reshape(-1, self._spans)[self._good].reshape(-1)))
 
     def _advance(self, t: int) -> Steps:
         optimizer = self._optimizer(self.state.mean)

@@ -8,9 +8,9 @@ so that a search can change a default in one line.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from evoswarm.section import NonNegative, Positive, Rate, Section
 
@@ -35,6 +35,15 @@ Repel = Annotated[
     NonNegative,
     Field(description="f_w, the push away from the global worst (MS grid: 0.01 0.05 0.1); 0 turns it off."),
 ]
+Start = Annotated[
+    Literal["experts", "greedy_soup"] | dict[str, FiniteFloat],
+    Field(
+        description="Where the search starts. experts: as published. greedy_soup: also at the greedy soup of the "
+        "experts, which takes up to one evaluation more per expert. A recipe, {code: 0.6, math: 0.4}: also there; "
+        "`experts` in recipe.json is one. The row replaces one member of the first population, or the middle of a "
+        "distribution.",
+    ),
+]
 StepLength = Annotated[Positive, Field(description="First step length (MS grid: 0.5 to 1.0).")]
 
 
@@ -49,6 +58,7 @@ class Evolution(Section):
     """Stop before a generation that could exceed this many evaluations, including those of the initial experts;
     null: no limit."""
     patience: Patience = 10
+    start: Start = "experts"
     ensemble_size: int = Field(10, ge=1)
     """At the end, the best this many particles vote (MS: top 10; GENOME+: top k)."""
 

@@ -100,8 +100,9 @@ class LoraHubSearch(SamplingSearch):
             import nevergrad
         except ImportError:
             raise UserError("search.type lorahub needs nevergrad: pip install '.[compare]' in the checkout") from None
-        bound, n = self.config.bound, int(self._good.sum())
-        parameters = nevergrad.p.Array(init=np.zeros(n), lower=-bound, upper=bound)
+        bound = self.config.bound
+        first = self._middle[self._good].clip(-bound, bound) if len(self.state.start) else np.zeros(self._good.sum())
+        parameters = nevergrad.p.Array(init=first, lower=-bound, upper=bound)
         parameters.random_state = np.random.RandomState(int(stream(self.seed, "lorahub").integers(2**32)))
         budget = max(self.state.budget, size)
         optimizer = nevergrad.optimizers.NGOpt(parameters, budget=budget, num_workers=size)

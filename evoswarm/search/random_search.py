@@ -34,7 +34,7 @@ class RandomMixSearch(SamplingSearch):
     """Random search over affine mixes: nothing is learned, the best measured row wins.
 
     Generation t > 0: N fresh rows u + spread (d - u), d ~ Dirichlet(concentration) over the successful experts, u their
-    uniform mix. Rows sum to 1.
+    uniform mix. Rows sum to 1. With a start row s they are s + spread (d - u).
     Draws: "sample"(t, i): dirichlet([concentration, ...]).
 
     Assumption: good rows are on the simplex of the experts, or a little outside of it (spread > 1).
@@ -48,4 +48,4 @@ class RandomMixSearch(SamplingSearch):
         u, d = good / good.sum(), np.zeros((self.config.population, len(good)))
         for i, line in enumerate(d):
             line[good] = stream(self.seed, "sample", t, i).dirichlet(np.full(good.sum(), self.config.concentration))
-        self._keep((yield self._ask_samples(t, u + self.config.spread * (d - u))))
+        self._keep((yield self._ask_samples(t, self._middle + self.config.spread * (d - u))))

@@ -37,6 +37,16 @@ class SamplingSearch(Search):
     def _first_rows(self, experts: Measured) -> tuple[np.ndarray, np.ndarray]:
         return np.flatnonzero(experts.succeeded), np.zeros((0, len(self.basis)))
 
+    def _with_start(self, index: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return index, np.concatenate([rows, self.state.start])
+
+    @property
+    def _middle(self) -> np.ndarray:
+        """Where samples are drawn around [J]: the start row, or the uniform mix of the successful experts."""
+        if len(self.state.start):
+            return np.asarray(self.state.start[0])
+        return np.asarray(self._good / self._good.sum() @ self._expert_rows())
+
     def _begin(self, population: Measured) -> None:
         self._keep(population)
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from evoswarm.search.config import Evolution, MaxGenerations, Patience
+from evoswarm.search.greedy import greedy_soup
 from evoswarm.search.sampling import SamplingSearch, SamplingState
 from evoswarm.search.state import Measured, Steps, no_numbers
 
@@ -34,9 +35,9 @@ class UniformSoup(Evolution):
 
 @dataclass
 class SoupState(SamplingState):
-    """`chosen` [n]: 1 for each expert of the soup, else 0."""
+    """`means` [t]: the utilities of the means so far."""
 
-    chosen: np.ndarray = field(default_factory=no_numbers)
+    means: np.ndarray = field(default_factory=no_numbers)
 
 
 class GreedySoupSearch(SamplingSearch):
@@ -45,17 +46,12 @@ class GreedySoupSearch(SamplingSearch):
     Generation 0: the experts; the soup is the best one. Generation t > 0: the mean of the soup's experts and of the
     expert at rank t (from 0). It becomes the soup, and the winner, if its utility is not lower. Ranks are by utility;
     ties are in pool order. Failed experts are left out.
-    Source: Wortsman et al. 2022, Model soups (arXiv 2203.05482), recipe 1.
+    Source: see `greedy_soup`.
     """
 
     config_class = GreedySoup
     state: SoupState
     state_class = SoupState
-
-    @property
-    def _order(self) -> np.ndarray:
-        ranked = np.argsort(-self.state.expert_utilities, kind="stable")
-        return ranked[self._good[ranked]]
 
     def most_rows(self, t: int) -> int:
         """The mean with one more expert."""
@@ -64,21 +60,19 @@ class GreedySoupSearch(SamplingSearch):
     @property
     def stop_reason(self) -> str | None:
         """See `Search`; "finished" when every expert was tried."""
-        finished = self.generation >= 0 and self.generation >= len(self._order) - 1
+        finished = self.generation >= 0 and self.generation >= self._good.sum() - 1
         return "finished" if finished else super().stop_reason
 
-    def _begin(self, population: Measured) -> None:
-        super()._begin(population)
-        self.state.chosen = np.zeros(len(self.experts))
-        self.state.chosen[self._order[0]] = 1.0
-
     def _advance(self, t: int) -> Steps:
-        more = self.state.chosen.copy()
-        more[self._order[t]] = 1.0
-        fresh = yield self._ask_samples(t, (more / more.sum())[None, :])
+        rule = greedy_soup(self.state.expert_utilities)
+        mean = next(rule)
+        for utility in self.state.means:
+            mean = rule.send(utility)
+        fresh = yield self._ask_samples(t, mean[None, :])
         self._keep(fresh)
+        self.state.means = np.append(self.state.means, fresh.utilities)
         if fresh.utilities[0] >= self.state.best.utilities[0]:
-            self.state.chosen, self.state.best = more, fresh
+            self.state.best = fresh
 
 
 class UniformSoupSearch(SamplingSearch):
@@ -99,8 +93,9 @@ class UniformSoupSearch(SamplingSearch):
 
     def _begin(self, population: Measured) -> None:
         super()._begin(population)
-        if population.succeeded[-1]:
-            self.state.best = population.take([-1])
+        mean = int(self._good.sum())
+        if population.succeeded[mean]:
+            self.state.best = population.take([mean])
 
     def _advance(self, t: int) -> Steps:
         raise AssertionError("there is no generation 1")

@@ -155,9 +155,11 @@ Steps = Generator[Ask, Measured, None]
 class State:
     """The state that every search has. `best` and `worst` hold one entry each from the first success on.
 
-    `evaluations` counts all measured rows, including failed ones.
+    `evaluations` counts all measured rows, including failed ones. `start` [1, J] is the row of `config.start`, if it
+    names one.
     """
 
+    start: np.ndarray = field(default_factory=no_rows)
     expert_utilities: np.ndarray = field(default_factory=no_numbers)
     best: Measured = field(default_factory=Measured)
     worst: Measured = field(default_factory=Measured)
