@@ -63,15 +63,16 @@ def signed(value: float | None) -> str:
 def _context(run: Run, plots: Mapping[str, Plot]) -> dict[str, Any]:
     utility, problem = open_utility(run)
     pair, winner, lines, failures = compared_pair(run), run.winner, _lines(run), _failures(run)
+    result = next(line for line in lines if line["strong"])
     return {
         "run": run,
         "config": run.config,
         "plots": plots,
         "winner": winner,
-        "headline": _headline(run, lines[2]),
+        "headline": _headline(run, result),
         "lines": lines,
         "status": _status(run),
-        "warnings": _warnings(run, lines[2]["gain"]),
+        "warnings": _warnings(run, result["gain"]),
         "recipe": _recipe(run),
         "facts": _facts(run),
         "captions": _captions(run),
