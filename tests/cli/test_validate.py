@@ -92,8 +92,8 @@ def test_validate_reads_the_first_and_last_values_and_a_run_reads_all(tmp_path: 
 
 
 def test_an_engine_that_is_too_large_for_the_machine_is_refused(tmp_path: Path) -> None:
-    huge = {"hidden_size": 131072, "intermediate_size": 524288, "num_attention_heads": 1024, "num_key_value_heads": 8}
-    shape = LlamaConfig(**huge, num_hidden_layers=4, vocab_size=1024)
+    huge = {"hidden_size": 32768, "intermediate_size": 131072, "num_attention_heads": 256, "num_key_value_heads": 8}
+    shape = LlamaConfig(**huge, num_hidden_layers=12, vocab_size=1024)
     base = save_model(shape, tmp_path / "base")
     for seed, name in enumerate("ab"):
         save_adapter(shape, tmp_path / "pool" / name, rank=1, base=base, seed=seed)
