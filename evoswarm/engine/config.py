@@ -11,6 +11,7 @@ from pydantic import Field
 
 from evoswarm.engine.base import Engine
 from evoswarm.engine.loading import ModelLoading
+from evoswarm.engine.optional import without_unused
 from evoswarm.section import Section
 from evoswarm.utility.types import SPLITS, Chat, Request, Utility
 from evoswarm.weights.hub import model_folder
@@ -257,7 +258,8 @@ class ModelEngine(EngineConfig, ModelLoading):
 
     def misfits(self, *, model: str, experts: Sequence[Expert]) -> list[str]:
         """See `EngineConfig.misfits`."""
-        from evoswarm.engine.check import misfits
+        with without_unused():
+            from evoswarm.engine.check import misfits
 
         return misfits(model, experts, trust_remote_code=self.trust_remote_code, separates=self.separates)
 

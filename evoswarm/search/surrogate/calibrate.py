@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.special import expit
+import scipy
 
 LOWEST, HIGHEST = -20.0, 12.0
 """Log-odds are clipped to these."""
@@ -27,7 +26,7 @@ class Calibration:
 
         Source: MacKay 1992, the evidence framework applied to classification networks, equation 10.
         """
-        return np.asarray(expit((self.intercept + self.slope * logodds) * self.shrink(variance)))
+        return np.asarray(scipy.special.expit((self.intercept + self.slope * logodds) * self.shrink(variance)))
 
     def shrink(self, variance: np.ndarray | float) -> np.ndarray:
         """1 / sqrt(1 + pi b^2 s^2 / 8)."""
@@ -61,10 +60,10 @@ def calibrate(logodds: np.ndarray, scores: np.ndarray) -> Calibration:
 
     def loss(at: np.ndarray) -> tuple[float, np.ndarray]:
         z = at[0] + at[1] * h
-        off = expit(z) - y
+        off = scipy.special.expit(z) - y
         value = np.logaddexp(0.0, z).sum() - y @ z + 0.5 * at @ at
         return float(value), np.array([off.sum(), off @ h]) + at
 
     bounds = [(None, None), (LEAST_SLOPE, None)]
-    found = minimize(loss, np.array([0.0, 1.0]), jac=True, method="L-BFGS-B", bounds=bounds)
+    found = scipy.optimize.minimize(loss, np.array([0.0, 1.0]), jac=True, method="L-BFGS-B", bounds=bounds)
     return Calibration(float(found.x[0]), float(found.x[1]))

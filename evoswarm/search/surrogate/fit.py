@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
-from scipy.optimize import minimize
+import scipy
 
 from evoswarm.search.surrogate.kernel import LEAST_NOISE, Kernel
 
@@ -29,7 +28,9 @@ def fit(x: np.ndarray, y: np.ndarray) -> Kernel:
     middle, inner = start(x.shape[1]), y @ y.T
     bounds = [(value - BOUND, value + BOUND) for value in middle]
     settings = {"maxiter": STEPS}
-    found = minimize(loss, middle, (x, inner), jac=True, method="L-BFGS-B", bounds=bounds, options=settings)
+    found = scipy.optimize.minimize(
+        loss, middle, (x, inner), jac=True, method="L-BFGS-B", bounds=bounds, options=settings
+    )
     return Kernel.of(found.x)
 
 
@@ -45,8 +46,8 @@ def loss(parameters: np.ndarray, x: np.ndarray, inner: np.ndarray) -> tuple[floa
     smooth = kernel.smooth(x, x)
     scaled = x / kernel.lengths
     k = kernel.constant**2 + kernel.linear**2 * (scaled @ scaled.T) + smooth + kernel.variance * np.eye(n)
-    factor = cho_factor(k, lower=True)
-    inverse = cho_solve(factor, np.eye(n))
+    factor = scipy.linalg.cho_factor(k, lower=True)
+    inverse = scipy.linalg.cho_solve(factor, np.eye(n))
     solved = inverse @ inner
     total = max(float(np.trace(solved)), 1e-300)
     determinant = 2 * float(np.log(np.diag(factor[0])).sum())

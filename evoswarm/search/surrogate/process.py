@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+import scipy
 
 from evoswarm.search.surrogate.fit import fit
 from evoswarm.search.surrogate.kernel import Kernel
@@ -24,21 +24,21 @@ class Process:
         y = (values - self.mean) / self.spread
         self.kernel = fit(rows, y) if kernel is None else kernel
         k = self.kernel.matrix(rows, rows) + self.kernel.variance * np.eye(len(rows))
-        self._factor = cho_factor(k, lower=True)
-        self._solved = cho_solve(self._factor, y)
+        self._factor = scipy.linalg.cho_factor(k, lower=True)
+        self._solved = scipy.linalg.cho_solve(self._factor, y)
         self.scale = float((y * self._solved).sum()) / y.size
         """Variance of the process in units of the kernel, by maximum likelihood."""
 
     def predict(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Posterior means [m, E] and variances [m], which all examples share."""
         k = self.kernel.matrix(rows, self.rows)
-        left = self.kernel.diagonal(rows) - (k * cho_solve(self._factor, k.T).T).sum(1)
+        left = self.kernel.diagonal(rows) - (k * scipy.linalg.cho_solve(self._factor, k.T).T).sum(1)
         return self.mean + self.spread * (k @ self._solved), self.spread**2 * self.scale * np.maximum(left, 0.0)
 
     def slopes(self, rows: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Gradients [m, J] at rows [m, J] of sum_e direction_e mean_e, with direction [m, E], and of the variance."""
         k = self.kernel.matrix(rows, self.rows)
         mean = self.spread * self.kernel.slope(rows, self.rows, direction @ self._solved.T)
-        solved = cho_solve(self._factor, k.T).T
+        solved = scipy.linalg.cho_solve(self._factor, k.T).T
         left = self.kernel.diagonal_slope(rows) - 2 * self.kernel.slope(rows, self.rows, solved)
         return mean, self.spread**2 * self.scale * left
