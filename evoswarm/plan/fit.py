@@ -31,8 +31,8 @@ def fitted(config: RunConfig, inputs: Inputs, message: Callable[[str], None]) ->
     if hardware is None:
         return config
     if hardware.gpu is None:
-        if not hardware.gpus and (problem := host_problem(config, hardware)):
-            raise UserError(problem)
+        if not hardware.gpus:
+            check_host(config, hardware, message)
         return config
     from evoswarm.plan.run import plan_run
 
@@ -59,18 +59,28 @@ def fit_here(config: RunConfig, inputs: Inputs) -> list[str]:
     return notices
 
 
-def host_problem(config: RunConfig, hardware: Hardware) -> str | None:
-    """Whether the weights of a node's engines alone need more memory than it has, without GPUs."""
-    size, scorers = _weight_bytes(config.model), 1
+def check_host(config: RunConfig, hardware: Hardware, message: Callable[[str], None]) -> None:
+    """Check whether a node without GPUs holds the weights of its engines.
+
+    Engines share the weights that experts do not change, so several that do not fit are only reported.
+
+    Raises:
+        UserError: not even one fits.
+    """
+    size, scorers, have = _weight_bytes(config.model) / GB, 1, hardware.node_memory_gb
     if isinstance(config.backend, RayBackend):
         nodes = [Nodes("node", hardware.nodes, hardware.cpus, 0)]
         unlabeled = config.with_(backend=config.backend.with_(scorer_labels={}, particle_labels={}))
         scorers = math.ceil(place_run(unlabeled, nodes).scorers / hardware.nodes)
-    need, have = scorers * size / GB, hardware.node_memory_gb
-    if need <= have:
-        return None
-    change = "lower backend.scorers" if scorers > 1 and size / GB <= have else "use nodes with more memory, or GPUs"
-    return f"{scorers} engines with weights of {size / GB:.1f} GB each do not fit into a node's {have:.1f} GB; {change}"
+    if size > have:
+        raise UserError(
+            f"the base model has {size:.1f} GB and a node {have:.1f} GB of memory; use nodes with more memory, or GPUs"
+        )
+    if scorers * size > have:
+        message(
+            f"{scorers} engines with weights of {size:.1f} GB may need up to {scorers * size:.1f} GB and a node has "
+            f"{have:.1f} GB of memory; if they are killed, lower backend.scorers"
+        )
 
 
 def _weight_bytes(model: str) -> int:

@@ -4,25 +4,35 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from echo import echo_config
-from tiny_models import save_llama
 
-from evoswarm.plan.fit import host_problem
+from evoswarm.errors import UserError
+from evoswarm.plan.fit import check_host
 from evoswarm.plan.hardware import Hardware
 from evoswarm.plan.inspect import host_memory
 
 
 def test_a_run_without_gpus_and_with_too_little_host_memory_says_by_how_much_and_what_to_change(tmp_path: Path) -> None:
-    save_llama(tmp_path / "base")  # 0.5 MB
-    size = (tmp_path / "base" / "model.safetensors").stat().st_size / 1e9
+    (tmp_path / "base").mkdir()
+    with (tmp_path / "base" / "model.safetensors").open("wb") as file:
+        file.truncate(5 * 10**9)  # no blocks on disk
     ray = echo_config(tmp_path, f"model={tmp_path / 'base'}", "backend={type: ray, scorers: 4}")
     local = echo_config(tmp_path, f"model={tmp_path / 'base'}")
-    enough, little, tiny = (Hardware(2, 0, 4, None, memory * size) for memory in (2.1, 1.9, 0.9))
-    assert host_problem(ray, enough) is None and host_problem(local, little) is None
-    said = host_problem(ray, little)
-    assert said is not None and said.startswith("2 engines with weights of 0.0 GB each do not fit into a node's 0.0 GB")
-    assert said.endswith("lower backend.scorers")
-    assert str(host_problem(local, tiny)).endswith("use nodes with more memory, or GPUs")
+    enough, little, tiny = (Hardware(2, 0, 4, None, memory) for memory in (11, 9, 4.5))
+    said: list[str] = []
+    check_host(ray, enough, said.append)
+    check_host(local, little, said.append)
+    assert not said
+    check_host(ray, little, said.append)
+    assert said == [
+        "2 engines with weights of 5.0 GB may need up to 10.0 GB and a node has 9.0 GB of memory; if they are killed, "
+        "lower backend.scorers"
+    ]
+    with pytest.raises(
+        UserError, match=r"has 5\.0 GB and a node 4\.5 GB of memory; use nodes with more memory, or GPUs"
+    ):
+        check_host(local, tiny, said.append)
 
 
 def test_the_memory_limit_of_a_container_counts(tmp_path: Path) -> None:
