@@ -11,7 +11,7 @@ from rich.box import HEAVY_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from evoswarm.cli.progress import print_json, results_only
+from evoswarm.cli.progress import print_json, print_warning, results_only
 from evoswarm.cli.run import ConfigFile, Json, Overrides
 from evoswarm.cli.tables import simple_table
 from evoswarm.errors import UserError
@@ -60,7 +60,10 @@ def inspect(
     columns = _measure(place, on or [])
     if json_:
         shown = {"kind": opened.kind, "compatible": True, "experts": facts, "cosine": cosine.tolist()}
+        shown["warnings"] = opened.warnings
         return print_json(shown | {"diversity": diversity, "utilities": [asdict(column) for column in columns]})
+    for warning in opened.warnings:
+        print_warning(warning)
     _show(opened.kind, facts, cosine)
     print(
         f"diversity: equivalent to {diversity['effective_number']:.2f} orthogonal experts; "

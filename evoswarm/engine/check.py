@@ -17,6 +17,7 @@ from evoswarm.errors import UserError
 from evoswarm.weights.expert import Expert, checkpoint_files, no_weights
 from evoswarm.weights.hub import model_folder
 from evoswarm.weights.kinds import lora_converter
+from evoswarm.weights.words import grouped, more
 
 MOST = 6
 """Problems that are listed of one expert."""
@@ -38,7 +39,7 @@ class Skeleton:
 
 
 def misfits(model: str, experts: Sequence[Expert], *, trust_remote_code: bool, separates: bool) -> list[str]:
-    """Why experts cannot be installed into a base model, one line each. Reads no values.
+    """Why experts cannot be installed into a base model, one line per cause. Reads no values.
 
     Args:
         model: base model folder or hub name.
@@ -51,15 +52,23 @@ def misfits(model: str, experts: Sequence[Expert], *, trust_remote_code: bool, s
     """
     skeleton = read_skeleton(model, trust_remote_code=trust_remote_code)
     checked: list[object] = []
-    problems: list[str] = []
+    problems: list[tuple[str, str]] = []
     for expert in experts:
         if expert.specs in checked:
             continue
         checked.append(expert.specs)
-        lines = list(_converted(expert, model) or _problems(expert, skeleton, separates=separates))
-        more = [f"... and {len(lines) - MOST} more differences"] if len(lines) > MOST else []
-        problems += [f"{expert.name}: {line}" for line in [*lines[:MOST], *more]]
-    return problems
+        lines = _by_cause(_converted(expert, model) or _problems(expert, skeleton, separates=separates))
+        left = [f"... and {len(lines) - MOST} more differences"] if len(lines) > MOST else []
+        problems += [(expert.name, line) for line in [*lines[:MOST], *left]]
+    return grouped(problems)
+
+
+def _by_cause(lines: Iterable[str]) -> list[str]:
+    """One line for tensors with the same problem; a line starts with the name of the tensor."""
+    causes: dict[str, list[str]] = {}
+    for line in lines:
+        causes.setdefault(line.partition(" ")[2], []).append(line)
+    return [same[0] + more(len(same) - 1, "tensors") for same in causes.values()]
 
 
 def read_skeleton(model: str, *, trust_remote_code: bool) -> Skeleton:

@@ -40,7 +40,7 @@ def _odd(expert: Expert, base: Mapping[str, Stored]) -> Iterator[str]:
     if expert.kind == "checkpoint":
         if unread_shards(expert.path):
             yield "model.safetensors is read, and the shards of its index are not; remove one of them"
-        if base and all(_same(stored, base.get(name), 1.0) for name, stored in expert.stored.items()):
+        if base and _alike(expert.stored, base, {}):
             yield "is the base model itself"
     elif _is_zero(expert):
         yield "is the base model itself, because all its B are zero; train it, or save it again"
@@ -60,15 +60,19 @@ def _is_zero(expert: Expert) -> bool:
 
 def _equal(one: Expert, two: Expert) -> bool:
     """Whether two experts are the same function, also in different data types and with different alphas."""
-    if {n: s.shape for n, s in one.specs.items()} != {n: s.shape for n, s in two.specs.items()}:
+    return one.stored.keys() == two.stored.keys() and _alike(one.stored, two.stored, _factors(one, two))
+
+
+def _alike(one: Mapping[str, Stored], two: Mapping[str, Stored], factors: Mapping[str, float]) -> bool:
+    """Whether all tensors of one are factors times those of the other; reads all only if samples are equal."""
+    names = sorted(one)
+    if not all(name in two and one[name].spec.shape == two[name].spec.shape for name in names):
         return False
-    factors = _factors(one, two)
-    names = sorted(one.specs)
     sampled = names[:: max(1, len(names) // _SAMPLED)]
-    some = ((one.flat(name)[:_VALUES], two.flat(name)[:_VALUES], factors.get(name, 1.0)) for name in sampled)
-    if not all(_close(*three) for three in some):
-        return False
-    return all(_same(one.stored[name], two.stored[name], factors.get(name, 1.0)) for name in names)
+    some = ((one[name].flat()[:_VALUES], two[name].flat()[:_VALUES], factors.get(name, 1.0)) for name in sampled)
+    return all(_close(*three) for three in some) and all(
+        _same(one[name], two[name], factors.get(name, 1.0)) for name in names
+    )
 
 
 def _factors(one: Expert, two: Expert) -> dict[str, float]:
@@ -79,9 +83,7 @@ def _factors(one: Expert, two: Expert) -> dict[str, float]:
     return {pair.b: scaling(two.config, m) / (scaling(one.config, m) or 1.0) for m, pair in pairs.items()}
 
 
-def _same(one: Stored, two: Stored | None, factor: float) -> bool:
-    if two is None or one.spec.shape != two.spec.shape:
-        return False
+def _same(one: Stored, two: Stored, factor: float) -> bool:
     x, y = one.flat(), two.flat()
     return all(_close(x[i : i + _STEP], y[i : i + _STEP], factor) for i in range(0, x.size, _STEP))
 

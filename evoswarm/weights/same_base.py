@@ -9,7 +9,7 @@ import numpy as np
 
 from evoswarm.errors import UserError
 from evoswarm.weights.expert import Expert, checkpoint_files, read_json
-from evoswarm.weights.hub import cached_model
+from evoswarm.weights.hub import cached_model, is_path
 from evoswarm.weights.tensorfile import TensorFile
 from evoswarm.weights.tokens import tokens_of
 from evoswarm.weights.words import grouped, listed
@@ -27,7 +27,8 @@ _CLOSE = 0.01
 
 def base_warnings(experts: Sequence[Expert], model: str) -> list[str]:
     """Experts that were trained on another base model, as far as names or files tell."""
-    named = [(e.name, str(e.config["base_model_name_or_path"])) for e in experts if _names_base(e)]
+    known = not is_path(model) or Path(model).is_dir()
+    named = [(e.name, str(e.config["base_model_name_or_path"])) for e in experts if known and _names_base(e)]
     found: list[tuple[str, str]] = []
     for base in dict.fromkeys(base for _, base in named):
         if reason := _another(base, model):
