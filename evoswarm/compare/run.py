@@ -14,7 +14,7 @@ from evoswarm.config.compare import CompareConfig
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import ClusterError, Stopped, UserError
 from evoswarm.loop.directory import RunDirectory
-from evoswarm.loop.inputs import require_installable
+from evoswarm.loop.inputs import Inputs, check_prompts, require_installable
 from evoswarm.utility import make_utility
 from evoswarm.weights.pool import open_pool
 
@@ -40,6 +40,9 @@ def compare(config: CompareConfig, *, callbacks: Callbacks = SILENT) -> dict[str
     for name, reason in missing.items():
         callbacks.message(f"{name} is left out: it {reason}")
     require_installable(first, pool)
+    said = [check_prompts(one, Inputs(pool, utilities[name])) for name, one in config.targets.items()]
+    for notice in dict.fromkeys(notice for notices in said for notice in notices):
+        callbacks.warning(notice)
     directory = RunDirectory(config.folder)
     directory.path.mkdir(parents=True, exist_ok=True)
     work = units(config, methods)

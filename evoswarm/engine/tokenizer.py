@@ -81,9 +81,15 @@ def run_tokenizer(
     Raises:
         UserError: the base model's tokenizer cannot be loaded.
     """
-    tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
-    own, notices = tokenizer.chat_template, list[str]()
+    notices: list[str] = []
     saved = _saved_tokenizers(experts, notices, trust_remote_code=trust_remote_code)
+    try:
+        tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
+    except UserError:
+        if not saved:
+            raise
+        tokenizer = next(iter(saved.values()))
+    own = _template(tokenizer, model)
     padding = {str(one.pad_token) for one in (tokenizer, *saved.values())}
     kinds = _alike({name: _identity(other, padding) for name, other in saved.items()})
     if len(kinds) > 1:
@@ -105,6 +111,16 @@ def run_tokenizer(
             f"the chat template that was saved with {_listed(kinds)} is used; the base model has another one"
         )
     return RunTokenizer(tokenizer, tags, tuple(notices))
+
+
+def _template(tokenizer: PreTrainedTokenizerBase, model: str) -> str | None:
+    """A tokenizer's default chat template, or that of the processor of an image-text model."""
+    if not tokenizer.chat_template:
+        return template_of(Path(model_folder(model, weights=False)))
+    try:
+        return str(tokenizer.get_chat_template())
+    except ValueError:  # several, none of which is the default
+        return None
 
 
 def check_prompts(tokenizer: RunTokenizer, requests: Iterable[Request], *, longest: int | None, rows: int) -> list[str]:

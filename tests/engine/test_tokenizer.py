@@ -99,6 +99,25 @@ def test_added_tokens_of_the_experts_are_one_token_in_prompts(tmp_path: Path, sa
     assert found.encoder(ends=[rows, 3], rows=rows).ends == (3,)
 
 
+def test_the_experts_tokenizer_is_used_if_the_base_model_has_none(tmp_path: Path, save: Save) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}")
+    found = chosen(tmp_path / "base", save("a", TOKENIZERS["qwen"]()))
+    assert found.tokenizer.chat_template == CHATML
+    with pytest.raises(UserError, match="base: the tokenizer cannot be loaded"):
+        chosen(tmp_path / "base", save("b"))
+
+
+def test_the_default_of_several_templates_and_that_of_a_processor_are_the_base_models(base: Path, save: Save) -> None:
+    (base / "chat_template.json").write_text(json.dumps({"chat_template": LLAMA3}))
+    assert chosen(base).tokenizer.chat_template == LLAMA3
+    settings = json.loads((base / "tokenizer_config.json").read_text())
+    several = [{"name": "default", "template": CHATML}, {"name": "tool_use", "template": "x"}]
+    (base / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": several}))
+    found = chosen(base, save("a", template=CHATML))
+    assert (found.tokenizer.chat_template, found.notices) == (CHATML, ())
+
+
 def test_tokenizers_on_which_the_experts_do_not_agree_are_said_and_not_used(base: Path, save: Save) -> None:
     found = chosen(base, save("a", TOKENIZERS["qwen"]()), save("b", TOKENIZERS["llama 3"]()), chats=False)
     assert found.tokenizer.name_or_path == str(base)
