@@ -49,8 +49,8 @@ class LocalBackend:
         self._base, self._rank = config.model, config.export.rank
         self._materializer = Materializer(pool, root=root, threads=config.engine.cpus)
         self._worker = Worker(config, pool=pool, utility=utility)
-        if self._worker.notice:
-            message(self._worker.notice)
+        for notice in self._worker.notices:
+            message(notice)
 
     @property
     def mode(self) -> str | None:

@@ -33,6 +33,8 @@ class Worker:
     ) -> None:
         """Load the base model and the data, unless engine and utility are given.
 
+        Afterwards `notices` has what the user should know about the engine and the prompts, one line each.
+
         Raises:
             UserError: one of them cannot be loaded.
         """
@@ -46,13 +48,8 @@ class Worker:
         self._cut: dict[Split, Slices] = {}
         self._started: Engine | None = None
         self._died: str | None = None
-        self._notices: list[str] = []
+        self.notices: list[str] = []
         self.start()
-
-    @property
-    def notice(self) -> str | None:
-        """What the user should know about the engine and the prompts, in one line; None if there is nothing to say."""
-        return "; ".join(self._notices) or None
 
     def start(self) -> None:
         """Start the engine, or restart it after it died.
@@ -118,7 +115,7 @@ class Worker:
         return engine
 
     def _say(self, notices: Sequence[str | None]) -> None:
-        self._notices += [notice for notice in notices if notice is not None and notice not in self._notices]
+        self.notices += [notice for notice in notices if notice is not None and notice not in self.notices]
 
     def _zeros(self) -> Weights:
         """An adapter of zeros, as the engine gets it."""

@@ -95,7 +95,7 @@ class NoSlotEngine(VllmEngine):
 def test_adapters_that_cannot_be_served_are_merged(max_loras: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ENGINES, "no_slot", NoSlotEngine)
     worker = toy_worker(None, type="no_slot", adapter_mode="multi_lora", max_loras=max_loras)
-    assert worker.notice is not None and "merged into the base instead" in worker.notice
+    assert "merged into the base instead" in worker.notices[0]
     assert not isinstance(worker.work([Piece("k", {}, "validation", 0)]).results[0], str)
 
 

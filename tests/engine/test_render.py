@@ -46,6 +46,11 @@ def test_several_user_messages_are_joined_where_roles_must_alternate() -> None:
     assert render(CHATML, USER, USER)[0].count("<|im_start|>user") == 2
 
 
+def test_a_template_may_leave_out_the_reasoning_of_earlier_answers() -> None:
+    template = "{% for m in messages %}{{ m['content'].split('</think>')[-1] }}|{% endfor %}"
+    assert render(template, USER, {"role": "assistant", "content": "<think>a</think>b"}) == (" user text |b|", [])
+
+
 def test_a_template_that_loses_text_in_every_form_is_reported() -> None:
     text, notices = render("{{ messages[0]['content'] | upper }}", USER)
     assert text == " USER TEXT "

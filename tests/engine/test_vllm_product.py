@@ -35,7 +35,7 @@ def answers(engine: dict[str, Any]) -> list[str | None]:
     pool = open_pool(config.pool, model=config.model)
     assert pool.in_product and pool.adapter is not None and pool.adapter["r"] == 80
     worker, maker = Worker(config, pool=pool), Materializer(pool)
-    assert worker.notice is None
+    assert worker.notices == []
     weights = {name: maker.one(row) for name, row in ROWS.items()} | {"base": None}
     done = worker.work([Piece(name, w, "validation", 0, True) for name, w in weights.items()])
     worker.close()

@@ -67,7 +67,7 @@ def test_a_failed_start_ends_the_run_or_leaves_the_actor_out(
     assert str(caught.value).startswith(text)
     said: list[str] = []
     group = ActorGroup("scorer", said.append)
-    for each in (start, Start(notice="a notice", mode="merged"), Start(notice="a notice", mode="merged")):
+    for each in (start, Start(notices=("a notice",), mode="merged"), Start(notices=("a notice",), mode="merged")):
         group.add(Starting.remote(each))
     take_in(group, starting=False)
     assert group.up == [1, 2] and group.idle_since() is None and said.count("a notice") == 1

@@ -102,9 +102,10 @@ class ActorGroup:
             return
         del self.absent[number]
         self.mode = start.mode
-        if start.notice and start.notice not in self._notices:
-            self._notices.add(start.notice)
-            self._message(start.notice)
+        for notice in start.notices:
+            if notice not in self._notices:
+                self._notices.add(notice)
+                self._message(notice)
 
     def _failed(self, number: int, start: Start, starting: bool) -> None:
         """End the run, or continue without an actor that cannot start."""

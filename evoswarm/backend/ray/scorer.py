@@ -41,7 +41,7 @@ class Scorer:
     def ready(self) -> Start:
         """Answers once the engine is loaded, or has failed to load."""
         worker = self._worker
-        return self._start if worker is None else replace(self._start, notice=worker.notice, mode=worker.mode)
+        return self._start if worker is None else replace(self._start, notices=tuple(worker.notices), mode=worker.mode)
 
     def sleep(self) -> None:
         """Release what the engine does not need until the next slice."""

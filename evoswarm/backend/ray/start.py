@@ -21,13 +21,13 @@ class Start:
     Attributes:
         error: why the actor cannot be used; None if it can.
         by_user: `error` is the text of a UserError.
-        notice: what the user should know about an actor that has started.
+        notices: what the user should know about an actor that has started.
         mode: of its engine, see `EngineConfig.mode`.
     """
 
     error: str | None = None
     by_user: bool = False
-    notice: str | None = None
+    notices: tuple[str, ...] = ()
     mode: str | None = None
 
 
