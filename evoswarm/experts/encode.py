@@ -48,8 +48,22 @@ class Encoded:
         }
 
 
-def encode(data: TrainingData, tokenizer: PreTrainedTokenizerBase, *, max_length: int, root: Path = Path()) -> Encoded:
+def encode(
+    data: TrainingData,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    rows: int | None = None,
+    root: Path = Path(),
+) -> Encoded:
     """Read and encode a data set. Drops examples without trained tokens and counts them.
+
+    Args:
+        data: where it is.
+        tokenizer: of the model.
+        max_length: longer examples are cut, in tokens.
+        rows: the size of the model's vocabulary; None if it is unknown.
+        root: what the path of a chat template starts from.
 
     Raises:
         UserError: the data cannot be read or rendered, or has no trained tokens.
@@ -61,6 +75,12 @@ def encode(data: TrainingData, tokenizer: PreTrainedTokenizerBase, *, max_length
     records = read_records(data)
     for record in records:
         row, wanted = encoder.row(record)
+        if rows is not None and row.size and not 0 <= row.min() <= row.max() < rows:
+            odd = row.max() if row.max() >= rows else row.min()
+            raise UserError(
+                f"{record.where}: has token {odd}, and the model's vocabulary has {rows} tokens; use the model's own "
+                "tokenizer, or a model that was resized to this one"
+            )
         cut += len(row) > max_length
         row, wanted = row[:max_length], wanted[:max_length]
         counted = wanted != IGNORE

@@ -49,7 +49,8 @@ def prepare_data(config: TrainingConfig, name: str) -> dict[str, Any]:
     _, skeleton = load_skeleton(config.model, trust_remote_code=config.trust_remote_code)
     check_targets(choose(config.method), skeleton)
     longest = getattr(skeleton.config.get_text_config(), "max_position_embeddings", None) or settings.max_length
-    encoded = encode(data, tokenizer, max_length=min(settings.max_length, longest), root=config.root)
+    rows = skeleton.get_input_embeddings().weight.shape[0]
+    encoded = encode(data, tokenizer, max_length=min(settings.max_length, longest), rows=rows, root=config.root)
     keys = {"model", "tokenizer", "method", "save", "dtype", "threads", "seed"}
     made_of = config.model_dump(mode="json", include=keys) | {"data": encoded.sha256}
     made_of["training"] = settings.model_dump(mode="json", exclude={"checkpoint_steps"})

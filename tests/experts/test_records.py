@@ -105,6 +105,13 @@ def test_token_ids_and_labels_are_used_unchanged(tmp_path: Path) -> None:
     assert encoded.ids[0].tolist() == [1, 40, 41, 2] and encoded.labels[0].tolist() == [IGNORE, IGNORE, 41, 2]
 
 
+@pytest.mark.parametrize("number", [-1, 100])
+def test_tokens_that_the_model_does_not_have_are_refused(tmp_path: Path, number: int) -> None:
+    data = write(tmp_path / "data.jsonl", [{"input_ids": [1, number, 2], "labels": [1, 1, 2]}])
+    with pytest.raises(UserError, match=rf"data.jsonl\[0\]: has token {number}, and the model's vocabulary has 100"):
+        encode(data, make_tokenizer(), max_length=100, rows=100)
+
+
 @pytest.mark.parametrize("name", [*TOKENIZERS])
 def test_a_prompt_has_the_ids_that_engines_give_it(tmp_path: Path, name: str) -> None:
     tokenizer = from_disk(TOKENIZERS[name](), tmp_path / "tokenizer")
