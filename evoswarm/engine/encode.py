@@ -57,7 +57,9 @@ class Encoder:
         special = {number: token.content for number, token in tokenizer.added_tokens_decoder.items() if token.special}
         special |= dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
         self.special = frozenset(special)
-        dropped = {token for token in special.values() if not any(token in tag for tag in kept)}
+        # A tokenizer may call ordinary text special, such as "!" for padding.
+        marked = [token for token in special.values() if len(token) > 2 and re.search(r"[^\w\s]", token)]
+        dropped = {token for token in marked if not any(token in tag for tag in kept)}
         self._dropped = re.compile("|".join(map(re.escape, sorted(dropped, key=len, reverse=True))) or "(?!)")
         self.tokens: Counter[str] = Counter()
         self._counted: Prompt | None = None

@@ -123,6 +123,13 @@ def test_an_answer_has_no_special_tokens_and_every_space(tokenizer: PreTrainedTo
     assert made.text("p", [*tokens, tokenizer.eos_token_id]).strip() == "The answer is 5 ."
 
 
+def test_ordinary_text_that_a_tokenizer_uses_for_padding_stays_in_answers() -> None:
+    tokenizer = TOKENIZERS["qwen"]()
+    tokenizer.pad_token = "!"
+    made = encoder(tokenizer)
+    assert made.text("p", answer(made, "A great answer!<|im_end|>")) == "A great answer!"
+
+
 def test_a_tokenizer_of_few_letters_has_its_bos_before_a_text_too() -> None:
     letters = {token: number for number, token in enumerate(("<s>", "</s>", "0", "1"))}
     core = Tokenizer(models.BPE(vocab=letters, merges=[]))
