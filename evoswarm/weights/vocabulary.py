@@ -13,6 +13,8 @@ from evoswarm.weights.tokens import tokens_of
 EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
 """How modules are named that hold one row per token."""
 HEADS = ("lm_head", "embed_out")
+BACKBONES = ("model", "language_model", "transformer", "gpt_neox", "decoder")
+"""How the parts of a model are named that hold its layers."""
 
 
 def embedding_of(names: Iterable[str]) -> str | None:
@@ -22,11 +24,21 @@ def embedding_of(names: Iterable[str]) -> str | None:
 
 
 def parameter(base: Mapping[str, Stored], name: str) -> Stored | None:
-    """A parameter of the base model. A backbone without a head lacks the first part of names; a tied head is absent."""
-    found = base.get(name) or base.get(name.partition(".")[2])
-    if found is None and name.removesuffix(".weight") in HEADS and (embedding := embedding_of(base)):
-        return base[embedding]
+    """A parameter of the base model. Files name the backbone differently, or not at all; a tied head is absent."""
+    found = base.get(name) or {_inner(known): tensor for known, tensor in base.items()}.get(_inner(name))
+    if found is None and _inner(name).removesuffix(".weight") in HEADS:
+        stored = next((base[known] for known in base if _inner(known).removesuffix(".weight") in HEADS), None)
+        embedding = embedding_of(base)
+        return stored or (base[embedding] if embedding else None)
     return found
+
+
+def _inner(name: str) -> str:
+    """A name without the backbone's: model.language_model.layers.0 and language_model.model.layers.0 are layers.0."""
+    parts = name.split(".")
+    while len(parts) > 1 and parts[0] in BACKBONES:
+        parts = parts[1:]
+    return ".".join(parts)
 
 
 def resized(experts: Sequence[Expert], base: Mapping[str, Stored]) -> list[Expert]:
@@ -41,8 +53,10 @@ def resized(experts: Sequence[Expert], base: Mapping[str, Stored]) -> list[Exper
 def _fit(name: str, tensor: Stored, first: Expert, base: Mapping[str, Stored]) -> Stored | None:
     """A tensor with as many tokens as the model has; None if it has them, or has no tokens at all."""
     axis, module, whole = _tokens(name)
+    if axis is None:
+        return None
     model = parameter(base, f"{module}.weight") if base else first.stored.get(name)
-    if axis is None or model is None or len(tensor.spec.shape) != 2 or len(model.spec.shape) != 2:
+    if model is None or len(tensor.spec.shape) != 2 or len(model.spec.shape) != 2:
         return None
     shape, have = list(tensor.spec.shape), model.spec.shape
     tokens = have[0] if base else have[axis]
