@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,6 @@ class Architecture:
     targets: list[str]
     settings: dict[str, Any]
     publish: Callable[[State], State] = same
-    lora: dict[str, Any] = field(default_factory=dict)
 
 
 def of(config: str, targets: list[str], publish: Callable[[State], State] = same, **settings: Any) -> Architecture:
@@ -212,9 +211,9 @@ def load_architecture(folder: Path) -> PreTrainedModel:
     return kind.from_pretrained(folder).eval()
 
 
-def save_architecture(name: str, folder: Path, *, seed: int = 0) -> Path:
-    """Write a random model with published tensor names, and a tokenizer."""
-    made = ARCHITECTURES[name]
+def save_architecture(name: str, folder: Path, *, seed: int = 0, **changes: Any) -> Path:
+    """Write a random model with published tensor names, and a tokenizer; `changes` are settings of its config."""
+    made = replace(ARCHITECTURES[name], settings=ARCHITECTURES[name].settings | changes)
     config = make_config(made)
     known = type(config) in AutoModelForCausalLM._model_mapping
     torch.manual_seed(seed)
