@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+LOG = "evoswarm-vllm"
+"""Name of vLLM's log."""
 
 
 @contextmanager
@@ -33,6 +37,13 @@ def output_to_log(name: str) -> Iterator[Path]:
         for number, descriptor in kept.items():
             os.dup2(descriptor, number)
             os.close(descriptor)
+
+
+def loggers_to_log(name: str, path: Path) -> None:
+    """Send a library's own log to the file for good: it also warns later, when output goes to the terminal again."""
+    for handler in logging.getLogger(name).handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(path.open("a", encoding="utf-8"))
 
 
 def _flush() -> None:

@@ -6,7 +6,7 @@ import copy
 import logging
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from evoswarm.engine.base import AdaptersNotSupported, Verified
 from evoswarm.engine.encode import Ids
 from evoswarm.engine.errors import EngineDied, dies_on_error
 from evoswarm.engine.load import end_tokens
-from evoswarm.engine.quiet import output_to_log
+from evoswarm.engine.quiet import LOG, loggers_to_log, output_to_log
 from evoswarm.engine.tokenizer import RunTokenizer, load_tokenizer
 from evoswarm.engine.vllm_config import VllmEngine as VllmConfig
 from evoswarm.engine.vllm_internals import (
@@ -67,8 +67,7 @@ class VllmEngine:
         tokenizer = tokenizer or RunTokenizer(load_tokenizer(model, trust_remote_code=config.trust_remote_code))
         self._adapter = dict(adapter) if adapter is not None else None
         self._multi_adapter = config.adapter_mode == "multi_lora"
-        # An actor's output is in Ray's logs already.
-        with nullcontext() if on_ray() else output_to_log("evoswarm-vllm") as log:
+        with _quiet() as log:
             folder = tokenizer.tokenizer.name_or_path
             self._llm = _start(config, model=model, adapter=adapter, tokenizer=folder, log=log)
         metrics_to_ray(self._llm)
@@ -147,9 +146,10 @@ class VllmEngine:
 
     def close(self) -> None:
         """See `Engine.close`."""
-        self._llm.llm_engine.engine_core.shutdown()
-        del self._llm
-        free_memory()
+        with _quiet():
+            self._llm.llm_engine.engine_core.shutdown()
+            del self._llm
+            free_memory()
 
     def group(self, of: Sequence[Hashable]) -> VllmEngine:
         """See `MultiAdapterEngine.group`."""
@@ -280,6 +280,11 @@ class VllmEngine:
             return list(self._llm.generate(inputs, list(settings), use_tqdm=False, **lora))
 
 
+def _quiet() -> AbstractContextManager[Path | None]:
+    """vLLM's output goes to a log; that of an actor is in Ray's logs already."""
+    return nullcontext() if on_ray() else output_to_log(LOG)
+
+
 def _start(
     config: VllmConfig, *, model: str, adapter: Mapping[str, Any] | None, tokenizer: str, log: Path | None
 ) -> Any:
@@ -292,6 +297,8 @@ def _start(
     torch.set_num_threads(config.threads)
     from vllm import LLM
 
+    if log is not None:
+        loggers_to_log("vllm", log)
     # It warns about tokenizers of adapters, which these adapters do not have.
     logging.getLogger("vllm.v1.engine.input_processor").setLevel(logging.ERROR)
     settings = {"disable_log_stats": not on_ray(), "tokenizer": tokenizer} | arguments(

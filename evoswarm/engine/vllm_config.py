@@ -160,10 +160,13 @@ class VllmEngine(ModelEngine):
     def _with_slots(self, parameters: int) -> Self:
         if not self.multi_adapter or self.max_loras is not None:
             return self
+        from evoswarm.engine.quiet import LOG, output_to_log
         from evoswarm.engine.vllm_internals import gpu_memory, set_environment
 
         set_environment(threads=self.threads, deterministic=self.deterministic)
-        return self.with_(max_loras=slots(gpu_memory() * self.memory_share * self.ranks, parameters=parameters))
+        with output_to_log(LOG):
+            memory = gpu_memory()
+        return self.with_(max_loras=slots(memory * self.memory_share * self.ranks, parameters=parameters))
 
     @property
     def mode(self) -> str | None:
