@@ -36,9 +36,13 @@ class AllocateRanks(TrainerCallback):
 
 
 def rank_allocation(model: PeftModel, arguments: TrainingArguments) -> list[TrainerCallback]:
-    """The callback for a method that needs it. peft does not save its state, so there are no checkpoints then."""
+    """The callback for a method that needs it.
+
+    peft does not save its state, nor the random numbers that MonteCLoRA draws ahead. Without them a resumed training
+    would end in other weights, so these methods have no checkpoints.
+    """
     tuner, config = model.base_model, model.peft_config["default"].to_dict()
-    if not isinstance(tuner, AdaLoraModel) and not (isinstance(tuner, AdamssModel) and config["use_asa"]):
-        return []
-    arguments.save_strategy = SaveStrategy.NO
-    return [AllocateRanks(tuner)]
+    allocates = isinstance(tuner, AdaLoraModel) or (isinstance(tuner, AdamssModel) and config["use_asa"])
+    if allocates or config.get("monteclora_config") is not None:
+        arguments.save_strategy = SaveStrategy.NO
+    return [AllocateRanks(tuner)] if allocates else []

@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from tiny_models import load, save_llama
-from training_helpers import training_config
+from training_helpers import result_bytes, training_config
 
 from evoswarm.engine.install import Installer
 from evoswarm.errors import UserError
@@ -270,3 +270,22 @@ def test_the_card_of_a_checkpoint_says_how_to_load_it(base: Path, tmp_path: Path
     card = (tmp_path / "pool" / "a" / "README.md").read_text()
     assert "Trained by evoswarm with dora, merged into the base model." in card
     assert "model = AutoModelForCausalLM.from_pretrained(folder)" in card and "PeftModel" not in card
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", AS_LORA)
+def test_an_interrupted_training_of_any_method_ends_in_the_same_bytes(base: Path, tmp_path: Path, case: str) -> None:
+    def interrupt(status: dict[str, Any]) -> None:
+        if status["step"] == 3:
+            raise KeyboardInterrupt
+
+    training = {"batch_size": 4, "max_steps": 4, "learning_rate": 0.01, "checkpoint_steps": 2}
+    settings: dict[str, Any] = {"method": method(case, AS_LORA[case]), "training": training}
+    whole, stopped = (training_config(tmp_path, base, "a", pool=pool, **settings) for pool in ("whole", "stopped"))
+    for config in (whole, stopped):
+        prepare_data(config, "a")
+    with pytest.raises(KeyboardInterrupt):
+        train_expert(stopped, "a", report=interrupt)
+    for config in (whole, stopped):
+        assert "error" not in train_expert(config, "a")
+    assert result_bytes(stopped.pool) == result_bytes(whole.pool)
