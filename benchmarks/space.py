@@ -9,6 +9,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from scipy import stats
+
 from benchmarks.common import close, show
 from evoswarm.compare.run import compare
 from evoswarm.config.compare import parse_compare
@@ -32,15 +35,18 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=60, help="evaluations per method")
     parser.add_argument("--methods", default=",".join(SOUPS + SEARCHES))
     arguments = parser.parse_args()
-    rows: list[dict[str, Any]] = []
+    gains: list[dict[str, Any]] = []
     for pool in POOLS:
+        lines: dict[str, dict[str, dict[str, Any]]] = {}
         for space in SPACES:
-            summary = measured(pool, space, arguments)
-            rows += [row(pool, space, line) for line in summary["targets"][arguments.target]["lines"]]
-            show(f"{pool} in {space} space: test utility, {arguments.seeds} seeds", rows[-len(summary["methods"]) :])
-    utility = {(r["pool"], r["space"], r["method"]): r["test"] for r in rows}
-    gains = {f"{p} {m}": value - utility[p, "factors", m] for (p, s, m), value in utility.items() if s == "product"}
-    close("space", ratio=None, goal="product space is better for unrelated A, and not worse for related ones", **gains)
+            found = measured(pool, space, arguments)["targets"][arguments.target]["lines"]
+            lines[space] = {line["method"]: line for line in found}
+            show(f"{pool} in {space} space: test utility, {arguments.seeds} seeds", [row(line) for line in found])
+        pairs = {name: (lines["factors"][name], line) for name, line in lines["product"].items()}
+        gains += [{"pool": pool, "method": name} | gain(*pair) for name, pair in pairs.items()]
+    show("gain of product space", gains)
+    figures = {f"{line['pool']} {line['method']}": line["gain"] for line in gains}
+    close("space", ratio=None, goal="product space is better for unrelated A, not worse for related ones", **figures)
 
 
 def measured(pool: str, space: str, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -61,18 +67,21 @@ def measured(pool: str, space: str, arguments: argparse.Namespace) -> dict[str, 
     return compare(parse_compare(data, root=Path.cwd()))
 
 
-def row(pool: str, space: str, line: dict[str, Any]) -> dict[str, Any]:
+def row(line: dict[str, Any]) -> dict[str, Any]:
     """One line of a table: mean and 95 % bootstrap interval over seeds and examples."""
     utility = line["utility"]
-    return {
-        "pool": pool,
-        "space": space,
-        "method": line["method"],
-        "test": utility["mean"],
-        "low": utility["low"],
-        "high": utility["high"],
-        "validation": line["validation"],
-    }
+    figures = {"test": utility["mean"], "low": utility["low"], "high": utility["high"]}
+    return {"method": line["method"]} | figures | {"validation": line["validation"]}
+
+
+def gain(factors: dict[str, Any], product: dict[str, Any]) -> dict[str, Any]:
+    """The mean difference of a method over its seeds, and its 95 % t interval."""
+    differences = np.subtract(product["by_seed"], factors["by_seed"])
+    low, high = "-", "-"
+    if len(differences) > 1:
+        margin = stats.t.ppf(0.975, len(differences) - 1) * stats.sem(differences)
+        low, high = (f"{differences.mean() + sign * margin:.3f}" for sign in (-1, 1))
+    return {"gain": float(differences.mean()), "low": low, "high": high}
 
 
 if __name__ == "__main__":
