@@ -60,6 +60,7 @@ def inspect(
     columns = _measure(place, on or [])
     if json_:
         shown = {"kind": opened.kind, "compatible": True, "experts": facts, "cosine": cosine.tolist()}
+        shown["space"] = asdict(opened.space) if opened.space else None
         shown["warnings"] = opened.warnings
         return print_json(shown | {"diversity": diversity, "utilities": [asdict(column) for column in columns]})
     for warning in opened.warnings:
@@ -69,6 +70,8 @@ def inspect(
         f"diversity: equivalent to {diversity['effective_number']:.2f} orthogonal experts; "
         f"mean pairwise cosine {diversity['mean_cosine']:.2f}"
     )
+    if opened.space:
+        print(opened.space)
     if columns:
         _show_matrix(columns)
 
