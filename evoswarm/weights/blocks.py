@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from evoswarm.rows import BasisVector, ExpertVector, LayersVector, NoiseVector, Row
@@ -116,7 +116,8 @@ def in_product(experts: Sequence[Expert]) -> list[Part]:
                 _own_block(expert, name, module, fixed=axis == 0, share=len(having))
                 for expert, name in zip(having, names, strict=True)
             ]
-            dtype = widest([block.spec.dtype for block in blocks])
+            scales = [scale for block in blocks for scale in block.scales.values() if not block.fixed]
+            dtype = widest([block.spec.dtype for block in blocks], scales=scales)
             same = tuple(replace(block, spec=replace(block.spec, dtype=dtype)) for block in blocks)
             parts[names[0]] = Part(names[0], same, axis)
     return [part for _, part in sorted(parts.items())]
@@ -135,9 +136,9 @@ def layer_of(tensor: str) -> int:
     return int(match[1]) if match else 0
 
 
-def widest(dtypes: Sequence[str]) -> str:
-    """The smallest data type that holds all values of these exactly."""
-    kinds = set(dtypes)
+def widest(dtypes: Sequence[str], *, scales: Iterable[float] = ()) -> str:
+    """The smallest data type that holds all values of these exactly; fp32 if scales other than powers of two do not."""
+    kinds = set(dtypes) | {"F32" for scale in scales if math.frexp(scale)[0] != 0.5}
     if kinds == {"F16", "BF16"}:
         return "F32"
     order = ("BF16", "F16", "F32", "F64")
@@ -150,9 +151,10 @@ def _block(name: str, experts: Sequence[Expert], *, whole: bool, scales: Mapping
     spec = having[0].specs[name]
     if not spec.is_float:
         return Block(spec, {having[0].name: name}, layer_of(name), fixed=True)
-    spec = replace(spec, dtype=widest([expert.specs[name].dtype for expert in having]))
+    scales = scales or {}
+    spec = replace(spec, dtype=widest([expert.specs[name].dtype for expert in having], scales=scales.values()))
     base = whole_tensors(having[0])[name] if whole else None
-    return Block(spec, {e.name: name for e in having}, layer_of(name), scales=scales or {}, base=base)
+    return Block(spec, {e.name: name for e in having}, layer_of(name), scales=scales, base=base)
 
 
 def _own_block(expert: Expert, tensor: str, module: str, *, fixed: bool, share: int) -> Block:

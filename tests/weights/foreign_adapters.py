@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -65,9 +66,9 @@ def logits(base: Path, adapter: Path) -> torch.Tensor:
         return model(torch.arange(5, 25)[None]).logits
 
 
-def exported(pool: Path | list[Path], base: Path, name: str, folder: Path) -> Path:
+def exported(pool: Path | list[Path], base: Path, name: str, folder: Path, **settings: Any) -> Path:
     """Read a pool and save one of its experts, as a run saves its best particle."""
-    opened = open_pool(PoolConfig(experts=pool), model=str(base))
+    opened = open_pool(PoolConfig(experts=pool, **settings), model=str(base))
     row = Row(((ExpertVector(name), 1.0),))
     save_expert(Materializer(opened), row, folder, base=str(base))
     return folder

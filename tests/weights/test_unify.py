@@ -131,3 +131,16 @@ def test_checkpoints_of_different_data_types_keep_every_bit(tmp_path: Path, othe
             loaded = load(best)
             assert loaded.dtype == torch.float32
             assert torch.equal(loaded(torch.arange(5, 25)[None]).logits, run(pool / name))
+
+
+@pytest.mark.parametrize("space", ["factors", "product"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("lora", [{"lora_alpha": 3}, {"use_rslora": True}, {"alpha_pattern": {"v_proj": 11}}])
+def test_scales_and_data_types_of_adapters_are_converted_exactly(
+    tmp_path: Path, tiny_llama: Path, space: str, dtype: torch.dtype, lora: dict[str, object]
+) -> None:
+    save_adapter(tiny_llama, tmp_path / "pool" / "a", seed=0, dtype=torch.bfloat16)
+    save_adapter(tiny_llama, tmp_path / "pool" / "b", seed=1, dtype=dtype, **lora)
+    best = exported(tmp_path / "pool", tiny_llama, "b", tmp_path / "best", space=space)
+    want = logits(tiny_llama, tmp_path / "pool" / "b")
+    assert torch.allclose(logits(tiny_llama, best), want, atol=1e-5, rtol=0)
