@@ -98,7 +98,7 @@ def test_an_engine_that_is_too_large_for_the_machine_is_refused(tmp_path: Path) 
     for seed, name in enumerate("ab"):
         save_adapter(shape, tmp_path / "pool" / name, rank=1, base=base, seed=seed)
     text = refusal("validate", write(tmp_path, model=str(base), pool=str(tmp_path / "pool")))
-    assert text.startswith("1 engines with weights of ") and "do not fit into a node's" in text
+    assert text.startswith("the base model has ") and "use nodes with more memory, or GPUs" in text
 
 
 def test_the_memory_of_another_cluster_is_not_guessed(tmp_path: Path, pool: Path) -> None:
