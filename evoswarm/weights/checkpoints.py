@@ -53,13 +53,17 @@ def choose(path: Path, name: str, found: Found) -> Path | None:
 
 
 def _newest(path: Path, below: Sequence[Path]) -> Path | None:
-    """The newest of the checkpoints of one training; the only folder that is none of them counts as the final one."""
-    counted = {folder: _place_and_count(folder.relative_to(path)) for folder in below}
+    """The newest of the checkpoints of one training; the only folder that is none of them counts as the final one.
+
+    A training that was stopped while it saved leaves a checkpoint without weights, which does not count.
+    """
+    complete = [folder for folder in below if any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))]
+    counted = {folder: _place_and_count(folder.relative_to(path)) for folder in complete or below}
     final = [folder for folder, (_, count) in counted.items() if not count]
     if len(final) == 1:
         return final[0]
     one_training = len({place for place, _ in counted.values()}) == 1
-    return max(below, key=lambda folder: counted[folder][1]) if one_training and not final else None
+    return max(counted, key=lambda folder: counted[folder][1]) if one_training and not final else None
 
 
 def _place_and_count(relative: Path) -> tuple[tuple[str, ...], list[int]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -30,10 +29,17 @@ def oddities(experts: Sequence[Expert], base: Mapping[str, Stored]) -> list[str]
         base: the parameters of the base model; none if it is not on this machine.
     """
     found = [(expert.name, line) for expert in experts for line in _odd(expert, base)]
-    twins = (
-        (two.name, f"is the same expert as {one.name}") for one, two in combinations(experts, 2) if _equal(one, two)
-    )
-    return grouped([*found, *dict(twins).items()])
+    return grouped([*found, *_twins(experts)])
+
+
+def _twins(experts: Sequence[Expert]) -> Iterator[tuple[str, str]]:
+    """Experts that are the same as an earlier one."""
+    different: list[Expert] = []
+    for expert in experts:
+        if first := next((other for other in different if _equal(other, expert)), None):
+            yield expert.name, f"is the same expert as {first.name}"
+        else:
+            different.append(expert)
 
 
 def _odd(expert: Expert, base: Mapping[str, Stored]) -> Iterator[str]:

@@ -56,6 +56,15 @@ def test_the_newest_checkpoint_of_a_training_is_the_expert(pool_folder: MakePool
     assert unused == "b: not used: checkpoint-20, checkpoint-999; list them in pool.experts to use them"
 
 
+def test_a_checkpoint_that_was_not_written_to_its_end_does_not_count(pool_folder: MakePool) -> None:
+    folder = pool_folder()
+    into(folder / "b", "checkpoint-8", "checkpoint-9", "checkpoint-10")
+    (folder / "b" / "checkpoint-10" / "adapter_model.safetensors").unlink()
+    pool = pool_of(folder)
+    assert pool.experts[1].path.name == "checkpoint-9"
+    assert "b: not used: checkpoint-10, checkpoint-8; list them in pool.experts to use them" in pool.warnings
+
+
 @pytest.mark.parametrize(
     ("older", "newer"),
     [
