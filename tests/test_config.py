@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -222,3 +223,20 @@ def test_a_config_without_patience_is_read_again(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, search={"patience": None}))
     (tmp_path / "again.yaml").write_text(dump_config(config))
     assert load_config(tmp_path / "again.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("pool", "search", "preferred"),
+    [
+        ("experts", "bayes", True),
+        ({"experts": "experts", "space": "factors"}, "bayes", True),
+        ({"experts": "experts", "prefer_product": False}, "bayes", False),
+        ("experts", "cma_es", None),
+    ],
+)
+def test_bayes_prefers_product_space(pool: Any, search: str, preferred: bool | None) -> None:
+    data = {"model": "m", "utility": {"type": "exact_match", "data": "d.json"}, "pool": pool}
+    config = parse_config(data | {"search": {"type": search}}, root=Path())
+    assert config.pool.prefer_product is preferred
+    again = parse_config(config.model_dump(mode="json"), root=Path())
+    assert again.pool == config.pool

@@ -52,6 +52,19 @@ class RunConfig(Section):
     root: Path = Path(".")
     """Folder that relative paths and custom functions start from; default: the config file's folder."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _space_of_the_search(cls, data: Any) -> Any:
+        """Some searches prefer product space; what the config says counts more."""
+        search, pool = (data.get("search"), data.get("pool")) if isinstance(data, dict) else (None, None)
+        kind = search.get("type") if isinstance(search, dict) else search.type if isinstance(search, Evolution) else ""
+        if not isinstance(kind, str) or kind not in SEARCHES or not SEARCHES[kind].config_class.prefers_product:
+            return data
+        pool = cls._experts_alone(pool.model_dump() if isinstance(pool, PoolConfig) else pool)
+        if not isinstance(pool, dict) or pool.get("prefer_product") is not None:
+            return data
+        return data | {"pool": pool | {"prefer_product": True}}
+
     @field_validator("pool", mode="before")
     @classmethod
     def _experts_alone(cls, value: Any) -> Any:

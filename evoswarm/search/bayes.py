@@ -44,6 +44,7 @@ class Bayes(Evolution):
     """Stop early when the surrogate expects no row that is better by this; 0: never."""
 
     logprobs: ClassVar[bool] = True
+    prefers_product: ClassVar[bool] = True
 
     def at_budget(self, budget: int, *, experts: int) -> dict[str, Any]:
         """It uses the whole budget."""

@@ -66,6 +66,8 @@ class Evolution(Section):
     """A particle number means the same particle in every generation."""
     logprobs: ClassVar[bool] = False
     """It learns from the outcomes of all examples and the log-probabilities of their right answers."""
+    prefers_product: ClassVar[bool] = False
+    """LoRA experts are mixed in product space unless the config says otherwise."""
     package: ClassVar[str] = ""
     """Python package that this search needs in addition to evoswarm's own dependencies."""
     published: ClassVar[Mapping[str, Sequence[float]]] = {}

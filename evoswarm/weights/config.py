@@ -23,7 +23,10 @@ class PoolConfig(Section):
     space: Literal["product", "factors"] | None = None
     """How LoRA experts are mixed. product: their products B A, exactly; ranks and target modules may differ, and a
     particle has the sum of the ranks. factors: A and B one by one, which needs experts of one form that were trained
-    from the same first A. null: factors for such experts, product for all others."""
+    from the same first A. null: factors for such experts, product for all others; see also
+    `prefer_product`."""
+    prefer_product: bool | None = None
+    """With `space: null`, product for all LoRA experts. null: true for `search.type: bayes`, else false."""
     check_values: bool = True
     """Read every value once before the run starts, to find NaN and infinities."""
 

@@ -160,7 +160,7 @@ def open_pool(
         opened, problems = opened + more, problems + wrong
     base = _open_base(model)
     experts = unified(opened, base)
-    space = choose_space(experts, config.space) if experts else None
+    space = choose_space(experts, config.space, prefer_product=bool(config.prefer_product)) if experts else None
     if check and experts:
         problems += _problems(opened, experts, space)
         if config.check_values and not problems:

@@ -31,7 +31,9 @@ class SpaceChoice:
         return f"mixing in {self.space} space ({self.reason})"
 
 
-def choose_space(experts: Sequence[Expert], wanted: Space | None) -> SpaceChoice | None:
+def choose_space(
+    experts: Sequence[Expert], wanted: Space | None, *, prefer_product: bool = False
+) -> SpaceChoice | None:
     """The space of a pool; None for experts that are mixed as they are: checkpoints, and adapters that are no LoRA.
 
     Reads the headers, and A of up to `SAMPLED` modules.
@@ -52,6 +54,8 @@ def choose_space(experts: Sequence[Expert], wanted: Space | None) -> SpaceChoice
         return None
     if wanted is not None:
         return SpaceChoice(wanted, "pool.space")
+    if prefer_product:
+        return SpaceChoice("product", "pool.prefer_product, which search.type bayes sets")
     if reason := _differing_forms(experts):
         return SpaceChoice("product", reason)
     smallest = _smallest_cosine(experts)
