@@ -20,7 +20,10 @@ from evoswarm.weights.device import to_torch
 from evoswarm.weights.expert import checkpoint_files
 from evoswarm.weights.hub import model_folder
 from evoswarm.weights.kinds import PHI, PSI
+from evoswarm.weights.names import loaded_names
+from evoswarm.weights.stored import Stored
 from evoswarm.weights.tensorfile import TensorFile
+from evoswarm.weights.vocabulary import parameter
 
 _FIELDS = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save")
 
@@ -35,7 +38,11 @@ class LoraGenerator:
             UserError: the base model's files are missing.
         """
         self._config = config
-        self._files = {name: file for file in map(TensorFile, base_files(model)) for name in file.specs}
+        files = {name: Stored.of(file, name) for file in map(TensorFile, base_files(model)) for name in file.specs}
+        # Published files may name modules differently; adapters have the names of the loaded model.
+        modules = loaded_names(model) or {name.removesuffix(".weight") for name in files if name.endswith(".weight")}
+        found = {module: parameter(files, f"{module}.weight") for module in modules}
+        self._weights = {module: stored for module, stored in found.items() if stored is not None}
 
     def keys(self) -> dict[str, str]:
         """Name of each adapted module in the base model to the key of its phi and psi.
@@ -46,8 +53,7 @@ class LoraGenerator:
         from peft.tuners.tuners_utils import check_target_module_exists
 
         chosen = SimpleNamespace(target_parameters=None, **{field: self._config.get(field) for field in _FIELDS})
-        modules = (name.removesuffix(".weight") for name in self._files if name.endswith(".weight"))
-        found = [module for module in modules if check_target_module_exists(chosen, module) is True]
+        found = [module for module in self._weights if check_target_module_exists(chosen, module) is True]
         if not found:
             raise UserError("the experts adapt modules that the base model does not have; check `model`")
         shared = self._config.get("shared", True)
@@ -94,8 +100,8 @@ class LoraGenerator:
 
     def _weight(self, module: str) -> torch.Tensor:
         """W [out, in] in fp32."""
-        file = self._files[f"{module}.weight"]
-        weight = to_torch(file.flat(f"{module}.weight").reshape(file.specs[f"{module}.weight"].shape))
+        stored = self._weights[module]
+        weight = to_torch(stored.flat().reshape(stored.spec.shape), read_only=True)
         weight = weight.to(torch.float32)
         return weight.T if self._config.get("fan_in_fan_out") else weight
 

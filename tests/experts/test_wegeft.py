@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_models import load
 from torch.nn import functional as F
 from wegeft_helpers import IDS, TARGETS, adapted, logits
@@ -187,6 +188,18 @@ def test_gpt2_with_its_transposed_weights_is_supported(tiny_gpt2: Path, tmp_path
     exported = PeftModel.from_pretrained(load(tiny_gpt2), tmp_path / "lora").eval()
     assert (logits(exported) - expected).abs().max() < 1e-5
     assert torch.allclose(logits(model.merge_and_unload()), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_model_as_published_has_the_names_of_the_loaded_one(tiny_gpt2: Path, tmp_path: Path, shared: bool) -> None:
+    model = adapted(tiny_gpt2, target_modules=["c_attn", "c_fc"], shared=shared)
+    model.save_pretrained(tmp_path / "native")
+    published = Path(shutil.copytree(tiny_gpt2, tmp_path / "published"))
+    tensors = {name.removeprefix("transformer."): t for name, t in load_file(published / "model.safetensors").items()}
+    save_file(tensors, published / "model.safetensors")
+    export(tmp_path / "native", tmp_path / "lora", model=str(published))
+    exported = PeftModel.from_pretrained(load(published), tmp_path / "lora").eval()
+    assert (logits(exported) - logits(model)).abs().max() < 1e-5
 
 
 def test_modules_with_the_same_name_and_different_widths_cannot_share(tiny_gpt2: Path) -> None:
