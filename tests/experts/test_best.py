@@ -36,6 +36,7 @@ def run(folder: Path, *, tied: bool, **changes: object) -> Path:
     return checked.run_dir
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_merged_export_has_the_outputs_of_the_adapter(tmp_path: Path, tied: bool) -> None:
@@ -44,6 +45,8 @@ def test_a_merged_export_has_the_outputs_of_the_adapter(tmp_path: Path, tied: bo
     assert result.exit_code == 0, result.output
     adapter = PeftModel.from_pretrained(load(tmp_path / "base"), folder / "best").eval()
     torch.testing.assert_close(load(tmp_path / "merged")(ids).logits, adapter(ids).logits, rtol=1e-5, atol=1e-5)
+    config = json.loads((tmp_path / "merged" / "config.json").read_text())
+    assert config["tie_word_embeddings"] is False  # the LoRA changes the embedding alone
     assert (tmp_path / "merged" / "tokenizer.json").exists() and (tmp_path / "merged" / "recipe.json").exists()
 
 
