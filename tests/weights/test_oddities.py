@@ -77,6 +77,12 @@ def test_experts_that_differ_in_one_value_are_not_the_same(pool_folder: MakePool
     assert warnings(folder, tiny_llama) == []
 
 
+def test_experts_of_different_ranks_are_not_the_same(tmp_path: Path, tiny_llama: Path) -> None:
+    for rank in (1, 2, 4):
+        save_adapter(tiny_llama, tmp_path / str(rank), seed=0, r=rank, lora_alpha=rank)
+    assert warnings(tmp_path, tiny_llama) == []
+
+
 def test_missing_layers_that_target_modules_names_are_named(pool_folder: MakePool, tiny_llama: Path) -> None:
     folder = pool_folder()
     for name in "abc":
