@@ -10,7 +10,7 @@ from evoswarm.backend.worker import Worker
 from evoswarm.config import RunConfig
 from evoswarm.engine import EngineDied
 from evoswarm.errors import UserError
-from evoswarm.rows import Row
+from evoswarm.rows import ExpertVector, Row
 from evoswarm.utility import Utility
 from evoswarm.weights.materialize import Materializer
 from evoswarm.weights.pool import Pool
@@ -39,7 +39,10 @@ def seconds_per_particle(config: RunConfig, *, pool: Pool, utility: Utility | No
 
 def _seconds(worker: Worker, pool: Pool, *, threads: int) -> float:
     materializer = Materializer(pool, threads=threads)
-    experts = [materializer.one(Row.one(name)) for name in pool.names[:PARTICLES]]
+    rows = [Row.one(name) for name in pool.names[:PARTICLES]]
+    if pool.in_product:  # a particle of a search uses all experts, so it has the sum of their ranks
+        rows = [Row(tuple((ExpertVector(name), 1 / len(pool.names)) for name in pool.names))]
+    experts = [materializer.one(row) for row in rows]
     slices = worker.slices("validation")
     number = len(slices.indices) // 2
     for turn in range(2):
