@@ -56,7 +56,8 @@ def test_both_engines_end_answers_at_the_same_stop_strings(
     assert found[0] == found[1]
     for engine in engines:
         replies = engine.verify(PROMPTS, ["dcba", "acdd", "xyz"], max_new_tokens=12, stop=stop)
-        for text, reply in zip(found[0], replies, strict=True):
+        for text, verified in zip(found[0], replies, strict=True):
+            reply = verified.reply
             assert reply == text or (isinstance(reply, Prefix) and text.startswith(reply.text))
     if stop == ("</s>",):
         assert found[0] == ["dcba", "acdd", "ghij"]
