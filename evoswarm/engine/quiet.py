@@ -42,7 +42,7 @@ def output_to_log(name: str) -> Iterator[Path]:
 def loggers_to_log(name: str, path: Path) -> None:
     """Send a library's own log to the file for good: it also warns later, when output goes to the terminal again."""
     for handler in logging.getLogger(name).handlers:
-        if isinstance(handler, logging.StreamHandler):
+        if type(handler) is logging.StreamHandler:  # those that write to files or memory stay as they are
             handler.setStream(path.open("a", encoding="utf-8"))
 
 
