@@ -37,7 +37,7 @@ def main() -> None:
         base = save_model(SHAPE, place / "base")
         for i in range(EXPERTS):
             save_adapter(SHAPE, place / "adapters" / f"e{i}", rank=RANK, base=base, seed=i)
-            save_model(SHAPE, place / "checkpoints" / f"e{i}", seed=100 * i)
+            save_model(SHAPE, place / "checkpoints" / f"e{i}", seed=100 * (i + 1))
         for kind in ("adapters", "checkpoints"):
             config = target_config("office", algorithm="model_swarms")
             config |= {"model": str(base), "pool": str(place / kind), "output": str(place / "runs")}
