@@ -26,10 +26,14 @@ UNITS_OF_ONE_LETTER = frozenset("mgshlLWVNJFCÅΩ")
 DOUBTFUL_LETTERS = frozenset("xyznkKMBbtpqr")
 """Letters that may be a variable or a magnitude even after a space."""
 DOUBTFUL = _set("am pm a.m p.m o'clock squared cubed dozen dozens score mil bn mn mln tn divided") | _set(
-    "half halves third thirds quarter quarters tenths hundredths"
+    "half halves third thirds quarter quarters tenths hundredths pi mod modulo choose factorial"
 )
 """Words after which a number is not the whole value."""
-JOINS = _set("to or and through by x X vs versus plus minus times over of in per until till divided")
+FUNCTIONS = _set("sqrt root cbrt log ln lg exp sin cos tan cot arcsin arccos arctan abs twice double triple") | _set(
+    "sine cosine tangent logarithm half third thirds quarter quarters square cube power factorial"
+)
+"""Words before a number, or before `of` and a number, that make another number of it: sqrt 2, half of 10."""
+JOINS = _set("to or and through by x X vs versus plus minus times over of in per until till divided mod modulo choose")
 """Words between two numbers of one expression, list or range."""
 FAMILIES = (
     _set("hour hours hr hrs h minute minutes min mins m second seconds sec secs s day days week weeks")

@@ -7,8 +7,8 @@ from fractions import Fraction
 
 from evoswarm.utility.notation import UNREADABLE, plain
 from evoswarm.utility.number_words import number_word
-from evoswarm.utility.numerals import canonical
-from evoswarm.utility.quantities import Token, tokenize, value_of
+from evoswarm.utility.numerals import canonical, read_numeral
+from evoswarm.utility.quantities import Token, sentences_of, tokenize, value_of
 
 _BOX = re.compile(r"\\f?boxed\s*(\{|(?=[-\d\\$.]))|\\fbox\s*\{")
 _JOINED = re.compile(r"\}[\s$]*(?:,|,?\s*(?:and|or)|\\text\s*\{\s*(?:and|or)\s*\})[\s$]*$")
@@ -21,6 +21,7 @@ _STATED = re.compile(
 _NOTHING = re.compile(
     r"(?:not|no|none|undefined|unknown|infinite|infinity|infinitely|impossible|cannot|between)\b", re.I
 )
+_LIST = re.compile(r"\s*1[.)]\s.*^\s*2[.)]\s", re.DOTALL | re.MULTILINE)
 _SENTENCE = re.compile(r"\n|[.!?](?=\s)(?!\s*\d)|(?<=[a-zA-Z)}*])[.!?](?=\s)")
 
 
@@ -92,7 +93,7 @@ def _stated_or_last(text: str) -> Fraction | None:
         tokens = tokenize(clause)
         if not any(token.is_run for token in tokens) and (value := number_word(clause)) is not None:
             return value
-        if _starts_clause(tokens):
+        if _starts_clause(tokens) and not _LIST.match(rest):
             return _only_value(tokens)
     tokens = tokenize(text)
     runs = [i for i, token in enumerate(tokens) if token.is_run]
@@ -116,4 +117,5 @@ def _starts_clause(tokens: list[Token]) -> bool:
 def _only_value(tokens: list[Token]) -> Fraction | None:
     runs = [i for i, token in enumerate(tokens) if token.is_run]
     values = {value_of(tokens, i, whole=i == runs[0]) for i in runs}
+    values |= {read_numeral(sentence) for i in runs for sentence in sentences_of(tokens[i])[:-1]}
     return values.pop() if len(values) == 1 else None

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from evoswarm.utility.notation import UNREADABLE
-from evoswarm.utility.number_words import DOUBTFUL, DOUBTFUL_LETTERS, FAMILIES, JOINS, SCALES, UNITS_OF_ONE_LETTER
+from evoswarm.utility.number_words import (
+    DOUBTFUL,
+    DOUBTFUL_LETTERS,
+    FAMILIES,
+    FUNCTIONS,
+    JOINS,
+    SCALES,
+    UNITS_OF_ONE_LETTER,
+)
 from evoswarm.utility.numerals import read_numeral
 
 # A word keeps digits and exponents that belong to it: GPT4, GPT-4, x_1, cm^2.
@@ -39,13 +47,18 @@ def tokenize(text: str) -> list[Token]:
     return tokens
 
 
+def sentences_of(run: Token) -> list[str]:
+    """A run without the ends of its sentences: `5. 3 + 2 = 5` has two."""
+    return re.split(r"(?<=[\d%)\]}])[.!?]+\s+(?=\S)", run.text)
+
+
 def value_of(tokens: list[Token], at: int, *, whole: bool) -> Fraction | None:
     """The value of the run at `at`, or None if it is part of a larger expression, list, range or time.
 
     `whole`: the run starts the answer, so that a minus may be followed by a space.
     """
     run, before, after = tokens[at], tokens[:at], tokens[at + 1 :]
-    sentences = re.split(r"(?<=[\d%)\]}])[.!?]+\s+(?=\S)", run.text)
+    sentences = sentences_of(run)
     sides = re.split(r"[=≈]", sentences[-1])
     related = len(sides) > 1
     starts = len(sentences) > 1 or related
@@ -53,7 +66,7 @@ def value_of(tokens: list[Token], at: int, *, whole: bool) -> Fraction | None:
     if scale is None or segment is None or _is_joined(before, starts, after):
         return None
     previous = before[-1] if before and not starts else None
-    if previous is not None and _continues(previous, run, after):
+    if previous is not None and (_continues(previous, run, after) or _is_argument(before, run)):
         return None
     value = read_numeral(segment)
     if value is None or (re.match(r"[-+]\s", segment) and not (whole or related)):
@@ -101,6 +114,16 @@ def _continues(previous: Token, run: Token, after: list[Token]) -> bool:
     return tight and (body[0] in "([{" or re.match(r"\.\d", body) is not None)
 
 
+def _is_argument(before: list[Token], run: Token) -> bool:
+    """Whether a function is applied to a run: `sqrt 2`, `half of 10`."""
+    if re.match(r"\s*[.,:;!?=]", run.text):
+        return False
+    words = [token.text.lower() for token in before[-3:]]
+    while words and words[-1] in ("of", "the"):
+        words.pop()
+    return words[-1:] != [] and words[-1] in FUNCTIONS
+
+
 def _scale(run: Token, after: list[Token]) -> int | None:
     """The factor of the word behind a run; None if the word makes the number doubtful."""
     if re.search(r"=\s*$", run.text):
@@ -136,6 +159,8 @@ def _is_joined(before: list[Token], cut: bool, after: list[Token]) -> bool:
     if gap and all(word in (*JOINS, "out") for word in gap):
         return True
     if len(gap) == 2 and gap[1] in ("to", "or"):
+        return True
+    if gap[:1] and gap[0] in SCALES and gap[1:] in ([], ["and"]):
         return True
     unit = after[0].text.lower() if after else ""
     return (
