@@ -96,11 +96,14 @@ class BayesSearch(SamplingSearch):
 
     def __init__(self, config: Bayes, *, experts: Sequence[str], seed: int, layers: int | None = None) -> None:
         super().__init__(config, experts=experts, seed=seed, layers=layers)
-        limit, first = config.max_evaluations, len(experts) + 2
+        n, limit = len(experts), config.max_evaluations
+        soup, recipe = config.start == "greedy_soup", isinstance(config.start, dict)
+        first = n + 2 + (n if soup else 1 if recipe else 0)
         if limit is not None and limit < first:
+            start = f", and up to {n} for search.start: greedy_soup" if soup else ", and search.start" if recipe else ""
             raise UserError(
-                f"search.max_evaluations is {limit}, but type bayes starts with {first}: {len(experts)} experts, the "
-                f"base and the mean of the experts; set it to {first + 30} or more, or use fewer experts"
+                f"search.max_evaluations is {limit}, but type bayes starts with {first}: {n} experts, the base and the "
+                f"mean of the experts{start}; set it to {first + 30} or more, or use fewer experts"
             )
 
     def most_rows(self, t: int) -> int:

@@ -123,6 +123,18 @@ def test_a_budget_below_the_first_rows_says_what_a_pool_costs():
         make_search(Bayes(), experts=[f"e{i}" for i in range(45)], seed=0)
 
 
+@pytest.mark.parametrize(
+    ("start", "first"),
+    [
+        ("greedy_soup", "starts with 22: 10 experts.* and up to 10 for"),
+        ({"e0": 1.0}, "starts with 13: 10 experts.* and"),
+    ],
+)
+def test_the_budget_covers_where_the_search_starts(start, first):
+    with pytest.raises(UserError, match=first):
+        make_search(Bayes(start=start, max_evaluations=12), experts=[f"e{i}" for i in range(10)], seed=0)
+
+
 @pytest.mark.parametrize("few", [1, 2, 19])
 def test_few_examples_are_enough_to_run(few):
     search = search_of(max_evaluations=20)
