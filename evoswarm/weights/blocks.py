@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from evoswarm.rows import BasisVector, ExpertVector, LayersVector, NoiseVector, Row
 from evoswarm.weights.expert import Expert
-from evoswarm.weights.merge import full_tensors, lora_modules, scaling
+from evoswarm.weights.merge import adapter_key, full_tensors, lora_modules, scaling
 from evoswarm.weights.tensorfile import TensorSpec
 
 
@@ -96,19 +96,20 @@ class Part:
 def in_factors(experts: Sequence[Expert]) -> list[Part]:
     """The tensors of the first expert, which all experts have: each is one block."""
     first = experts[0]
-    whole = set(whole_tensors(first))
+    whole = whole_tensors(first)
     scales = _scales(experts)
     return [
-        Part(name, (_block(name, experts, scales=scales.get(name, {}), whole=name in whole),))
+        Part(name, (_block(name, experts, _sharing(name, experts), scales=scales.get(name), base=whole.get(name)),))
         for name in sorted(first.specs)
     ]
 
 
 def in_product(experts: Sequence[Expert]) -> list[Part]:
     """A and B of every module that an expert adapts, with one block per expert, and the experts' whole tensors."""
-    parts = {name: Part(name, (_block(name, experts, whole=True),)) for e in experts for name in whole_tensors(e)}
     pairs = {expert.name: pair_names(expert) for expert in experts}
-    for module in {module: None for names in pairs.values() for module in names}:
+    modules = {module: None for names in pairs.values() for module in names}
+    parts = {part.name: part for part in _whole_parts(experts, modules)}
+    for module in modules:
         having = [expert for expert in experts if module in pairs[expert.name]]
         for axis in (0, 1):
             names = [pairs[expert.name][module][axis] for expert in having]
@@ -121,6 +122,22 @@ def in_product(experts: Sequence[Expert]) -> list[Part]:
             same = tuple(replace(block, spec=replace(block.spec, dtype=dtype)) for block in blocks)
             parts[names[0]] = Part(names[0], same, axis)
     return [part for _, part in sorted(parts.items())]
+
+
+def _whole_parts(experts: Sequence[Expert], adapted: Collection[str]) -> Iterator[Part]:
+    """One part per parameter that an expert holds whole. Its name in a file depends on which modules are adapted."""
+    sources: dict[str, dict[str, str]] = {}
+    for expert in experts:
+        for key, parameter in whole_tensors(expert).items():
+            sources.setdefault(parameter, {})[expert.name] = key
+    for parameter, keys in sources.items():
+        name = adapter_key(parameter, adapted)
+        yield Part(name, (_block(name, experts, keys, base=parameter),))
+
+
+def _sharing(name: str, experts: Sequence[Expert]) -> dict[str, str]:
+    """The experts that have a tensor, by name, with the tensor's name."""
+    return {expert.name: name for expert in experts if name in expert.specs}
 
 
 def whole_tensors(expert: Expert) -> dict[str, str]:
@@ -145,16 +162,21 @@ def widest(dtypes: Sequence[str], *, scales: Iterable[float] = ()) -> str:
     return max(kinds, key=order.index) if kinds <= set(order) else dtypes[0]
 
 
-def _block(name: str, experts: Sequence[Expert], *, whole: bool, scales: Mapping[str, float] | None = None) -> Block:
-    """A tensor that the experts share by name."""
-    having = [expert for expert in experts if name in expert.specs]
-    spec = having[0].specs[name]
-    if not spec.is_float:
-        return Block(spec, {having[0].name: name}, layer_of(name), fixed=True)
+def _block(
+    name: str,
+    experts: Sequence[Expert],
+    keys: Mapping[str, str],
+    *,
+    base: str | None,
+    scales: Mapping[str, float] | None = None,
+) -> Block:
+    """A tensor that experts share, with its name in each of them."""
+    specs = [replace(expert.specs[keys[expert.name]], name=name) for expert in experts if expert.name in keys]
+    if not specs[0].is_float:
+        return Block(specs[0], dict([next(iter(keys.items()))]), layer_of(name), fixed=True)
     scales = scales or {}
-    spec = replace(spec, dtype=widest([expert.specs[name].dtype for expert in having], scales=scales.values()))
-    base = whole_tensors(having[0])[name] if whole else None
-    return Block(spec, {e.name: name for e in having}, layer_of(name), scales=scales, base=base)
+    spec = replace(specs[0], dtype=widest([spec.dtype for spec in specs], scales=scales.values()))
+    return Block(spec, keys, layer_of(name), scales=scales, base=base)
 
 
 def _own_block(expert: Expert, tensor: str, module: str, *, fixed: bool, share: int) -> Block:

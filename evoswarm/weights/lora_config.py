@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from evoswarm.weights.expert import Expert
@@ -12,6 +13,8 @@ from evoswarm.weights.tensorfile import TensorSpec
 
 _KEPT = ("task_type", "base_model_name_or_path", "revision", "fan_in_fan_out", "bias", "ensure_weight_tying")
 """Settings of the experts that a mix of them keeps."""
+_NARROWING = ("layers_to_transform", "exclude_modules")
+"""Settings by which not all modules that target_modules names are adapted; a mix does not keep them."""
 
 
 def lora_config(ranks: Mapping[str, int]) -> dict[str, Any]:
@@ -38,8 +41,8 @@ def product_config(experts: Sequence[Expert], layout: Sequence[TensorSpec]) -> d
     ranks = {module: pair.a.shape[0] for module, pair in lora_modules({s.name: s for s in layout}).items()}
     first = experts[0].config
     kept = {key: first[key] for key in _KEPT if key in first}
-    saved = sorted({name for e in experts for name in e.config.get("modules_to_save") or ()})
-    targets = _canonical([e.config.get("target_modules") for e in experts])
+    saved = sorted(_replaced(experts, ranks))
+    targets = _canonical([e.config for e in experts])
     same = {tuple(sorted(lora_modules(e.specs))) for e in experts} == {tuple(ranks)}
     return (
         lora_config(ranks)
@@ -49,9 +52,21 @@ def product_config(experts: Sequence[Expert], layout: Sequence[TensorSpec]) -> d
     )
 
 
-def _canonical(targets: Sequence[Any]) -> list[str] | None:
-    """The experts' target modules if they all have the same list."""
-    lists = {tuple(sorted(t)) if isinstance(t, list) else None for t in targets}
+def _replaced(experts: Sequence[Expert], adapted: Iterable[str]) -> set[str]:
+    """The experts' `modules_to_save` without those that hold an adapted module: peft adapts nothing within them.
+
+    peft loads the tensors of the others as parameters of the base model.
+    """
+    names = {name for expert in experts for name in expert.config.get("modules_to_save") or ()}
+    paths = {path for module in adapted for path in accumulate(module.split("."), "{}.{}".format)}
+    return {name for name in names if not any(path.endswith(name) for path in paths)}
+
+
+def _canonical(configs: Sequence[Mapping[str, Any]]) -> list[str] | None:
+    """The experts' target modules if they all have the same list, and it names all that they adapt and no more."""
+    if any(config.get(key) is not None for config in configs for key in _NARROWING):
+        return None
+    lists = {tuple(sorted(t)) if isinstance(t := c.get("target_modules"), list) else None for c in configs}
     (only, *others) = lists
     return list(only) if only is not None and not others else None
 

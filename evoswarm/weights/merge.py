@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -58,6 +58,12 @@ def full_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def full_name(key: str) -> str:
     """The base model's name of a parameter that an adapter replaces as a whole."""
     return key.removeprefix(_PREFIX).replace(".base_layer.", ".")
+
+
+def adapter_key(parameter: str, adapted: Collection[str]) -> str:
+    """The name under which peft loads a whole parameter of the base model; `adapted` are the modules with a LoRA."""
+    module, _, attribute = parameter.rpartition(".")
+    return f"{_PREFIX}{module}.base_layer.{attribute}" if module in adapted else _PREFIX + parameter
 
 
 def scaling(config: Mapping[str, Any], module: str) -> float:

@@ -232,3 +232,67 @@ def test_an_adapter_that_is_not_in_the_pool_keeps_its_own_scale(pool: Pool, tmp_
     weights = pool.adopt(new.experts[0])
     for module in lora_modules(weights):
         np.testing.assert_allclose(product(weights, module), of_expert(new, "new", module), atol=1e-6)
+
+
+TOGETHER: dict[str, list[dict[str, object]]] = {
+    "biases of different targets": [
+        {"target_modules": ["q_proj"], "bias": "all"},
+        {"target_modules": ["v_proj"], "bias": "all"},
+    ],
+    "all biases and a module adapted elsewhere": [
+        {"target_modules": ["q_proj"], "bias": "all"},
+        {"target_modules": ["k_proj"]},
+    ],
+    "LoRA and whole head": [
+        {"target_modules": ["q_proj", "lm_head"]},
+        {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    ],
+    "LoRA and whole embedding": [
+        {"target_modules": ["embed_tokens"]},
+        {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+    ],
+    "LoRA within a whole layer": [
+        {"target_modules": ["down_proj"], "r": 2},
+        {"target_modules": ["q_proj"], "modules_to_save": ["layers.0.mlp"]},
+    ],
+}
+"""Experts in which one parameter has different names, or in which one has a LoRA where the other has it whole."""
+
+
+@pytest.mark.parametrize("forms", TOGETHER.values(), ids=TOGETHER)
+def test_a_parameter_that_experts_name_differently_is_mixed_once(
+    tmp_path: Path, forms: list[dict[str, object]]
+) -> None:
+    base = save_llama(tmp_path / "base", attention_bias=True)
+    for seed, (name, lora) in enumerate(zip("ab", forms, strict=True)):
+        save_adapter(base, tmp_path / "pool" / name, seed=seed, **lora)
+    mix = {"a": 0.7, "b": -0.4}
+    start = _parameters(base)
+    whole = {name: _parameters(base, tmp_path / "pool" / name) for name in mix}
+    want = {key: x + sum(c * (whole[name][key] - x) for name, c in mix.items()) for key, x in start.items()}
+
+    pool = open_pool(PoolConfig(experts=tmp_path / "pool"), model=str(base))
+    save_expert(Materializer(pool), row(*mix.items()), tmp_path / "best", base=str(base))
+    model = load(base)
+    Installer(model, pool.adapter).install(Materializer(pool).one(row(*mix.items())))
+    for got in (model.state_dict(), _parameters(base, tmp_path / "best")):
+        for key, expected in want.items():
+            torch.testing.assert_close(got[key].double(), expected, atol=2e-6, rtol=0, msg=key)
+
+
+def _parameters(base: Path, adapter: Path | None = None) -> dict[str, torch.Tensor]:
+    """The base model's parameters in fp64, with an adapter merged by peft."""
+    model = load(base).double()
+    if adapter:
+        model = PeftModel.from_pretrained(model, adapter, autocast_adapter_dtype=False).double().merge_and_unload()
+    return model.state_dict()
+
+
+def test_a_mix_of_experts_of_some_layers_names_only_these(tmp_path: Path, tiny_llama: Path) -> None:
+    for seed, name in enumerate("ab"):
+        save_adapter(tiny_llama, tmp_path / "pool" / name, seed=seed, layers_to_transform=[0])
+    pool = open_pool(PoolConfig(experts=tmp_path / "pool", space="product"), model=str(tiny_llama))
+    save_expert(Materializer(pool), row(("a", 0.5), ("b", 0.5)), tmp_path / "best", base=str(tiny_llama))
+    adapted = PeftModel.from_pretrained(load(tiny_llama), tmp_path / "best")
+    layers = {name.split(".layers.")[1][0] for name, _ in adapted.named_parameters() if ".lora_A." in name}
+    assert layers == {"0"}
