@@ -12,6 +12,15 @@ from rich.table import Table
 
 from evoswarm.loop.card import describe_recipe
 
+RESULTS = {
+    "base": "base",
+    "initial": "best expert",
+    "greedy_soup": "greedy soup",
+    "best": "evolved",
+    "ensemble": "vote",
+}
+"""Keys of a summary, and what a table calls them."""
+
 
 def simple_table(
     header: Iterable[str],
@@ -39,19 +48,11 @@ def wide_console() -> Console:
 
 
 def result_table(summaries: dict[str, dict[str, Any]]) -> None:
-    """Print one line per run: utilities of base, best initial expert, greedy soup, winner and vote."""
-    console = Console(highlight=False)
-    header = ("run", "base", "best expert", "soup", "evolved", "vote", "s")
-    rows = [
-        (
-            name,
-            *(_cell(summary[key]) for key in ("base", "initial", "greedy_soup", "best", "ensemble")),
-            f"{summary['seconds']['total']:.0f}",
-        )
-        for name, summary in summaries.items()
-    ]
-    # No padding, so that no number is truncated in 80 columns.
-    console.print(simple_table(header, rows, title="Utility on test (on validation)", padding=0))
+    """Print one column per run: utilities of base, best initial expert, greedy soup, winner and vote."""
+    console, runs = Console(highlight=False), summaries.values()
+    rows = [(label, *(_cell(summary[key]) for summary in runs)) for key, label in RESULTS.items()]
+    rows.append(("seconds", *(f"{summary['seconds']['total']:.0f}" for summary in runs)))
+    console.print(simple_table(("", *summaries), rows, title="Utility on test (on validation)"))
     for name, summary in summaries.items():
         console.print(f"{name}: {describe_recipe(summary['best']['recipe'], shown=6)}", markup=False)
         for line in summary["not_beaten"]:

@@ -179,6 +179,8 @@ def least(name: str, comparison: Comparison, config: RunConfig, pool: Pool) -> i
     if not method.search:
         return method.least(n)
     settings = search_run(config, comparison, method.search, seed=0, experts=n).search
+    if (first := settings.least(n)) > comparison.budget:
+        return first
     search = make_search(settings, experts=pool.names, seed=0, layers=pool.layers)
     while search.generation < 0:
         search.tell([0.0] * len(search.ask().particles))

@@ -50,6 +50,11 @@ class Bayes(Evolution):
         """It uses the whole budget."""
         return super().at_budget(budget, experts=experts) | {"min_gain": 0}
 
+    def least(self, experts: int) -> int:
+        """The experts, the base and the mean of the experts, and what `start` needs at most."""
+        start = experts if self.start == "greedy_soup" else 1 if isinstance(self.start, dict) else 0
+        return experts + 2 + start
+
 
 def no_outcomes() -> np.ndarray:
     """No row and no example."""
@@ -98,7 +103,7 @@ class BayesSearch(SamplingSearch):
         super().__init__(config, experts=experts, seed=seed, layers=layers)
         n, limit = len(experts), config.max_evaluations
         soup, recipe = config.start == "greedy_soup", isinstance(config.start, dict)
-        first = n + 2 + (n if soup else 1 if recipe else 0)
+        first = config.least(n)
         if limit is not None and limit < first:
             start = f", and up to {n} for search.start: greedy_soup" if soup else ", and search.start" if recipe else ""
             raise UserError(

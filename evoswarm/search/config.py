@@ -85,6 +85,10 @@ class Evolution(Section):
         """
         return {"max_evaluations": budget, "max_generations": budget, "patience": None}
 
+    def least(self, experts: int) -> int:
+        """Evaluations without which the search cannot start; `experts` is the number of experts."""
+        return 0
+
 
 class Pulls(Section):
     """The move of a particle in a swarm."""

@@ -241,7 +241,7 @@ def test_after_an_engine_died_the_local_backend_makes_what_is_needed_first() -> 
         made.append(len(rows))
         return [{} for _ in rows]
 
-    materializer = SimpleNamespace(pool=SimpleNamespace(kind="adapter", experts=[SimpleNamespace(nbytes=1)]), all=make)
+    materializer = SimpleNamespace(pool=SimpleNamespace(kind="adapter", nbytes=1), all=make)
     weights = ResidentWeights(materializer, most_bytes=3)  # type: ignore[arg-type]
     round: Any = SimpleNamespace(jobs=[Job(i, Row.one("a")) for i in range(10)], is_open=lambda index: True)
     assert weights.of(round, {0, 8, 9}).keys() == {0, 8, 9}

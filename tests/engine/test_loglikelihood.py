@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,13 +92,14 @@ def test_an_empty_prompt_is_scored_after_the_first_token(engine: HfEngine) -> No
     assert score.logprob == pytest.approx(float(logprobs[0, ids[0, 1]] + logprobs[1, ids[0, 2]]), abs=1e-4)
 
 
-def test_a_tokenizer_that_adds_no_bos_scores_an_empty_prompt_too(tiny_llama: Path) -> None:
-    engine = HfEngine(TransformersEngine(device="cpu"), model=str(tiny_llama), adapter=None)
-    with_bos = engine.loglikelihood([""], [["ab"]])
-    engine.tokenizer.backend_tokenizer.post_processor = None
-    engine._encoder._encode.cache_clear()
+def test_a_tokenizer_that_adds_no_bos_scores_an_empty_prompt_too(tiny_llama: Path, tmp_path: Path) -> None:
+    with_bos = HfEngine(TransformersEngine(device="cpu"), model=str(tiny_llama), adapter=None)
+    without = shutil.copytree(tiny_llama, tmp_path / "without")
+    tokenizer = json.loads((without / "tokenizer.json").read_text())
+    (without / "tokenizer.json").write_text(json.dumps(tokenizer | {"post_processor": None}))
+    engine = HfEngine(TransformersEngine(device="cpu"), model=str(without), adapter=None)
     assert engine._encoder.prompt("ab") == tuple(engine.tokenizer.convert_tokens_to_ids(["a", "b"]))
-    assert engine.loglikelihood([""], [["ab"]]) == with_bos
+    assert engine.loglikelihood([""], [["ab"]]) == with_bos.loglikelihood([""], [["ab"]])
 
 
 def test_a_better_fitting_option_has_the_higher_score(engine: HfEngine) -> None:
