@@ -134,8 +134,8 @@ class Encoder:
     def last_tokens(self, draft: Ids, stop: Sequence[str], *, limit: int) -> Ids:
         """The tokens of which one must follow the draft so that it is the whole answer.
 
-        They are the end tokens and those that begin with a stop string; for a draft that fills the limit, its own token
-        there.
+        They are the end tokens and those that begin with a stop string or are the start of one; for a draft that fills
+        the limit, its own token there.
 
         Args:
             draft: token ids.
@@ -149,7 +149,7 @@ class Encoder:
             return self.ends
         texts = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))])
         return tuple(
-            dict.fromkeys([*self.ends_of(stop), *(i for i, text in enumerate(texts) if text.startswith(stop))])
+            dict.fromkeys([*self.ends_of(stop), *(i for i, text in enumerate(texts) if text and _opens(text, stop))])
         )
 
     def _decode(self, tokens: Sequence[int]) -> str:
@@ -243,6 +243,11 @@ def cut(text: str, stop: Sequence[str]) -> str:
     """The text before the stop string that is completed first when the text is read from left to right."""
     found = [(text.index(end) + len(end), text.index(end)) for end in stop if end in text]
     return text[: min(found)[1]] if found else text
+
+
+def _opens(text: str, stop: Sequence[str]) -> bool:
+    """Whether a token's text begins with a stop string, or is the start of one."""
+    return any(text.startswith(end) or end.startswith(text) for end in stop)
 
 
 def _begun(text: str, stop: Sequence[str]) -> int:

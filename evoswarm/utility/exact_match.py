@@ -105,7 +105,8 @@ class ExactMatchUtility(TaskUtility[ExactMatch]):
         except ValueError as problem:
             raise refuse(example, problem) from None
         found = {reference for reference in comparable if reference is not None}
-        if not found or (len(found) < len(comparable) and not isinstance(parsed(answer), Mapping)):
+        several = isinstance(answer, Mapping) or parsed(answer) is not answer
+        if not found or (len(found) < len(comparable) and not several):
             lacks = (
                 "holds no number that is certain" if self.config.mode == "numeric" else "is empty after normalization"
             )

@@ -63,7 +63,10 @@ def without_reasoning(text: str, tags: Tags = REASONING_TAGS) -> str:
             awaited, begin = None, match.end()
     if begin == 0 and awaited is None and not parts:
         return text
-    return "" if awaited is not None else _FRAME.sub("", "".join([*parts, text[begin:]])).strip()
+    if awaited is not None:
+        return ""
+    outside = (part.strip() for part in [*parts, text[begin:]])  # on lines of their own, or 4 and 6 would be 46
+    return _FRAME.sub("", "\n".join(part for part in outside if part)).strip()
 
 
 def may_reason(prefix: str, tags: Tags = REASONING_TAGS) -> bool:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import math
 import re
+import tokenize
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 ANSWER_KEYS = (
@@ -14,7 +17,7 @@ ANSWER_KEYS = (
     *("normalized_value", "normalized_aliases"),
 )
 """Keys of an object that hold answers (TriviaQA, SQuAD, Natural Questions, DROP); its other keys do not."""
-_REPR = re.compile(r"\{\s*['\"]\w+['\"]\s*:")
+_REPR = re.compile(r"\{\s*['\"]\w+['\"]\s*:|\[\s*['\"]")
 
 
 def read_references(answer: Any) -> list[str]:
@@ -32,22 +35,42 @@ def read_references(answer: Any) -> list[str]:
 
 
 def parsed(value: Any) -> Any:
-    """An object that a CSV file holds as text, in the notation of JSON or Python; other values as they are.
+    """An object or a list of texts that a file holds as text, in the notation of JSON or Python; else the value.
+
+    The text of a list may be the answer itself (code), so it is one of the references.
 
     Raises:
         ValueError: it holds the shortened print of an array.
     """
     if not isinstance(value, str) or not _REPR.match(value.strip()):
         return value
-    for read in (json.loads, ast.literal_eval):
+    for read in (json.loads, _literal):
         try:
             content = read(value)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
+        if isinstance(content, list) and all(isinstance(item, str) for item in content):
+            return [*content, value]
         return content if isinstance(content, Mapping) and set(content) & set(ANSWER_KEYS) else value
-    if "array(" in value:
+    if "array(" in value or _adjacent(value):
         raise ValueError(f"{value[:60]!r} is the print of an array; save the data as JSONL or Parquet")
     return value
+
+
+def _literal(text: str) -> Any:
+    """A value in Python's notation, without texts that Python would join."""
+    if _adjacent(text):
+        raise ValueError
+    return ast.literal_eval(text)
+
+
+def _adjacent(text: str) -> bool:
+    """Whether texts follow each other without a comma, as in the print of an array: ['a' 'b']."""
+    try:
+        kinds = [token.type for token in tokenize.generate_tokens(io.StringIO(text.strip()).readline)]
+    except (tokenize.TokenError, SyntaxError):
+        return False
+    return any(pair == (tokenize.STRING, tokenize.STRING) for pair in pairwise(k for k in kinds if k != tokenize.NL))
 
 
 def is_missing(value: Any) -> bool:

@@ -133,6 +133,14 @@ def test_the_log_probability_of_a_draft_includes_its_end(engine: HfEngine, greed
         assert verified.logprob == pytest.approx(math.log(math.fsum(math.exp(o.logprob) for o in options)), abs=1e-4)
 
 
+def test_the_first_token_of_a_long_stop_string_ends_a_draft(engine: HfEngine) -> None:
+    found, short = (
+        engine.verify(PROMPTS[:1], ["ok"], max_new_tokens=12, stop=stop, logprobs=True)[0].logprob
+        for stop in (("xyz",), ("x",))
+    )
+    assert found == short
+
+
 def test_a_draft_that_fills_the_limit_needs_no_end(engine: HfEngine) -> None:
     (verified,) = engine.verify(["7"], ["abc"], max_new_tokens=3, logprobs=True)
     ((option,),) = engine.loglikelihood(["7"], [["abc"]])

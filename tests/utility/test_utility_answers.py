@@ -52,6 +52,13 @@ SQUAD = {"text": ["Denver Broncos", "The Broncos"], "answer_start": [177, 170]}
         (59, "59", []),
         ('{"city": "Rome"}', '{"city": "Rome"}', []),
         ("[1, 2]", "[1, 2]", []),
+        (
+            '["politician", "political leader"]',
+            "politician",
+            ["political leader", '["politician", "political leader"]'],
+        ),
+        ("['a', 'b']", "a", ["b", "['a', 'b']"]),
+        ("['a', 2]", "['a', 2]", []),
     ],
 )
 def test_the_answers_of_an_object_are_references(answer: Any, first: str, others: list[str]) -> None:
@@ -84,6 +91,11 @@ def test_aliases_without_a_number_do_not_count(make: Make, write: Write) -> None
     assert utility.outcome("validation", 0, "16").score == 1.0
 
 
+def test_numbers_of_a_list_that_is_text_are_references(make: Make, write: Write) -> None:
+    utility = exact(make, write, '["16", "sixteen"]', mode="numeric")
+    assert [utility.outcome("validation", 0, answer).score for answer in ("16", "17")] == [1.0, 0.0]
+
+
 def test_floats_of_pandas_are_whole_numbers(make: Make, write: Write) -> None:
     for answer in (59.0, "59.0"):
         assert exact(make, write, answer).outcome("validation", 0, "59").score == 1.0
@@ -97,6 +109,8 @@ def test_floats_of_pandas_are_whole_numbers(make: Make, write: Write) -> None:
         ({"text": [], "answer_start": []}, ["is empty; remove records without an answer"]),
         ([], ["is empty"]),
         (float("nan"), ["field 'answer' is null"]),
+        ("{'text': ['x' 'y']}", ["the print of an array"]),
+        ("['x' 'y'\n 'z']", ["the print of an array"]),
         ("{'text': array(['x'], dtype=object)}", ["the print of an array; save the data as JSONL or Parquet"]),
     ],
 )
