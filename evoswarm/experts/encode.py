@@ -165,7 +165,8 @@ class RecordEncoder:
                 f"{where}: messages need a chat template, but the model's tokenizer has none; set data.chat_template "
                 "to the path of one"
             )
-        answers = [i for i, message in enumerate(messages) if message["role"] == "assistant" and message["content"]]
+        # Conversations that a model opens (ShareGPT) have no prompt for their first message.
+        answers = [i for i, m in enumerate(messages) if i and m["role"] == "assistant" and m["content"]]
         done, length = "", 0
         for turn in answers[-1:] if self.last else answers:
             before = self._render(messages[:turn], where, prompt=True)

@@ -94,6 +94,13 @@ def test_an_answer_of_weight_zero_is_not_in_the_loss(tmp_path: Path) -> None:
     assert text == "<s>[user]hi[assistant]yo</s>[user]more[assistant]no</s>" and counted == "no</s>"
 
 
+def test_an_answer_before_the_first_question_is_not_in_the_loss(tmp_path: Path) -> None:
+    data = write(tmp_path / "data.jsonl", [{"messages": [LONGER[1], *LONGER]}])
+    ((text, counted),) = shown(data)
+    assert text == "<s>[assistant]yo[user]hi[assistant]yo</s>[user]more[assistant]no</s>"
+    assert counted == "yo</s>no</s>"
+
+
 @pytest.mark.parametrize(("text", "whole"), [("ab", "<s>ab</s>"), ("<s>ab</s>", "<s>ab</s>"), ("a", "<s>a</s>")])
 def test_a_text_is_in_the_loss_as_a_whole_with_one_bos_and_an_end(tmp_path: Path, text: str, whole: str) -> None:
     assert shown(write(tmp_path / "data.jsonl", [{"text": text}])) == [(whole, whole)]

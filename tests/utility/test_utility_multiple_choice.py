@@ -21,9 +21,9 @@ def scores(*logprobs: float, tokens: int = 1) -> tuple[OptionScore, ...]:
 
 def test_the_most_likely_option_is_the_answer(make: Make) -> None:
     utility = make("multiple_choice", data="choices.json")
-    assert utility.outcome("validation", 0, scores(-3.0, -1.0, -2.0)) == Outcome(1.0, "B")
-    assert utility.outcome("validation", 0, scores(-1.0, -3.0, -2.0)) == Outcome(0.0, "A")
-    assert utility.outcome("test", 1, scores(-2.0, -1.0)) == Outcome(1.0, "B")
+    assert utility.outcome("validation", 0, scores(-3.0, -1.0, -2.0)) == Outcome(1.0, "B", logprobs=(-3.0, -1.0, -2.0))
+    assert utility.outcome("validation", 0, scores(-1.0, -3.0, -2.0)) == Outcome(0.0, "A", logprobs=(-1.0, -3.0, -2.0))
+    assert utility.outcome("test", 1, scores(-2.0, -1.0)) == Outcome(1.0, "B", logprobs=(-2.0, -1.0))
 
 
 def test_ties_between_options_go_to_the_first(make: Make) -> None:
@@ -33,7 +33,8 @@ def test_ties_between_options_go_to_the_first(make: Make) -> None:
 
 def test_an_impossible_option_is_only_unlikely(make: Make) -> None:
     utility = make("multiple_choice", data="choices.json")
-    assert utility.outcome("validation", 0, scores(-math.inf, -9.0, -math.inf)) == Outcome(1.0, "B")
+    outcome = utility.outcome("validation", 0, scores(-math.inf, -9.0, -math.inf))
+    assert (outcome.score, outcome.prediction) == (1.0, "B")
 
 
 def test_option_scores_that_are_not_numbers_fail_the_example(make: Make) -> None:
