@@ -51,8 +51,9 @@ def skills(
 ALGORITHMS = {
     "model_swarms": {"population": 10, "max_generations": 20, "ensemble_size": 5},
     "genome_plus": {"population": 10, "max_population": 10, "max_generations": 15, "ensemble_size": 5},
+    "bayes": {"ensemble_size": 5},
 }
-"""Smaller than the papers' settings, so that both runs take less than three minutes on two cores."""
+"""The papers' searches with smaller settings, so that all runs take a few minutes on two cores."""
 
 
 def demo(
@@ -61,11 +62,11 @@ def demo(
     backend: Annotated[str, typer.Option(help="ray or local.")] = "ray",
     resume: Annotated[Resume, typer.Option(help="Whether to resume the runs of an earlier demo.")] = "auto",
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a config key of both runs.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a config key of every run.")
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Evolve the ten toy experts with model_swarms and genome_plus."""
+    """Evolve the ten toy experts with model_swarms, genome_plus and bayes."""
     from evoswarm.launch import cluster
     from evoswarm.toy.config import target_config
     from evoswarm.toy.targets import TARGETS
