@@ -52,7 +52,7 @@ def config_of(folder: Path, **section: Any) -> TuneConfig:
         make_world(folder, validation=500, test=100)
         (folder / "tune_judge.py").write_text(JUDGES)
     data = yaml.safe_load((folder / "it.yaml").read_text())
-    data["pool"] = [f"experts/e{number}" for number in (0, 2, 4, 5)]  # none of them is perfect
+    data["pool"]["experts"] = [f"experts/e{number}" for number in (0, 2, 4, 5)]  # none of them is perfect
     data["utility"] = {"type": "custom", "function": "tune_judge:fair", "data": "echo.json"}
     data["search"] = {"type": "model_swarms", "population": 4, "max_generations": 6, "min_step_length": 0}
     return parse_tune(data | {"backend": {"type": "ray"}, "tune": section}, root=folder)
