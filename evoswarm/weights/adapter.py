@@ -9,6 +9,7 @@ from typing import Any
 
 from evoswarm.errors import UserError
 from evoswarm.weights.names import is_transposed, loaded_names, peft_names
+from evoswarm.weights.settings import wrong_setting
 from evoswarm.weights.stored import Stored
 from evoswarm.weights.tensorfile import TensorFile
 
@@ -74,11 +75,13 @@ def adapter_tensors(files: Sequence[TensorFile], config: Mapping[str, Any], *, m
     """The tensors under peft's names.
 
     Raises:
-        UserError: two tensors have one name.
+        UserError: two tensors have one name, or a setting is nothing that peft writes.
     """
     where = {key: file for file in files for key in file.specs}
     if str(config.get("peft_type", "LORA")).upper() != "LORA":
         return {key: Stored.of(file, key) for key, file in where.items()}
+    if wrong := wrong_setting(config):
+        raise UserError(f"{ADAPTER_CONFIG}: {wrong}; {_SAVE}")
     known = partial(loaded_names, model) if model else frozenset
     names = peft_names(where, known)
     if stacked := [key for key in where if is_transposed(key) and len(where[key].specs[key].shape) != 2]:

@@ -92,7 +92,8 @@ def _children(place: Place, found: Found, model: str) -> dict[Place, Path]:
     _skip_bases(chosen, found)
     if not chosen:
         hint = "; it is itself an expert: give its parent folder" if is_expert_folder(folder) else ""
-        raise UserError(f"pool: {folder} contains no expert folders (with adapter_config.json or config.json){hint}")
+        why = f"{folder} contains no expert folders (with adapter_config.json or config.json){hint}"
+        raise UserError("; ".join([f"pool: {why}", *found.notices]))
     left = [child.name for child in base] + weights_in(folder)
     if left:
         found.notices.append(f"not used: {listed(left)} in {folder}: every expert is a folder, and not the base model")

@@ -42,10 +42,10 @@ def choose_space(
         UserError: product space is wanted for adapters that are no LoRA.
     """
     try:
-        loras = all(expert.kind == "adapter" and pair_names(expert) for expert in experts)
+        pairs = [expert.kind == "adapter" and pair_names(expert) for expert in experts]
     except UserError:
         return None  # the check of the pool reports this
-    if not loras:
+    if not any(pairs) or not all(_may_be_lora(expert) for expert in experts):
         if wanted == "product" and experts[0].kind == "adapter":
             raise UserError(
                 "pool.space: product needs LoRA adapters; convert the experts with `evoswarm experts convert`, or "
@@ -62,6 +62,11 @@ def choose_space(
     if smallest < SIMILAR:
         return SpaceChoice("product", f"the experts' A are unrelated: smallest cosine {smallest:.2f}")
     return SpaceChoice("factors", f"the experts' A are related: smallest cosine {smallest:.2f}")
+
+
+def _may_be_lora(expert: Expert) -> bool:
+    """Whether it is a LoRA; one may have trained whole tensors alone."""
+    return expert.kind == "adapter" and str(expert.config.get("peft_type", "LORA")).upper() == "LORA"
 
 
 def _differing_forms(experts: Sequence[Expert]) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny_models import load, save_llama
-from weight_helpers import pool_of, write_checkpoint, write_lora
+from weight_helpers import edit_config, pool_of, write_checkpoint, write_lora
 
 from evoswarm.engine.vllm_config import VllmEngine
 from evoswarm.errors import UserError
@@ -70,6 +70,35 @@ def test_a_pool_needs_two_experts_or_one_and_the_base(pool_folder: MakePool) -> 
     shutil.rmtree(folder / "c")
     assert "only one expert (a); give at least two, or set pool.include_base: true" in refusal(folder)
     assert pool_of(folder, include_base=True).names == ["a", "base"]
+
+
+def test_the_refusal_of_a_single_expert_says_what_is_not_used(pool_folder: MakePool) -> None:
+    folder = pool_folder()
+    (folder / "two").mkdir()
+    for name in "bc":
+        (folder / name).rename(folder / "two" / name)
+    assert "only one expert (a)" in refusal(folder)
+    assert "not used: two, which holds several experts" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"r": "4"},
+        {"r": None},
+        {"lora_alpha": "8"},
+        {"lora_alpha": None},
+        {"rank_pattern": {"[": 4}},
+        {"alpha_pattern": {"q_proj": "8"}},
+        {"target_modules": "(["},
+        {"modules_to_save": "lm_head"},
+    ],
+    ids=str,
+)
+def test_a_setting_that_peft_cannot_use_is_named(pool_folder: MakePool, setting: dict[str, object]) -> None:
+    folder = pool_folder()
+    edit_config(folder / "b", **setting)
+    assert f"b: adapter_config.json: {next(iter(setting))} is" in refusal(folder)
 
 
 def test_an_expert_named_base_is_rejected_only_with_include_base(pool_folder: MakePool) -> None:

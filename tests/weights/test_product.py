@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from tiny_models import load, save_adapter, save_llama
 from weight_helpers import edit_config, same_bytes
 
@@ -286,6 +287,16 @@ def _parameters(base: Path, adapter: Path | None = None) -> dict[str, torch.Tens
     if adapter:
         model = PeftModel.from_pretrained(model, adapter, autocast_adapter_dtype=False).double().merge_and_unload()
     return model.state_dict()
+
+
+def test_an_expert_without_a_lora_has_whole_tensors_alone(tmp_path: Path, tiny_llama: Path) -> None:
+    save_adapter(tiny_llama, tmp_path / "pool" / "a", seed=0)
+    save_adapter(tiny_llama, tmp_path / "pool" / "b", seed=1, modules_to_save=["lm_head"])
+    file = tmp_path / "pool" / "b" / "adapter_model.safetensors"
+    head = "base_model.model.lm_head.weight"
+    save_file({head: load_file(file)[head]}, file, metadata={"format": "pt"})
+    with torch.no_grad():
+        _compare_with_peft(tmp_path, tiny_llama, row(("a", 0.7), ("b", 0.6)))
 
 
 def test_a_mix_of_experts_of_some_layers_names_only_these(tmp_path: Path, tiny_llama: Path) -> None:
