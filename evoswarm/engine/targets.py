@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +95,19 @@ def read_targets(names: ModelNames, adapter: Mapping[str, Any] | None, tensors: 
             product = _product(names, location, pair, scaling(adapter or {}, name.rpartition(".")[0]))
             problems += wrong_shape(name, product.shape, names.shape(location))
         targets.append(Target(name, location, product, whole if name in whole else None))
-    return Reading(targets, problems)
+    return Reading(targets, [*problems, *(_twice(targets) if adapter is not None else [])])
+
+
+def _twice(targets: Sequence[Target]) -> list[str]:
+    """Tensors of an adapter that go to one place under two names, of which the second would replace the first."""
+    first: dict[Location, str] = {}
+    pairs = [(first.setdefault(target.location, target.name), target.name) for target in targets]
+    return [
+        f"{one} and {other} are one parameter of the model, named by two versions of transformers (load an expert with "
+        "peft and this version, and save it again)"
+        for one, other in pairs
+        if one != other
+    ]
 
 
 def _product(names: ModelNames, location: Location, pair: LoraPair[torch.Tensor], scale: float) -> Product:

@@ -200,3 +200,13 @@ def test_installing_does_not_change_the_weights_that_were_given(tiny_llama: Path
     weights = {name: array.copy() for name, array in weights_of(adapters / "a").items()}
     Installer(load(tiny_llama), config_of(adapters / "a")).install(weights)
     assert all(np.array_equal(weights[name], array) for name, array in weights_of(adapters / "a").items())
+
+
+def test_a_module_under_two_names_is_refused(tiny_gpt2: Path, tmp_path: Path) -> None:
+    save_adapter(tiny_gpt2, tmp_path, target_modules=["c_attn"])
+    weights = weights_of(tmp_path)
+    published = {name.replace("model.transformer.h.", "model.h."): array for name, array in weights.items()}
+    installer = Installer(load(tiny_gpt2), config_of(tmp_path))
+    installer.install(published)
+    with pytest.raises(UserError, match="h.0.attn.c_attn.weight and transformer.h.0.attn.c_attn.weight are one param"):
+        installer.install(weights | published)
