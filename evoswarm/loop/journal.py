@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from evoswarm.backend import Evaluation, Job
 from evoswarm.loop.context import RunContext
-from evoswarm.loop.directory import RunDirectory, to_line
+from evoswarm.loop.directory import RunDirectory, generation_of, to_line
 from evoswarm.loop.records import Record, read_outcomes
 from evoswarm.rows import Row
 from evoswarm.utility import Split
@@ -48,7 +48,9 @@ class Journal:
         if self._partial.exists():
             directory.write_lines(self._partial, unfinished)  # a line appended after a torn one would be lost
         # Retry evaluations whose engine failed, but not in a finished generation: the search has used its outcome.
-        known = read_outcomes(self.path) + [record for record in unfinished if record["scores"]]
+        finished = read_outcomes(self.path)
+        used = finished if generation_of(self.path.name) is not None else []
+        known = used + [record for record in [*finished, *unfinished] if record["scores"]]
         self._records = {Key.of(record): record for record in known}
         self._lines = {Key.of(record): to_line(record) for record in [*known, *unfinished]}
         self._expected: list[Key] = []

@@ -26,6 +26,7 @@ from evoswarm.weights.same_base import base_warnings
 from evoswarm.weights.space import SpaceChoice, choose_space
 from evoswarm.weights.tensorfile import TensorSpec
 from evoswarm.weights.unify import conversion_notice, conversion_problems, unified
+from evoswarm.weights.vocabulary import tied_conflicts
 from evoswarm.weights.words import grouped
 
 BASE = "base"
@@ -162,7 +163,7 @@ def open_pool(
     experts = unified(opened, base)
     space = choose_space(experts, config.space, prefer_product=bool(config.prefer_product)) if experts else None
     if check and experts:
-        problems += _problems(opened, experts, space)
+        problems += _problems(opened, experts, space, base)
         if config.check_values and not problems:
             problems += _non_finite(experts, samples=samples)
     if problems:
@@ -188,11 +189,15 @@ def _open_base(model: str) -> Expert | None:
         return None
 
 
-def _problems(opened: list[Expert], experts: list[Expert], space: SpaceChoice | None) -> list[str]:
+def _problems(
+    opened: list[Expert], experts: list[Expert], space: SpaceChoice | None, base: Expert | None
+) -> list[str]:
     """Why experts cannot be evolved together."""
     unfit = mismatches(experts, product=space is not None and space.space == "product")
     if unfit and space is not None and space.space == "factors" and not mismatches(experts, product=True):
         unfit[-1] += " (pool.space factors needs experts of one form: omit it)"
+    if not unfit and base is not None and experts[0].kind == "adapter":
+        unfit = grouped(list(tied_conflicts(experts, base.stored)))
     changed = zip(experts, opened, strict=True)
     return unfit + grouped([(now.name, line) for now, was in changed for line in conversion_problems(now, was)])
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from evoswarm.weights.expert import Expert
-from evoswarm.weights.merge import full_name
+from evoswarm.weights.merge import full_name, full_tensors, lora_modules
 from evoswarm.weights.stored import Stored
 from evoswarm.weights.tokens import tokens_of
 
@@ -31,6 +31,31 @@ def parameter(base: Mapping[str, Stored], name: str) -> Stored | None:
         embedding = embedding_of(base)
         return stored or (base[embedding] if embedding else None)
     return found
+
+
+def tied_conflicts(experts: Sequence[Expert], base: Mapping[str, Stored]) -> Iterator[tuple[str, str]]:
+    """Adapters of a base model whose head is its embedding: peft cannot load a LoRA on one and the other as a whole.
+
+    Raises:
+        UserError: a LoRA is incomplete.
+    """
+    if embedding_of(base) is None or any(_last(name) in HEADS for name in base):
+        return
+    ends = EMBEDDINGS + HEADS
+    whole = [(expert.name, name) for expert in experts for name in full_tensors(expert.specs) if _last(name) in ends]
+    for expert in experts:
+        module = next((name for name in lora_modules(expert.specs) if _last(name) in ends), None)
+        other = next((pair for pair in whole if pair[0] != expert.name), None)
+        if module and other:
+            yield (
+                expert.name,
+                f"has a LoRA on {module}, {other[0]} has {other[1]} as a whole, and the base model has one tensor for "
+                "both; merge the experts with `evoswarm experts convert --save checkpoint`",
+            )
+
+
+def _last(name: str) -> str:
+    return name.removesuffix(".weight").rpartition(".")[2]
 
 
 def _inner(name: str) -> str:

@@ -103,10 +103,14 @@ def test_the_same_seed_gives_the_same_asks_and_another_seed_does_not(kind):
     assert not same_asks(runs[0], runs[2])
 
 
+SLOW = ("lorahub", "bayes")
+"""Their optimizers take long."""
+
+
 @every
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_search_improves_on_the_best_expert_of_a_bowl(kind, seed):
-    search = search_of(kind, seed=seed, max_generations=6 if kind == "lorahub" else 30)
+    search = search_of(kind, seed=seed, max_generations=6 if kind in SLOW else 30)
     run(search, bowl)
     assert search.global_best.utility > max(search.expert_utilities) + 0.02
 
@@ -240,7 +244,7 @@ def test_without_mutation_coefficients_sum_to_one_for_ever(kind):
 @given(data=st.data())
 @settings(max_examples=15, deadline=None)
 def test_a_search_never_goes_above_its_evaluations_and_stops_only_where_it_might(kind, data):
-    largest = 40 if kind == "lorahub" else 120  # its optimizer is slow
+    largest = 40 if kind in SLOW else 120
     limit, seed = data.draw(st.integers(14, largest)), data.draw(st.integers(0, 9))
     search = search_of(kind, population=6, max_generations=50, patience=None, max_evaluations=limit, seed=seed)
     utility = data.draw(st.sampled_from([bowl, flaky]))

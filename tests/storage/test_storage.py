@@ -75,7 +75,7 @@ def test_a_run_whose_pool_and_output_are_urls_ends_like_a_local_run(
 ) -> None:
     echo_config(tmp_path)
     upload(tmp_path / "experts", f"{bucket}/pool")
-    config = config_of(tmp_path, bucket, f"pool={bucket}/pool")
+    config = config_of(tmp_path, bucket, f"pool.experts={bucket}/pool")
     summary = evoswarm.run(config)
     assert summary["run_dir"] == f"{bucket}/runs/echo"
     assert bytes_at(config) == at_home

@@ -13,6 +13,7 @@ from tiny_models import load, save_adapter, save_llama
 from weight_helpers import edit_config, same_bytes
 
 from evoswarm.engine.install import Installer
+from evoswarm.errors import UserError
 from evoswarm.rows import BasisVector, ExpertVector, LayersVector, NoiseVector, Row, SavedVector
 from evoswarm.weights.blocks import pair_names
 from evoswarm.weights.config import PoolConfig
@@ -297,6 +298,18 @@ def test_an_expert_without_a_lora_has_whole_tensors_alone(tmp_path: Path, tiny_l
     save_file({head: load_file(file)[head]}, file, metadata={"format": "pt"})
     with torch.no_grad():
         _compare_with_peft(tmp_path, tiny_llama, row(("a", 0.7), ("b", 0.6)))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_lora_on_a_tied_embedding_and_the_whole_head_are_refused(tmp_path: Path, tied: bool) -> None:
+    base = save_llama(tmp_path / "base", tied=tied)
+    save_adapter(base, tmp_path / "pool" / "a", seed=0, target_modules=["q_proj", "embed_tokens"])
+    save_adapter(base, tmp_path / "pool" / "b", seed=1, modules_to_save=["lm_head"])
+    if not tied:
+        assert open_pool(PoolConfig(experts=tmp_path / "pool"), model=str(base)).names == ["a", "b"]
+        return
+    with pytest.raises(UserError, match=r"a: has a LoRA on model\.embed_tokens, b has lm_head\.weight as a whole"):
+        open_pool(PoolConfig(experts=tmp_path / "pool"), model=str(base))
 
 
 def test_a_mix_of_experts_of_some_layers_names_only_these(tmp_path: Path, tiny_llama: Path) -> None:
