@@ -189,9 +189,7 @@ def _open_base(model: str) -> Expert | None:
         return None
 
 
-def _problems(
-    opened: list[Expert], experts: list[Expert], space: SpaceChoice | None, base: Expert | None
-) -> list[str]:
+def _problems(opened: list[Expert], experts: list[Expert], space: SpaceChoice | None, base: Expert | None) -> list[str]:
     """Why experts cannot be evolved together."""
     unfit = mismatches(experts, product=space is not None and space.space == "product")
     if unfit and space is not None and space.space == "factors" and not mismatches(experts, product=True):
