@@ -169,8 +169,8 @@ def open_pool(
     if problems:
         raise UserError(("" if alone else "pool: ") + listed(problems))
     if check and not alone and len(experts) + config.include_base < 2:
-        hint = "give at least two, or set pool.include_base: true"
-        raise UserError("; ".join([f"pool: only one expert ({experts[0].name}); {hint}", *found.notices]))
+        reason = f"pool: only one expert ({experts[0].name}); give at least two, or set pool.include_base: true"
+        raise UserError("; ".join([reason, *found.notices]))
     warnings = [*found.notices, *_warnings(opened, experts, base, model)] if check else []
     return Pool(experts, BaseTensors(model), config.include_base, space, warnings)
 
