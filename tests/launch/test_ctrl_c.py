@@ -21,7 +21,9 @@ def test_a_run_that_does_not_notice_ctrl_c_is_interrupted(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_notices_has_all_the_time_it_needs(monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+def test_a_run_that_has_noticed_the_signal_is_not_interrupted(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
     monkeypatch.setattr(signals, "NOTICE_SECONDS", 0.05)
     with StopRequest(lambda: None) as stop:
         assert not stop.noticed()
@@ -31,7 +33,7 @@ def test_a_run_that_notices_has_all_the_time_it_needs(monkeypatch: pytest.Monkey
     time.sleep(0.1)
 
 
-def test_sigterm_leaves_the_time_to_whoever_sent_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sigterm_does_not_interrupt_a_run_that_is_slow_to_notice_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals, "NOTICE_SECONDS", 0.05)
     with StopRequest(lambda: None):
         signal.raise_signal(signal.SIGTERM)
