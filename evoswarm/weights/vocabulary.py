@@ -42,9 +42,15 @@ def tied_conflicts(experts: Sequence[Expert], base: Mapping[str, Stored]) -> Ite
     if embedding_of(base) is None or any(_last(name) in HEADS for name in base):
         return
     ends = EMBEDDINGS + HEADS
-    whole = [(expert.name, name) for expert in experts for name in full_tensors(expert.specs) if _last(name) in ends]
+    adapted = {expert.name: [name for name in lora_modules(expert.specs) if _last(name) in ends] for expert in experts}
+    whole = [  # peft saves a copy of the embedding next to a LoRA on it: that one is no conflict
+        (expert.name, name)
+        for expert in experts
+        for name in full_tensors(expert.specs)
+        if _last(name) in ends and name.removesuffix(".weight") not in adapted[expert.name]
+    ]
     for expert in experts:
-        module = next((name for name in lora_modules(expert.specs) if _last(name) in ends), None)
+        module = next(iter(adapted[expert.name]), None)
         other = next((pair for pair in whole if pair[0] != expert.name), None)
         if module and other:
             yield (
