@@ -16,7 +16,7 @@ from evoswarm.utility.numbers import read_number
 from evoswarm.utility.parsing import last_match, normalize
 from evoswarm.utility.prompts import delimiter
 from evoswarm.utility.reasoning import may_reason
-from evoswarm.utility.references import parsed, read_references
+from evoswarm.utility.references import TextReading, parsed, read_references
 from evoswarm.utility.task import TaskUtility, refuse
 from evoswarm.utility.types import Generate, Outcome, Prompt, Request, Response, Split
 
@@ -34,6 +34,10 @@ class ExactMatch(Task):
     """text: ignore case."""
     ignore_punctuation: bool = False
     """text: ignore punctuation and repeated white space."""
+    text_answers: TextReading | None = None
+    """What an answer in the file means that is text in the notation of a list or an object, such as ['a', 'b']. whole:
+    the text is the answer. parsed: its items are answers, of which any is right. null: refuse such answers, except
+    objects as in SQuAD and TriviaQA, which are parsed."""
 
 
 class ExactMatchUtility(TaskUtility[ExactMatch]):
@@ -57,6 +61,11 @@ class ExactMatchUtility(TaskUtility[ExactMatch]):
         super().__init__(config, root=root)
 
     def prepare(self, example: Example) -> Example:
+        try:
+            answer = parsed(example.get("answer"), self.config.text_answers)
+        except ValueError as problem:
+            raise refuse(example, problem) from None
+        example = replace(example, fields={**example.fields, "answer": answer})
         self._read_references(example)
         return example
 
@@ -105,8 +114,7 @@ class ExactMatchUtility(TaskUtility[ExactMatch]):
         except ValueError as problem:
             raise refuse(example, problem) from None
         found = {reference for reference in comparable if reference is not None}
-        several = isinstance(answer, Mapping) or parsed(answer) is not answer
-        if not found or (len(found) < len(comparable) and not several):
+        if not found or (len(found) < len(comparable) and not isinstance(answer, Mapping)):
             lacks = (
                 "holds no number that is certain" if self.config.mode == "numeric" else "is empty after normalization"
             )

@@ -33,6 +33,8 @@ FUNCTIONS = _set("sqrt root cbrt log ln lg exp sin cos tan cot arcsin arccos arc
     "sine cosine tangent logarithm half third thirds quarter quarters square cube power factorial"
 )
 """Words before a number, or before `of` and a number, that make another number of it: sqrt 2, half of 10."""
+DENIALS = _set("than not never instead out percent percentage fifth fifths sixth eighth tenth hundredth except")
+"""Words before a number, or before `of` and a number, with which it is not the value: not 5, instead of 5, out of 5."""
 JOINS = _set("to or and through by x X vs versus plus minus times over of in per until till divided mod modulo choose")
 """Words between two numbers of one expression, list or range."""
 FAMILIES = (

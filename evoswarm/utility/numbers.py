@@ -99,7 +99,17 @@ def _stated_or_last(text: str) -> Fraction | None:
     runs = [i for i, token in enumerate(tokens) if token.is_run]
     if not runs:
         return number_word(text)
-    return value_of(tokens, runs[-1], whole=len(tokens) == 1)
+    return None if _is_aside(text, tokens[runs[-1]]) else value_of(tokens, runs[-1], whole=len(tokens) == 1)
+
+
+def _is_aside(text: str, run: Token) -> bool:
+    """Whether a number stands in brackets that add to an earlier one: `5 apples (out of 7)`, `5 apples [1]`."""
+    line = re.split(r"[\n\r]", text[: run.end])[-1]
+    before = re.split(rf"(?<=[\d{UNREADABLE}])(?=[^\d{UNREADABLE}]*$)", line)[0]
+    unclosed = [before.rfind(left) for left, right in ("()", "[]") if before.count(left) > before.count(right)]
+    outside, inside = before[: max(unclosed, default=0)].rstrip(), before[max(unclosed, default=0) + 1 :].lstrip()
+    is_value = outside.endswith(("=", ":")) or re.match(r"[-+]\d|\d[^A-Za-z]*/", inside)
+    return bool(re.search(r"\d", outside)) and not is_value
 
 
 def _starts_clause(tokens: list[Token]) -> bool:

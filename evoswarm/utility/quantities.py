@@ -8,6 +8,7 @@ from fractions import Fraction
 
 from evoswarm.utility.notation import UNREADABLE
 from evoswarm.utility.number_words import (
+    DENIALS,
     DOUBTFUL,
     DOUBTFUL_LETTERS,
     FAMILIES,
@@ -115,13 +116,16 @@ def _continues(previous: Token, run: Token, after: list[Token]) -> bool:
 
 
 def _is_argument(before: list[Token], run: Token) -> bool:
-    """Whether a function is applied to a run: `sqrt 2`, `half of 10`."""
+    """Whether a function is applied to a run, or it is denied: `sqrt 2`, `half of 10`, `5 of the 7`, `not 5`."""
     if re.match(r"\s*[.,:;!?=]", run.text):
         return False
-    words = [token.text.lower() for token in before[-3:]]
-    while words and words[-1] in ("of", "the"):
-        words.pop()
-    return words[-1:] != [] and words[-1] in FUNCTIONS
+    words, part = before[-5:], False
+    while words and words[-1].text.lower() in ("of", "the", "a", "total", "every", "just", "only"):
+        part = words.pop().text.lower() == "of" or part
+    if not words or words[-1].is_run:
+        return bool(words) and part
+    word = words[-1].text.lower()
+    return word in FUNCTIONS | DENIALS or word.endswith("n't")
 
 
 def _scale(run: Token, after: list[Token]) -> int | None:
@@ -134,13 +138,13 @@ def _scale(run: Token, after: list[Token]) -> int | None:
     if word in SCALES or word.lower() in SCALES:
         return SCALES.get(word, SCALES.get(word.lower()))
     following = {token.text.lower().rstrip(".") for token in after[: 3 if word.lower() == "and" else 1]}
-    if following & DOUBTFUL or (word.lower() == "and" and "half" in following):
+    if following & DOUBTFUL or word.lower() in ("plus", "minus") or (word.lower() == "and" and "half" in following):
         return None
     base = re.split(r"[\^_]", word)[0].rstrip("23")
     if re.search(r"\d", re.sub(r"[23]$|\^.*$", "", word)):
         return None
-    if len(base) == 1 and word != "a":
-        if attached and base.isascii() and not run.text.endswith(("-", "/", "'")):
+    if len(base) == 1 and (word != "a" or attached):
+        if attached and base.isascii() and not run.text.endswith(("-", "/", "'", "(", "[")):
             return 1 if base in UNITS_OF_ONE_LETTER and not re.search(r"[$€£¥₹]", run.text) else None
         return None if base in DOUBTFUL_LETTERS or "Α" <= base <= "ω" and base != "Ω" else 1
     return 1
@@ -158,7 +162,7 @@ def _is_joined(before: list[Token], cut: bool, after: list[Token]) -> bool:
         return len(gap) == 2 and (gap[0] == "or" or (gap[0] == "and" and last > 0 and before[last - 1].text == gap[1]))
     if gap and all(word in (*JOINS, "out") for word in gap):
         return True
-    if len(gap) == 2 and gap[1] in ("to", "or"):
+    if gap[-1:] == ["or"] or (len(gap) == 2 and gap[1] == "to"):
         return True
     if gap[:1] and gap[0] in SCALES and gap[1:] in ([], ["and"]):
         return True

@@ -10,51 +10,76 @@ import re
 import tokenize
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
+TextReading = Literal["parsed", "whole"]
 ANSWER_KEYS = (
     *("value", "text", "answer", "answers", "aliases", "short_answers", "spans"),
     *("normalized_value", "normalized_aliases"),
 )
 """Keys of an object that hold answers (TriviaQA, SQuAD, Natural Questions, DROP); its other keys do not."""
+_KEYS_OF_DATA_SETS = frozenset(
+    ("answer_start", "aliases", "normalized_value", "normalized_aliases", "spans", "short_answers", "start_token")
+)
+"""Keys that only objects of these data sets have."""
 _REPR = re.compile(r"\{\s*['\"]\w+['\"]\s*:|\[\s*['\"]")
 
 
 def read_references(answer: Any) -> list[str]:
-    """All answers of which any is right, the main one first.
+    """All answers of which any is right, the main one first. A text is one answer.
 
     Whole floats are also whole numbers: pandas writes integers as 59.0 if a column has gaps.
 
     Raises:
         ValueError: the answer is not one: an object without answers, or nothing.
     """
-    found = list(dict.fromkeys(_references(parsed(answer))))
+    found = list(dict.fromkeys(_references(answer)))
     if not found:
         raise ValueError(f"answer {str(answer)[:60]!r} is empty; remove records without an answer")
     return found
 
 
-def parsed(value: Any) -> Any:
-    """An object or a list of texts that a file holds as text, in the notation of JSON or Python; else the value.
+def parsed(value: Any, reading: TextReading | None) -> Any:
+    """The content of an object or a list of texts that a file holds as text, in the notation of JSON or Python.
 
-    The text of a list may be the answer itself (code), so it is one of the references.
+    The same text may be the answer itself: the output of code. Only the objects of known data sets are certain.
+
+    Args:
+        value: an answer; what is no such text is returned unchanged.
+        reading: `parsed`, or `whole` for the text itself.
 
     Raises:
-        ValueError: it holds the shortened print of an array.
+        ValueError: it can be both, or it holds the shortened print of an array.
     """
-    if not isinstance(value, str) or not _REPR.match(value.strip()):
+    if not isinstance(value, str) or reading == "whole" or not _REPR.match(value.strip()):
         return value
+    content = _content(value)
+    if isinstance(content, Mapping) and set(content) & set(ANSWER_KEYS):
+        certain = bool(set(content) & _KEYS_OF_DATA_SETS)
+    elif isinstance(content, list) and all(isinstance(item, str) for item in content):
+        certain = False
+    elif content is None and ("array(" in value or _adjacent(value)):
+        raise ValueError(
+            f"{value[:60]!r} is the print of an array; save the data as JSONL or Parquet, or set "
+            "utility.text_answers: whole if this text is the answer"
+        )
+    else:
+        return value
+    if certain or reading == "parsed":
+        return content
+    raise ValueError(
+        f"answer {value[:60]!r} can be this text, or what it lists; set utility.text_answers: whole for the text, or "
+        f"parsed for {', '.join(map(repr, read_references(content)[:3]))}"
+    )
+
+
+def _content(text: str) -> Any:
     for read in (json.loads, _literal):
         try:
-            content = read(value)
+            return read(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
-        if isinstance(content, list) and all(isinstance(item, str) for item in content):
-            return [*content, value]
-        return content if isinstance(content, Mapping) and set(content) & set(ANSWER_KEYS) else value
-    if "array(" in value or _adjacent(value):
-        raise ValueError(f"{value[:60]!r} is the print of an array; save the data as JSONL or Parquet")
-    return value
+    return None
 
 
 def _literal(text: str) -> Any:
