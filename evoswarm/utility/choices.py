@@ -6,7 +6,7 @@ import ast
 import json
 import re
 import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +14,6 @@ from evoswarm.utility.references import is_missing, plain_number
 
 Reading = Literal["label", 0, 1, "text"]
 """What a number as answer means: a label of the file, a position counted from 0 or from 1, or an option's text."""
-READINGS: tuple[Reading, ...] = ("label", 0, 1, "text")
 
 
 @dataclass(frozen=True)
@@ -30,11 +29,12 @@ class Choices:
         """One line per option: `A. text`."""
         return "\n".join(f"{letter}. {text}" for letter, text in self.texts.items())
 
-    def letter_of(self, answer: Any, reading: Reading | None = None) -> str:
+    def letter_of(self, answer: Any, reading: Reading | None = None, *, texts: bool = False) -> str:
         """The letter of the correct option.
 
-        A number is read as `reading` says. Text is tried as a label or letter, an option's text, and a label or letter
-        in the other case or with punctuation, in this order. A list of zeros and a one marks the option.
+        A number is read as `reading` says. Text is tried as a label or letter (with `texts` only after the next), an
+        option's text, and a label or letter in the other case or with punctuation, in this order. Zeros and a one mark
+        the option. True is the option `yes` or `true`.
 
         Raises:
             ValueError: the answer matches no option, or several.
@@ -44,7 +44,11 @@ class Choices:
         if number is not None and reading is not None:
             found = self.read(number, reading)
         else:
-            found = self._letters_of(str(answer).strip())
+            given = str(answer).strip()
+            found = (texts and self.with_text(given)) or self._letters_of(given)
+            if not found and isinstance(answer, bool):
+                words = ("yes", "true") if answer else ("no", "false")
+                found = {letter for letter, text in self.texts.items() if text.strip().lower() in words}
         if len(found) > 1:
             raise ValueError(f"answer {answer!r:.60} can mean the options {', '.join(sorted(found))}; give the letter")
         if not found:
@@ -59,10 +63,18 @@ class Choices:
             return {letter for letter, text in self.texts.items() if whole_number(text) == number}
         return set(list(self.texts)[number - reading : number - reading + 1]) if number >= reading else set()
 
+    def with_label(self, given: str) -> set[str]:
+        """The letter of the option with this label or letter."""
+        return {self.labels.get(given, given)} if given in self.labels or given in self.texts else set()
+
+    def with_text(self, given: str) -> set[str]:
+        """The letters of the options with this text."""
+        return {letter for letter, text in self.texts.items() if text.strip() == given}
+
     def _letters_of(self, given: str) -> set[str]:
-        if given in self.labels or given in self.texts:
-            return {self.labels.get(given, given)}
-        same = {letter for letter, text in self.texts.items() if text.strip() == given}
+        if labeled := self.with_label(given):
+            return labeled
+        same = self.with_text(given)
         bare = _bare(given).casefold()
         loose = {letter for label, letter in self.labels.items() if bare == _bare(label).casefold()}
         loose = loose or {bare.upper()} & set(self.texts)
@@ -74,6 +86,8 @@ class Choices:
         return same or loose or lettered
 
     def _marked(self, answer: Any) -> Any:
+        if isinstance(answer, Mapping) and list(map(str, answer)) == list(self.texts.values()):
+            answer = list(answer.values())
         if not isinstance(answer, list | tuple):
             return answer
         if len(answer) == 1:
@@ -81,55 +95,6 @@ class Choices:
         if len(answer) == len(self.texts) and all(mark in (0, 1) for mark in answer) and sum(answer) == 1:
             return list(self.texts)[answer.index(1)]
         raise ValueError(f"answer {str(answer)[:60]} is a list; one option must be right")
-
-
-def number_reading(answers: Sequence[tuple[Choices, Any, str]], base: Literal[0, 1, "text"] | None) -> Reading | None:
-    """How the numbers among the answers of a data set are to be read; None if there are none.
-
-    A reading counts if it fits all answers. An answer of 0 rules out counting from 1, and an answer as large as the
-    number of options rules out counting from 0.
-
-    Args:
-        answers: (options, answer, place in the file) of all records.
-        base: The user's choice.
-
-    Raises:
-        ValueError: several readings fit and disagree, or none fits; the message starts with the place.
-    """
-    numbered = [(c, n, where) for c, answer, where in answers if (n := whole_number(answer)) is not None]
-    if not numbered:
-        return None
-    if base is not None:
-        return base
-    fitting = [r for r in READINGS if all(choices.read(number, r) for choices, number, _ in numbered)]
-    if fitting[:1] == ["label"]:
-        return "label"
-    for choices, number, where in numbered:
-        means = {r: choices.read(number, r) for r in (fitting or READINGS)}
-        if not any(means.values()):
-            advice = "correct the record or map its fields with data.columns"
-            raise ValueError(
-                f"{where}: answer '{number}' is not among the choices {', '.join(choices.labels)}; {advice}"
-            )
-        if fitting and len(set(map(frozenset, means.values()))) > 1:
-            raise ValueError(f"{where}: answer {number} can be {_described(choices, means)}; set utility.label_base")
-    if not fitting:
-        choices, number, where = numbered[0]
-        means = {r: letters for r in READINGS if (letters := choices.read(number, r))}
-        raise ValueError(
-            f"{where}: answer {number} can be {_described(choices, means)}, but no reading fits all records; set "
-            "utility.label_base to find those that it does not fit"
-        )
-    return fitting[0]
-
-
-def _described(choices: Choices, means: Mapping[Reading, Iterable[str]]) -> str:
-    names = {"label": "label", 0: "counted from 0 (label_base: 0)", 1: "counted from 1 (label_base: 1)"}
-    names["text"] = "an option's text (label_base: text)"
-    return " or ".join(
-        f"{', '.join(f'{letter} ({choices.texts[letter][:30]!r})' for letter in sorted(letters))} as {names[r]}"
-        for r, letters in means.items()
-    )
 
 
 def whole_number(value: Any) -> int | None:
@@ -190,6 +155,8 @@ def _pairs(value: Any) -> list[tuple[str, str]]:
             if len(texts) != len(labels):
                 raise ValueError(f"choices have {len(texts)} texts and {len(labels)} labels")
             return [(plain_number(label), _option(text)) for label, text in zip(labels, texts, strict=True)]
+    if isinstance(value, Mapping) and _marks(value):
+        value = list(value)
     if isinstance(value, Mapping):
         return [(str(label), _option(text)) for label, text in value.items() if not is_missing(text)]
     if isinstance(value, list | tuple) and value and all(isinstance(item, Mapping) for item in value):
@@ -197,6 +164,12 @@ def _pairs(value: Any) -> list[tuple[str, str]]:
     if isinstance(value, list | tuple):
         return [(string.ascii_uppercase[i : i + 1] or str(i), _option(text)) for i, text in enumerate(value)]
     raise ValueError(f"choices must be a mapping or a list, not {type(value).__name__}")
+
+
+def _marks(value: Mapping[str, Any]) -> bool:
+    """Whether the options are the keys, as in TruthfulQA's own files: {"It rains": 1, "It snows": 0}."""
+    longer = any(len(_bare(str(label))) > 3 for label in value)
+    return longer and all(type(mark) is int and mark in (0, 1) for mark in value.values())
 
 
 def _pair(item: Mapping[str, Any]) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from evoswarm.errors import UserError
 from evoswarm.utility.config import Task
 from evoswarm.utility.data import Example
 from evoswarm.utility.numbers import read_number
-from evoswarm.utility.parsing import last_match, normalize
+from evoswarm.utility.parsing import matches, normalize
 from evoswarm.utility.prompts import delimiter
 from evoswarm.utility.reasoning import may_reason
 from evoswarm.utility.references import TextReading, parsed, read_references
@@ -29,7 +29,8 @@ class ExactMatch(Task):
     """text: equal after the normalization below. numeric: equal as numbers, so that 1,000 = 1000.0."""
     extract: str | None = None
     """Regular expression. Its last match (its first group, if it has one) is the answer. Default: the whole text; in
-    numeric mode `\\boxed{}`, `####`, a statement "the answer is", or the last number."""
+    numeric mode `\\boxed{}`, `####`, a statement "the answer is", or the last number. In text mode it also takes the
+    answer out of references that are worked solutions."""
     ignore_case: bool = False
     """text: ignore case."""
     ignore_punctuation: bool = False
@@ -94,7 +95,7 @@ class ExactMatchUtility(TaskUtility[ExactMatch]):
 
     def assess(self, split: Split, index: int, response: Response) -> Outcome:
         assert isinstance(response, str)
-        found = response if self._pattern is None else last_match(self._pattern, response)
+        found = response if self._pattern is None else ([None, *matches(self._pattern, response)])[-1]
         return self.judge(split, index, None if found is None else self._comparable(found))
 
     def score(self, split: Split, index: int, prediction: str) -> float:
@@ -106,11 +107,28 @@ class ExactMatchUtility(TaskUtility[ExactMatch]):
         ignore = {"ignore_case": self.config.ignore_case, "ignore_punctuation": self.config.ignore_punctuation}
         return normalize(text, **ignore) or None
 
+    def _take_out(self, references: list[str]) -> list[str]:
+        """What `extract` finds in references that are worked solutions; references without a match as they are.
+
+        Raises:
+            ValueError: it finds several answers in each of them.
+        """
+        if self._pattern is None or self.config.mode == "numeric":
+            return references
+        found = {text: {part for part in matches(self._pattern, text) if part and part.strip()} for text in references}
+        certain = [text if text in f or not f else min(f) for text, f in found.items() if len(f) < 2 or text in f]
+        if not certain:
+            several = " and ".join(map(repr, sorted(found[references[0]])[:2]))
+            raise ValueError(
+                f"utility.extract finds {several} in answer {references[0][:60]!r}; one must be the answer"
+            )
+        return certain
+
     def _read_references(self, example: Example) -> set[str]:
         """All references as they are compared. Of an object's answers, those that cannot be compared are left out."""
         answer = example.get("answer")
         try:
-            comparable = {self._comparable(reference) for reference in read_references(answer)}
+            comparable = {self._comparable(text) for text in self._take_out(read_references(answer))}
         except ValueError as problem:
             raise refuse(example, problem) from None
         found = {reference for reference in comparable if reference is not None}

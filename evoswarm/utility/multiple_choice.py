@@ -11,11 +11,12 @@ import numpy as np
 from pydantic import Field
 
 from evoswarm.errors import UserError
-from evoswarm.utility.choices import Reading, number_reading, read_choices
+from evoswarm.utility.choices import Reading, read_choices
 from evoswarm.utility.config import Task
 from evoswarm.utility.data import Example
 from evoswarm.utility.parsing import parse_choice
 from evoswarm.utility.prompts import delimiter, with_choices
+from evoswarm.utility.readings import are_texts, number_reading
 from evoswarm.utility.reasoning import opened, options_inside
 from evoswarm.utility.task import TaskUtility, refuse
 from evoswarm.utility.types import Choose, OptionScore, Outcome, Prompt, Request, Response, Split
@@ -31,9 +32,9 @@ class MultipleChoice(Task):
     """loglikelihood: score the letters A, B, ... or the options' texts."""
     normalize: Literal["none", "bytes", "tokens"] = "none"
     """loglikelihood: divide by the option's length (lm-eval's acc_norm is `bytes`)."""
-    label_base: Literal[0, 1, "text"] | None = None
-    """What a number as answer means: the option's position, counted from 0 or from 1, or its text. null: the file's
-    label, or what fits all records."""
+    label_base: Literal[0, 1, "label", "text"] | None = None
+    """What an answer means that can be several options. A number: the option's position, counted from 0 or from 1, the
+    file's label, or the option's text. A letter: the label or the text. null: what fits all records."""
     max_new_tokens: int = Field(16, ge=1)
     """generate: maximum length of the answer."""
 
@@ -50,6 +51,7 @@ class MultipleChoiceUtility(TaskUtility[MultipleChoice]):
 
     config_class = MultipleChoice
     _reading: Reading | None = None
+    _texts: bool = False
 
     def template(self) -> str:
         return with_choices(super().template()) if self._letters else super().template()
@@ -63,6 +65,7 @@ class MultipleChoiceUtility(TaskUtility[MultipleChoice]):
                 raise refuse(example, problem) from None
         try:
             self._reading = number_reading(answers, self.config.label_base)
+            self._texts = are_texts(answers, self.config.label_base)
         except ValueError as problem:
             raise UserError(str(problem)) from None
 
@@ -70,7 +73,7 @@ class MultipleChoiceUtility(TaskUtility[MultipleChoice]):
         value, answer = example.get("choices"), example.get("answer")
         try:
             choices = read_choices(value)
-            letter = choices.letter_of(answer, self._reading)
+            letter = choices.letter_of(answer, self._reading, texts=self._texts)
             fields = {**example.fields, "choices": choices.texts, "answer": letter}
         except ValueError as problem:
             raise refuse(example, problem) from None
@@ -115,7 +118,7 @@ class MultipleChoiceUtility(TaskUtility[MultipleChoice]):
 
     def _options(self, example: Example) -> Sequence[str]:
         choices: dict[str, str] = example.fields["choices"]
-        return list(choices) if self._letters else list(choices.values())
+        return list(choices) if self._letters else [text.strip() for text in choices.values()]
 
     def _value(self, score: OptionScore, option: str) -> float:
         lengths = {"none": 1, "bytes": len(option.encode()), "tokens": max(score.tokens, 1)}

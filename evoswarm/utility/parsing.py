@@ -54,12 +54,10 @@ def parse_choice(text: str, choices: Mapping[str, str]) -> str | None:
     return standing.pop() if len(standing) == 1 else None
 
 
-def last_match(pattern: re.Pattern[str], text: str) -> str | None:
-    """The last match of a pattern: its first group if it has one, else the whole match; None if there is no match."""
-    found = None
-    for match in pattern.finditer(text):
-        found = match[1] if pattern.groups else match[0]
-    return found
+def matches(pattern: re.Pattern[str], text: str) -> list[str | None]:
+    """All matches of a pattern that are not empty: their first group if there is one (None: it has no part in the
+    match), else the whole match."""
+    return [match[1] if pattern.groups else match[0] for match in pattern.finditer(text) if match[0]]
 
 
 def normalize(text: str, *, ignore_case: bool = False, ignore_punctuation: bool = False) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,8 @@ def _read_csv(path: Path) -> Source:
     records = []
     try:
         header = next(reader, [])
+        if repeated := [name for name, count in Counter(header).items() if count > 1]:
+            raise UserError(f"{path}: column {repeated[0]!r} occurs twice; rename or remove one of them")
         for row in reader:
             if row and len(row) != len(header):
                 raise UserError(

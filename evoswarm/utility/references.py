@@ -9,6 +9,8 @@ import math
 import re
 import tokenize
 from collections.abc import Mapping
+from datetime import date, datetime
+from decimal import Decimal
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -18,6 +20,7 @@ ANSWER_KEYS = (
     *("normalized_value", "normalized_aliases"),
 )
 """Keys of an object that hold answers (TriviaQA, SQuAD, Natural Questions, DROP); its other keys do not."""
+_TRUTH = {True: ["True", "true", "Yes", "yes"], False: ["False", "false", "No", "no"]}
 _KEYS_OF_DATA_SETS = frozenset(
     ("answer_start", "aliases", "normalized_value", "normalized_aliases", "spans", "short_answers", "start_token")
 )
@@ -104,8 +107,8 @@ def is_missing(value: Any) -> bool:
 
 
 def plain_number(value: Any) -> str:
-    """A value as text; a whole float without its `.0`."""
-    whole = isinstance(value, float) and math.isfinite(value) and value.is_integer()
+    """A value as text; a whole float or decimal without its `.0`."""
+    whole = isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value)
     return str(int(value)) if whole else str(value)
 
 
@@ -119,10 +122,38 @@ def _references(answer: Any) -> list[str]:
                 f"answer is an object with the keys {', '.join(map(str, answer))}, none of which is known to hold "
                 "answers; name the right one with data.columns, as in columns: {answer: answer.KEY}"
             )
+        if isinstance(answer.get("spans"), list | tuple):
+            return _drop(answer)
         return [text for key in keys for text in _references(answer[key])]
     if isinstance(answer, list | tuple):
         return [text for item in answer for text in _references(item)]
+    if isinstance(answer, bool):
+        return _TRUTH[answer]
+    if not isinstance(answer, str | int | float | Decimal | date) or isinstance(answer, datetime):
+        raise ValueError(f"answer {str(answer)[:60]!r} is of type {type(answer).__name__}; save it as text or a number")
     text = plain_number(answer).strip()
     if re.fullmatch(r"-?\d+\.0", text):
         return [text[:-2], text]
     return [text]
+
+
+def _drop(answer: Mapping[str, Any]) -> list[str]:
+    """DROP's answer: a number, a date or a span; or spans with their types, of which people gave one each.
+
+    Raises:
+        ValueError: several spans can be the parts of one answer, or the answers of different people.
+    """
+    if answer.get("number") not in (None, ""):
+        return _references(answer["number"])
+    day = answer.get("date")
+    parts = [day.get(key) for key in ("day", "month", "year")] if isinstance(day, Mapping) else []
+    if any(parts):
+        return [" ".join(str(part) for part in parts if part)]
+    spans, types = answer["spans"], answer.get("types") or []
+    numbers = {span for span, kind in zip(spans, types, strict=False) if kind != "span"}
+    if len({*spans} - numbers) > 1:
+        raise ValueError(
+            f"answer has the spans {', '.join(map(repr, spans))[:60]}, of which any or all can be needed; if any is "
+            "right, name them with data.columns, as in columns: {answer: answers_spans.spans}"
+        )
+    return _references(spans)

@@ -152,4 +152,6 @@ def majority(predictions: Sequence[str | None]) -> str | None:
 
 def refuse(example: Example, problem: object) -> UserError:
     """The error for one broken example."""
+    if isinstance(problem, UserError):
+        return problem
     return UserError(f"{example.where}: {problem}; correct the record or map its fields with data.columns")

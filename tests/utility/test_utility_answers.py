@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,18 @@ SQUAD = {"text": ["Denver Broncos", "The Broncos"], "answer_start": [177, 170]}
         (SQUAD, "Denver Broncos", ["The Broncos"]),
         ([{"text": "a"}, {"text": "b"}], "a", ["b"]),
         (["a", ["b"]], "a", ["b"]),
-        ({"spans": ["a", "b"], "types": ["span", "span"]}, "a", ["b"]),
+        ({"spans": ["5", "5 yards", "5"], "types": ["number", "span", "number"]}, "5", ["5 yards"]),
+        ({"spans": ["a", "a"], "types": ["span", "span"]}, "a", []),
+        ({"spans": ["a"]}, "a", []),
+        ({"number": "5", "date": {"day": "", "month": "", "year": ""}, "spans": []}, "5", []),
+        ({"number": "", "date": {"day": "1", "month": "May", "year": "2010"}, "spans": []}, "1 May 2010", []),
+        ({"number": "", "date": {"day": "", "month": "", "year": ""}, "spans": ["a"]}, "a", []),
+        ({"number": None, "date": None, "spans": ["a"]}, "a", []),
+        (True, "True", ["true", "yes", "Yes"]),
+        (False, "False", ["false", "no", "No"]),
+        (Decimal("5.00"), "5", []),
+        (Decimal("5.50"), "5.50", []),
+        (date(2020, 1, 2), "2020-01-02", []),
         ({"answer": "a", "answer_start": 177}, "a", []),
         ({"answers": ["a", "b"], "id": "177"}, "a", ["b"]),
         ({"short_answers": [{"text": ["a"], "start_token": [177]}], "yes_no_answer": [-1]}, "a", []),
@@ -58,6 +71,25 @@ def test_the_answers_of_an_object_are_references(answer: Any, first: str, others
     assert found[0] == first
     assert [other for other in others if other not in found] == []
     assert "177" not in found
+
+
+@pytest.mark.parametrize("answer", [b"xy", datetime(2020, 1, 2), {1, 2}])
+def test_values_that_are_neither_text_nor_numbers_are_refused(answer: Any) -> None:
+    with pytest.raises(ValueError, match=f"is of type {type(answer).__name__}; save it as text or a number"):
+        read_references(answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"spans": ["a", "b"], "types": ["span", "span"]},
+        {"spans": ["a", "b"]},
+        {"number": "", "date": {}, "spans": ["a", "b"]},
+    ],
+)
+def test_several_spans_are_refused_because_all_of_them_may_be_needed(answer: Any) -> None:
+    with pytest.raises(ValueError, match=r"spans 'a', 'b', of which any or all can be needed.*answers_spans.spans"):
+        read_references(answer)
 
 
 def exact(make: Make, write: Write, answer: Any, **settings: Any) -> Any:
@@ -283,6 +315,58 @@ def test_what_are_no_options_is_refused(choices: Any, words: str) -> None:
 def test_several_right_options_are_refused() -> None:
     with pytest.raises(ValueError, match="one option must be right"):
         read_choices(XYZ).letter_of([1, 1, 0])
+
+
+def test_true_and_false_are_the_options_yes_and_no(make: Make, write: Write) -> None:
+    assert letters(make, write, [(["no", "yes"], True), (["no", "yes"], False), (["Yes", "No"], True)]) == [
+        "B",
+        "A",
+        "A",
+    ]
+
+
+def test_options_can_be_the_keys_of_an_object_that_marks_the_right_one(make: Make, write: Write) -> None:
+    marked = {"It rains": 0, "It snows": 1}
+    root = write("x.json", [{"question": "q", "mc1_targets": marked}])
+    columns = {"choices": "mc1_targets", "answer": "mc1_targets"}
+    utility = make("multiple_choice", root, data={"path": "x.json", "test": None, "columns": columns})
+    assert utility.example("validation", 0)["choices"] == {"A": "It rains", "B": "It snows"}
+    assert utility.example("validation", 0)["answer"] == "B"
+    assert read_choices({"A": 1, "B": 0}).texts == {"A": "1", "B": "0"}
+    with pytest.raises(ValueError, match="one option must be right"):
+        read_choices({"It rains": 1, "It snows": 1}).letter_of({"It rains": 1, "It snows": 1})
+
+
+BLOOD = ["O", "A", "B", "AB"]
+
+
+def test_letters_among_options_are_read_as_what_fits_all_answers(make: Make, write: Write) -> None:
+    assert letters(make, write, [(BLOOD, "A"), (XYZ, "B")]) == ["A", "B"]
+    assert letters(make, write, [(BLOOD, "A"), (XYZ, "y")]) == ["B", "B"]
+    assert letters(make, write, [(BLOOD, "A"), (BLOOD, "O")]) == ["B", "A"]
+    assert letters(make, write, [(["A", "B", "C"], "C")]) == ["C"]
+    labeled = {"A": "B", "B": "A"}
+    assert letters(make, write, [(labeled, "A"), ({"A": "x", "B": "y"}, "y")]) == ["B", "B"]
+
+
+def test_a_letter_that_can_mean_two_options_is_refused_until_its_meaning_is_set(
+    make: Make, refusal: Refusal, write: Write
+) -> None:
+    for records in ([(BLOOD, "A")], [(BLOOD, "A"), (XYZ, "y"), (XYZ, "B")]):
+        root = write("x.json", [{"question": str(i), "choices": c, "answer": a} for i, (c, a) in enumerate(records)])
+        message = refusal("multiple_choice", root, data={"path": "x.json", "test": None})
+        assert (
+            "x.json: validation[0] (id '0'): answer A can be A ('O') as label (label_base: label) or B ('A') as an"
+            in message
+        )
+        answers = [letters(make, write, records, label_base=base)[0] for base in ("label", "text")]
+        assert answers == ["A", "B"]
+
+
+def test_a_problem_with_a_field_is_said_once(refusal: Refusal, write: Write) -> None:
+    root = write("x.json", [{"question": "q", "choices": XYZ}])
+    for kind in ("multiple_choice", "exact_match"):
+        assert refusal(kind, root, data={"path": "x.json", "test": None}).count("x.json: validation[0]") == 1
 
 
 def test_whole_floats_among_options_are_shown_as_whole_numbers() -> None:

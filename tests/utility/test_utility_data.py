@@ -177,6 +177,7 @@ def test_only_examples_in_use_count_as_overlap(make: Make) -> None:
         ("x.json", "3", {}, ["has no split"]),
         ("x.json", {"dev": {"a": 1}}, {}, ["has no split"]),
         ("x.jsonl", '{"a": 1}\n\n{"a" 2}', {}, ["x.jsonl, line 3", "broken JSON"]),
+        ("x.csv", "question,answer,answer\na,b,c\n", {}, ["x.csv: column 'answer' occurs twice; rename or remove"]),
         ("x.csv", "question,answer\na,b\nc\n", {}, ["x.csv, line 3", "1 cells", "header has 2"]),
         ("x.csv", 'question,answer\n"a"b,c\n', {}, ["x.csv, line 2", "broken CSV"]),
         ("x.parquet", "no parquet", {}, ["not a readable Parquet file"]),

@@ -61,6 +61,25 @@ def test_an_expression_extracts_the_answer(make: Make) -> None:
     assert utility.outcome("validation", 3, "15") == Outcome(0.0, None)
 
 
+def test_an_expression_takes_the_answer_out_of_a_worked_solution_too(
+    make: Make, refusal: Refusal, write: Write
+) -> None:
+    settings = {"data": {"path": "x.json", "test": None}, "extract": r"\\boxed\{(.*?)\}"}
+    root = write("x.json", [{"question": "q", "answer": "It is even: $\\boxed{x+1}$."}])
+    utility = make("exact_match", root, **settings)
+    assert [utility.outcome("validation", 0, f"\\boxed{{{text}}}").score for text in ("x+1", "x")] == [1.0, 0.0]
+    root = write("x.json", [{"question": "q", "answer": "x+1"}])
+    assert make("exact_match", root, **settings).outcome("validation", 0, "\\boxed{x+1}").score == 1.0
+    root = write("x.json", [{"question": "q", "answer": "\\boxed{x}, \\boxed{y}"}])
+    assert "utility.extract finds 'x' and 'y' in answer" in refusal("exact_match", root, **settings)
+
+
+def test_empty_matches_of_an_expression_do_not_count(make: Make, write: Write) -> None:
+    root = write("x.json", [{"question": "q", "answer": "a"}])
+    utility = make("exact_match", root, data={"path": "x.json", "test": None}, extract="(?s)(.*)")
+    assert [utility.outcome("validation", 0, text).score for text in ("a", "b", "")] == [1.0, 0.0, 0.0]
+
+
 @pytest.mark.parametrize("mode", ["text", "numeric"])
 def test_an_answer_that_cannot_be_read_is_wrong_and_has_not_failed(make: Make, mode: str) -> None:
     assert make("exact_match", data="numbers.json", mode=mode).outcome("validation", 0, " \n") == Outcome(0.0, None)

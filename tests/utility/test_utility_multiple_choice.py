@@ -56,6 +56,12 @@ def test_normalization_divides_by_bytes_or_tokens(make: Make, write: Write) -> N
         assert utility.outcome("validation", 0, responses).prediction == letter
 
 
+def test_texts_of_options_are_scored_with_one_space_before_them(make: Make, write: Write) -> None:
+    root = write("x.json", [{"question": "q", "choices": [" x y ", "z"], "answer": 0}])
+    utility = make("multiple_choice", root, data={"path": "x.json", "test": None}, options="texts")
+    assert utility.requests("validation")[0].options == (" x y", " z")
+
+
 def test_generated_text_is_parsed(make: Make) -> None:
     utility = make("multiple_choice", data="choices.json", method="generate", stop=["\n"])
     assert utility.requests("validation")[0].prompt.endswith("A. stone\nB. apple\nC. river")

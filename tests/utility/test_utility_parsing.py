@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evoswarm.utility.parsing import last_match, normalize, parse_choice
+from evoswarm.utility.parsing import matches, normalize, parse_choice
 
 CHOICES = {"A": "Madrid", "B": "Rome", "C": "Paris", "D": "Vienna"}
 
@@ -103,11 +103,12 @@ def test_a_single_word_is_never_a_letter(word: str) -> None:
     assert parse_choice(word, {"A": "first option", "B": "second option"}) is None
 
 
-def test_extraction_returns_the_first_group_of_the_last_match() -> None:
-    assert last_match(re.compile(r"#### (\d+) (\w+)"), "#### 1 a #### 2 b") == "2"
-    assert last_match(re.compile(r"\d+"), "1 2 34") == "34"
-    assert last_match(re.compile(r"\d+"), "none") is None
-    assert last_match(re.compile(r"(\d+)|nothing"), "5 nothing") is None
+def test_extraction_gives_the_first_group_of_all_matches_that_are_not_empty() -> None:
+    assert matches(re.compile(r"#### (\d+) (\w+)"), "#### 1 a #### 2 b") == ["1", "2"]
+    assert matches(re.compile(r"\d+"), "1 2 34") == ["1", "2", "34"]
+    assert matches(re.compile(r"\d+"), "none") == []
+    assert matches(re.compile(r"(\d+)|nothing"), "5 nothing") == ["5", None]
+    assert matches(re.compile(r"(?s)(.*)"), "a\nb") == ["a\nb"]
 
 
 def test_text_is_normalized_as_asked_for_and_no_further() -> None:
