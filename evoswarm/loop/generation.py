@@ -102,6 +102,7 @@ class GenerationRecord:
             **asdict(totals),
             "step_length": search.step_length,
             "basis_size": len(search.basis),
+            "forecast": search.forecast and search.forecast.to_dict(),
         }
 
 

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from evoswarm.report.analysis import Flips, coefficients, evenly, principal_plane, rank
 from evoswarm.report.drawing import BEST, CALM, EXTRA, FAINT, INK, PAPER, WORST, Plot, legend, plain, render
 from evoswarm.report.findings import emergence_of, finalist_flips, origin_of, track
+from evoswarm.report.forecasts import calibration, gains, predicted_of
 from evoswarm.report.read import Measurement, Run
 
 MAX_LINES = 60
@@ -34,6 +35,9 @@ def all_plots(run: Run) -> dict[str, Plot]:
     if winner is not None and len(run.experts) > 1:
         plots.append(render("trajectories", partial(trajectories, run=run), height=3.8))
         plots.append(render("recipe", partial(recipe, winner=winner), height=_bars_height(len(winner.experts))))
+    if predicted := predicted_of(run):
+        plots.append(render("calibration", partial(calibration, predicted=predicted), height=3.8))
+        plots.append(render("gains", partial(gains, predicted=predicted), height=3.0))
     if found is not None and found.unsolved:
         plots.append(render("emergence", partial(emergence, run=run), height=3.3))
     if winner is not None and (run.start or run.initial):

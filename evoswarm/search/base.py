@@ -12,6 +12,7 @@ import numpy as np
 from evoswarm.errors import UserError, did_you_mean
 from evoswarm.rows import BasisVector, ExpertVector, basis_from_dict, basis_to_dict
 from evoswarm.search.config import Evolution
+from evoswarm.search.forecast import Forecast
 from evoswarm.search.greedy import greedy_soup
 from evoswarm.search.operators import distinct_top
 from evoswarm.search.state import (
@@ -122,6 +123,11 @@ class Search(ABC):
     @property
     def step_length(self) -> float | None:
         """Step length of the next move; None if the algorithm does not move particles."""
+        return None
+
+    @property
+    def forecast(self) -> Forecast | None:
+        """What was expected of the rows of the last generation; None if nothing was."""
         return None
 
     # Ask and tell

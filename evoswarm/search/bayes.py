@@ -11,6 +11,7 @@ from pydantic import Field
 
 from evoswarm.errors import UserError
 from evoswarm.search.config import Evolution, Patience, Population
+from evoswarm.search.forecast import Forecast
 from evoswarm.search.rng import stream
 from evoswarm.search.sampling import SamplingSearch, SamplingState
 from evoswarm.search.state import Measured, Outcomes, Steps, no_numbers
@@ -66,14 +67,14 @@ class BayesState(SamplingState):
     """All rows that were measured successfully, in order, and what was learned from them.
 
     `outcomes` [n, E, 3]: score, log-probability of the right answer, and whether that is known (0 or 1). `weights` [E]:
-    share of each example in the utility. `gains` [t]: the gain that the surrogate expected of each generation. `ended`:
-    why the mean of the optima was measured last; empty if it was not.
+    share of each example in the utility. `expected`: the forecast of the last generation. `ended`: why the mean of the
+    optima was measured last; empty if it was not.
     """
 
     told: Measured = field(default_factory=Measured)
     outcomes: np.ndarray = field(default_factory=no_outcomes)
     weights: np.ndarray = field(default_factory=no_numbers)
-    gains: np.ndarray = field(default_factory=no_numbers)
+    expected: Forecast = field(default_factory=Forecast)
     ended: str = ""
 
 
@@ -120,6 +121,11 @@ class BayesSearch(SamplingSearch):
         """See `Search`; "converged" when the surrogate expects no gain."""
         return "converged" if self.state.ended == "converged" else super().stop_reason
 
+    @property
+    def forecast(self) -> Forecast | None:
+        """See `Search`."""
+        return self.state.expected if len(self.state.expected.expected) else None
+
     def _first_rows(self, experts: Measured) -> tuple[np.ndarray, np.ndarray]:
         rows = np.zeros((2, len(self.experts)))
         rows[1, self._good] = 1 / self._good.sum()
@@ -133,6 +139,7 @@ class BayesSearch(SamplingSearch):
         state.told = fresh.take(good) if first else state.told.join(fresh.take(good))
         state.outcomes = arrays if first else np.concatenate([state.outcomes, arrays])
         state.weights = outcomes.weights.copy()
+        state.expected.measured = outcomes.scores @ outcomes.weights
 
     def _advance(self, t: int) -> Steps:
         state = self.state
@@ -143,9 +150,10 @@ class BayesSearch(SamplingSearch):
         region: Region = Simplex(center) if t == 1 else Box(center, self.config.radius, LOW, HIGH)
         rows = self._optima(surrogate, region, "bayes", t, max(1, self._room))
         gain = float(surrogate.utility(rows[:1], state.weights)[0] - expected.max())
-        state.gains, state.ended = np.append(state.gains, gain), self._end(t, gain)
+        state.ended = self._end(t, gain)
         if state.ended:
             rows = self._optima(surrogate, region, "bayes mean", t, FINAL_WEIGHTS + 1)[1:].mean(0, keepdims=True)
+        state.expected = Forecast(*surrogate.forecast(rows, state.weights), gain=gain)
         fresh = yield self._ask(t, "mean" if state.ended else "sample", range(len(rows)), self._whole(rows))
         self._keep(fresh)
         if state.ended:

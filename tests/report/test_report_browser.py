@@ -65,6 +65,15 @@ def test_a_phone_shows_the_page_without_sideways_scrolling(make_run: Callable[..
     assert seen["loaded"] == [] and not seen["owned"]
 
 
+def test_the_plots_of_predictions_show_on_a_phone(make_run: Callable[..., Path], tmp_path: Path):
+    path = make_run(search={"type": "bayes", "max_evaluations": 30, "min_gain": 0})
+    page = write_report(path).read_text(encoding="utf-8")
+    assert {"calibration.png", "gains.png"} <= {file.name for file in (path / "plots").iterdir()}
+    seen = measured(page, tmp_path)
+    assert seen["client"] == 375 and seen["scroll"] <= 375 and seen["wide"] == []
+    assert seen["plots"] == len(list((path / "plots").iterdir())) and seen["flat"] == 0
+
+
 def test_the_page_draws_in_a_browser(make_run: Callable[..., Path], tmp_path: Path):
     page, picture = write_report(make_run()), tmp_path / "page.png"
     chromium("--window-size=1200,2000", f"--screenshot={picture}", page.as_uri())

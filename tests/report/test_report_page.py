@@ -67,6 +67,34 @@ def test_a_finished_run_has_every_plot_on_the_page_and_as_a_file(make_run: MakeR
     assert len(alternatives) == len(names) and all(len(text) > 20 for text in alternatives)
 
 
+def test_predictions_are_compared_with_what_was_measured(make_run: MakeRun):
+    path = make_run(search={"type": "bayes", "max_evaluations": 25, "min_gain": 0})
+    lines = [json.loads(line) for line in (path / "generations.jsonl").read_text().splitlines()]
+    assert lines[0]["forecast"] is None
+    pairs = []
+    for line in lines[1:]:
+        forecast = line["forecast"]
+        (utilities,) = line["utilities"].values()
+        np.testing.assert_allclose(forecast["measured"], list(utilities.values()))
+        pairs += zip(*(forecast[key] for key in ("expected", "deviations", "measured")), strict=True)
+    inside = sum(abs(measured - expected) <= 1.96 * deviation for expected, deviation, measured in pairs)
+    text = report(path).text
+    assert f"{inside} of {len(pairs)} measured utilities are inside the 95 % interval" in text
+    assert "Expected gain per batch" in text
+    assert "Expected gain per batch" not in report(make_run(name="swarm")).text
+
+
+def test_rows_that_failed_are_not_compared(make_run: MakeRun):
+    path = make_run(search={"type": "bayes", "max_evaluations": 25, "min_gain": 0})
+
+    def fail(line: dict[str, Any]) -> None:
+        if line["forecast"]:
+            line["forecast"]["measured"] = [None for _ in line["forecast"]["measured"]]
+
+    edit_lines(path / "generations.jsonl", fail)
+    assert "Predicted and measured" not in report(path).text
+
+
 def test_the_numbers_on_the_page_are_those_of_the_summary(make_run: MakeRun):
     path = make_run()
     summary = json.loads((path / "summary.json").read_text())

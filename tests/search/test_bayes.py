@@ -81,6 +81,43 @@ def test_it_is_better_than_any_expert_and_their_mean_with_few_evaluations():
     assert search.global_best.utility > max(told) + 0.02
 
 
+def test_each_batch_is_predicted_before_it_is_measured():
+    search = search_of(max_evaluations=30, min_gain=0)
+    step(search)
+    assert search.forecast is None
+    told = []
+    while search.stop_reason is None:
+        (ask,) = step(search)
+        assert search.forecast is not None
+        np.testing.assert_allclose(search.forecast.measured, outcomes(ask).scores.mean(1))
+        told.append(search.forecast)
+    errors = np.concatenate([part.measured - part.expected for part in told])
+    deviations = np.concatenate([part.deviations for part in told])
+    assert (deviations > 0).all() and (np.abs(errors) < 4 * deviations).mean() > 0.8
+    assert told[0].gain > 0
+
+
+def test_a_failed_row_has_a_forecast_and_no_measurement():
+    search = search_of(min_gain=0)
+    step(search)
+    step(search, failing="sample")
+    forecast = search.forecast.to_dict()
+    assert forecast["measured"][0] is None and None not in forecast["measured"][1:] + forecast["expected"]
+
+
+def test_a_restored_search_has_the_same_forecasts():
+    whole, parts = search_of(min_gain=0), search_of(min_gain=0)
+    for _ in range(3):
+        step(whole)
+    for _ in range(2):
+        step(parts)
+    again = search_of(min_gain=0)
+    again.restore(*saved(parts))
+    assert again.forecast.to_dict() == parts.forecast.to_dict()
+    step(again)
+    assert again.forecast.to_dict() == whole.forecast.to_dict()
+
+
 def test_it_stops_when_no_gain_is_expected():
     search = search_of(min_gain=0.5)
     asks = run(search)

@@ -153,6 +153,20 @@ def test_scores_outside_of_0_to_1_are_rescaled() -> None:
     assert np.isfinite(unit(np.array([[-1e308, 1e308]]))).all()
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-20.0, 80.0), (-1e308, 1e308)])
+def test_a_forecast_is_on_the_scale_of_the_scores(rows: np.ndarray, rng: np.random.Generator, low: float, high: float):
+    right = rng.random((N, E)) < 0.6
+    surrogate = Surrogate(rows, np.full((N, E), np.nan), np.where(right, high, low))
+    weights = np.full(E, 1 / E)
+    share = surrogate.utility(rows, weights)
+    mean, deviation = surrogate.forecast(rows, weights)
+    np.testing.assert_allclose(mean, low * (1 - share) + high * share)
+    h, variance = surrogate.process.predict(rows)
+    p = surrogate.calibration(h, variance[:, None])
+    draws = rng.random((4000, N, E)) < p
+    np.testing.assert_allclose(deviation / (high / 2 - low / 2) / 2, draws.mean(2).std(0), rtol=0.1)
+
+
 @pytest.mark.parametrize("score", [0.0, 1.0])
 def test_equal_outcomes_everywhere_are_no_problem(rows: np.ndarray, score: float) -> None:
     for gold in (np.full((N, E), np.nan), np.full((N, E), -0.1), np.zeros((N, E))):

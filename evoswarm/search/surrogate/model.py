@@ -14,6 +14,7 @@ class Surrogate:
     Attributes:
         rows: the measured rows [n, J].
         examples: number of examples, E.
+        low, high: range of the scores, at least 0 to 1. Utilities are shares of it, except in `forecast`.
     """
 
     def __init__(self, rows: np.ndarray, gold: np.ndarray, scores: np.ndarray) -> None:
@@ -23,6 +24,7 @@ class Surrogate:
             gold: log-probability of the gold answer of each example [n, E]; NaN if unknown.
             scores: outcomes [n, E]; scores outside of [0, 1] are rescaled.
         """
+        self.low, self.high = span(scores)
         outcomes = unit(scores)
         odds = log_odds(gold, outcomes)
         self.rows, self.examples = rows, scores.shape[1]
@@ -31,8 +33,21 @@ class Surrogate:
 
     def utility(self, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """sum_e w_e P(right) of rows [m, J] under example weights [E], or [m, E] for each row its own: [m]."""
+        return np.asarray((self._right(rows) * weights).sum(1))
+
+    def forecast(self, rows: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Expected mean score of rows [m, J] under example weights [E], and its standard deviation: [m], [m].
+
+        Assumption: outcomes of different examples are independent, given the surrogate.
+        """
+        p = self._right(rows)
+        mean, deviation = p @ weights, np.sqrt((p * (1 - p)) @ weights**2)
+        return self.low * (1 - mean) + self.high * mean, (self.high / 2 - self.low / 2) * (2 * deviation)
+
+    def _right(self, rows: np.ndarray) -> np.ndarray:
+        """P(right) of rows [m, J] on each example [m, E]."""
         mean, variance = self.process.predict(rows)
-        return np.asarray((self.calibration(mean, variance[:, None]) * weights).sum(1))
+        return self.calibration(mean, variance[:, None])
 
     def slope(self, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """The gradient of the utility at each of the rows [m, J], each with its own example weights [m, E]: [m, J]."""
@@ -46,7 +61,12 @@ class Surrogate:
         return np.asarray((b * shrink)[:, None] * rise + narrower[:, None] * spread)
 
 
+def span(scores: np.ndarray) -> tuple[float, float]:
+    """The range of scores, at least 0 to 1."""
+    return min(0.0, float(scores.min())), max(1.0, float(scores.max()))
+
+
 def unit(scores: np.ndarray) -> np.ndarray:
     """Scores in [0, 1]: rescaled by their range if some are outside."""
-    low, high = min(0.0, float(scores.min())), max(1.0, float(scores.max()))
+    low, high = span(scores)
     return np.asarray((scores / 2 - low / 2) / (high / 2 - low / 2))  # halves, because a range may be too large
