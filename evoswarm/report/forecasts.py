@@ -60,7 +60,8 @@ def predicted_of(run: Run) -> Predicted | None:
         return None
     bests = {record["generation"]: record["best"] for record in run.generations}
     rises = {batch: bests[batch] - bests[batch - 1] for batch in gains if batch - 1 in bests}
-    return Predicted(*np.array(found, dtype=float).T, gains=gains, rises=rises)
+    batches, expected, deviations, measured = np.array(found, dtype=float).T
+    return Predicted(batches, expected, deviations, measured, gains, rises)
 
 
 def calibration(axes: Axes, *, predicted: Predicted) -> str:

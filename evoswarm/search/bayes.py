@@ -14,7 +14,7 @@ from evoswarm.search.config import Evolution, Patience, Population
 from evoswarm.search.forecast import Forecast
 from evoswarm.search.rng import stream
 from evoswarm.search.sampling import SamplingSearch, SamplingState
-from evoswarm.search.state import Measured, Outcomes, Steps, no_numbers
+from evoswarm.search.state import FAILED, Measured, Outcomes, Steps, no_numbers
 from evoswarm.search.surrogate import Surrogate
 from evoswarm.search.surrogate.propose import Box, Region, Simplex, optima
 from evoswarm.section import NonNegative, Positive
@@ -139,7 +139,7 @@ class BayesSearch(SamplingSearch):
         state.told = fresh.take(good) if first else state.told.join(fresh.take(good))
         state.outcomes = arrays if first else np.concatenate([state.outcomes, arrays])
         state.weights = outcomes.weights.copy()
-        state.expected.measured = outcomes.scores @ outcomes.weights
+        state.expected.utilities = np.where(good, outcomes.scores @ outcomes.weights, FAILED)
 
     def _advance(self, t: int) -> Steps:
         state = self.state

@@ -89,9 +89,9 @@ def test_each_batch_is_predicted_before_it_is_measured():
     while search.stop_reason is None:
         (ask,) = step(search)
         assert search.forecast is not None
-        np.testing.assert_allclose(search.forecast.measured, outcomes(ask).scores.mean(1))
+        np.testing.assert_allclose(search.forecast.utilities, outcomes(ask).scores.mean(1))
         told.append(search.forecast)
-    errors = np.concatenate([part.measured - part.expected for part in told])
+    errors = np.concatenate([part.utilities - part.expected for part in told])
     deviations = np.concatenate([part.deviations for part in told])
     assert (deviations > 0).all() and (np.abs(errors) < 4 * deviations).mean() > 0.8
     assert told[0].gain > 0
