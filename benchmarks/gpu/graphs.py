@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from benchmarks.gpu.engine import RANK, release
 from benchmarks.gpu.stage import Stage
-from evoswarm.engine.errors import first_line
 from evoswarm.engine.merge import Merge
+from evoswarm.errors import first_line
 
 
 def measure(stage: Stage) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 
 from evoswarm.backend.base import Job
-from evoswarm.engine.errors import first_line
+from evoswarm.errors import first_line
 from evoswarm.utility import Outcome, Request, Split
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from evoswarm.backend.pieces import Done, Piece, Slices, describe
 from evoswarm.config import RunConfig
 from evoswarm.engine import AdaptersNotSupported, Engine, EngineDied, MultiAdapterEngine, Reply, answer
-from evoswarm.engine.errors import first_line, out_of_memory
-from evoswarm.errors import UserError
+from evoswarm.engine.errors import out_of_memory
+from evoswarm.errors import UserError, first_line
 from evoswarm.utility import Outcome, Prefix, Split, Utility, make_utility, slices
 from evoswarm.utility.types import SPLITS, finite
 from evoswarm.weights.kinds import lora_converter

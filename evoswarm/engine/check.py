@@ -9,14 +9,15 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from evoswarm.engine.load import incomplete, load_skeleton
+from evoswarm.engine.load import incomplete
 from evoswarm.engine.merge import quantized
-from evoswarm.engine.names import Location, ModelNames
 from evoswarm.engine.targets import read_targets, shared, wrong_shape
 from evoswarm.errors import UserError
 from evoswarm.weights.expert import Expert, checkpoint_files, no_weights
 from evoswarm.weights.hub import model_folder
 from evoswarm.weights.kinds import lora_converter
+from evoswarm.weights.model_names import Location, ModelNames
+from evoswarm.weights.skeleton import load_skeleton
 from evoswarm.weights.words import grouped, more
 
 MOST = 6

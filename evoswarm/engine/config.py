@@ -11,10 +11,10 @@ from pydantic import Field
 
 from evoswarm.engine.base import Engine
 from evoswarm.engine.loading import ModelLoading
-from evoswarm.engine.optional import without_unused
 from evoswarm.section import Section
 from evoswarm.utility.types import SPLITS, Chat, Request, Utility
 from evoswarm.weights.hub import model_folder
+from evoswarm.weights.optional import without_unused
 
 if TYPE_CHECKING:
     from evoswarm.engine.tokenizer import RunTokenizer

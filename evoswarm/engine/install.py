@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from evoswarm.engine.merge import FLOATS, Merge, check_dtype
-from evoswarm.engine.names import Location, ModelNames
 from evoswarm.engine.pristine import Place, Pristine
 from evoswarm.engine.targets import Product, Target, check_whole, read_targets
 from evoswarm.weights.device import LazyTensors, to_torch
+from evoswarm.weights.model_names import Location, ModelNames
 
 
 class Installer:

@@ -4,30 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    GenerationConfig,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
 from evoswarm.engine.dtype import computed_dtype, device_of, quantized
-from evoswarm.engine.errors import first_line, out_of_memory
+from evoswarm.engine.errors import out_of_memory
 from evoswarm.engine.loading import ModelLoading
-from evoswarm.errors import UserError
+from evoswarm.errors import UserError, first_line
 from evoswarm.weights.expert import checkpoint_files, no_weights
 from evoswarm.weights.hub import model_folder
+from evoswarm.weights.skeleton import auto_class
 from evoswarm.weights.tensorfile import TensorFile
 
 
@@ -78,13 +68,6 @@ def incomplete(missing: Collection[str]) -> str:
     return f"its files do not contain {min(missing)}{more}; copy the whole checkpoint"
 
 
-def auto_class(config: PretrainedConfig) -> Any:
-    """The class that loads a model which writes text: a causal language model, or one that also reads images."""
-    images = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-    known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
-    return AutoModelForImageTextToText if images and not known else AutoModelForCausalLM
-
-
 def saved_tensors(model: str) -> Mapping[str, np.ndarray]:
     """Lazy views of the tensors in the base model's files; none if one has a data type that evoswarm does not read."""
     try:
@@ -92,21 +75,6 @@ def saved_tensors(model: str) -> Mapping[str, np.ndarray]:
     except UserError:
         return {}
     return {name: array for file in files for name, array in file.arrays().items()}
-
-
-def load_skeleton(model: str, *, trust_remote_code: bool) -> tuple[PretrainedConfig, PreTrainedModel]:
-    """The configuration of a base model, and the model without weights (on the meta device).
-
-    Raises:
-        UserError: the configuration cannot be read.
-    """
-    folder = model_folder(model, weights=False)
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        with torch.device("meta"):
-            return config, auto_class(config).from_config(config, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise UserError(f"{model}: the base model's configuration cannot be read ({first_line(error)})") from None
 
 
 def end_tokens(generation: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from evoswarm.engine.merge import FLOATS, Merge, check_dtype
-from evoswarm.engine.names import Location, ModelNames
 from evoswarm.engine.targets import Product, Target, check_whole, read_targets, shared
 from evoswarm.errors import UserError
 from evoswarm.weights.device import LazyTensors
+from evoswarm.weights.model_names import Location, ModelNames
 
 Tensors = Iterator[tuple[str, torch.Tensor]]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from evoswarm.engine.errors import first_line
+from evoswarm.errors import first_line
 
 Messages = Sequence[Mapping[str, Any]]
 TODAY = date(2024, 7, 26)

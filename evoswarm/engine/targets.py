@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from evoswarm.engine.names import Location, ModelNames
 from evoswarm.errors import UserError
 from evoswarm.weights.merge import LoraPair, full_tensors, lora_modules, scaling
+from evoswarm.weights.model_names import Location, ModelNames
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from evoswarm.engine.encode import Encoder
-from evoswarm.engine.errors import first_line
-from evoswarm.errors import UserError
+from evoswarm.errors import UserError, first_line
 from evoswarm.utility.reasoning import Tags
 from evoswarm.utility.templates import template_of
 from evoswarm.utility.types import Chat, Generate, Request

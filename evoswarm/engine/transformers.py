@@ -16,12 +16,12 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from evoswarm.engine.base import Verified
 from evoswarm.engine.dtype import device_of
 from evoswarm.engine.encode import Ids
-from evoswarm.engine.errors import first_line, out_of_memory
+from evoswarm.engine.errors import out_of_memory
 from evoswarm.engine.install import Installer
 from evoswarm.engine.load import end_tokens, load_model, saved_tensors
 from evoswarm.engine.tokenizer import RunTokenizer, load_tokenizer
 from evoswarm.engine.transformers_config import TransformersEngine
-from evoswarm.errors import UserError
+from evoswarm.errors import UserError, first_line
 from evoswarm.utility.types import OptionScore, Prompt
 
 Pairs = list[tuple[Ids, Ids]]

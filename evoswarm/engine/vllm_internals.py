@@ -18,13 +18,13 @@ from typing import Any
 from packaging.version import Version
 
 from evoswarm.engine.in_place import InPlace
-from evoswarm.engine.load import load_skeleton
 from evoswarm.engine.merged import Change, MergedBase
-from evoswarm.engine.names import ModelNames
 from evoswarm.engine.pristine import Place, Pristine
 from evoswarm.engine.vllm_ranks import Sent, received
 from evoswarm.errors import UserError
 from evoswarm.weights.device import to_torch
+from evoswarm.weights.model_names import ModelNames
+from evoswarm.weights.skeleton import load_skeleton
 from evoswarm.weights.tensorfile import TensorFile
 
 OLDEST, NEWEST = (0, 26), (0, 32)

@@ -8,9 +8,9 @@ from typing import Any
 
 from evoswarm.engine.base import AdaptersNotSupported
 from evoswarm.engine.dtype import computed_dtype, device_of, quantized
-from evoswarm.engine.errors import first_line, out_of_memory
+from evoswarm.engine.errors import out_of_memory
 from evoswarm.engine.vllm_config import VllmEngine
-from evoswarm.errors import UserError
+from evoswarm.errors import UserError, first_line
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Possible ranks of vLLM's LoRA slots."""

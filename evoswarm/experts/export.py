@@ -11,8 +11,8 @@ from peft.utils import load_peft_weights, set_peft_model_state_dict
 
 from evoswarm.config.training import Save
 from evoswarm.engine import TransformersEngine
-from evoswarm.engine.load import first_line, load_model
-from evoswarm.errors import UserError
+from evoswarm.engine.load import load_model
+from evoswarm.errors import UserError, first_line
 from evoswarm.experts.convert import adapt
 from evoswarm.experts.method import Chosen, described
 from evoswarm.experts.save import save

@@ -13,8 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 import evoswarm.experts.wegeft  # noqa: F401  registers WeGeFT with peft
 from evoswarm.config.training import Method, Save
-from evoswarm.engine.load import first_line
-from evoswarm.errors import UserError, did_you_mean
+from evoswarm.errors import UserError, did_you_mean, first_line
 from evoswarm.experts.kinds import KINDS, PROMPTS, UNKNOWN, Kind
 from evoswarm.weights.kinds import variants
 

@@ -11,7 +11,6 @@ import datasets
 from transformers.utils import logging
 
 from evoswarm.config.training import TrainingConfig
-from evoswarm.engine.load import load_skeleton
 from evoswarm.engine.tokenizer import load_tokenizer
 from evoswarm.errors import UserError
 from evoswarm.experts.encode import encode
@@ -19,6 +18,7 @@ from evoswarm.experts.method import check_targets, choose
 from evoswarm.experts.trainer import check
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.weights.expert import read_json
+from evoswarm.weights.skeleton import load_skeleton
 
 RECORD = "training.json"
 """Record of an expert's data, settings and results, in its folder."""

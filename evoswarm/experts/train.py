@@ -16,9 +16,9 @@ from transformers import PrinterCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from evoswarm.config.training import TrainingConfig
-from evoswarm.engine.load import first_line, load_model
+from evoswarm.engine.load import load_model
 from evoswarm.engine.tokenizer import load_tokenizer
-from evoswarm.errors import UserError
+from evoswarm.errors import UserError, first_line
 from evoswarm.experts.allocate import rank_allocation
 from evoswarm.experts.card import training_card
 from evoswarm.experts.convert import Factors, adapt, lora_factors

@@ -25,8 +25,7 @@ from transformers import (
 from transformers.trainer_utils import SchedulerType
 
 from evoswarm.config.training import Optimization
-from evoswarm.engine.load import first_line
-from evoswarm.errors import UserError
+from evoswarm.errors import UserError, first_line
 from evoswarm.weights.expert import read_json
 
 Report = Callable[[dict[str, Any]], None]

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import torch
 
 from evoswarm.engine.lengths import longest_of
-from evoswarm.engine.load import load_skeleton
 from evoswarm.engine.tokenizer import RunTokenizer
 from evoswarm.plan.sizes import Shape, Workload
 from evoswarm.utility.types import SPLITS, Generate, Utility
 from evoswarm.weights.merge import full_tensors, lora_modules
 from evoswarm.weights.pool import Pool
+from evoswarm.weights.skeleton import load_skeleton
 from evoswarm.weights.tensorfile import TensorSpec
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}

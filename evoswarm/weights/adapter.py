@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from evoswarm.errors import UserError
-from evoswarm.weights.names import is_transposed, loaded_names, peft_names
+from evoswarm.weights.loaded import loaded_modules
+from evoswarm.weights.names import is_transposed, peft_names
 from evoswarm.weights.settings import wrong_setting
 from evoswarm.weights.stored import Stored
 from evoswarm.weights.tensorfile import TensorFile
@@ -82,7 +83,7 @@ def adapter_tensors(files: Sequence[TensorFile], config: Mapping[str, Any], *, m
         return {key: Stored.of(file, key) for key, file in where.items()}
     if wrong := wrong_setting(config):
         raise UserError(f"{ADAPTER_CONFIG}: {wrong}; {_SAVE}")
-    known = partial(loaded_names, model) if model else frozenset
+    known = partial(loaded_modules, model) if model else frozenset
     names = peft_names(where, known)
     if stacked := [key for key in where if is_transposed(key) and len(where[key].specs[key].shape) != 2]:
         raise UserError(f"{where[stacked[0]].path}: {stacked[0]} adapts stacked experts, which cannot be evolved")

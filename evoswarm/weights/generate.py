@@ -16,14 +16,11 @@ import numpy as np
 import torch
 
 from evoswarm.errors import UserError
+from evoswarm.weights.base import BaseTensors
 from evoswarm.weights.device import to_torch
 from evoswarm.weights.expert import checkpoint_files
 from evoswarm.weights.hub import model_folder
 from evoswarm.weights.kinds import PHI, PSI
-from evoswarm.weights.names import loaded_names
-from evoswarm.weights.stored import Stored
-from evoswarm.weights.tensorfile import TensorFile
-from evoswarm.weights.vocabulary import parameter
 
 _FIELDS = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save")
 
@@ -38,10 +35,9 @@ class LoraGenerator:
             UserError: the base model's files are missing.
         """
         self._config = config
-        files = {name: Stored.of(file, name) for file in map(TensorFile, base_files(model)) for name in file.specs}
-        # Published files may name modules differently; adapters have the names of the loaded model.
-        modules = loaded_names(model) or {name.removesuffix(".weight") for name in files if name.endswith(".weight")}
-        found = {module: parameter(files, f"{module}.weight") for module in modules}
+        base_files(model)
+        base = BaseTensors(model)
+        found = {module: base.find(f"{module}.weight") for module in base.modules}
         self._weights = {module: stored for module, stored in found.items() if stored is not None}
 
     def keys(self) -> dict[str, str]:

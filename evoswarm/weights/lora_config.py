@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate
 from typing import Any
 
 from evoswarm.weights.expert import Expert
-from evoswarm.weights.merge import lora_modules
+from evoswarm.weights.merge import is_saved, lora_modules
 from evoswarm.weights.tensorfile import TensorSpec
 
 _KEPT = ("task_type", "base_model_name_or_path", "revision", "fan_in_fan_out", "bias", "ensure_weight_tying")
@@ -58,8 +57,7 @@ def _replaced(experts: Sequence[Expert], adapted: Iterable[str]) -> set[str]:
     peft loads the tensors of the others as parameters of the base model.
     """
     names = {name for expert in experts for name in expert.config.get("modules_to_save") or ()}
-    paths = {path for module in adapted for path in accumulate(module.split("."), "{}.{}".format)}
-    return {name for name in names if not any(path.endswith(name) for path in paths)}
+    return {name for name in names if not any(is_saved(module, {"modules_to_save": [name]}) for module in adapted)}
 
 
 def _canonical(configs: Sequence[Mapping[str, Any]]) -> list[str] | None:

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Generic, TypeVar
 
 from evoswarm.errors import UserError
@@ -66,16 +67,27 @@ def adapter_key(parameter: str, adapted: Collection[str]) -> str:
     return f"{_PREFIX}{module}.base_layer.{attribute}" if module in adapted else _PREFIX + parameter
 
 
+def is_saved(module: str, config: Mapping[str, Any]) -> bool:
+    """Whether `modules_to_save` names a module, or one that holds it; peft compares the ends of names."""
+    paths = tuple(accumulate(module.split("."), "{}.{}".format))
+    return any(path.endswith(name) for path in paths for name in config.get("modules_to_save") or ())
+
+
 def scaling(config: Mapping[str, Any], module: str) -> float:
     """The factor s of one module from adapter_config.json, including per-module patterns."""
-    rank = rank_of(config, module)
-    alpha = _pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", 8))
+    rank, alpha = rank_of(config, module), alpha_of(config, module)
     return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
 
 
 def rank_of(config: Mapping[str, Any], module: str) -> int:
     """The LoRA rank of one module from adapter_config.json, including `rank_pattern`."""
     return int(_pattern(config.get("rank_pattern"), module, config.get("r", 8)))
+
+
+def alpha_of(config: Mapping[str, Any], module: str) -> float:
+    """The alpha of one module from adapter_config.json, including `alpha_pattern`."""
+    alpha: float = _pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", 8))
+    return alpha
 
 
 def _pattern(pattern: Mapping[str, Any] | None, module: str, default: Any) -> Any:

@@ -10,9 +10,9 @@ base_model.model.base_model.model.<module>...          wrapped twice
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from functools import cache
 
 from evoswarm.errors import UserError
+from evoswarm.weights.parameters import EMBEDDINGS, ROOTS
 
 PREFIX = "base_model.model."
 _WRAPPERS = ("_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_orig_mod")
@@ -23,10 +23,6 @@ _FACTORS = {
     "lora_embedding_a": "lora_embedding_A",
     "lora_embedding_b": "lora_embedding_B",
 }
-_EMBEDDINGS = ("embed_tokens", "wte", "embed_in")
-"""Embeddings, whose factors mlx-lm names like those of a layer."""
-_ROOTS = ("model.", "transformer.", "gpt_neox.", "backbone.", "lm_head.")
-"""How the names of parameters in a model with a head begin."""
 _BACKBONE = ("layers.", "embed_tokens", "norm")
 """How they begin in the backbone alone, for most models."""
 
@@ -83,7 +79,7 @@ def _split(parts: list[str]) -> tuple[list[str], str]:
     at = next((i for i, part in enumerate(parts) if part.lower() in _FACTORS), None)
     if at is not None and parts[-1] != "bias":
         leaf = _FACTORS[parts[at].lower()]
-        embedding = is_transposed(parts[-1]) and parts[at - 1] in _EMBEDDINGS
+        embedding = is_transposed(parts[-1]) and parts[at - 1] in EMBEDDINGS  # named like a layer by mlx-lm
         return parts[:at], leaf.replace("lora_", "lora_embedding_").removesuffix(".weight") if embedding else leaf
     if "modules_to_save" in parts:
         at = parts.index("modules_to_save")
@@ -94,7 +90,7 @@ def _split(parts: list[str]) -> tuple[list[str], str]:
 
 def _is_complete(module: str) -> bool:
     """Whether a name begins as names in a model with a head do."""
-    return module.startswith(_ROOTS) and not (module.startswith("model.") and module[6:].startswith(_ROOTS))
+    return module.startswith(ROOTS) and not (module.startswith("model.") and module[6:].startswith(ROOTS))
 
 
 def _completed(module: str, known: Collection[str]) -> str:
@@ -105,24 +101,6 @@ def _completed(module: str, known: Collection[str]) -> str:
     found = [name for name in known if name == core or name.endswith(f".{core}")]
     if module in found or len(found) == 1:
         return module if module in found else found[0]
-    if f"{core}.".startswith(_ROOTS):
+    if f"{core}.".startswith(ROOTS):
         return core
     return f"model.{core}" if core.startswith(_BACKBONE) else module
-
-
-@cache
-def loaded_names(model: str) -> frozenset[str]:
-    """Names of the modules of a base model as transformers loads it; none if it is not on this machine."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    from evoswarm.weights.hub import model_folder
-
-    try:
-        folder = model_folder(model, weights=False, unreachable=lambda: "not asked")
-        config = AutoConfig.from_pretrained(folder)
-        with torch.device("meta"):
-            skeleton = AutoModelForCausalLM.from_config(config)
-    except (UserError, OSError, ValueError, KeyError, ImportError, RuntimeError):
-        return frozenset()
-    return frozenset(name for name, _ in skeleton.named_modules())

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from evoswarm.weights.base import BaseTensors
 from evoswarm.weights.expert import Expert, unread_shards
 from evoswarm.weights.kinds import PHI
 from evoswarm.weights.merge import full_tensors, lora_modules, scaling
+from evoswarm.weights.parameters import EMBEDDINGS, HEADS
 from evoswarm.weights.stored import Stored
-from evoswarm.weights.vocabulary import EMBEDDINGS, HEADS
 from evoswarm.weights.words import grouped, listed
 
 _SAMPLED = 8
@@ -21,12 +22,12 @@ _VALUES = 256
 _STEP = 1 << 20
 
 
-def oddities(experts: Sequence[Expert], base: Mapping[str, Stored]) -> list[str]:
+def oddities(experts: Sequence[Expert], base: BaseTensors) -> list[str]:
     """What is odd about experts, one line per cause. Reads samples, and more only where samples are equal.
 
     Args:
         experts: a pool that fits together.
-        base: the parameters of the base model; none if it is not on this machine.
+        base: the base model, which may not be on this machine.
     """
     found = [(expert.name, line) for expert in experts for line in _odd(expert, base)]
     return grouped([*found, *_twins(experts)])
@@ -42,16 +43,21 @@ def _twins(experts: Sequence[Expert]) -> Iterator[tuple[str, str]]:
             different.append(expert)
 
 
-def _odd(expert: Expert, base: Mapping[str, Stored]) -> Iterator[str]:
+def _odd(expert: Expert, base: BaseTensors) -> Iterator[str]:
     if expert.kind == "checkpoint":
         if unread_shards(expert.path):
             yield "model.safetensors is read, and the shards of its index are not; remove one of them"
-        if base and _alike(expert.stored, base, {}):
+        if base.expert and _alike(expert.stored, _found(expert.stored, base), {}):
             yield "is the base model itself"
     elif _is_zero(expert):
         yield "is the base model itself, because all its B are zero; train it, or save it again"
     if missing := _missing(expert, base):
         yield f"has no tensors for {len(missing)} modules that its target_modules name ({listed(missing, 3)})"
+
+
+def _found(names: Iterable[str], base: BaseTensors) -> dict[str, Stored]:
+    """The base model's tensors by the names of an expert."""
+    return {name: tensor for name in names if (tensor := base.find(name)) is not None}
 
 
 def _is_zero(expert: Expert) -> bool:
@@ -109,14 +115,15 @@ def _close(x: np.ndarray, y: np.ndarray, factor: float) -> bool:
     return bool((np.abs(left - right) <= rounding * np.abs(left)).all())
 
 
-def _missing(expert: Expert, base: Mapping[str, Stored]) -> list[str]:
+def _missing(expert: Expert, base: BaseTensors) -> list[str]:
     """Modules of the base model that an adapter should adapt by its configuration, and does not."""
     targets = expert.config.get("target_modules")
     if expert.kind != "adapter" or not targets or any(name.startswith(PHI) for name in expert.stored):
         return []
     adapted = set(lora_modules(expert.specs))
     towers = {_tower(module) for module in adapted}
-    modules = {n.removesuffix(".weight") for n, s in base.items() if n.endswith(".weight") and len(s.spec.shape) == 2}
+    matrices = [n for n, s in base.stored.items() if n.endswith(".weight") and len(s.spec.shape) == 2]
+    modules = {base.own(name).removesuffix(".weight") for name in matrices}
     known = {module for module in modules or _completed(adapted) if _tower(module) in towers}
     return sorted(module for module in known - adapted if _is_target(module, expert.config))
 

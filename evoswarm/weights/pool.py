@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 
 from evoswarm.errors import UserError
-from evoswarm.weights.base import BaseTensors
+from evoswarm.weights.base import BASE, BaseTensors
 from evoswarm.weights.blocks import Block, Part, in_factors, in_product, layer_of, pair_names
 from evoswarm.weights.check import mismatches
 from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.expert import Expert, Kind, open_expert
 from evoswarm.weights.folders import find_experts
-from evoswarm.weights.hub import cached_model
 from evoswarm.weights.lora_config import product_config
 from evoswarm.weights.merge import scaling
 from evoswarm.weights.oddities import oddities
@@ -28,9 +27,6 @@ from evoswarm.weights.tensorfile import TensorSpec
 from evoswarm.weights.unify import conversion_notice, conversion_problems, unified
 from evoswarm.weights.vocabulary import tied_conflicts
 from evoswarm.weights.words import grouped
-
-BASE = "base"
-"""The base model's name as an expert in the pool."""
 
 
 @dataclass
@@ -159,7 +155,7 @@ def open_pool(
             raise UserError(f"pool: include_base with checkpoints needs `model` to be a local folder, not {model}")
         more, wrong = _open_all({BASE: Path(model)}, model)
         opened, problems = opened + more, problems + wrong
-    base = _open_base(model)
+    base = BaseTensors(model)
     experts = unified(opened, base)
     space = choose_space(experts, config.space, prefer_product=bool(config.prefer_product)) if experts else None
     if check and experts:
@@ -172,7 +168,7 @@ def open_pool(
         reason = f"pool: only one expert ({experts[0].name}); give at least two, or set pool.include_base: true"
         raise UserError("; ".join([reason, *found.notices]))
     warnings = [*found.notices, *_warnings(opened, experts, base, model)] if check else []
-    return Pool(experts, BaseTensors(model), config.include_base, space, warnings)
+    return Pool(experts, base, config.include_base, space, warnings)
 
 
 def listed(problems: Sequence[str]) -> str:
@@ -180,31 +176,22 @@ def listed(problems: Sequence[str]) -> str:
     return (f"{len(problems)} problems: " if len(problems) > 1 else "") + "; ".join(problems)
 
 
-def _open_base(model: str) -> Expert | None:
-    """The base model if its weights are on this machine and can be read."""
-    folder = cached_model(model)
-    try:
-        return open_expert(folder, name=BASE) if folder else None
-    except UserError:
-        return None
-
-
-def _problems(opened: list[Expert], experts: list[Expert], space: SpaceChoice | None, base: Expert | None) -> list[str]:
+def _problems(opened: list[Expert], experts: list[Expert], space: SpaceChoice | None, base: BaseTensors) -> list[str]:
     """Why experts cannot be evolved together."""
     unfit = mismatches(experts, product=space is not None and space.space == "product")
     if unfit and space is not None and space.space == "factors" and not mismatches(experts, product=True):
         unfit[-1] += " (pool.space factors needs experts of one form: omit it)"
-    if not unfit and base is not None and experts[0].kind == "adapter":
+    if not unfit and experts[0].kind == "adapter":
         unfit = grouped(list(tied_conflicts(experts, base.stored)))
     changed = zip(experts, opened, strict=True)
     return unfit + grouped([(now.name, line) for now, was in changed for line in conversion_problems(now, was)])
 
 
-def _warnings(opened: list[Expert], experts: list[Expert], base: Expert | None, model: str) -> list[str]:
+def _warnings(opened: list[Expert], experts: list[Expert], base: BaseTensors, model: str) -> list[str]:
     """What a user should know about experts that fit together."""
     changed = zip(experts, opened, strict=True)
     notices = [(now.name, line) for now, was in changed if (line := conversion_notice(now, was))]
-    return [*grouped(notices), *base_warnings(opened, model), *oddities(experts, base.stored if base else {})]
+    return [*grouped(notices), *base_warnings(opened, model), *oddities(experts, base)]
 
 
 def _non_finite(experts: Sequence[Expert], *, samples: bool) -> list[str]:

@@ -1,5 +1,6 @@
 """Experts in one form: what differs between files, but not in the function, is made equal.
 
+- Names of other versions of transformers, of a text model alone, or of one inside of a model that reads images.
 - A head that is the tied embedding: in the file of one expert, and not of another.
 - Vocabularies that are padded to different sizes.
 Scales, data types and whole tensors that only some experts have need nothing: the pool mixes them exactly.
@@ -7,27 +8,29 @@ Scales, data types and whole tensors that only some experts have need nothing: t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from evoswarm.weights.base import BaseTensors
 from evoswarm.weights.expert import Expert
-from evoswarm.weights.stored import Stored
-from evoswarm.weights.vocabulary import embedding_of, resized, vocabulary_change, vocabulary_problems
+from evoswarm.weights.parameters import embedding_of
+from evoswarm.weights.rename import own_names, same_names
+from evoswarm.weights.vocabulary import resized, vocabulary_change, vocabulary_problems
 
 HEAD = "lm_head.weight"
 
 
-def unified(experts: Sequence[Expert], base: Expert | None) -> list[Expert]:
-    """The experts in one form, decided by headers alone. `base` is the base model if it is on this machine."""
+def unified(experts: Sequence[Expert], base: BaseTensors) -> list[Expert]:
+    """The experts in one form, decided by headers alone; compared with the base model if it is on this machine."""
     if len({expert.kind for expert in experts}) != 1:
         return list(experts)
-    known: Mapping[str, Stored] = base.stored if base else {}
+    find = base.find if base.expert else None
     if experts[0].kind == "adapter":
-        return resized(experts, known)
-    made = resized(_heads(experts, base), known)
+        return resized([own_names(expert, base) for expert in experts], find)
+    made = resized(_heads(same_names(experts, base), base.expert), find)
     return [replace(expert, config=expert.config | _settings(expert, made)) for expert in made]
 
 

@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from evoswarm.weights.expert import Expert
 from evoswarm.weights.merge import full_name, full_tensors, lora_modules
+from evoswarm.weights.parameters import EMBEDDINGS, HEADS, embedding_of
 from evoswarm.weights.stored import Stored
 from evoswarm.weights.tokens import tokens_of
 
-EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
-"""How modules are named that hold one row per token."""
-HEADS = ("lm_head", "embed_out")
-BACKBONES = ("model", "language_model", "transformer", "gpt_neox", "decoder")
-"""How the parts of a model are named that hold its layers."""
-
-
-def embedding_of(names: Iterable[str]) -> str | None:
-    """The name of the embedding among names of a model's parameters."""
-    ends = tuple(f"{end}.weight" for end in EMBEDDINGS)
-    return next((name for name in names if name.endswith(ends)), None)
-
-
-def parameter(base: Mapping[str, Stored], name: str) -> Stored | None:
-    """A parameter of the base model. Files name the backbone differently, or not at all; a tied head is absent."""
-    found = base.get(name) or {_inner(known): tensor for known, tensor in base.items()}.get(_inner(name))
-    if found is None and _inner(name).removesuffix(".weight") in HEADS:
-        stored = next((base[known] for known in base if _inner(known).removesuffix(".weight") in HEADS), None)
-        embedding = embedding_of(base)
-        return stored or (base[embedding] if embedding else None)
-    return found
+Find = Callable[[str], Stored | None]
+"""A parameter of the base model by its name."""
 
 
 def tied_conflicts(experts: Sequence[Expert], base: Mapping[str, Stored]) -> Iterator[tuple[str, str]]:
@@ -64,33 +46,25 @@ def _last(name: str) -> str:
     return name.removesuffix(".weight").rpartition(".")[2]
 
 
-def _inner(name: str) -> str:
-    """A name without the backbone's: model.language_model.layers.0 and language_model.model.layers.0 are layers.0."""
-    parts = name.split(".")
-    while len(parts) > 1 and parts[0] in BACKBONES:
-        parts = parts[1:]
-    return ".".join(parts)
-
-
-def resized(experts: Sequence[Expert], base: Mapping[str, Stored]) -> list[Expert]:
+def resized(experts: Sequence[Expert], find: Find | None) -> list[Expert]:
     """The experts with the vocabulary of the base model, or of the first expert if the base is not on this machine."""
     result = []
     for expert in experts:
-        changed = {name: new for name, tensor in expert.stored.items() if (new := _fit(name, tensor, experts[0], base))}
+        changed = {name: new for name, tensor in expert.stored.items() if (new := _fit(name, tensor, experts[0], find))}
         result.append(replace(expert, stored=expert.stored | changed) if changed else expert)
     return result
 
 
-def _fit(name: str, tensor: Stored, first: Expert, base: Mapping[str, Stored]) -> Stored | None:
+def _fit(name: str, tensor: Stored, first: Expert, find: Find | None) -> Stored | None:
     """A tensor with as many tokens as the model has; None if it has them, or has no tokens at all."""
     axis, module, whole = _tokens(name)
     if axis is None:
         return None
-    model = parameter(base, f"{module}.weight") if base else first.stored.get(name)
+    model = find(f"{module}.weight") if find else first.stored.get(name)
     if model is None or len(tensor.spec.shape) != 2 or len(model.spec.shape) != 2:
         return None
     shape, have = list(tensor.spec.shape), model.spec.shape
-    tokens = have[0] if base else have[axis]
+    tokens = have[0] if find else have[axis]
     if shape[axis] == tokens or 0 in shape or (whole and shape[1] != have[1]):
         return None
     shape[axis] = tokens

@@ -17,10 +17,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from evoswarm.engine.in_place import InPlace
 from evoswarm.engine.install import Installer
 from evoswarm.engine.merged import Change, MergedBase
-from evoswarm.engine.names import ModelNames
 from evoswarm.engine.pristine import Pristine
 from evoswarm.engine.shards import find_shards
 from evoswarm.engine.vllm_ranks import received
+from evoswarm.weights.model_names import ModelNames
 from evoswarm.weights.tensorfile import shared_file
 
 FUSED = {"qkv_proj": ["q_proj", "k_proj", "v_proj"], "gate_up_proj": ["gate_proj", "up_proj"]}

@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from tiny_models import load, save_adapter, save_llama
 
 from evoswarm.engine.install import Installer
-from evoswarm.engine.load import load_skeleton
 from evoswarm.engine.merged import MergedBase
-from evoswarm.engine.names import ModelNames
 from evoswarm.errors import UserError
+from evoswarm.weights.model_names import ModelNames
+from evoswarm.weights.skeleton import load_skeleton
 
 FUSED = {"qkv_proj": ["q_proj", "k_proj", "v_proj"], "gate_up_proj": ["gate_proj", "up_proj"]}
 BF16: dict[str, Any] = {"dtype": torch.bfloat16}

@@ -10,10 +10,8 @@ from architectures import ARCHITECTURES, load_architecture, save_architecture
 
 from evoswarm.weights.base import BaseTensors
 
-FUSED = ("mixtral", "qwen3-moe")
 
-
-@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name not in FUSED])
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_parameter_of_a_published_model_is_found(name: str, tmp_path: Path) -> None:
     base = save_architecture(name, tmp_path / "base")
     files = BaseTensors(str(base))

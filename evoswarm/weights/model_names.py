@@ -8,8 +8,10 @@ names are those of the modules of the transformers version that trained them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,6 +25,8 @@ from transformers.core_model_loading import (
     rename_source_key,
 )
 from transformers.pytorch_utils import Conv1D
+
+from evoswarm.weights.parameters import core_name
 
 _CACHES = (r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$")
 """Tensors of earlier versions that transformers leaves out for every model."""
@@ -42,8 +46,8 @@ class Location:
     expert: int | None = None
     part: tuple[int, int] = (0, 1)
 
-    def of(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The view of a tensor with the shape of the model's."""
+    def of(self, tensor: Any) -> Any:
+        """The view of a tensor, or of an array, with the shape of the model's."""
         if self.expert is None:
             return tensor
         index, count = self.part
@@ -97,21 +101,46 @@ class ModelNames:
             return None
         return Location(renamed, expert, (rule.source_patterns.index(pattern), len(rule.source_patterns)))
 
+    def own(self, name: str) -> str:
+        """The model's own name of a tensor. A part of a fused one, and what it has no place for, keep their names.
+
+        Experts of a text model inside of one that reads images, and the reverse, differ in the backbone's prefix alone.
+        """
+        location = self.find(name)
+        if location is None:
+            same = self._by_core.get(core_name(name), [])
+            return same[0] if len(same) == 1 else name
+        return location.tensor if location.expert is None else name
+
+    @cached_property
+    def modules(self) -> frozenset[str]:
+        """Names of all modules."""
+        return frozenset(name for name, _ in self._model.named_modules())
+
+    @cached_property
+    def _by_core(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name in self.tensors:
+            found.setdefault(core_name(name), []).append(name)
+        return found
+
     def shape(self, location: Location) -> torch.Size:
         """The shape of a tensor of the model, or of a part."""
-        return location.of(self.tensors[location.tensor]).shape
+        shape: torch.Size = location.of(self.tensors[location.tensor]).shape
+        return shape
 
     def missing(self, locations: Iterable[Location]) -> list[str]:
         """Tensors that a complete checkpoint needs and that are at none of these locations."""
         parts: dict[str, set[Location]] = {}
         for location in locations:
             parts.setdefault(location.tensor, set()).add(location)
-        filled = {id(self.tensors[name]) for name, found in parts.items() if self._complete(name, found)}
+        filled = {id(self.tensors[name]) for name, found in parts.items() if self.complete(found)}
         return sorted(n for n, tensor in self.tensors.items() if id(tensor) not in filled and not self._optional(n))
 
-    def _complete(self, name: str, found: set[Location]) -> bool:
-        part = next(iter(found))
-        return part.expert is None or len(found) == self.tensors[name].shape[0] * part.part[1]
+    def complete(self, parts: Collection[Location]) -> bool:
+        """Whether parts of one of the model's tensors are all of it."""
+        part = next(iter(parts))
+        return part.expert is None or len(parts) == self.tensors[part.tensor].shape[0] * part.part[1]
 
     def _optional(self, name: str) -> bool:
         patterns = self._model._keys_to_ignore_on_load_missing if isinstance(self._model, PreTrainedModel) else None
@@ -119,8 +148,12 @@ class ModelNames:
 
     def shared(self, location: Location) -> bool:
         """Whether the tensor has several names, as embedding and head may share one."""
-        tensor = self.tensors[location.tensor]
-        return any(other is tensor for name, other in self.tensors.items() if name != location.tensor)
+        return len(self.names_of(location.tensor)) > 1
+
+    def names_of(self, tensor: str) -> list[str]:
+        """All names of one of the model's tensors, itself first."""
+        held = self.tensors[tensor]
+        return [tensor, *(name for name, other in self.tensors.items() if other is held and name != tensor)]
 
     def transposed(self, location: Location) -> bool:
         """Whether the tensor is [in, out]: embeddings, and the layers of GPT-2."""
