@@ -60,7 +60,7 @@ def _renamed(expert: Expert, new: Mapping[str, str]) -> Expert:
 
 
 def _settings(config: Mapping[str, Any], modules: Modules, saved: Modules) -> dict[str, Any]:
-    """adapter_config.json for the new names. It lists all: a shorter name may mean other modules of the loaded model."""
+    """adapter_config.json for the new names, all of them: short names may mean other modules of the loaded model."""
     ranks = {new: rank_of(config, old) for old, new in modules.items()}
     alphas = {new: alpha_of(config, old) for old, new in modules.items()}
     return {
