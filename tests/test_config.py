@@ -240,3 +240,77 @@ def test_bayes_prefers_product_space(pool: Any, search: str, preferred: bool | N
     assert config.pool.prefer_product is preferred
     again = parse_config(config.model_dump(mode="json"), root=Path())
     assert again.pool == config.pool
+
+
+EXPERTS_06_04 = [
+    {"kind": "expert", "name": "code", "coefficient": 0.6},
+    {"kind": "expert", "name": "math", "coefficient": 0.4},
+]
+
+
+def recipe(path: Path, terms: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"terms": terms}))
+    return path
+
+
+@pytest.mark.parametrize("start", ["runs/first/recipe.json", "runs/first", "./runs/first/", "{tmp}/runs/first"])
+def test_a_search_starts_at_the_recipe_of_another_run(tmp_path: Path, start: str) -> None:
+    file = recipe(tmp_path / "runs/first/recipe.json", EXPERTS_06_04)
+    config = load_config(
+        write(tmp_path, search={"type": "bayes"}), overrides=[f"search.start={start.format(tmp=tmp_path)}"]
+    )
+    assert config.search.start == {"code": 0.6, "math": 0.4}
+    file.unlink()  # the resolved config does not need it
+    (tmp_path / "again.yaml").write_text(dump_config(config))
+    assert load_config(tmp_path / "again.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("terms", "text"),
+    [
+        ([], "is the base model, without any expert; leave `start` out"),
+        ([{"kind": "layers", "name": "a", "first": 0, "last": 1, "coefficient": 1.0}], "has more than whole experts"),
+        ([*EXPERTS_06_04, {"kind": "saved", "path": "x", "coefficient": 1.0}], "has more than whole experts"),
+        ([{"kind": "expert", "name": "a", "coefficient": "nan"}], "damaged"),
+        ([{"kind": "expert", "coefficient": 1.0}], "damaged"),
+        ([3], "damaged"),
+        ({"a": 1}, "damaged"),
+        (None, "damaged"),
+        (7, "damaged"),
+    ],
+)
+def test_a_recipe_from_which_no_search_can_start_is_refused(tmp_path: Path, terms: object, text: str) -> None:
+    recipe(tmp_path / "r.json", terms)
+    assert text in refusal(tmp_path, search={"type": "bayes", "start": "r.json"})
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [("{", "r.json: is not valid JSON"), ("[]", "a JSON object"), ("{}", "not a recipe (no `terms`)")],
+)
+def test_a_start_that_is_no_recipe_is_refused(tmp_path: Path, content: str, text: str) -> None:
+    (tmp_path / "r.json").write_text(content)
+    assert text in refusal(tmp_path, search={"start": "r.json"})
+
+
+@pytest.mark.parametrize(
+    ("start", "text"),
+    [
+        ("greedy-soup", "greedy-soup; give experts, greedy_soup, a mapping, or its path"),
+        ("s3://bucket/run/recipe.json", "is a URL; copy the recipe.json to a file"),
+        ("", "give experts, greedy_soup, a mapping, or its path"),
+        ({}, "names no expert, which would be the base model"),
+        ({"code": "much"}, "code must have a finite number, got 'much'"),
+        ({"code": float("inf")}, "code must have a finite number, got inf"),
+        ({"code": True}, "code must have a finite number, got True"),
+        ({"code": None}, "code must have a finite number, got None"),
+        (None, "must be experts, greedy_soup, a mapping"),
+        (3, "must be experts, greedy_soup, a mapping"),
+        (["code"], "must be experts, greedy_soup, a mapping"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["bayes", "model_swarms", "greedy_soup"])
+def test_a_wrong_start_is_one_line(tmp_path: Path, kind: str, start: object, text: str) -> None:
+    said = refusal(tmp_path, search={"type": kind, "start": start})
+    assert text in said and "search.start" in said and said.count("search.start") == 1

@@ -10,11 +10,13 @@ import yaml
 from pydantic import ValidationError
 from yaml.constructor import ConstructorError
 
+from evoswarm.config.recipe import start_of
 from evoswarm.config.run import RunConfig
 from evoswarm.config.secrets import secrets_in
 from evoswarm.config.training import TrainingConfig
 from evoswarm.errors import UserError
 from evoswarm.place import check_url, is_url
+from evoswarm.search.config import STARTS
 from evoswarm.section import Section
 from evoswarm.weights.hub import is_hub_name
 
@@ -183,7 +185,18 @@ def _absolute(data: dict[str, Any], root: Path, model: type[Section]) -> dict[st
         result["output"] = resolved(output, root)
     if isinstance(name := result.get("model"), str) and _is_local(name, root):
         result["model"] = resolved(name, root)
+    if isinstance(search := result.get("search"), dict) and "start" in search:
+        result["search"] = search | {"start": _start(search["start"], root)}
     return result
+
+
+def _start(start: Any, root: Path) -> Any:
+    """Where a search starts, with a recipe in place of its path: the resolved config does not depend on the file."""
+    if not isinstance(start, str | Path) or start in STARTS:
+        return start
+    if is_url(str(start)):
+        raise UserError(f"search.start: {start} is a URL; copy the recipe.json to a file and give its path")
+    return start_of(Path(resolved(str(start), root)))
 
 
 def resolved(path: str, root: Path) -> str:

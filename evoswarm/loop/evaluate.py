@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import numpy as np
 
 from evoswarm.backend import Evaluation, Job
 from evoswarm.config import RunConfig
+from evoswarm.config.recipe import read_recipe
 from evoswarm.errors import UserError
 from evoswarm.loop.inputs import require_installable
 from evoswarm.rows import ExpertVector, LayersVector, Row
@@ -63,17 +63,8 @@ def _pool_of(recipe: Path | None, config: RunConfig) -> PoolConfig:
 
 
 def _row(recipe: Path, pool: Pool) -> Row:
-    data = read_json(recipe)
-    if "terms" not in data:
-        raise UserError(f"{recipe}: not a recipe (no `terms`); give the recipe.json of a run")
+    row, data = read_recipe(recipe)
     before = data.get("pool", {})
-    try:
-        row = Row.from_list(data["terms"])
-        finite = all(math.isfinite(coefficient) for _, coefficient in row.terms)
-    except (KeyError, TypeError, ValueError):
-        finite = False
-    if not finite or not isinstance(before, dict):
-        raise UserError(f"{recipe}: damaged; copy the recipe.json of the run again")
     named = [v.name for v, _ in row.terms if isinstance(v, ExpertVector | LayersVector)]
     missing = [name for name in named if name not in pool.names]
     if missing:

@@ -7,10 +7,11 @@ so that a search can change a default in one line.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, FiniteFloat
+from pydantic import BeforeValidator, Field
 
 from evoswarm.section import NonNegative, Positive, Rate, Section
 
@@ -35,13 +36,33 @@ Repel = Annotated[
     NonNegative,
     Field(description="f_w, the push away from the global worst (MS grid: 0.01 0.05 0.1); 0 turns it off."),
 ]
+STARTS = ("experts", "greedy_soup")
+
+
+def _start(value: Any) -> Any:
+    """One message for everything that is no start."""
+    if isinstance(value, Mapping):
+        if not value:
+            raise ValueError("names no expert, which would be the base model; write {expert: number}, or leave it out")
+        for name, number in value.items():
+            if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+                raise ValueError(f"{name} must have a finite number, got {number!r}")
+        return {str(name): float(number) for name, number in value.items()}
+    if not isinstance(value, str) or value not in STARTS:
+        raise ValueError(
+            f"must be {', '.join(STARTS)}, a mapping {{expert: number}}, or in a config file the path of a recipe.json"
+        )
+    return value
+
+
 Start = Annotated[
-    Literal["experts", "greedy_soup"] | dict[str, FiniteFloat],
+    str | dict[str, float],
+    BeforeValidator(_start),
     Field(
         description="Where the search starts. experts: as published. greedy_soup: also at the greedy soup of the "
-        "experts, which takes up to one evaluation more per expert. A recipe, {code: 0.6, math: 0.4}: also there; "
-        "`experts` in recipe.json is one. The row replaces one member of the first population, or the middle of a "
-        "distribution.",
+        "experts, which takes up to one evaluation more per expert. A recipe, {code: 0.6, math: 0.4}, or the path of "
+        "a recipe.json or of a run with one: also there. The row replaces one member of the first population, or the "
+        "middle of a distribution. Of a recipe only the coefficients are used, in this run's space.",
     ),
 ]
 StepLength = Annotated[Positive, Field(description="First step length (MS grid: 0.5 to 1.0).")]
