@@ -17,7 +17,7 @@ from rich.table import Table
 
 import evoswarm
 from evoswarm.compare.methods import search_run
-from evoswarm.compare.statistics import Bootstrap, Interval, interval
+from evoswarm.compare.statistics import Interval, interval, resampled_means
 from evoswarm.config import RunConfig
 from evoswarm.config.compare import Comparison
 from evoswarm.config.load import parse_config
@@ -106,10 +106,9 @@ class Question:
         """Per condition: the mean utility over targets, and the paired gain over the first condition."""
         means: dict[str, list[tuple[float, np.ndarray]]] = {name: [] for name in found}
         for number, target in enumerate(next(iter(found.values()))):
-            examples = {by[target].shape[1] for by in found.values()}.pop()
-            bootstrap = Bootstrap(seeds=self.seeds, examples=examples, seed=number)
+            draws = resampled_means({name: by[target] for name, by in found.items()}, seed=number)
             for name, by in found.items():
-                means[name].append((float(by[target].mean()), bootstrap.means(by[target])))
+                means[name].append((float(by[target].mean()), draws[name]))
         whole = {
             n: (float(np.mean([m for m, _ in pairs])), sum(d for _, d in pairs) / len(pairs))
             for n, pairs in means.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from evoswarm.cli.progress import Reporter, interruptible, print_json, resumable
 from evoswarm.cli.run import Json, Overrides
 from evoswarm.cli.tables import simple_table, wide_console
 from evoswarm.errors import UserError
+
+if TYPE_CHECKING:
+    from evoswarm.config.compare import CompareConfig
 
 
 def compare(
@@ -44,24 +47,33 @@ def compare(
         raise UserError(f"{len(failed)} failed; first failure: {first}: {reason}; rerun the command to retry them")
 
 
-def _config(path: Path | None, *, methods: list[str] | None, targets: list[str] | None, overrides: list[str]) -> Any:
-    from evoswarm.config.compare import load_compare, parse_compare
-    from evoswarm.config.load import apply_overrides
-    from evoswarm.toy.config import comparison
+def _config(
+    path: Path | None, *, methods: list[str] | None, targets: list[str] | None, overrides: list[str]
+) -> CompareConfig:
+    from evoswarm.config.compare import load_compare
 
     if methods is not None:
         overrides = [*overrides, f"compare.methods={methods}"]
-    if path is not None:
-        found = load_compare(path, overrides=overrides)
-    else:
-        name = next((o.partition("=")[2] for o in overrides if o.startswith("name=")), "toy")
-        data = apply_overrides(comparison(None, folder=Path("runs") / name / "training"), ["output=runs", *overrides])
-        found = parse_compare(data | {"name": name}, root=Path.cwd())
+    found = load_compare(path, overrides=overrides) if path is not None else _toy(overrides)
     for name in targets or ():
         if name not in found.targets:
             raise UserError(f"--targets {name}: unknown target; choose from {', '.join(found.targets)}")
     kept = {name: config for name, config in found.targets.items() if targets is None or name in targets}
     return found.with_(targets=kept)
+
+
+def _toy(overrides: list[str]) -> CompareConfig:
+    """The comparison on the toy world, whose data is written into its folder."""
+    from evoswarm.config.compare import parse_compare
+    from evoswarm.config.load import apply_overrides
+    from evoswarm.toy.config import comparison, write_data
+
+    place = apply_overrides({"name": "toy", "output": "runs"}, overrides)
+    data = Path(str(place["output"])) / str(place["name"]) / "data"
+    settings = comparison(data) | {"name": "toy", "output": "runs"}
+    found = parse_compare(apply_overrides(settings, overrides), root=Path.cwd())
+    write_data(data, seeds=found.comparison.seeds)
+    return found
 
 
 def _split(text: str | None) -> list[str] | None:
@@ -81,4 +93,6 @@ def _show(summary: dict[str, Any], folder: Path) -> None:
     out = wide_console()
     for data in tables(summary):
         out.print(simple_table(data["header"], data["lines"], title=data["title"]))
+        if data["verdict"]:
+            out.print(f"{data['verdict']}\n", markup=False, highlight=False, soft_wrap=True)
     out.print(f"page {folder / 'compare.html'}  table {folder / 'compare.md'}", markup=False, soft_wrap=True)

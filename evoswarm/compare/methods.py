@@ -188,8 +188,9 @@ def least(name: str, comparison: Comparison, config: RunConfig, pool: Pool) -> i
 
 
 def search_run(config: RunConfig, comparison: Comparison, name: str, *, seed: int, experts: int) -> RunConfig:
-    """The run of a search within the budget: published settings, but never stopped early."""
-    own: dict[str, Any] = {"type": name} | comparison.searches.get(name, {})
+    """The run of a search within the budget: published settings, but never stopped early; it votes if that is asked."""
+    votes = any(method.search == name for method in ENSEMBLES.values())
+    own: dict[str, Any] = {"type": name} | ({} if votes else {"ensemble_size": 1}) | comparison.searches.get(name, {})
     data = config.model_dump(mode="json") | {"search": own, "seed": seed, "references": False}
     source = f"compare.searches.{name}"
     given = parse_config(data, root=config.root, source=source).search

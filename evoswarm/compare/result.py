@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from evoswarm.compare.methods import all_methods
-from evoswarm.compare.statistics import Bootstrap, interval
+from evoswarm.compare.statistics import Interval, interval, resampled_means
 from evoswarm.compare.units import Result
 from evoswarm.config.compare import CompareConfig
 from evoswarm.loop.inputs import versions
 
-REFERENCES = ("best_expert", "random_search")
-"""The gain of each method over these is shown, paired."""
+TO_BEAT = ("base", "best_expert", "greedy_soup")
+"""What costs little: a method that does not beat these is not worth its cost."""
+REFERENCES = (*TO_BEAT, "random_search")
+"""The gain of each method over these is known, paired."""
 Line = dict[str, Any]
 Means = dict[str, tuple[float, np.ndarray]]
 """The mean of each method, and its resampled means."""
@@ -27,29 +29,36 @@ def summarize(
     missing: dict[str, str],
     failed: dict[str, str],
     results: list[Result],
+    *,
+    redrawn: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The content of `compare.json`."""
+    """The content of `compare.json`. `redrawn` are the targets whose seeds have questions of their own."""
     targets: dict[str, Any] = {}
     means: dict[str, Means] = {}
     for number, target in enumerate(config.targets):
         of = {name: [r for r in results if r["target"] == target and r["method"] == name] for name in methods}
         of = {name: sorted(found, key=lambda r: r["seed"] or 0) for name, found in of.items() if _whole(found)}
         if of:
-            means[target] = _means(of, len(config.comparison.seeds), number)
+            means[target] = _means(of, config.comparison.seeds, number, redrawn=target in redrawn)
+            lines = [_line(name, found, means[target]) for name, found in of.items()]
             targets[target] = {
                 "split": _split(of),
-                "lines": [_line(name, found, means[target]) for name, found in of.items()],
+                "redrawn": target in redrawn,
+                "lines": lines,
+                "verdict": verdict(lines),
                 "curves": {name: _curve(found) for name, found in of.items()},
             }
+    overall = _overall(methods, list(means.values())) if len(means) > 1 else []
     return {
-        "name": next(iter(config.targets.values())).name,
+        "name": config.first.name,
         "budget": config.comparison.budget,
         "seeds": config.comparison.seeds,
         "methods": {name: all_methods()[name].what for name in methods},
         "left_out": missing,
         "failed": failed,
         "targets": targets,
-        "overall": _overall(methods, list(means.values())) if len(means) > 1 else [],
+        "overall": overall,
+        "verdict": verdict(overall),
         "versions": versions(),
     }
 
@@ -62,20 +71,19 @@ def _split(of: dict[str, list[Result]]) -> str:
     return str(next(iter(of.values()))[0]["split"])
 
 
-def _means(of: dict[str, list[Result]], seeds: int, number: int) -> Means:
+def _means(of: dict[str, list[Result]], seeds: Sequence[int], number: int, *, redrawn: bool) -> Means:
     split = _split(of)
-    tables = {name: np.array([r["scores"] for r in found]) for name, found in of.items()}
-    utilities = {name: np.array([[r[split]] for r in found]) for name, found in of.items()}
+    # A method without one of the seeds failed with it, so it cannot be paired.
+    of = {name: found for name, found in of.items() if [r["seed"] for r in found] in ([None], sorted(seeds))}
+    if not of:
+        return {}
+    tables = {name: [np.array(r["scores"]) for r in found] for name, found in of.items()}
+    utilities = {name: [np.array([r[split]]) for r in found] for name, found in of.items()}
     # If the utility is not a mean over examples, whole utilities are resampled, over seeds only.
-    plain = all(np.allclose(tables[name].mean(axis=1), utilities[name][:, 0], atol=1e-9) for name in of)
-    tables = tables if plain else utilities
-    bootstrap = Bootstrap(seeds=seeds, examples=next(iter(tables.values())).shape[1], seed=number)
-    # A method with fewer seeds than the others failed with some of them, so it cannot be paired.
-    return {
-        name: (float(utilities[name].mean()), bootstrap.means(table))
-        for name, table in tables.items()
-        if len(table) == (seeds if all_methods()[name].seeded else 1)
-    }
+    pairs = [(scores, whole) for name in of for scores, whole in zip(tables[name], utilities[name], strict=True)]
+    plain = all(np.isclose(scores.mean(), whole[0], atol=1e-9) for scores, whole in pairs)
+    means = resampled_means(tables if plain else utilities, redrawn=redrawn, seed=number)
+    return {name: (float(np.mean(utilities[name])), means[name]) for name in of}
 
 
 def _line(name: str, found: list[Result], means: Means) -> Line:
@@ -83,7 +91,7 @@ def _line(name: str, found: list[Result], means: Means) -> Line:
         "validation": _mean([result["validation"] for result in found]),
         "evaluations": float(np.mean([result["evaluations"] for result in found])),
         "seconds": float(np.mean([result["seconds"] for result in found])),
-        "seeds": len(found) if all_methods()[name].seeded else None,
+        "seeds": None if found[0]["seed"] is None else len(found),
         "by_seed": [result[result["split"]] for result in found],
     }
 
@@ -98,6 +106,23 @@ def _compared(means: Means, name: str) -> Line:
             gain = asdict(interval(mine - other, mine_means - other_means))
         line[f"over_{reference}"] = gain
     return line
+
+
+def verdict(lines: Sequence[Line]) -> str:
+    """One line: what the best method gains over what costs little."""
+    known = {line["method"]: line for line in lines if line["utility"]}
+    others = [line for name, line in known.items() if name not in TO_BEAT]
+    if not others:
+        return ""
+    best = max(others, key=lambda line: float(line["utility"]["mean"]))
+    gains = {name: best[f"over_{name}"] for name in TO_BEAT if name in known}
+    beaten = [name for name, gain in gains.items() if gain["low"] > 0]
+    level = [f"{name} ({Interval(**gain).signed})" for name, gain in gains.items() if name not in beaten]
+    found = [f"beats {', '.join(beaten)}"] if beaten else []
+    found += [f"does not beat {', '.join(level)}"] if level else []
+    unknown = [name for name in TO_BEAT if name not in known]
+    found += [f"was not compared with {', '.join(unknown)}"] if unknown else []
+    return f"{best['method']} ({best['utility']['mean']:.3f}) {'; it '.join(found)}"
 
 
 def _overall(methods: Sequence[str], targets: list[Means]) -> list[Line]:

@@ -15,7 +15,7 @@ from evoswarm.config.run import RayBackend
 from evoswarm.errors import ClusterError, Stopped, UserError
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.inputs import Inputs, check_prompts, require_installable
-from evoswarm.utility import make_utility
+from evoswarm.utility import Request, Split, Utility, make_utility
 from evoswarm.weights.pool import open_pool
 
 
@@ -30,17 +30,18 @@ def compare(config: CompareConfig, *, callbacks: Callbacks = SILENT) -> dict[str
         Stopped: the callbacks asked to stop; results so far are kept.
     """
     comparison = config.comparison
-    first = next(iter(config.targets.values()))
+    first = config.first
     pool = open_pool(first.pool, model=first.model)
-    utilities = {name: make_utility(target.utility, root=target.root) for name, target in config.targets.items()}
-    mute = [name for name, utility in utilities.items() if not utility.votes]
+    runs = [(name, run) for name, target in config.targets.items() for _, run in target.groups]
+    utilities = [(name, make_utility(run.utility, root=run.root)) for name, run in runs]
+    mute = [name for name, utility in utilities if not utility.votes]
     methods, missing = chosen_methods(comparison, first, pool, mute=mute)
-    for warning in dict.fromkeys([*pool.warnings, *(w for utility in utilities.values() for w in utility.warnings)]):
+    for warning in dict.fromkeys([*pool.warnings, *(w for _, utility in utilities for w in utility.warnings)]):
         callbacks.warning(warning)
     for name, reason in missing.items():
         callbacks.message(f"{name} is left out: it {reason}")
     require_installable(first, pool)
-    said = [check_prompts(one, Inputs(pool, utilities[name])) for name, one in config.targets.items()]
+    said = [check_prompts(run, Inputs(pool, utility)) for (_, run), (_, utility) in zip(runs, utilities, strict=True)]
     for notice in dict.fromkeys(notice for notices in said for notice in notices):
         callbacks.warning(notice)
     directory = RunDirectory(config.folder)
@@ -62,9 +63,18 @@ def compare(config: CompareConfig, *, callbacks: Callbacks = SILENT) -> dict[str
             callbacks.unit(str(unit), done=done, of=len(work))
         if not results:
             raise UserError(f"everything failed; the first reason: {next(iter(failed.values()))}")
-        summary = summarize(config, methods, missing, failed, results)
+        summary = summarize(config, methods, missing, failed, results, redrawn=_redrawn(utilities))
         write_comparison(directory, summary)
     return summary
+
+
+def _redrawn(utilities: list[tuple[str, Utility]]) -> list[str]:
+    """The targets whose seeds have questions of their own in the split that is reported."""
+    questions: dict[str, list[list[Request]]] = {}
+    for name, utility in utilities:
+        split: Split = "test" if utility.size("test") else "validation"
+        questions.setdefault(name, []).append(utility.requests(split))
+    return [name for name, by_seed in questions.items() if any(one != by_seed[0] for one in by_seed)]
 
 
 def _outcomes(
@@ -74,7 +84,7 @@ def _outcomes(
 
     On Ray, every unit is a task with its own engine, as many in parallel as the cluster can hold.
     """
-    run = next(iter(config.targets.values()))
+    run = config.first
     if not isinstance(backend := run.backend, RayBackend):
         for unit in work:
             if callbacks.stop():

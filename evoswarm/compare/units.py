@@ -27,8 +27,8 @@ from evoswarm.utility import SPLITS, Split, Utility
 from evoswarm.weights.expert import read_json
 
 Result = dict[str, Any]
-"""target, method, seed (null if the method has none), validation, test, scores and their split, evaluations, seconds,
-curve; for a method that failed, `error` instead of the figures."""
+"""target, method, seed (null if the result does not depend on it), validation, test, scores and their split,
+evaluations, seconds, curve; for a method that failed, `error` instead of the figures."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,12 @@ class Unit:
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
     search: str = ""
+    own_data: bool = False
+    """Seeds have data of their own, so that all methods depend on the seed."""
 
     def __str__(self) -> str:
-        return f"{self.target} {self.search} seed {self.seeds[0]}" if self.search else f"{self.target} merges and votes"
+        name = f"{self.target} {self.search or 'merges and votes'}"
+        return f"{name} seed {self.seeds[0]}" if self.search or self.own_data else name
 
     @property
     def folder(self) -> Path:
@@ -57,15 +60,23 @@ def units(config: CompareConfig, methods: list[str]) -> list[Unit]:
     for name in methods:
         search = all_methods()[name].search
         by_search[search] = (*by_search.get(search, ()), name)
-    targets = {name: run.with_(backend=LocalBackend()) for name, run in config.targets.items()}
-    fixed, seeds = by_search.pop("", ()), tuple(comparison.seeds)
-    found = [Unit(name, run, comparison, fixed, seeds) for name, run in targets.items() if fixed]
+    fixed = by_search.pop("", ())
+    found = [
+        Unit(name, _local(run), comparison, fixed, seeds, own_data=target.own_data)
+        for name, target in config.targets.items()
+        for seeds, run in target.groups
+        if fixed
+    ]
     return found + [
-        Unit(name, run, comparison, of_search, (seed,), search)
-        for seed in seeds
-        for name, run in targets.items()
+        Unit(name, _local(target.runs[seed]), comparison, of_search, (seed,), search, own_data=target.own_data)
+        for seed in comparison.seeds
+        for name, target in config.targets.items()
         for search, of_search in by_search.items()
     ]
+
+
+def _local(run: RunConfig) -> RunConfig:
+    return run.with_(backend=LocalBackend())
 
 
 def run_unit(unit: Unit, callbacks: Callbacks = SILENT) -> list[Result] | str:
@@ -87,7 +98,7 @@ def _fixed_results(unit: Unit, inputs: Inputs) -> list[Result]:
         return [
             _fixed_result(bench, unit, inputs, name, seed)
             for name in unit.methods
-            for seed in (unit.seeds if all_methods()[name].seeded else (None,))
+            for seed in (unit.seeds if all_methods()[name].seeded or unit.own_data else (None,))
         ]
 
 
@@ -121,7 +132,7 @@ def _key(unit: Unit, inputs: Inputs, name: str, seed: int | None) -> str:
 def _measured(bench: Bench, unit: Unit, name: str, seed: int | None) -> Result:
     method, tally = all_methods()[name], Tally(bench)
     assert method.run is not None
-    arguments: dict[str, Any] = {"seed": seed} if seed is not None else {}
+    arguments: dict[str, Any] = {"seed": seed} if method.seeded else {}
     if method.trains:
         arguments["training"] = unit.comparison.training
     if method.gradients:

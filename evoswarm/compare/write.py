@@ -8,13 +8,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.axes import Axes
 
-from evoswarm.compare.result import REFERENCES
 from evoswarm.compare.statistics import Interval
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.report.drawing import Plot, legend, plain, render
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#8a9099")
-TITLES = {"best_expert": "over best expert", "random_search": "over random search"}
+SHOWN = ("best_expert", "greedy_soup", "random_search")
+"""The references whose columns fit on a page."""
+TITLES = [f"over {reference.replace('_', ' ')}" for reference in SHOWN]
 
 
 def write_comparison(directory: RunDirectory, summary: dict[str, Any]) -> None:
@@ -33,24 +34,23 @@ def write_comparison(directory: RunDirectory, summary: dict[str, Any]) -> None:
 
 
 def tables(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each table as a title, a header and lines of cells."""
+    """Each table as a title, a header, lines of cells, and what follows from them."""
     found = []
     for target, data in summary["targets"].items():
-        header = ["method", f"{data['split']} utility", *(TITLES[r] for r in REFERENCES)]
-        header += ["validation", "evaluations", "seconds"]
+        header = ["method", f"{data['split']} utility", *TITLES, "validation", "evaluations", "seconds"]
         lines = []
         for line in data["lines"]:
             validation = "-" if line["validation"] is None else f"{line['validation']:.3f}"
             lines.append([*_cells(line), validation, f"{line['evaluations']:.0f}", f"{line['seconds']:.1f}"])
-        found.append({"title": target, "header": header, "lines": lines})
+        found.append({"title": target, "header": header, "lines": lines, "verdict": data["verdict"]})
     if summary["overall"]:
-        header = ["method", "mean of the targets", *(TITLES[r] for r in REFERENCES)]
-        found.append({"title": "all targets", "header": header, "lines": [_cells(line) for line in summary["overall"]]})
+        header, lines = ["method", "mean of the targets", *TITLES], [_cells(line) for line in summary["overall"]]
+        found.append({"title": "all targets", "header": header, "lines": lines, "verdict": summary["verdict"]})
     return found
 
 
 def _cells(line: dict[str, Any]) -> list[str]:
-    utility, gains = line["utility"], [line[f"over_{reference}"] for reference in REFERENCES]
+    utility, gains = line["utility"], [line[f"over_{reference}"] for reference in SHOWN]
     mean = str(Interval(**utility)) if utility else "-"
     return [line["method"], mean, *(Interval(**gain).signed if gain else "-" for gain in gains)]
 
@@ -61,6 +61,7 @@ def markdown(summary: dict[str, Any]) -> str:
     for table in tables(summary):
         lines += [f"## {table['title']}", "", _markdown_line(table["header"])]
         lines += [_markdown_line(["---"] * len(table["header"])), *map(_markdown_line, table["lines"]), ""]
+        lines += [f"{table['verdict']}.", ""] if table["verdict"] else []
     lines += ["## Methods", "", *(f"- `{name}`: {what}" for name, what in summary["methods"].items()), ""]
     if summary["left_out"]:
         lines += ["Left out:", "", *(f"- `{name}` {reason}" for name, reason in summary["left_out"].items()), ""]
@@ -71,10 +72,12 @@ def markdown(summary: dict[str, Any]) -> str:
 
 def introduction(summary: dict[str, Any]) -> str:
     """An explanation of the numbers."""
+    redrawn = [name for name, data in summary["targets"].items() if data["redrawn"]]
+    own = f" Every seed has questions of its own ({', '.join(redrawn)})." if redrawn else ""
     return (
         f"At most {summary['budget']} evaluations per method, including those of the initial experts; seeds "
         f"{', '.join(map(str, summary['seeds']))}. Everything is chosen on validation. The test split is read once, at "
-        "the end. Intervals: 95%, bootstrap over seeds and examples, paired for gains."
+        f"the end.{own} Intervals: 95%, bootstrap over seeds and examples, paired for gains."
     )
 
 

@@ -18,7 +18,7 @@ from evoswarm.section import Section
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Names of targets, which are also folder names."""
-TAKEN = ("plots", "training")
+TAKEN = ("plots", "data")
 """Folder names that the comparison itself uses."""
 
 
@@ -34,7 +34,8 @@ class Comparison(Section):
     searches: dict[str, dict[str, Any]] = {}
     """Settings that replace the defaults of a search, by method: {model_swarms: {population: 10}}."""
     targets: dict[str, dict[str, Any]] = {}
-    """Several utilities by name, instead of the config's `utility`."""
+    """Several utilities by name, instead of the config's `utility`. `{seed}` in a path of the data is replaced by the
+    seed, so that every seed has data of its own: {data: gsm8k-{seed}.json}."""
     training: dict[str, Path] = {}
     """The training data of each expert, for methods that need it: JSONL files with question and answer."""
     trainings: dict[str, dict[str, Any]] = {}
@@ -59,18 +60,47 @@ class Comparison(Section):
         return seeds
 
 
+class Target(Section):
+    """What one target is with each seed; name and seed of a run are those of the file."""
+
+    runs: dict[Seed, RunConfig]
+    """By seed. They differ in their data, or not at all."""
+
+    @property
+    def first(self) -> RunConfig:
+        """The run of the first seed."""
+        return next(iter(self.runs.values()))
+
+    @property
+    def own_data(self) -> bool:
+        """Whether seeds have data of their own."""
+        return any(run != self.first for run in self.runs.values())
+
+    @property
+    def groups(self) -> list[tuple[tuple[int, ...], RunConfig]]:
+        """The runs that differ, each with its seeds."""
+        if self.own_data:
+            return [((seed,), run) for seed, run in self.runs.items()]
+        return [(tuple(self.runs), self.first)]
+
+
 class CompareConfig(Section):
-    """One comparison: what is common to all runs, the section, and the run of each target."""
+    """One comparison: the section, and its targets."""
 
     comparison: Comparison
     """The `compare` section."""
-    targets: dict[str, RunConfig]
-    """The config of every target; name and seed are those of the file."""
+    targets: dict[str, Target]
+    """Every target by name."""
+
+    @property
+    def first(self) -> RunConfig:
+        """A run with what is common to all."""
+        return next(iter(self.targets.values())).first
 
     @property
     def folder(self) -> Path:
         """Where everything of the comparison lies."""
-        return next(iter(self.targets.values())).run_dir
+        return self.first.run_dir
 
 
 def load_compare(path: Path, *, overrides: Sequence[str] = ()) -> CompareConfig:
@@ -90,8 +120,25 @@ def parse_compare(data: dict[str, Any], *, root: Path, source: str = "config") -
     for name, utility in utilities.items():
         where = f"{source}: compare.targets.{name}" if comparison.targets else source
         given = data | ({"utility": utility} if utility is not None else {})
-        targets[name] = parse_config(given, root=root, source=where)
-    first = next(iter(targets.values()))
+        targets[name] = _target(parse_config(given, root=root, source=where), comparison.seeds)
+    first = next(iter(targets.values())).first
     check_shared_folder(first, "a comparison", source=source)
     training = {name: Path(resolved(str(path), first.root)) for name, path in comparison.training.items()}
     return CompareConfig(comparison=comparison.with_(training=training), targets=targets)
+
+
+def _target(run: RunConfig, seeds: Sequence[int]) -> Target:
+    data, runs = run.model_dump(mode="json"), {}
+    for seed in seeds:
+        utility = _with_seed(data["utility"], seed)
+        runs[seed] = run if utility == data["utility"] else parse_config(data | {"utility": utility}, root=run.root)
+    return Target(runs=runs)
+
+
+def _with_seed(node: Any, seed: int, key: str = "") -> Any:
+    """`{seed}` replaced in paths and names of a utility's data; elsewhere it can be a field of the examples."""
+    if isinstance(node, dict):
+        return {name: _with_seed(value, seed, name) for name, value in node.items()}
+    return (
+        node.replace("{seed}", str(seed)) if isinstance(node, str) and key in ("path", "validation", "test") else node
+    )

@@ -20,7 +20,7 @@ from evoswarm.loop.context import RunContext
 from evoswarm.loop.directory import RunDirectory, append_line, to_line
 from evoswarm.loop.evolution import Evolution
 from evoswarm.loop.inputs import Inputs, claim, read_inputs
-from evoswarm.loop.summary import stop_rule
+from evoswarm.loop.summary import ending
 from evoswarm.place import RunPlace
 from evoswarm.plan.fit import fitted
 from evoswarm.storage.mirror import Mirror
@@ -131,7 +131,7 @@ class Execution:
             summary = read_json(self.directory.summary)
         except UserError:
             return None
-        same = summary.get("stop_rule") == stop_rule(self.config)
+        same = summary.get("ending") == ending(self.config)
         return summary | {"run_dir": str(self.place)} if same else None
 
 

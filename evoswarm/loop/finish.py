@@ -54,12 +54,12 @@ def finish(context: RunContext, search: Search) -> dict[str, Any]:
 
 def _measure(context: RunContext, search: Search, ranking: list[Best], soup: Row | None) -> Finals:
     """The evaluations of the finalists by name and split."""
-    rows = {"base": None, "best_expert": Row.one(best_expert(search))} | ({"greedy_soup": soup} if soup else {})
+    rows = {"base": None, "best_expert": Row.one(best_expert(search))}
     rows |= {f"ensemble:{i}": Row.of(search.basis, best.row) for i, best in enumerate(ranking)}
+    rows |= {"greedy_soup": soup} if soup else {}  # last: a later session may want it, and the others keep their keys
     has_test = context.inputs.utility.size("test") > 0
     splits: tuple[Split, ...] = ("validation", "test") if has_test else ("validation",)
-    who = [(name, split) for split in splits for name in rows]
-    names = {Key(search.generation, "final", i, split): name for i, (name, split) in enumerate(who)}
+    names = {Key(search.generation, "final", i, split): name for split in splits for i, name in enumerate(rows)}
     where = "on the test split" if has_test else "(there is no test split)"
     context.callbacks.message(f"measuring {len(rows)} finalists {where}")
     journal = Journal(context.directory, "final")

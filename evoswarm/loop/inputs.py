@@ -19,8 +19,8 @@ from evoswarm.weights.expert import read_json
 from evoswarm.weights.hub import require_model
 from evoswarm.weights.pool import Pool, listed, open_pool
 
-MAY_CHANGE = {"backend", "output", "name", "root", "storage_seconds", "loggers"}
-"""Settings that a resumed run may change: where it runs and logs, not what it computes."""
+MAY_CHANGE = {"backend", "output", "name", "root", "storage_seconds", "loggers", "references"}
+"""Settings that a resumed run may change: where it runs and logs and what it is compared with, not what it searches."""
 MAY_CHANGE_IN_SEARCH = {"max_generations", "max_evaluations"}
 """A finished run can be extended. (Patience would change restarts, and with them every move.)"""
 

@@ -66,7 +66,7 @@ def summary_of(
         "not_beaten": not_beaten(finals, context.inputs.utility),
         "ensemble": _ensemble(context.inputs.utility, len(ranking), finals),
         "stop_reason": search.stop_reason,
-        "stop_rule": stop_rule(config),
+        "ending": ending(config),
         "versions": versions(),
         "warnings": context.inputs.warnings + signal_warnings(context.directory, search),
         "run_dir": str(context.place),
@@ -97,10 +97,10 @@ def best_expert(search: Search) -> str:
     return search.experts[-max(known)[1]]
 
 
-def stop_rule(config: RunConfig) -> dict[str, int | None]:
-    """The settings that end a search. A finished run continues if they change."""
+def ending(config: RunConfig) -> dict[str, int | None]:
+    """The settings that end a search, and what is measured then. A finished run continues if they change."""
     keys = ("max_generations", "max_evaluations", "patience")
-    return {key: getattr(config.search, key) for key in keys}
+    return {key: getattr(config.search, key) for key in keys} | {"references": config.references}
 
 
 def _utility(finals: Finals, who: str, split: Split) -> float | None:

@@ -17,7 +17,7 @@ from evoswarm.loop.history import written_config
 from evoswarm.loop.journal import outcome_path
 from evoswarm.loop.records import Record, read_generations, read_outcomes, read_timings
 from evoswarm.loop.row_cache import read_rows, rows_path
-from evoswarm.loop.summary import stop_rule
+from evoswarm.loop.summary import ending
 from evoswarm.rows import Row
 from evoswarm.search import make_search
 
@@ -161,7 +161,7 @@ def _summary(directory: RunDirectory, config: RunConfig, generations: tuple[Reco
     summary = _json(directory.summary)
     if not summary or not generations or summary["generations"] != generations[-1]["generation"]:
         return None
-    return summary if summary["stop_rule"] == stop_rule(config) else None
+    return summary if summary["ending"] == ending(config) else None
 
 
 def _json(path: Path) -> Record | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from evoswarm.toy import world
 from evoswarm.toy.skills import SKILLS, draw
-from evoswarm.toy.targets import TARGETS
+from evoswarm.toy.targets import TARGETS, make_target
 
 
 def target_config(target: str, *, algorithm: str) -> dict[str, Any]:
@@ -39,23 +40,31 @@ TRAININGS = {"data_merge": {"learning_rate": 2e-3}, "lora_same_examples": {"lear
 """The toy base is small: it learns nothing at the learning rates of large models."""
 
 
-def comparison(targets: list[str] | None, *, folder: Path) -> dict[str, Any]:
-    """The comparison's config for some targets (default: all). Writes the training data to `folder`."""
-    names = targets or list(TARGETS)
-    config = target_config(names[0], algorithm="model_swarms")
-    del config["utility"], config["search"]
-    utilities = {name: target_config(name, algorithm="model_swarms")["utility"] for name in names}
-    section = {"targets": utilities, "training": write_training(folder), "trainings": TRAININGS}
-    return config | {"name": "toy", "output": str(folder.parent), "compare": section}
+def comparison(data: Path) -> dict[str, Any]:
+    """The config of the comparison on all targets, in product space, with the data of `write_data`."""
+    first, *_ = TARGETS
+    config = target_config(first, algorithm="model_swarms")
+    del config["utility"], config["search"], config["name"]
+    utilities = {
+        name: target_config(name, algorithm="model_swarms")["utility"] | {"data": str(data / f"{name}-{{seed}}.json")}
+        for name in TARGETS
+    }
+    training = {name: str(data / f"{name}.jsonl") for name in SKILLS}
+    section = {"budget": 40, "targets": utilities, "training": training, "trainings": TRAININGS}
+    return config | {"pool": {"experts": config["pool"], "space": "product"}, "compare": section}
 
 
-def write_training(folder: Path) -> dict[str, str]:
-    """Write one JSONL file of questions and answers per expert; the bytes are the same every time."""
+def write_data(folder: Path, *, seeds: Sequence[int]) -> None:
+    """Write the questions of every target and seed, and the training data of every expert.
+
+    Training data are JSONL files of questions and answers. The bytes are the same every time.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {}
+    for name in TARGETS:
+        for seed in seeds:
+            text = json.dumps(make_target(name, seed=seed), indent=1)
+            (folder / f"{name}-{seed}.json").write_text(text + "\n", encoding="utf-8")
     for name, skill in SKILLS.items():
         examples = draw(skill, random.Random(f"training {name}"), TRAINING_EXAMPLES, evaluation=False)
-        paths[name] = str(folder / f"{name}.jsonl")
         lines = [json.dumps({"question": example.question, "answer": example.answer}) for example in examples]
-        Path(paths[name]).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return paths
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")

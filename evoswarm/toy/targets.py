@@ -58,9 +58,9 @@ def record(example: Example, number: int, rng: random.Random, *, multiple_choice
     return shared | {"choices": choices, "answer": LETTERED[options.index(example.answer)]}
 
 
-def make_target(name: str, *, seed: int) -> dict[str, Any]:
-    """The target as JSON data: `dev` (validation) and `test`, with no question in common."""
-    target, rng = TARGETS[name], random.Random(f"target {name} {seed}")
+def make_target(name: str, *, seed: int, targets: Mapping[str, Target] = TARGETS) -> dict[str, Any]:
+    """One of `targets` as JSON data: `dev` (validation) and `test`, with no question in common."""
+    target, rng = targets[name], random.Random(f"target {name} {seed}")
     splits: dict[str, list[Example]] = {"dev": [], "test": []}
     validation = counts(target.shares, VALIDATION)
     for skill, number in counts(target.shares, VALIDATION + TEST).items():

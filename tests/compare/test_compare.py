@@ -23,8 +23,9 @@ from evoswarm.engine import EngineDied
 from evoswarm.engine.fake import EchoEngine
 from evoswarm.errors import Stopped, UserError
 from evoswarm.loop.directory import read_lines
-from evoswarm.toy.config import comparison
+from evoswarm.toy.config import comparison, write_data
 from evoswarm.toy.targets import TARGETS
+from evoswarm.utility import make_utility
 from evoswarm.weights.pool import open_pool
 
 
@@ -99,7 +100,7 @@ def test_merges_that_are_not_rows_become_members_with_their_lineage(done) -> Non
     assert {p.name for p in members.iterdir()} == {"slerp", "ties", "dare_ties-3", "dare_ties-8", "model_stock"}
     lineage = json.loads((members / "dare_ties-8" / "lineage.json").read_text())
     assert lineage["parameters"]["seed"] == 8 and len(lineage["pool"]) == 6
-    run = next(iter(config.targets.values()))
+    run = config.first
     pool = open_pool(run.pool.with_(experts=members), model=run.model)
     assert "slerp" in pool.names
 
@@ -216,7 +217,7 @@ def test_a_search_that_survives_with_one_seed_is_not_paired(tmp_path: Path) -> N
 
 def test_where_answers_cannot_be_voted_on_votes_are_left_out(tmp_path: Path) -> None:
     config = config_of(tmp_path, methods=None)
-    run = config.targets["target"]
+    run = config.first
     pool = open_pool(run.pool, model=run.model)
     _, missing = chosen_methods(config.comparison, run, pool, mute=["target"])
     assert all("majority vote" in missing[name] for name in ("prediction_merge", "genome_plus_ensemble"))
@@ -227,7 +228,7 @@ def test_the_start_of_the_engine_is_not_part_of_a_method(tmp_path: Path) -> None
         time.sleep(2)
         return Worker(*args, **settings)
 
-    (run,) = config_of(tmp_path).targets.values()
+    run = config_of(tmp_path).first
     bench = Bench(run, tmp_path / "measured", make_worker=slow)
     _, seconds = bench.measure(bench.row("e0", {"e0": 1.0}), "validation")
     assert seconds < 2
@@ -251,7 +252,7 @@ class Frail(EchoEngine):
 
 
 def test_an_engine_that_dies_is_restarted_and_all_are_closed(tmp_path: Path) -> None:
-    (run,) = config_of(tmp_path).targets.values()
+    run = config_of(tmp_path).first
 
     def bench_of(engine: Frail) -> Bench:
         folder = tmp_path / f"measured-{engine.deaths}"
@@ -269,7 +270,7 @@ def test_an_engine_that_dies_is_restarted_and_all_are_closed(tmp_path: Path) -> 
 
 def test_without_names_what_cannot_run_is_left_out_with_its_reason(tmp_path: Path) -> None:
     config = config_of(tmp_path, methods=None)
-    run = config.targets["target"]
+    run = config.first
     kept, missing = chosen_methods(config.comparison, run, open_pool(run.pool, model=run.model))
     assert "ties" in kept and "cma_es" in kept
     assert set(missing) >= {"pack_weights", "pack_tokens", "cbtm"} and "training data" in missing["cbtm"]
@@ -277,7 +278,7 @@ def test_without_names_what_cannot_run_is_left_out_with_its_reason(tmp_path: Pat
 
 def test_with_the_least_budget_every_method_runs(tmp_path: Path) -> None:
     config = config_of(tmp_path)
-    run = config.targets["target"]
+    run = config.first
     pool = open_pool(run.pool, model=run.model)
     needs = {name: least(name, config.comparison, run, pool) for name in WITHOUT_MODEL}
     for name in ("greedy_soup", "model_swarms", "genome", "lorahub"):
@@ -299,12 +300,18 @@ def test_the_shipped_comparison_parses() -> None:
 
 
 def test_the_comparison_on_the_toy_world_has_training_data_for_every_expert(tmp_path: Path) -> None:
-    config = parse_compare(comparison(None, folder=tmp_path / "training"), root=tmp_path)
-    run = next(iter(config.targets.values()))
-    pool = open_pool(run.pool, model=run.model)
-    kept, _ = chosen_methods(config.comparison, run, pool)
-    assert list(config.targets) == list(TARGETS)
-    assert {"cbtm", "pack_tokens", "evolmerge"} <= set(kept)
+    config = parse_compare(comparison(tmp_path / "data"), root=tmp_path)
+    write_data(tmp_path / "data", seeds=config.comparison.seeds)
+    pool = open_pool(config.first.pool, model=config.first.model)
+    kept, _ = chosen_methods(config.comparison, config.first, pool)
+    assert list(config.targets) == list(TARGETS) and pool.space_name == "product"
+    assert {"cbtm", "pack_tokens", "evolmerge", "bayes", "genome_plus"} <= set(kept)
+    questions = {
+        (name, seed): make_utility(run.utility, root=run.root).sha256
+        for name, target in config.targets.items()
+        for seed, run in target.runs.items()
+    }
+    assert len(set(questions.values())) == len(questions) == 20
 
 
 def test_a_search_whose_finalists_fail_on_a_test_example_leaves_the_others_their_lines(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def check(path: Path) -> None:
         for expert in load_training(path).experts.values():
             read_records(expert.data)
     elif "compare" in data:
-        for run in load_compare(path).targets.values():
+        for run in (target.first for target in load_compare(path).targets.values()):
             read_inputs(run)
     elif "tune" in data:
         make_trials(load_tune(path))

@@ -88,6 +88,19 @@ def test_a_finished_run_continues_when_more_generations_are_asked_for(tmp_path: 
     assert grown["best"] == whole["best"] and grown["ensemble"] == whole["ensemble"]
 
 
+def test_a_finished_run_measures_the_greedy_soup_when_it_is_asked_for_later(tmp_path: Path) -> None:
+    whole = evoswarm.run(echo_config(tmp_path, "name=whole"))
+    config = echo_config(tmp_path, "name=later", "references=false")
+    assert evoswarm.run(config)["greedy_soup"] is None
+    before = read_lines(config.run_dir / "outcomes" / "final.jsonl")
+    later = evoswarm.run(echo_config(tmp_path, "name=later"))
+    assert later["greedy_soup"] == whole["greedy_soup"] is not None
+    assert later["not_beaten"] == whole["not_beaten"] and later["best"] == whole["best"]
+    after = read_lines(config.run_dir / "outcomes" / "final.jsonl")
+    assert [line for line in after if line["who"] != "greedy_soup"] == before
+    assert evoswarm.run(echo_config(tmp_path, "name=later", "references=false"))["greedy_soup"] is None
+
+
 def test_resume_never_and_must_refuse(tmp_path: Path) -> None:
     config = echo_config(tmp_path)
     with pytest.raises(UserError, match="no run to resume"):
