@@ -32,7 +32,7 @@ def missing_outcomes(evaluations: Mapping[str, Evaluation]) -> list[str]:
     unknown = max((evaluation.examples - sum(map(bool, evaluation.logprobs)) for evaluation in known), default=0)
     found = []
     if 0 < examples < FEW:
-        found.append(f"the search learns from {examples} validation examples, which is few; use {FEW} or more")
+        found.append(f"the search learns from few validation examples ({examples}); use {FEW} or more")
     if unknown and unknown == examples:
         found.append(
             "this utility gives no log-probabilities of right answers, so the search learns from scores alone and "

@@ -83,7 +83,7 @@ def test_a_run_warns_after_generation_0_and_in_its_summary(tmp_path: Path, monke
         (30, 30, None),
         (0, 30, "no log-probabilities of right answers"),
         (28, 30, "2 of 30 validation examples have no log-probability"),
-        (19, 19, "19 validation examples, which is few"),
+        (19, 19, "few validation examples (19)"),
     ],
 )
 def test_a_search_that_learns_from_outcomes_says_what_it_lacks(known: int, examples: int, warning: str | None) -> None:
