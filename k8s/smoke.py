@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from evoswarm.errors import UserError
-from evoswarm.launch.manifest import read_manifest
+from evoswarm.launch.k8s.manifest import read_manifest
 from evoswarm.toy import world
 
 HERE = Path(__file__).parent

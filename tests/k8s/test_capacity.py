@@ -16,7 +16,8 @@ from evoswarm.backend.ray.nodes import Nodes
 from evoswarm.backend.ray.placement import place
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import UserError
-from evoswarm.launch.manifest import capacity, check_manifest, embedded_config
+from evoswarm.launch.k8s.manifest import check_manifest, embedded_config
+from evoswarm.launch.k8s.pods import capacity
 
 JOBS = [folder for folder in FOLDERS if objects(folder, "RayJob")]
 GPU = "overlays/gpu"
@@ -66,7 +67,7 @@ def test_sixteen_pinned_gpus_fit_and_seventeen_do_not(tmp_path: Path) -> None:
 
 
 def test_more_cpus_than_all_pods_offer_are_rejected(tmp_path: Path) -> None:
-    assert "needs 9 CPUs" in refusal(changed(tmp_path, "base", backend={"scorers": 9}))
+    assert "needs 12 CPUs" in refusal(changed(tmp_path, "base", backend={"scorers": 3}))
 
 
 def test_an_actor_larger_than_any_node_is_rejected(tmp_path: Path) -> None:
@@ -181,7 +182,7 @@ def test_an_invalid_number_of_cpus_is_rejected(cpus: str) -> None:
     (job,) = objects(GPU, "RayJob")
     spec = job["spec"]["rayClusterSpec"]
     spec["workerGroupSpecs"][0]["resources"] = {"CPU": cpus}
-    with pytest.raises(UserError, match="is not a number of CPUs or GPUs"):
+    with pytest.raises(UserError, match="is not a Kubernetes quantity"):
         capacity(spec)
 
 

@@ -7,10 +7,18 @@ from pathlib import Path
 import pytest
 from k8s_helpers import FOLDERS, clusters, objects, pins, templates, validate, version
 
-from evoswarm.launch.manifest import embedded_config
+from evoswarm.backend.ray.placement import place_run
+from evoswarm.launch.k8s.manifest import embedded_config
+from evoswarm.launch.k8s.pods import capacity
+from evoswarm.launch.k8s.quantity import quantity
+from evoswarm.plan.case import Case, EngineSettings
+from evoswarm.plan.hardware import GB, Hardware
+from evoswarm.plan.problems import problems
+from evoswarm.plan.sizes import Shape, Workload
 from evoswarm.toy import world
 
 every_folder = pytest.mark.parametrize("folder", FOLDERS)
+NODE_LOCAL_DNS = "169.254.20.10/32"
 GIB = {"Mi": 1 << 20, "Gi": 1 << 30}
 
 
@@ -32,7 +40,7 @@ def test_pods_run_without_privileges(folder: str) -> None:
         pod = template["spec"]
         assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] == 1000
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        asks_kubernetes = folder == "overlays/autoscaling" and role == "head"
+        asks_kubernetes = folder.endswith("autoscaling") and role == "head"
         assert pod["automountServiceAccountToken"] is asks_kubernetes
         for container in pod["containers"]:
             assert container["securityContext"] == {
@@ -57,17 +65,18 @@ def test_requests_equal_limits_and_the_object_store_fits_in_shared_memory(folder
 
 
 @every_folder
-def test_ray_requires_a_token_and_the_head_offers_no_cpus(folder: str) -> None:
+def test_ray_requires_a_token_and_the_head_offers_no_cpus_and_gpus(folder: str) -> None:
     assert clusters(folder)
     for spec in clusters(folder):
         assert spec["authOptions"] == {"mode": "token"}
-        assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+        params = spec["headGroupSpec"]["rayStartParams"]
+        assert params["num-cpus"] == params["num-gpus"] == "0"
         assert spec["headGroupSpec"]["serviceType"] == "ClusterIP"
 
 
 @every_folder
 def test_image_tag_ray_version_and_pin_agree(folder: str) -> None:
-    ray, build = pins()["ray"], "gpu" if folder == "overlays/gpu" else "cpu"
+    ray, build = pins()["ray"], "gpu" if "gpu" in folder else "cpu"
     assert all(spec["rayVersion"] == ray for spec in clusters(folder))
     images = {c["image"] for _, template in templates(folder) for c in template["spec"]["containers"]}
     assert images == {f"evoswarm:{version()}-ray{ray}-{build}"}
@@ -146,8 +155,8 @@ def test_deletion_is_staged_as_kuberay_admits_it(folder: str) -> None:
         assert scaled == (0 not in {policy for stage in stages.values() for policy, _ in stage})
 
 
-def test_the_autoscaler_has_its_permissions_and_pods_never_restart() -> None:
-    folder = "overlays/autoscaling"
+@pytest.mark.parametrize("folder", ["overlays/autoscaling", "overlays/gpu-autoscaling"])
+def test_the_autoscaler_has_its_permissions_and_pods_never_restart(folder: str) -> None:
     for spec in clusters(folder):
         assert spec["enableInTreeAutoscaling"] and spec["autoscalerOptions"]["version"] == "v2"
         assert spec["autoscalerOptions"]["securityContext"]["allowPrivilegeEscalation"] is False
@@ -168,10 +177,37 @@ def test_ray_pods_reach_only_each_other_and_dns(folder: str) -> None:
     assert peers == {"to": [{"podSelector": spec["podSelector"]}]}
     assert {(port["protocol"], port["port"]) for port in dns["ports"]} == {("UDP", 53), ("TCP", 53)}
     assert {port["port"] for rule in spec["ingress"] for port in rule.get("ports", [])} == {8265, 8080}
+    for policy in objects(folder, "NetworkPolicy"):
+        rules = [rule for rule in policy["spec"]["egress"] if {"port": 53, "protocol": "UDP"} in rule.get("ports", [])]
+        assert all({"ipBlock": {"cidr": NODE_LOCAL_DNS}} in rule["to"] for rule in rules)
+        assert len(rules) == (policy["metadata"]["name"] != "evoswarm-autoscaler")
+
+
+@every_folder
+def test_no_ray_pod_asks_a_hub_that_it_cannot_reach(folder: str) -> None:
+    for spec in clusters(folder):
+        for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
+            (container,) = group["template"]["spec"]["containers"]
+            assert {"name": "HF_HUB_OFFLINE", "value": "1"} in container["env"]
+
+
+@pytest.mark.parametrize("folder", ["base", "overlays/autoscaling", "overlays/kueue"])
+def test_a_model_of_two_billion_parameters_fits_into_the_memory_of_each_worker(folder: str) -> None:
+    (job,) = objects(folder, "RayJob")
+    config = embedded_config(job, objects(folder))
+    head, workers = capacity(job["spec"]["rayClusterSpec"])
+    assert head.cpus == 0
+    (group,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    memory = quantity(group["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"])
+    gemma = Shape(2_600_000_000, 26, 10**9, 50_000_000, 4, 212_992, None)
+    hardware = Hardware(workers.count, 0, int(workers.cpus), None, memory / GB)
+    placement = place_run(config, [workers])
+    case = Case(gemma, Workload(200, 40_000, 500, 256), 10, EngineSettings(running=32), placement, hardware)
+    assert problems(case) == []
 
 
 def test_the_job_and_the_service_run_on_the_same_cluster() -> None:
-    for folder in ("base", "overlays/gpu", "overlays/autoscaling"):
+    for folder in ("base", "overlays/gpu", "overlays/autoscaling", "overlays/gpu-autoscaling"):
         job, service = clusters(folder)
         assert service.pop("suspend") is True
         assert job == service

@@ -1,8 +1,7 @@
-"""Checks whether the Ray nodes of a Kubernetes manifest can hold a run. Uses KubeRay's rules, but not Ray."""
+"""Checks whether the pods of a Kubernetes manifest can start, and whether their Ray nodes can hold the run."""
 
 from __future__ import annotations
 
-import math
 import shlex
 import shutil
 import subprocess
@@ -20,8 +19,11 @@ from evoswarm.config import RunConfig
 from evoswarm.config.load import apply_overrides, parse_config
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import UserError
-
-Object = dict[str, Any]
+from evoswarm.launch.k8s.driver import without_driver
+from evoswarm.launch.k8s.images import differences, image_problem
+from evoswarm.launch.k8s.pods import Object, capacity, cluster_spec
+from evoswarm.launch.k8s.quota import quota_problem
+from evoswarm.launch.k8s.volumes import volume_problem
 
 
 def read_manifest(source: str) -> list[Object]:
@@ -65,39 +67,59 @@ def _rendered(folder: str) -> str:
 
 
 def check_manifest(source: str, config: RunConfig | None = None) -> list[str]:
-    """Check that the pods of a manifest can hold its run; one line for each RayJob or, without one, each RayCluster.
+    """Check that the pods of a manifest can start and hold its run.
 
     Without a config, it is the one in the ConfigMap that the entrypoint of the RayJob reads.
 
+    Returns:
+        One line for each RayJob or, without one, each RayCluster, and lines that begin with `warning: `.
+
     Raises:
-        UserError: it has no run, the config is wrong, or the maximum number of pods cannot hold the run.
+        UserError: it has no run, the config is wrong, its pods never start, or all of them cannot hold the run.
     """
     objects = read_manifest(source)
     found = [item for item in objects if item.get("kind") == "RayJob"]
     found = found or [item for item in objects if item.get("kind") == "RayCluster"]
     if not found:
         raise UserError(f"{source}: has neither a RayJob nor a RayCluster; give the output of `kubectl kustomize`")
-    return [_check(item, objects, config, source) for item in found]
+    return [line for item in found for line in _check(item, objects, config, source)]
 
 
-def _check(item: Object, objects: list[Object], config: RunConfig | None, source: str) -> str:
+def _check(item: Object, objects: list[Object], config: RunConfig | None, source: str) -> list[str]:
     where = f"{source}: {item['kind']} {(item.get('metadata') or {}).get('name', '?')}"
     try:
         config = config or embedded_config(item, objects, where)
-        spec = item["spec"]["rayClusterSpec"] if item["kind"] == "RayJob" else item["spec"]
-        groups = capacity(spec)
-    except UserError:
-        raise
+        problem = image_problem(item) or volume_problem(item, objects) or quota_problem(item, objects)
+        warnings = [f"warning: {where}: {text}" for text in differences(item)]
+        text = f"{where}: ok; {config.name}: {_fitting(item, config, where)}"
+    except UserError as error:
+        raise UserError(str(error) if str(error).startswith(source) else f"{where}: {error}") from None
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         raise UserError(f"{where}: is not complete ({type(error).__name__}: {error}); compare k8s/base") from None
+    if problem:
+        raise UserError(f"{where}: {problem}")
+    return [text, *warnings]
+
+
+def _fitting(item: Object, config: RunConfig, where: str) -> str:
+    """The actors of the run in one line.
+
+    Raises:
+        UserError: the nodes cannot hold them.
+    """
     if not isinstance(config.backend, RayBackend):
         raise UserError(f"{where}: backend.type is {config.backend.type}, which uses only one pod; set it to ray")
+    spec = cluster_spec(item)
+    groups = capacity(spec)
     placement = place_run(_only_known_labels(config, groups), groups)
-    if text := missing(placement, groups):
+    problem = missing(placement, groups)
+    if not problem and item["kind"] == "RayJob":
+        problem = without_driver(item, spec, groups, lambda nodes: missing(placement, nodes))
+    if problem:
         most = ", ".join(map(str, groups))
-        raise UserError(f"{where}: {text}. With all replicas the manifest allows there are {most}")
+        raise UserError(f"{where}: {problem}. With all replicas the manifest allows there are {most}")
     return (
-        f"{where}: ok; {config.name}: {placement.particles} particles x {placement.particle_gpus:g} GPUs, "
+        f"{placement.particles} particles x {placement.particle_gpus:g} GPUs, "
         f"{placement.scorers} scorers x {placement.scorer_gpus:g} GPUs and {placement.cpus} CPUs"
     )
 
@@ -113,54 +135,6 @@ def _only_known_labels(config: RunConfig, groups: Sequence[Nodes]) -> RunConfig:
     assert isinstance(backend, RayBackend)
     labels = {"particle_labels": known(backend.particle_labels), "scorer_labels": known(backend.scorer_labels)}
     return config.with_(backend=labels)
-
-
-# KubeRay's rules
-
-
-def capacity(spec: Object) -> list[Nodes]:
-    """The maximum number of nodes of a RayClusterSpec, with the resources that KubeRay passes to `ray start`."""
-    scaled = spec.get("enableInTreeAutoscaling", False)
-    groups = [Nodes("head", 1, *_offer(spec["headGroupSpec"]), _labels("headgroup", spec["headGroupSpec"]))]
-    for group in spec.get("workerGroupSpecs") or []:
-        low, high = int(group.get("minReplicas") or 0), int(group.get("maxReplicas", 2**31 - 1))
-        pods = high if scaled else min(max(int(group.get("replicas") or 0), low), high)
-        pods = 0 if group.get("suspend") else pods
-        name = group["groupName"]
-        groups.append(Nodes(name, pods * int(group.get("numOfHosts", 1)), *_offer(group), _labels(name, group)))
-    return groups
-
-
-def _labels(name: str, group: Object) -> dict[str, str]:
-    """The labels of a node in the manifest."""
-    said = str((group.get("rayStartParams") or {}).get("labels", ""))
-    pairs = (pair.partition("=") for pair in said.split(",") if pair)
-    return {"ray.io/node-group": name} | {k.strip(): v.strip() for k, _, v in pairs} | (group.get("labels") or {})
-
-
-def _offer(group: Object) -> tuple[float, float]:
-    """CPUs and GPUs of a node: from `rayStartParams` or `resources`, else the limits of its first container."""
-    params = group.get("rayStartParams") or {}
-    said = {"CPU": params.get("num-cpus"), "GPU": params.get("num-gpus")} | (group.get("resources") or {})
-    resources = group["template"]["spec"]["containers"][0].get("resources", {})
-    limits = resources.get("requests", {}) | resources.get("limits", {})
-    gpus = next((number for name, number in limits.items() if name.endswith("gpu")), 0)
-    return _number(said["CPU"] or limits.get("cpu", 0)), _number(said["GPU"] or gpus)
-
-
-def _number(quantity: Any) -> float:
-    """A Kubernetes quantity of CPUs or GPUs, rounded up like in KubeRay."""
-    text = str(quantity)
-    try:
-        number = float(math.ceil(float(text.removesuffix("m")) / (1000 if text.endswith("m") else 1)))
-        if number < 0:
-            raise ValueError
-        return number
-    except (ValueError, OverflowError):
-        raise UserError(f"{text!r} is not a number of CPUs or GPUs; write 4 or 500m") from None
-
-
-# The run of a RayJob
 
 
 def embedded_config(job: Object, objects: list[Object], where: str = "RayJob") -> RunConfig:
