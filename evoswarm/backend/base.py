@@ -24,7 +24,7 @@ class Job:
         row: None is the base model.
         split: which examples.
         texts: return every prediction, not only the scores.
-        logprobs: return the log-probabilities of the gold answer or of the options, where examples have them.
+        logprobs: return the log-probabilities of the gold answer too; those of options are always returned.
         affinity: number of the particle, a hint where its weights are resident; None if it does not matter.
     """
 
@@ -41,7 +41,7 @@ class Evaluation:
     """The result of one job. Failure is a value: `utility` is None and `error` says why.
 
     `key` is the job's. `scores` and `predictions` are indexed by example of the split; both are empty if the engine
-    failed. So are `logprobs` (see `Outcome`), which are also empty if the job does not ask for them.
+    failed. So are `logprobs` and `statistics` (see `Outcome`), which are also empty if no example has any.
     """
 
     key: Hashable
@@ -50,6 +50,7 @@ class Evaluation:
     predictions: list[str | None]
     error: str | None = None
     logprobs: list[Sequence[float]] = field(default_factory=list)
+    statistics: list[Sequence[float]] = field(default_factory=list)
 
     @property
     def examples(self) -> int:
@@ -130,8 +131,8 @@ class Assembly:
         outcomes = [self._outcomes[i] for i in range(len(self._outcomes))]
         value, error = self._value(outcomes)
         scores, predictions = [o.score for o in outcomes], [o.prediction for o in outcomes]
-        logprobs: list[Sequence[float]] = [o.logprobs for o in outcomes] if self.job.logprobs else []
-        return Evaluation(self.job.key, value, scores, predictions, error, logprobs)
+        logprobs, statistics = [o.logprobs for o in outcomes], [o.statistics for o in outcomes]
+        return Evaluation(self.job.key, value, scores, predictions, error, _known(logprobs), _known(statistics))
 
     def _value(self, outcomes: Sequence[Outcome]) -> tuple[float | None, str | None]:
         """Utility and error of all outcomes, in example order."""
@@ -150,6 +151,11 @@ class Assembly:
         if not math.isfinite(value):
             return None, "the scores are too large to be combined into a finite utility"
         return value, None
+
+
+def _known(values: Sequence[tuple[float, ...]]) -> list[Sequence[float]]:
+    """Values by example; empty if there are none."""
+    return list(values) if any(values) else []
 
 
 def failed(job: Job, reason: str) -> Evaluation:

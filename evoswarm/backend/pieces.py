@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 import numpy as np
 
 from evoswarm.backend.base import Job
+from evoswarm.engine import Reply
 from evoswarm.errors import first_line
-from evoswarm.utility import Outcome, Request, Split
+from evoswarm.utility import Request, Split
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,20 +42,37 @@ class Piece:
         return cls(job.key, weights, job.split, number, job.texts, job.logprobs)
 
 
+@dataclass(frozen=True)
+class Answers:
+    """The replies to one slice of a split, in the order of its indices."""
+
+    split: Split
+    indices: tuple[int, ...]
+    replies: list[Reply]
+
+
+R = TypeVar("R")
+S = TypeVar("S")
+
+
 @dataclass
-class Done:
-    """The results of pieces: the outcomes of each, in the order of the slice's indices, or an error.
+class Done(Generic[R]):
+    """The results of pieces, or an error of each: its answers, or the outcomes in the order of the slice's indices.
 
     Seconds for `scoring`, for `installing` weights, and for `moving`, which made the weights. For metrics: bytes of
     weights received, and tokens read and written.
     """
 
-    results: list[list[Outcome] | str]
+    results: list[R | str]
     scoring: float = 0.0
     installing: float = 0.0
     moving: float = 0.0
     moved_bytes: int = 0
     tokens: Counter[str] = field(default_factory=Counter)
+
+    def with_results(self, results: list[S | str]) -> Done[S]:
+        """The same effort with other results."""
+        return Done(results, self.scoring, self.installing, self.moving, self.moved_bytes, self.tokens)
 
 
 def describe(error: BaseException) -> str:

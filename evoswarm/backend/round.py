@@ -10,7 +10,7 @@ from evoswarm.backend.pace import Pace
 from evoswarm.backend.pieces import Done
 from evoswarm.backend.queue import Work, WorkQueue
 from evoswarm.errors import ClusterError
-from evoswarm.utility import Split, Utility
+from evoswarm.utility import Outcome, Split, Utility
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Round:
                     calls.append(call)
         return calls
 
-    def done(self, call: Call, done: Done, *, now: float) -> list[Evaluation]:
+    def done(self, call: Call, done: Done[list[Outcome]], *, now: float) -> list[Evaluation]:
         """Add the results of a call. Returns the evaluations that it completes."""
         self._pace.ended(call.worker, now=now, slices=len(call.work), installs=call.installs, install=done.installing)
         complete = []

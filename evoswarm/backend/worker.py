@@ -6,27 +6,25 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
 from typing import cast
 
 import numpy as np
 
-from evoswarm.backend.pieces import Done, Piece, Slices, describe
+from evoswarm.backend.grade import Grader
+from evoswarm.backend.pieces import Answers, Done, Piece, Slices, describe
 from evoswarm.config import RunConfig
-from evoswarm.engine import AdaptersNotSupported, Engine, EngineDied, MultiAdapterEngine, Reply, answer
+from evoswarm.engine import AdaptersNotSupported, Engine, EngineDied, MultiAdapterEngine, answer
 from evoswarm.engine.errors import out_of_memory
 from evoswarm.errors import UserError, first_line
-from evoswarm.utility import Outcome, Prefix, Split, Utility, make_utility, slices
-from evoswarm.utility.types import SPLITS, finite
+from evoswarm.utility import Outcome, Request, Single, Split, Utility, make_utility, slices
+from evoswarm.utility.requests import every_request
 from evoswarm.weights.kinds import lora_converter
 from evoswarm.weights.materialize import Weights
 from evoswarm.weights.pool import Pool
 
-_WRONG = Outcome(0.0, None)
-
 
 class Worker:
-    """Scores fixed slices of examples for one installed particle after another."""
+    """Answers fixed slices of examples with one installed particle after another, and scores them."""
 
     def __init__(
         self, config: RunConfig, *, pool: Pool, utility: Utility | None = None, engine: Engine | None = None
@@ -39,6 +37,7 @@ class Worker:
             UserError: one of them cannot be loaded.
         """
         self.utility = utility or make_utility(config.utility, root=config.root)
+        self._grader = Grader(self.utility)
         adapter = pool.adapter
         self._converter = lora_converter(config.model, adapter)
         self._adapter = self._converter.lora_config() if self._converter else adapter
@@ -99,7 +98,7 @@ class Worker:
         fitted = self._config.engine.fitted(
             model=model,
             parameters=sum(spec.numel for spec in self._layout),
-            requests=lambda: (request for split in SPLITS for request in self.utility.requests(split)),
+            requests=lambda: every_request(self.utility),
             tokenizer=tokenizer,
         )
         self._config = self._config.with_(engine=fitted)
@@ -139,8 +138,12 @@ class Worker:
             self._cut[split] = Slices(requests, slices(requests, self._config.engine.batch_size))
         return self._cut[split]
 
-    def work(self, pieces: Sequence[Piece]) -> Done:
-        """Score pieces of work.
+    def work(self, pieces: Sequence[Piece]) -> Done[list[Outcome]]:
+        """Answer pieces of work and score them; see `ask` and `Grader.grade`."""
+        return self._grader.grade(self.ask(pieces))
+
+    def ask(self, pieces: Sequence[Piece]) -> Done[Answers]:
+        """Answer pieces of work.
 
         Raises:
             UserError: a problem that would stop every particle.
@@ -149,7 +152,7 @@ class Worker:
         """
         if self._died is not None:
             raise EngineDied(self._died)
-        done = Done([])
+        done: Done[Answers] = Done([])
         before = Counter(self._engine.tokens)
         for group in self._groups(pieces):
             try:
@@ -169,7 +172,7 @@ class Worker:
                     done.results.append(describe(error))
                 else:  # find the one that failed
                     for piece in group:
-                        alone = self.work([piece])
+                        alone = self.ask([piece])
                         done.results += alone.results
                         done.scoring, done.installing = done.scoring + alone.scoring, done.installing + alone.installing
         done.tokens = self._engine.tokens - before
@@ -188,8 +191,8 @@ class Worker:
             keys.add(piece.key)
         return groups
 
-    def _add(self, done: Done, pieces: Sequence[Piece]) -> None:
-        """Add the outcomes of pieces that the engine answers together."""
+    def _add(self, done: Done[Answers], pieces: Sequence[Piece]) -> None:
+        """Add the answers to pieces that the engine answers together."""
         start = time.perf_counter()
         self._install({piece.key: piece.weights for piece in pieces})
         middle = time.perf_counter()
@@ -200,24 +203,22 @@ class Worker:
             piece, index = places[position]
             return self.utility.ruled_out(piece.split, index, prefix)
 
+        def follow(position: int, response: Single) -> Request | None:
+            piece, index = places[position]
+            return self.utility.follow(piece.split, index, response)
+
         verify = self._verify and not pieces[0].texts
         of = [piece.key for piece, _ in places] if self._config.engine.multi_adapter else None
         logprobs = any(piece.logprobs for piece in pieces)
-        replies = answer(self._engine, requests, of=of, ruled_out=ruled_out if verify else None, logprobs=logprobs)
-        outcomes = [self._outcome(piece, index, reply) for (piece, index), reply in zip(places, replies, strict=True)]
+        replies = answer(
+            self._engine, requests, of=of, ruled_out=ruled_out if verify else None, follow=follow, logprobs=logprobs
+        )
         for piece in pieces:
-            size = len(self.slices(piece.split).indices[piece.number])
-            done.results.append(outcomes[:size])
-            del outcomes[:size]
+            indices = self.slices(piece.split).indices[piece.number]
+            done.results.append(Answers(piece.split, indices, replies[: len(indices)]))
+            del replies[: len(indices)]
         done.installing += middle - start
         done.scoring += time.perf_counter() - middle
-
-    def _outcome(self, piece: Piece, index: int, reply: Reply) -> Outcome:
-        response = reply.response
-        outcome = _WRONG if isinstance(response, Prefix) else self.utility.outcome(piece.split, index, response)
-        if reply.draft_logprob is not None:
-            outcome = replace(outcome, logprobs=(reply.draft_logprob,))
-        return replace(outcome, logprobs=finite(outcome.logprobs) if piece.logprobs else ())
 
     def _install(self, particles: Mapping[Hashable, Mapping[str, np.ndarray] | None]) -> None:
         """Install the particles unless they are installed."""

@@ -116,7 +116,7 @@ def _right(utility: Utility, index: int, request: Choose) -> str | None:
     """The option that the utility scores as correct."""
     for k, option in enumerate(request.options):
         scores = [OptionScore(0.0 if i == k else -99.0, 1) for i in range(len(request.options))]
-        if utility.outcome("validation", index, scores).score == 1.0:
+        if utility.outcomes("validation", [index], [scores])[0].score == 1.0:
             return option
     return None
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
 import numpy as np
 
 from evoswarm.errors import UserError
-from evoswarm.utility.types import Choose, Generate, OptionScore, Prefix, Prompt, Request, Response
+from evoswarm.utility.types import Choose, Generate, OptionScore, Prefix, Prompt, Request, Response, Single, Turns
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,7 @@ def answer(
     *,
     of: Sequence[Hashable] | None = None,
     ruled_out: Callable[[int, str], bool] | None = None,
+    follow: Callable[[int, Single], Request | None] = lambda position, response: None,
     logprobs: bool = False,
 ) -> list[Reply]:
     """The engine's responses to requests.
@@ -126,8 +127,34 @@ def answer(
         of: the particle that answers each request; None: the installed one.
         ruled_out: whether an answer to the request at this position is certainly wrong, given its prefix. Drafts are
             then verified, and wrong answers may be returned as a prefix. None: return complete answers.
+        follow: what to ask next, given the position of a request and the response to it; the response is then a
+            `Turns`. The second requests are answered as one batch.
         logprobs: return the log-probabilities of drafts.
     """
+    first = _answer(engine, requests, of=of, ruled_out=ruled_out, logprobs=logprobs)
+    responses = {i: reply.response for i, reply in enumerate(first)}
+    asked = {
+        i: (response, second)
+        for i, response in responses.items()
+        if not isinstance(response, Prefix | Turns) and (second := follow(i, response)) is not None
+    }
+    speakers = None if of is None else [of[i] for i in asked]
+    replies = _answer(engine, [second for _, second in asked.values()], of=speakers)
+    for (i, (response, _)), reply in zip(asked.items(), replies, strict=True):
+        assert not isinstance(reply.response, Prefix | Turns)
+        first[i] = replace(first[i], response=Turns(response, reply.response))
+    return first
+
+
+def _answer(
+    engine: Engine,
+    requests: Sequence[Request],
+    *,
+    of: Sequence[Hashable] | None,
+    ruled_out: Callable[[int, str], bool] | None = None,
+    logprobs: bool = False,
+) -> list[Reply]:
+    """The responses to single requests; see `answer`."""
 
     def speaker(positions: Iterable[int]) -> Engine:
         return engine if of is None else cast(MultiAdapterEngine, engine).group([of[i] for i in positions])

@@ -12,7 +12,8 @@ from pydantic import Field
 from evoswarm.engine.base import Engine
 from evoswarm.engine.loading import ModelLoading
 from evoswarm.section import Section
-from evoswarm.utility.types import SPLITS, Chat, Request, Utility
+from evoswarm.utility.requests import every_request
+from evoswarm.utility.types import Chat, Request, Utility
 from evoswarm.weights.hub import model_folder
 from evoswarm.weights.optional import without_unused
 
@@ -232,7 +233,7 @@ class ModelEngine(EngineConfig, ModelLoading):
         """See `EngineConfig.tokenizer`. Experts may bring another one than the base model's."""
         from evoswarm.engine.tokenizer import run_tokenizer
 
-        requests = (request for split in SPLITS for request in utility.requests(split))
+        requests = every_request(utility)
         chats = any(isinstance(request.prompt, Chat) and request.prompt.template is None for request in requests)
         tags = utility.reasoning_tags
         folders = {expert.name: expert.path for expert in experts if str(expert.path) != model}
@@ -247,9 +248,8 @@ class ModelEngine(EngineConfig, ModelLoading):
         assert tokenizer is not None
         folder = model_folder(model, weights=False)
         text = AutoConfig.from_pretrained(folder, trust_remote_code=self.trust_remote_code).get_text_config()
-        requests = (request for split in SPLITS for request in utility.requests(split))
         longest = getattr(text, "max_position_embeddings", None)
-        return check_prompts(tokenizer, requests, longest=longest, rows=text.vocab_size)
+        return check_prompts(tokenizer, every_request(utility), longest=longest, rows=text.vocab_size)
 
     @property
     def keeps_pristine(self) -> str:

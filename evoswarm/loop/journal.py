@@ -13,6 +13,9 @@ from evoswarm.loop.records import Record, read_outcomes
 from evoswarm.rows import Row
 from evoswarm.utility import Split
 
+_OPTIONAL = ("logprobs", "statistics")
+"""Fields of an evaluation that a record has only if they are not empty."""
+
 
 class Key(NamedTuple):
     """The name of an evaluation within a run."""
@@ -110,7 +113,7 @@ def outcome_path(directory: RunDirectory, name: str) -> Path:
 def evaluation_of(record: Record) -> Evaluation:
     """The evaluation that a record holds."""
     parts = {name: record[name] for name in ("utility", "scores", "predictions", "error")}
-    return Evaluation(Key.of(record), **parts, logprobs=record.get("logprobs", []))
+    return Evaluation(Key.of(record), **parts, **{name: record.get(name, []) for name in _OPTIONAL})
 
 
 def _terms(job: Job) -> list[dict[str, Any]] | None:
@@ -124,4 +127,4 @@ def _record(key: Key, evaluation: Evaluation) -> Record:
         "scores": evaluation.scores,
         "predictions": evaluation.predictions,
     }
-    return record | ({"logprobs": evaluation.logprobs} if evaluation.logprobs else {})
+    return record | {name: values for name in _OPTIONAL if (values := getattr(evaluation, name))}

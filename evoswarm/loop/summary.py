@@ -63,6 +63,7 @@ def summary_of(
             "recipe": Row.of(search.basis, winner.row).experts,
             "kept": kept,
         },
+        "metrics": metrics_of(context.inputs.utility, finals),
         "not_beaten": not_beaten(finals, context.inputs.utility),
         "ensemble": _ensemble(context.inputs.utility, len(ranking), finals),
         "stop_reason": search.stop_reason,
@@ -126,6 +127,18 @@ def not_beaten(finals: Finals, utility: Utility) -> list[str]:
     found = {name: _utility(finals, who, split) for who, name in REFERENCES.items()}
     better = [f"{name} ({u:.4f})" for name, u in found.items() if mine is not None and u is not None and u >= mine]
     return [f"the winner ({mine:.4f}) does not beat {' and '.join(better)} on {split}"] if better else []
+
+
+def metrics_of(utility: Utility, finals: Finals) -> dict[str, dict[Split, dict[str, float]]]:
+    """The metrics of every finalist by split, next to its utility; empty if the utility has none."""
+    found: dict[str, dict[Split, dict[str, float]]] = {}
+    for (who, split), evaluation in finals.items():
+        if evaluation.utility is not None:
+            scores = [score or 0.0 for score in evaluation.scores]
+            statistics = evaluation.statistics or [()] * len(scores)
+            if metrics := utility.metrics(split, scores, statistics):
+                found.setdefault(who, {})[split] = metrics
+    return found
 
 
 def _seconds(directory: RunDirectory) -> dict[str, float]:

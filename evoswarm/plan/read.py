@@ -10,7 +10,8 @@ import torch
 from evoswarm.engine.lengths import longest_of
 from evoswarm.engine.tokenizer import RunTokenizer
 from evoswarm.plan.sizes import Shape, Workload
-from evoswarm.utility.types import SPLITS, Generate, Utility
+from evoswarm.utility.requests import every_request
+from evoswarm.utility.types import Generate, Utility
 from evoswarm.weights.merge import full_tensors, lora_modules
 from evoswarm.weights.pool import Pool
 from evoswarm.weights.skeleton import load_skeleton
@@ -73,5 +74,5 @@ def workload_of(utility: Utility, tokenizer: RunTokenizer) -> Workload:
         else:
             parts = [encoder.option(request.prompt, option) for option in request.options]
             read.append(max((len(prompt) + len(option) for prompt, option in parts), default=1))
-    longest = longest_of([request for split in SPLITS for request in utility.requests(split)], tokenizer)
+    longest = longest_of(every_request(utility), tokenizer)
     return Workload(len(read), sum(read), longest, new)

@@ -23,7 +23,9 @@ from evoswarm.utility.types import (
     Prefix,
     Request,
     Response,
+    Single,
     Split,
+    Turns,
     Utility,
 )
 
@@ -53,7 +55,9 @@ __all__ = [
     "Outcome",
     "Request",
     "Response",
+    "Single",
     "Split",
+    "Turns",
     "Utility",
     "make_utility",
     "slices",

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import model_validator
 
@@ -15,7 +15,9 @@ from evoswarm.registry import by_type
 from evoswarm.section import NonNegative
 from evoswarm.utility.config import Task, UtilityConfig
 from evoswarm.utility.tasks import TASKS
-from evoswarm.utility.types import SPLITS, Outcome, Request, Response, Split, Utility
+from evoswarm.utility.types import SPLITS, Outcome, Request, Response, Single, Split, Utility
+
+T = TypeVar("T")
 
 
 class MultiTask(UtilityConfig):
@@ -80,13 +82,31 @@ class MultiTaskUtility:
     def requests(self, split: Split) -> list[Request]:
         return [request for task in self.tasks.values() for request in task.requests(split)]
 
-    def outcome(self, split: Split, index: int, response: Response) -> Outcome:
+    def follow(self, split: Split, index: int, response: Single) -> Request | None:
         name, own = self._places[split][index]
-        return self.tasks[name].outcome(split, own, response)
+        return self.tasks[name].follow(split, own, response)
+
+    def outcomes(self, split: Split, indices: Sequence[int], responses: Sequence[Response]) -> list[Outcome]:
+        places = [self._places[split][index] for index in indices]
+        found: dict[int, Outcome] = {}
+        for name, task in self.tasks.items():
+            mine = [i for i, (owner, _) in enumerate(places) if owner == name]
+            if mine:
+                outcomes = task.outcomes(split, [places[i][1] for i in mine], [responses[i] for i in mine])
+                found |= zip(mine, outcomes, strict=True)
+        return [found[i] for i in range(len(places))]
 
     def ruled_out(self, split: Split, index: int, prefix: str) -> bool:
         name, own = self._places[split][index]
         return self.tasks[name].ruled_out(split, own, prefix)
+
+    def metrics(self, split: Split, scores: Sequence[float], statistics: Sequence[Sequence[float]]) -> dict[str, float]:
+        owned = self._by_task(split, scores), self._by_task(split, statistics)
+        return {
+            f"{name}/{metric}": value
+            for name, task in self.tasks.items()
+            for metric, value in task.metrics(split, owned[0][name], owned[1][name]).items()
+        }
 
     def gold_logprob(self, split: Split, index: int, logprobs: Sequence[float]) -> float:
         name, own = self._places[split][index]
@@ -107,10 +127,15 @@ class MultiTaskUtility:
         return {**fields, "task": name, "id": f"{name}/{fields['id']}"}
 
     def task_utilities(self, split: Split, scores: Sequence[float]) -> dict[str, float]:
-        of_task: dict[str, list[float]] = {name: [] for name in self.tasks}
-        for (name, _), score in zip(self._places[split], scores, strict=True):
-            of_task[name].append(score)
+        of_task = self._by_task(split, scores)
         return {name: task.aggregate(split, of_task[name]) for name, task in self.tasks.items()}
+
+    def _by_task(self, split: Split, values: Sequence[T]) -> dict[str, list[T]]:
+        """Values of all examples, by task."""
+        of_task: dict[str, list[T]] = {name: [] for name in self.tasks}
+        for (name, _), value in zip(self._places[split], values, strict=True):
+            of_task[name].append(value)
+        return of_task
 
     def aggregate(self, split: Split, scores: Sequence[float]) -> float:
         utilities = self.task_utilities(split, scores)

@@ -19,7 +19,7 @@ from evoswarm.utility.prompts import delimiter, with_choices
 from evoswarm.utility.readings import are_texts, number_reading
 from evoswarm.utility.reasoning import opened, options_inside
 from evoswarm.utility.task import TaskUtility, refuse
-from evoswarm.utility.types import Choose, OptionScore, Outcome, Prompt, Request, Response, Split
+from evoswarm.utility.types import Choose, OptionScore, Outcome, Prompt, Request, Response, Split, Turns
 
 
 class MultipleChoice(Task):
@@ -95,6 +95,7 @@ class MultipleChoiceUtility(TaskUtility[MultipleChoice]):
         example = self._examples[split][index]
         if isinstance(response, str):
             return self.judge(split, index, parse_choice(response, example.fields["choices"]))
+        assert not isinstance(response, Turns)
         logprobs = tuple(option.logprob for option in response)
         values = [self._value(*pair) for pair in zip(response, self._options(example), strict=True)]
         if any(math.isnan(value) or value == math.inf for value in values):

@@ -16,7 +16,7 @@ from evoswarm.utility.data import Example, load_examples, overlap_warnings, reso
 from evoswarm.utility.prompts import compose, empty_chat, render, template_fields
 from evoswarm.utility.reasoning import REASONING_TAGS, Tags, opened, without_reasoning
 from evoswarm.utility.references import read_references
-from evoswarm.utility.types import SPLITS, Generate, Outcome, Prompt, Request, Response, Split
+from evoswarm.utility.types import SPLITS, Generate, Outcome, Prompt, Request, Response, Single, Split, Turns
 
 C = TypeVar("C", bound=Task)
 
@@ -84,15 +84,41 @@ class TaskUtility(ABC, Generic[C]):
         """The request to the model."""
         return Generate(prompt, self.config.max_new_tokens, tuple(self.config.stop))
 
+    def follow(self, split: Split, index: int, response: Single) -> Request | None:
+        answer = self._answer(split, index, response)
+        assert not isinstance(answer, Turns)
+        return self.second(split, index, answer)
+
+    def second(self, split: Split, index: int, response: Single) -> Request | None:
+        """What to ask after a response from which the reasoning was removed; None: nothing."""
+        return None
+
+    def outcomes(self, split: Split, indices: Sequence[int], responses: Sequence[Response]) -> list[Outcome]:
+        answers = [self._answer(split, i, response) for i, response in zip(indices, responses, strict=True)]
+        return self.assess_all(split, indices, answers)
+
     def outcome(self, split: Split, index: int, response: Response) -> Outcome:
+        """Score the response to request `index`."""
+        return self.outcomes(split, [index], [response])[0]
+
+    def _answer(self, split: Split, index: int, response: Response) -> Response:
+        """A response without reasoning."""
         if isinstance(response, str):
-            response = without_reasoning(self.opening(split, index) + response, self.reasoning_tags)
-        return self.assess(split, index, response)
+            return without_reasoning(self.opening(split, index) + response, self.reasoning_tags)
+        if not isinstance(response, Turns):
+            return response
+        first, second = self._answer(split, index, response.first), response.second
+        assert not isinstance(first, Turns)
+        return Turns(first, without_reasoning(second, self.reasoning_tags) if isinstance(second, str) else second)
 
     def opening(self, split: Split, index: int) -> str:
         """The tag of reasoning that ends a plain prompt. An engine does this for a chat, which it renders."""
         prompt = self._requests[split][index].prompt
         return opened(prompt, self.reasoning_tags) if isinstance(prompt, str) else ""
+
+    def assess_all(self, split: Split, indices: Sequence[int], responses: Sequence[Response]) -> list[Outcome]:
+        """Score responses from which the reasoning was removed. Override it to score them in one batch."""
+        return [self.assess(split, i, response) for i, response in zip(indices, responses, strict=True)]
 
     @abstractmethod
     def assess(self, split: Split, index: int, response: Response) -> Outcome:
@@ -123,6 +149,9 @@ class TaskUtility(ABC, Generic[C]):
         if len(scores) != self.size(split) or not scores:
             raise ValueError(f"{self.size(split)} examples in {split}, {len(scores)} scores")
         return math.fsum(scores) / len(scores)
+
+    def metrics(self, split: Split, scores: Sequence[float], statistics: Sequence[Sequence[float]]) -> dict[str, float]:
+        return {}
 
     def gold_logprob(self, split: Split, index: int, logprobs: Sequence[float]) -> float:
         return logprobs[0] if logprobs else math.nan

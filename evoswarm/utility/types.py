@@ -86,8 +86,19 @@ class Prefix:
     text: str
 
 
-Response = str | Sequence[OptionScore]
-"""For `Generate`: text. For `Choose`: one score per option, in the same order."""
+Single = str | Sequence[OptionScore]
+"""The response to one request. For `Generate`: text. For `Choose`: one score per option, in the same order."""
+
+
+@dataclass(frozen=True)
+class Turns:
+    """The responses to a request and to the one that followed it (`Utility.follow`)."""
+
+    first: Single
+    second: Single
+
+
+Response = Single | Turns
 
 
 @dataclass(frozen=True)
@@ -97,14 +108,18 @@ class Outcome:
     `score` None: the example failed, and `error` is the reason in one line. An answer that cannot be parsed is not a
     failure: its score is 0.0 and its `prediction` is None.
 
-    `logprobs` are what a job with `logprobs` asks for: log-probabilities (natural) of all options, in order, or of the
-    gold answer with its end. Empty if unknown.
+    `logprobs` are log-probabilities (natural) of all options, in order, or of the gold answer with its end, for which a
+    job has to ask. Empty if unknown.
+
+    `statistics` are what the metrics of the utility are computed from (`Utility.metrics`), such as the n-gram counts of
+    BLEU. All outcomes of a utility have the same number.
     """
 
     score: float | None
     prediction: str | None
     error: str | None = None
     logprobs: tuple[float, ...] = ()
+    statistics: tuple[float, ...] = ()
 
 
 LOWEST = -1000.0
@@ -128,14 +143,26 @@ class Utility(Protocol):
     def requests(self, split: Split) -> list[Request]:
         """One request per example, always in the same order."""
 
-    def outcome(self, split: Split, index: int, response: Response) -> Outcome:
-        """Score the response to request `index`."""
+    def follow(self, split: Split, index: int, response: Single) -> Request | None:
+        """What to ask the same expert after its response to request `index`; None: nothing.
+
+        The response is then a `Turns`. A second response is never followed.
+        """
+
+    def outcomes(self, split: Split, indices: Sequence[int], responses: Sequence[Response]) -> list[Outcome]:
+        """Score the responses to these requests. An outcome depends on its own response alone.
+
+        What scoring needs besides the data, such as a reward model, is loaded on the first call.
+        """
 
     def ruled_out(self, split: Split, index: int, prefix: str) -> bool:
         """Whether every answer to request `index` with this prefix is wrong. Called only if the request has a draft."""
 
     def aggregate(self, split: Split, scores: Sequence[float]) -> float:
         """The utility: the scores of all examples of the split, in order, as one number."""
+
+    def metrics(self, split: Split, scores: Sequence[float], statistics: Sequence[Sequence[float]]) -> dict[str, float]:
+        """Figures to report next to the utility, by name, from all examples of the split in order; empty if none."""
 
     def gold_logprob(self, split: Split, index: int, logprobs: Sequence[float]) -> float:
         """Log-probability of the right answer, given `Outcome.logprobs`; NaN if unknown."""

@@ -15,6 +15,7 @@ from evoswarm.backend.ray.actors import Actors
 from evoswarm.backend.round import Call, Round
 from evoswarm.engine.errors import EngineDied
 from evoswarm.errors import UserError
+from evoswarm.utility import Outcome
 
 
 @dataclass
@@ -60,7 +61,7 @@ class Calls:
     def _finish(self, ref: Any, call: Call) -> list[Evaluation]:
         """The evaluations that a finished call completes."""
         try:
-            done: Done = ray.get(ref)
+            done: Done[list[Outcome]] = ray.get(ref)
         except RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise error.cause from None

@@ -11,6 +11,7 @@ from evoswarm.backend.ray.particle import Moved
 from evoswarm.backend.ray.start import Start, attempt, built
 from evoswarm.backend.worker import Worker
 from evoswarm.config import RunConfig
+from evoswarm.utility import Outcome
 from evoswarm.weights.pool import open_pool
 from evoswarm.weights.wire import unpack
 
@@ -25,7 +26,7 @@ class Scorer:
         )
         self._moved: set[Hashable] = set()
 
-    def score(self, work: list[tuple[Job, int]], *moved: Moved | None) -> Done:
+    def score(self, work: list[tuple[Job, int]], *moved: Moved | None) -> Done[list[Outcome]]:
         """Score slices, given as their job and number, and the weights of each."""
         pieces = [
             Piece.of(job, None if made is None else unpack(made[0]), number)
