@@ -32,10 +32,9 @@ def test_the_examples_of_the_tasks_are_concatenated(make: Make) -> None:
 
 def test_each_answer_is_scored_by_its_task(make: Make) -> None:
     utility = make("multi_task", **TASKS)
-    assert (
-        utility.outcomes("validation", [0], [(OptionScore(-2, 1), OptionScore(-1, 1), OptionScore(-3, 1))])[0].prediction == "B"
-    )
-    assert utility.outcomes("validation", [6], ["15.0"])[0] == Outcome(1.0, "15")
+    options = (OptionScore(-2, 1), OptionScore(-1, 1), OptionScore(-3, 1))
+    sums, facts = utility.outcomes("validation", [6, 0], ["15.0", options])
+    assert sums == Outcome(1.0, "15") and facts.prediction == "B"
     assert utility.vote("validation", 3, ["7", "1000", "1000"]) == Outcome(1.0, "1000")
 
 
