@@ -10,15 +10,18 @@ from collections.abc import Mapping
 # "A" and "I" are also words: before a lowercase word they are letters only if that word continues the answer.
 _GOES_ON = r"(?:because|since|as|is|which|due|though|but)\b|(?:and|or)\s+[A-Z](?![\w'’])"
 _LETTER = rf"(?![AI]\s+(?!{_GOES_ON})[a-z])([A-Z])(?![\w'’])"
+_ONE = r"(?![\"'*_)\]}.]* ?(?:,|/|&|and\b|or\b) ?[\"'*_(\[{]*[A-Z](?![\w'’]))"
+"""No further letter follows: A and C, (A) or (C)."""
 _ALONE = re.compile(r"[\s\"'*_(\[{]*([A-Za-z])[\s\"'*_)\]}.:]*", re.ASCII)
 _STATED = re.compile(
     r"(?:(?i:\banswer\b ?(?:is|was|will be|would be|should be)? ?[:=]? ?(?:option |choice )?)"
-    r"|答案 ?(?:是|为|為)? ?[:：]? ?|\\boxed\{ ?)(?:\\text\{)?[\"'*_(\[{]*"
-    + _LETTER
-    + r"(?! ?(?:,|/|&|and\b|or\b) ?[A-Z](?![\w'’]))"
+    r"|答案 ?(?:是|为|為)? ?[:：]? ?|\\boxed\{ ?)(?:\\text\{)?[\"'*_(\[{]*" + _LETTER + _ONE
 )
-_LEADING = re.compile(r"[\s\"'*_(\[{]*([A-Z])[.):\]}*](?!\w)")
+_LEADING = re.compile(r"[\s\"'*_(\[{]*([A-Z])(?=[.):\]}*](?!\w))" + _ONE)
 _STANDING = re.compile(r"(?<![\w'’])" + _LETTER)
+_WRONG = re.compile(
+    r"[\"'*)\]}]* (?:is|are|was) (?:\w+ )?(?:not|wrong|incorrect|false|out|ruled)\b|[\"'*)\]}]* (?:isn['’]t|can['’]t|cannot|doesn['’]t)"
+)
 _DENIED = re.compile(
     r"(?:\b(?:not|except|neither|nor)|n['’]t|cannot)(?: be)?(?: option| choice)? [\"'(\[*]*$", re.IGNORECASE
 )
@@ -30,14 +33,15 @@ def parse_choice(text: str, choices: Mapping[str, str]) -> str | None:
     The first rule that applies decides:
     1. the first line is a letter and nothing else: `C`, `(C).`, `**C**`, `c`;
     2. the last statement of an answer: `the answer is C`, `Answer: (C)`, `\\boxed{C}`;
-    3. the text starts with a marked letter: `C) Paris`, `C. Paris`;
+    3. the text starts with a marked letter, and does not repeat several options: `C) Paris`, `C. Paris`;
     4. the text is one option's text, ignoring case, white space and punctuation;
-    5. exactly one letter of the options stands alone in the text and is not denied: `I would choose C, not A`.
+    5. exactly one letter of the options stands alone in the text, is no part of an option's text, and is not denied:
+       `I would choose C, not A`, `C, because A is wrong`.
     """
     first_line = _ALONE.fullmatch(text.strip().partition("\n")[0])
     flat = " ".join(text.split())
     stated = _STATED.findall(flat)
-    leading = _LEADING.match(flat)
+    leading = None if _repeats(flat, choices) else _LEADING.match(flat)
     if first_line or stated or leading:
         letter = first_line[1].upper() if first_line else stated[-1] if stated else leading[1] if leading else ""
         return letter if letter in choices else None
@@ -47,11 +51,29 @@ def parse_choice(text: str, choices: Mapping[str, str]) -> str | None:
         return same[0]
     letters = [
         match
-        for match in _STANDING.finditer(flat)
-        if not _DENIED.search(flat, max(0, match.start() - 30), match.start())
+        for match in _STANDING.finditer(_without_options(flat, choices))
+        if not _DENIED.search(flat, max(0, match.start() - 30), match.start()) and not _WRONG.match(flat, match.end())
     ]
     standing = {match[1] for match in letters} & set(choices)
     return standing.pop() if len(standing) == 1 else None
+
+
+def _repeats(text: str, choices: Mapping[str, str]) -> bool:
+    """Whether a text has several options with their letters: `A. Rome B. Bern`."""
+    given = (
+        re.search(rf"(?<!\w){letter}[.):]+ ?{re.escape(option)}", text, re.I) for letter, option in choices.items()
+    )
+    return sum(match is not None for match in given) > 1
+
+
+def _without_options(text: str, choices: Mapping[str, str]) -> str:
+    """The text with the texts of options blanked out: the A of `vitamin A` is no letter of an answer."""
+    longer = [re.escape(option) for option in choices.values() if len(option) > 1]
+    return (
+        re.sub("|".join(sorted(longer, key=len, reverse=True)), lambda m: "_" * len(m[0]), text, flags=re.I)
+        if longer
+        else text
+    )
 
 
 def matches(pattern: re.Pattern[str], text: str) -> list[str | None]:

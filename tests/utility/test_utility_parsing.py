@@ -46,6 +46,10 @@ CHOICES = {"A": "Madrid", "B": "Rome", "C": "Paris", "D": "Vienna"}
         ("paris.", "C"),
         ("The answer is A, I think", "A"),
         ("The answer is B and I am sure", "B"),
+        ("Option A is incorrect. Option C is correct.", "C"),
+        ("A isn't right, so B", "B"),
+        ("C, because A is wrong and B is clearly out", "C"),
+        ("C) Paris. A) is wrong", "C"),
     ],
 )
 def test_the_letter_of_an_answer_is_found(text: str, letter: str) -> None:
@@ -57,6 +61,13 @@ def test_the_letter_of_an_answer_is_found(text: str, letter: str) -> None:
     [
         "",
         "A good question",
+        "(A) and (C)",
+        "**A** or **C**",
+        "The answer is (A) and (C)",
+        "Answer: (A), (C)",
+        "C is incorrect",
+        "Option C cannot be right",
+        "A. Madrid B. Rome C. Paris",
         "Answer: A good question deserves time",
         "Actually, Berlin",
         "Answer: E",
@@ -101,6 +112,15 @@ def test_the_parsed_letter_is_an_option_and_stands_alone_in_the_text_or_is_its_t
 @given(st.text(alphabet=string.ascii_letters, min_size=2))
 def test_a_single_word_is_never_a_letter(word: str) -> None:
     assert parse_choice(word, {"A": "first option", "B": "second option"}) is None
+
+
+def test_a_letter_in_the_text_of_an_option_is_no_answer() -> None:
+    vitamins = {"A": "Vitamin C", "B": "Vitamin A", "C": "Iron"}
+    assert [parse_choice(text, vitamins) for text in ("It's vitamin A.", "Vitamin A", "I choose B, vitamin A")] == [
+        None,
+        "B",
+        "B",
+    ]
 
 
 def test_extraction_gives_the_first_group_of_all_matches_that_are_not_empty() -> None:
