@@ -20,7 +20,8 @@ _STATED = re.compile(
 _LEADING = re.compile(r"[\s\"'*_(\[{]*([A-Z])(?=[.):\]}*](?!\w))" + _ONE)
 _STANDING = re.compile(r"(?<![\w'’])" + _LETTER)
 _WRONG = re.compile(
-    r"[\"'*)\]}]* (?:is|are|was) (?:\w+ )?(?:not|wrong|incorrect|false|out|ruled)\b|[\"'*)\]}]* (?:isn['’]t|can['’]t|cannot|doesn['’]t)"
+    r"[\"'*)\]}]* (?:isn['’]t|can['’]t|cannot|doesn['’]t"
+    r"|(?:is|are|was) (?:\w+ )?(?:not|wrong|incorrect|false|out|ruled)\b)"
 )
 _DENIED = re.compile(
     r"(?:\b(?:not|except|neither|nor)|n['’]t|cannot)(?: be)?(?: option| choice)? [\"'(\[*]*$", re.IGNORECASE
