@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from evoswarm.config.training import TrainingData
 from evoswarm.engine.encode import Encoder
-from evoswarm.engine.render import CannotRender, Renderer
+from evoswarm.engine.render import CannotRender, Messages, Renderer, joined
 from evoswarm.errors import UserError
 from evoswarm.experts.conversations import Message
 from evoswarm.experts.records import Record, read_records
@@ -165,32 +165,57 @@ class RecordEncoder:
                 f"{where}: messages need a chat template, but the model's tokenizer has none; set data.chat_template "
                 "to the path of one"
             )
+        pieces = self._turns(messages, where)
+        if isinstance(pieces, str):  # some templates move or drop a system message when more messages follow
+            again = self._turns(joined(messages), where)
+            if isinstance(again, str):
+                raise UserError(f"{where}: {pieces}")
+            pieces = again
+        yield from pieces
+
+    def _turns(self, messages: Messages, where: str) -> list[tuple[Sequence[int], bool]] | str:
+        """Token ids in order, and whether they are trained; or why the template does not fit."""
         # Conversations that a model opens (ShareGPT) have no prompt for their first message.
         answers = [i for i, m in enumerate(messages) if i and m["role"] == "assistant" and m["content"]]
+        pieces: list[tuple[Sequence[int], bool]] = []
         done, length = "", 0
         for turn in answers[-1:] if self.last else answers:
             before = self._render(messages[:turn], where, prompt=True)
             after = self._render(messages[: turn + 1], where, prompt=False)
             if not before.startswith(done) or not after.startswith(before):
-                raise UserError(f"{where}: {self._difference(messages[:turn], before, where)}")
+                return self._difference(messages[:turn], before, where)
+            self._check_end(messages[: turn + 1], before, after, where)
             start, ids = len(self._encoder.rendered(before)), self._encoder.rendered(after)
-            yield ids[length:start], False
-            yield self._ended(ids[start:]), messages[turn].get("weight") != 0
+            pieces.append((ids[length:start], False))
+            pieces.append((self._ended(ids[start:]), messages[turn].get("weight") != 0))
             done, length = after, len(ids)
+        return pieces
 
-    def _difference(self, messages: Sequence[Message], before: str, where: str) -> str:
+    def _check_end(self, messages: Messages, before: str, after: str, where: str) -> None:
+        """Refuse a template that starts the model's turn even behind its answer: the model would learn to do so."""
+        end = after.rpartition(messages[-1]["content"].strip())[2]
+        if end.strip() and before.endswith(end):
+            more = self._render([*messages, {"role": "user", "content": "?"}], where, prompt=False)
+            if not more.startswith(after):
+                raise UserError(
+                    f"{where}: the chat template starts another answer after an answer; correct it ({end!r})"
+                )
+
+    def _difference(self, messages: Messages, before: str, where: str) -> str:
         """Why a prompt is not the start of the text with its answer."""
         if tag := left_open(before.removeprefix(self._render(messages, where, prompt=False))):
             return (
                 f"the chat template opens the reasoning with {tag}, and the answer has none; set "
-                "data.chat_template_kwargs: {enable_thinking: false} if the template supports it"
+                "data.chat_template_kwargs: {enable_thinking: false} if the template supports it, or "
+                "data.chat_template: PATH for another one"
             )
         return (
-            f"the chat template changes message {len(messages)} when more messages follow; set data.turns: last, or "
-            "convert the data to prompt and completion"
+            f"the chat template changes message {len(messages)} when more messages follow; "
+            + ("" if self.last else "set data.turns: last, or ")
+            + "convert the data to prompt and completion"
         )
 
-    def _render(self, messages: Sequence[Message], where: str, *, prompt: bool) -> str:
+    def _render(self, messages: Messages, where: str, *, prompt: bool) -> str:
         turns = [{"role": message["role"], "content": message["content"]} for message in messages]
         try:
             return self._renderer.text(turns, prompt=prompt, variables=self.variables, template=self.template)

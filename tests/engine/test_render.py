@@ -15,9 +15,13 @@ from evoswarm.utility import Chat
 SYSTEM, USER, ASSISTANT = ({"role": role, "content": f" {role} text "} for role in ("system", "user", "assistant"))
 PARTS = (
     "{% for m in messages %}[{{ m['role'] }}]{% for part in m['content'] %}{% if part['type'] == 'text' %}"
-    "{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
+    "{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}{% if add_generation_prompt %}[model]{% endif %}"
 )
-SILENT = "{% for m in messages if m['role'] != 'system' %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
+SILENT = (
+    "{% for m in messages if m['role'] != 'system' %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}[model]{% endif %}"
+)
+WITHOUT_START = CHATML.partition("{% if add_generation_prompt %}")[0]
 
 
 def render(template: str, *messages: dict[str, str], **variables: Any) -> tuple[str, list[str]]:
@@ -55,6 +59,31 @@ def test_a_template_that_loses_text_in_every_form_is_reported() -> None:
     text, notices = render("{{ messages[0]['content'] | upper }}", USER)
     assert text == " USER TEXT "
     assert notices == ["the chat template changes or leaves out the text of some messages"]
+
+
+def test_a_template_that_leaves_out_the_question_is_refused() -> None:
+    for template in (
+        "fixed",
+        "{{ messages.__class__ }}",
+        "{{ bos_token }}{% if messages[0].role == 'model' %}x{% endif %}",
+    ):
+        with pytest.raises(CannotRender, match="it leaves out the last message, ' user text '"):
+            render(template, SYSTEM, USER)
+
+
+def test_the_models_turn_is_started_if_the_template_does_not_do_it() -> None:
+    text, notices = render(WITHOUT_START, SYSTEM, USER)
+    assert text == render(CHATML, SYSTEM, USER)[0]
+    assert notices == ["the chat template does not start the model's turn, so '<|im_start|>assistant\\n' is added"]
+    for template, last in (
+        (MISTRAL, "[/INST]"),
+        ("{{ messages[-1]['content'] }}|", "|"),
+        (LLAMA3, "<|end_header_id|>\n\n"),
+    ):
+        text, notices = render(template, USER)
+        assert text.endswith(last) and notices == []
+    renderer = Renderer(pieces(chat_template=WITHOUT_START))
+    assert renderer.text((USER,), prompt=False, variables={}).endswith("user text <|im_end|>\n")
 
 
 def test_a_template_that_refuses_every_form_says_why() -> None:

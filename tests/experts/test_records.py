@@ -241,6 +241,42 @@ def test_a_template_that_rewrites_earlier_turns_is_rejected(tmp_path: Path) -> N
     assert made.decode(encoded.labels[0][encoded.labels[0] != IGNORE]) == "no</s>"
 
 
+MOVES = (
+    "{% set ns = namespace(system='') %}{% for m in messages %}{% if m['role'] == 'system' %}"
+    "{% set ns.system = m['content'] %}{% else %}[{{ m['role'] }}]{% if loop.last %}{{ ns.system }}{% endif %}"
+    "{{ m['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+"""Puts the system message into the last message, as Mistral's templates do."""
+
+
+@pytest.mark.parametrize(("turns", "trained"), [("all", "yo</s>no</s>"), ("last", "no</s>")])
+def test_a_system_message_that_the_template_moves_is_put_before_the_first_question(
+    tmp_path: Path, turns: str, trained: str
+) -> None:
+    data = write(tmp_path / "data.jsonl", [{"messages": [{"role": "system", "content": "be"}, *LONGER]}])
+    made = make_tokenizer()
+    made.chat_template = MOVES
+    encoded = encode(data.with_(turns=turns), made, max_length=100)
+    assert made.decode(encoded.labels[0][encoded.labels[0] != IGNORE]) == trained
+    text = made.decode(encoded.ids[0]).replace("</s>[user]", "[user]")
+    assert text == "[user]be\n\nhi[assistant]yo[user]more[assistant]no</s>"
+
+
+def test_a_template_that_starts_the_models_turn_behind_its_answer_is_rejected(tmp_path: Path) -> None:
+    made = make_tokenizer()
+    made.chat_template = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}|{% endfor %}[assistant]"
+    for data in (write(tmp_path / "a.jsonl", [{"messages": m}]) for m in (CHAT, LONGER)):
+        with pytest.raises(UserError, match=r"starts another answer after an answer; correct it \('\|\[assistant\]'\)"):
+            encode(data, made, max_length=100)
+
+
+def test_the_models_turn_is_part_of_the_prompt_if_the_template_does_not_start_it(tmp_path: Path) -> None:
+    made = make_tokenizer()
+    made.chat_template = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
+    encoded = encode(write(tmp_path / "data.jsonl", [{"messages": LONGER}]), made, max_length=100)
+    assert made.decode(encoded.labels[0][encoded.labels[0] != IGNORE]) == "yo</s>no</s>"
+
+
 def test_messages_without_a_chat_template_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="messages need a chat template"):
         shown(write(tmp_path / "data.jsonl", [{"messages": CHAT}]), chat=False)
