@@ -6,14 +6,16 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
 
+from evoswarm.backend.gold import gold_logprobs
 from evoswarm.backend.grade import Grader
 from evoswarm.backend.pieces import Answers, Done, Piece, Slices, describe
 from evoswarm.config import RunConfig
-from evoswarm.engine import AdaptersNotSupported, Engine, EngineDied, MultiAdapterEngine, answer
+from evoswarm.engine import AdaptersNotSupported, Engine, EngineDied, MultiAdapterEngine, Reply, answer
 from evoswarm.engine.errors import out_of_memory
 from evoswarm.errors import UserError, first_line
 from evoswarm.utility import Outcome, Request, Single, Split, Utility, make_utility, slices
@@ -213,12 +215,26 @@ class Worker:
         replies = answer(
             self._engine, requests, of=of, ruled_out=ruled_out if verify else None, follow=follow, logprobs=logprobs
         )
+        if logprobs:
+            self._add_gold(replies, places, of)
         for piece in pieces:
             indices = self.slices(piece.split).indices[piece.number]
             done.results.append(Answers(piece.split, indices, replies[: len(indices)]))
             del replies[: len(indices)]
         done.installing += middle - start
         done.scoring += time.perf_counter() - middle
+
+    def _add_gold(
+        self, replies: list[Reply], places: Sequence[tuple[Piece, int]], of: Sequence[Hashable] | None
+    ) -> None:
+        """Add the log-probability of the right answer where free text comes before it."""
+        wanted: dict[int, Request] = {}
+        for i, ((piece, index), reply) in enumerate(zip(places, replies, strict=True)):
+            if piece.logprobs and reply.draft_logprob is None and isinstance(reply.response, str):
+                gold = self.utility.gold_after(piece.split, index, reply.response)
+                wanted |= {} if gold is None else {i: gold}
+        for i, value in gold_logprobs(self._engine, wanted, of=of).items():
+            replies[i] = replace(replies[i], draft_logprob=value)
 
     def _install(self, particles: Mapping[Hashable, Mapping[str, np.ndarray] | None]) -> None:
         """Install the particles unless they are installed."""

@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 
 from transformers import PreTrainedTokenizerBase
@@ -162,7 +163,7 @@ class Encoder:
 
     def _opening_of(self, prompt: Prompt) -> str:
         """The tag of reasoning that a chat's prompt opens. Those of plain text are the utility's matter."""
-        if isinstance(prompt, str):
+        if isinstance(prompt, str) or prompt.begun:
             return ""
         text, before = self._chat(prompt), self._chat(prompt, answer=False)
         if len(before) < len(text) and text.startswith(before):
@@ -231,12 +232,15 @@ class Encoder:
         turns = [{"role": role, "content": content} for role, content in chat.messages]
         variables = dict(chat.template_kwargs)
         try:
-            return self._renderer.text(turns, prompt=answer, variables=variables, template=chat.template)
+            text = self._renderer.text(turns, prompt=answer, variables=variables, template=chat.template)
         except CannotRender as problem:
             raise UserError(
                 f"{self.tokenizer.name_or_path}: the chat template cannot be used ({problem}); set "
                 "utility.prompt.chat_template: false, or the path of another template"
             ) from None
+        if not chat.begun:
+            return text
+        return text + chat.begun.removeprefix(self._opening(replace(chat, begun="")))
 
 
 def cut(text: str, stop: Sequence[str]) -> str:

@@ -36,13 +36,13 @@ def missing_outcomes(evaluations: Mapping[str, Evaluation]) -> list[str]:
     if unknown and unknown == examples:
         found.append(
             "this utility gives no log-probabilities of right answers, so the search learns from scores alone and "
-            "loses most of its gain. They are known for multiple_choice by log-likelihood, and for exact_match in text "
-            "mode without `extract`"
+            "loses most of its gain. They are known for multiple_choice and exact_match; where the answer follows free "
+            "text, only if it is found in it"
         )
     elif unknown:
         found.append(
-            f"{unknown} of {examples} validation examples have no log-probability of the right answer; the search "
-            "learns from their scores alone"
+            f"{unknown} of {examples} validation examples have no log-probability of the right answer (no answer was "
+            "found in the text, or not in digits); the search learns from their scores alone"
         )
     return found
 

@@ -12,6 +12,7 @@ from typing import Literal
 from evoswarm.errors import UserError
 from evoswarm.utility.config import Task
 from evoswarm.utility.data import Example
+from evoswarm.utility.locate import Place, match_place, number_place
 from evoswarm.utility.numbers import read_number
 from evoswarm.utility.parsing import matches, normalize
 from evoswarm.utility.prompts import delimiter
@@ -97,6 +98,31 @@ class ExactMatchUtility(TaskUtility[ExactMatch]):
         assert isinstance(response, str)
         found = response if self._pattern is None else ([None, *matches(self._pattern, response)])[-1]
         return self.judge(split, index, None if found is None else self._comparable(found))
+
+    def locate(self, split: Split, index: int, text: str) -> tuple[Place, str] | None:
+        place = self._place(text)
+        own = "" if place is None else text[place.start : place.end]
+        prediction = self._comparable(own)
+        if place is None or prediction is None:
+            return None
+        return place, own if self.score(split, index, prediction) else self._written(split, index, own)
+
+    def _place(self, text: str) -> Place | None:
+        """Where the answer is in a text that is more than an answer."""
+        place = Place(0, len(text)) if self._pattern is None else match_place(self._pattern, text)
+        if place is None or self.config.mode == "text":
+            return None if self._pattern is None else place
+        inside = text[: place.end]
+        value = read_number(inside[place.start :])
+        return None if value is None else number_place(inside, value, start=place.start)
+
+    def _written(self, split: Split, index: int, own: str) -> str:
+        """The right answer as the model would write it: a number has separators if the model's own has."""
+        gold = self._take_out(read_references(self._examples[split][index].get("answer")))[0].strip()
+        if self.config.mode == "text":
+            return gold
+        number = self._comparable(gold) or gold
+        return f"{int(number):,}" if "," in own and number.lstrip("-").isdigit() else number
 
     def score(self, split: Split, index: int, prediction: str) -> float:
         return float(prediction in self._read_references(self._examples[split][index]))

@@ -112,6 +112,10 @@ class MultiTaskUtility:
         name, own = self._places[split][index]
         return self.tasks[name].gold_logprob(split, own, logprobs)
 
+    def gold_after(self, split: Split, index: int, response: str) -> Request | None:
+        name, own = self._places[split][index]
+        return self.tasks[name].gold_after(split, own, response)
+
     def weights(self, split: Split) -> list[float]:
         shares = self.config.weights or dict.fromkeys(self.tasks, 1.0)
         total = math.fsum(shares.values())

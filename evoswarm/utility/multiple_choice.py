@@ -14,6 +14,7 @@ from evoswarm.errors import UserError
 from evoswarm.utility.choices import Reading, read_choices
 from evoswarm.utility.config import Task
 from evoswarm.utility.data import Example
+from evoswarm.utility.locate import Place, letter_place
 from evoswarm.utility.parsing import parse_choice
 from evoswarm.utility.prompts import delimiter, with_choices
 from evoswarm.utility.readings import are_texts, number_reading
@@ -105,10 +106,18 @@ class MultipleChoiceUtility(TaskUtility[MultipleChoice]):
 
     def gold_logprob(self, split: Split, index: int, logprobs: Sequence[float]) -> float:
         fields = self._examples[split][index].fields
-        if self.config.method == "generate" or len(logprobs) != len(fields["choices"]):
+        if self.config.method == "generate":
+            return super().gold_logprob(split, index, logprobs)
+        if len(logprobs) != len(fields["choices"]):
             return math.nan
         right = list(fields["choices"]).index(fields["answer"])
         return float(logprobs[right] - np.logaddexp.reduce(logprobs))
+
+    def locate(self, split: Split, index: int, text: str) -> tuple[Place, str] | None:
+        fields = self._examples[split][index].fields
+        letter = parse_choice(text, fields["choices"])
+        place = None if letter is None else letter_place(text, letter)
+        return None if place is None else (place, fields["answer"])
 
     def score(self, split: Split, index: int, prediction: str) -> float:
         return float(prediction == self._examples[split][index].fields["answer"])

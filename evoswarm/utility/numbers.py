@@ -18,6 +18,8 @@ _STATED = re.compile(
     r"(?:[*_\s:]|equal to\b|exactly\b|approximately\b|about\b)*",
     re.IGNORECASE,
 )
+MARKS = ((_BOX, re.compile("####")), (_STATED,))
+"""What stands before an answer, in the order of the rules of `read_number`."""
 _NOTHING = re.compile(
     r"(?:not|no|none|undefined|unknown|infinite|infinity|infinitely|impossible|cannot|between)\b", re.I
 )

@@ -17,12 +17,14 @@ _STATED = re.compile(
     r"(?:(?i:\banswer\b ?(?:is|was|will be|would be|should be)? ?[:=]? ?(?:option |choice )?)"
     r"|答案 ?(?:是|为|為)? ?[:：]? ?|\\boxed\{ ?)(?:\\text\{)?[\"'*_(\[{]*" + _LETTER + _ONE
 )
-_LEADING = re.compile(r"[\s\"'*_(\[{]*([A-Z])(?=[.):\]}*](?!\w))" + _ONE)
+_LEADING = re.compile(r"\A[\s\"'*_(\[{]*([A-Z])(?=[.):\]}*](?!\w))" + _ONE)
 _STANDING = re.compile(r"(?<![\w'’])" + _LETTER)
 _WRONG = re.compile(
     r"[\"'*)\]}]* (?:isn['’]t|can['’]t|cannot|doesn['’]t"
     r"|(?:is|are|was) (?:\w+ )?(?:not|wrong|incorrect|false|out|ruled)\b)"
 )
+LETTER_PLACES = (re.compile(rf"\A{_ALONE.pattern}(?:\n|\Z)", re.ASCII), _STATED, _LEADING, _STANDING)
+"""Where a letter is an answer, in the order of the rules of `parse_choice`."""
 _DENIED = re.compile(
     r"(?:\b(?:not|except|neither|nor)|n['’]t|cannot)(?: be)?(?: option| choice)? [\"'(\[*]*$", re.IGNORECASE
 )

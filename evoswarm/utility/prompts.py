@@ -83,6 +83,13 @@ def delimiter(prompt: Prompt) -> str:
     return " " if isinstance(prompt, str) and prompt and not prompt[-1].isspace() else ""
 
 
+def continued(prompt: Prompt, start: str) -> Prompt:
+    """A prompt with the start of its answer."""
+    if isinstance(prompt, Chat):
+        return replace(prompt, begun=start)
+    return prompt + (delimiter(prompt) if start and not start[0].isspace() else "") + start
+
+
 def compose(
     settings: PromptConfig,
     question: str,

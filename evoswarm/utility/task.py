@@ -13,10 +13,11 @@ from typing import Any, Generic, TypeVar
 from evoswarm.errors import UserError
 from evoswarm.utility.config import Task
 from evoswarm.utility.data import Example, load_examples, overlap_warnings, resolve
-from evoswarm.utility.prompts import compose, empty_chat, render, template_fields
+from evoswarm.utility.locate import Place, what_follows
+from evoswarm.utility.prompts import compose, continued, delimiter, empty_chat, render, template_fields
 from evoswarm.utility.reasoning import REASONING_TAGS, Tags, opened, without_reasoning
 from evoswarm.utility.references import read_references
-from evoswarm.utility.types import SPLITS, Generate, Outcome, Prompt, Request, Response, Single, Split, Turns
+from evoswarm.utility.types import SPLITS, Choose, Generate, Outcome, Prompt, Request, Response, Single, Split, Turns
 
 C = TypeVar("C", bound=Task)
 
@@ -155,6 +156,28 @@ class TaskUtility(ABC, Generic[C]):
 
     def gold_logprob(self, split: Split, index: int, logprobs: Sequence[float]) -> float:
         return logprobs[0] if logprobs else math.nan
+
+    def gold_after(self, split: Split, index: int, response: str) -> Request | None:
+        request = self._requests[split][index]
+        whole = self.opening(split, index) + response
+        answer = without_reasoning(whole, self.reasoning_tags)
+        before = whole.rfind(answer) - len(whole) + len(response)
+        located = self.locate(split, index, answer) if answer and before >= 0 else None
+        if located is None:
+            return None
+        place, gold = located
+        lead = response[:before] + answer[: place.start]
+        start = lead.rstrip()
+        follows = what_follows(answer, place)
+        prompt = continued(request.prompt, start)
+        space = lead[len(start) :] if start else delimiter(request.prompt)
+        if follows:
+            return Choose(prompt, (space + gold + follows,))
+        return Generate(prompt, self.config.max_new_tokens, tuple(self.config.stop), draft=space + gold)
+
+    def locate(self, split: Split, index: int, text: str) -> tuple[Place, str] | None:
+        """Where the answer is in a text without reasoning, and the right answer to put there; None if unknown."""
+        return None
 
     def weights(self, split: Split) -> list[float]:
         return [1 / self.size(split)] * self.size(split)

@@ -26,6 +26,8 @@ class Chat:
     """A Jinja template in place of the tokenizer's."""
     reasoning_tags: tuple[tuple[str, str], ...] = REASONING_TAGS
     """Opening and closing tags of reasoning; the prompt may end inside of it."""
+    begun: str = ""
+    """The start of the answer, if the model is to continue it."""
 
     @property
     def text(self) -> str:
@@ -166,6 +168,13 @@ class Utility(Protocol):
 
     def gold_logprob(self, split: Split, index: int, logprobs: Sequence[float]) -> float:
         """Log-probability of the right answer, given `Outcome.logprobs`; NaN if unknown."""
+
+    def gold_after(self, split: Split, index: int, response: str) -> Request | None:
+        """The right answer in the place where a generated response has its answer; None if that cannot be located.
+
+        The prompt includes the model's own text up to there. Choose: its only option is the right answer with the word
+        or mark that follows in the response. Generate: nothing follows, and the draft is the right answer.
+        """
 
     def weights(self, split: Split) -> list[float]:
         """Share of each example in the utility; they sum to 1. Approximate if the utility is no weighted mean."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evoswarm.backend.gold import gold_logprobs
 from evoswarm.config.load import parse_config
 from evoswarm.engine import TransformersEngine
 from evoswarm.engine import VllmEngine as VllmConfig
@@ -18,7 +19,7 @@ from evoswarm.toy import world
 from evoswarm.toy.config import target_config
 from evoswarm.toy.targets import TARGETS
 from evoswarm.utility import Chat, Outcome, Utility, make_utility
-from evoswarm.utility.types import Generate, Prefix, Request
+from evoswarm.utility.types import Choose, Generate, Prefix, Request
 from evoswarm.weights.expert import open_expert
 
 pytest.importorskip("vllm", reason="installed by the Makefile on Linux x86-64")
@@ -189,6 +190,21 @@ def test_drafts_have_the_log_probability_that_transformers_gives(
         found.append([v.logprob for v in verified])
     np.testing.assert_allclose(found[1], found[0], atol=1e-3)
     np.testing.assert_allclose(found[2], found[0], atol=1e-3)
+
+
+def test_right_answers_in_own_texts_have_the_log_probability_that_transformers_gives(
+    vllm: VllmEngine, beside: VllmEngine, reference: Engine
+) -> None:
+    chats = [Chat((("user", f"rev {text}"),), begun=text[:2]) for text in ("abcd", "ddca", "abce", "bbac")]
+    requests: dict[int, Request] = {i: Choose(chat, ("ab c",)) for i, chat in enumerate(chats[:2])}
+    requests |= {2: Generate(chats[2], 8, draft="ba"), 3: Generate(chats[3], 8, ("c",), draft="ab")}
+    found = []
+    for engine in (reference, vllm, beside):
+        engine.install(weights("rev"))
+        found.append(gold_logprobs(engine, requests, of=None))
+    assert all(set(values) == set(requests) for values in found)
+    for values in found[1:]:
+        np.testing.assert_allclose(list(values.values()), list(found[0].values()), atol=1e-3)
 
 
 def test_a_prompt_that_is_too_long_is_refused_in_one_line(vllm: VllmEngine) -> None:
