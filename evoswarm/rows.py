@@ -60,8 +60,31 @@ class LayersVector:
     last: int
 
 
-BasisVector = ExpertVector | LayersVector | NoiseVector | SavedVector
-_KINDS = {"expert": ExpertVector, "layers": LayersVector, "noise": NoiseVector, "saved": SavedVector}
+@dataclass(frozen=True)
+class SparseVector:
+    """What one expert changes in the base model, m * (expert - base) / density per scalar, m ~ Bernoulli(density).
+
+    The mask m is drawn from (seed, name, copy). Of a LoRA, only B is masked: its mean over masks is the expert, and a
+    mask on A as well would drop most of the products.
+    Source: DARE (arXiv 2311.03099), drop and rescale.
+    """
+
+    name: str
+    seed: int
+    copy: int
+    density: float
+
+
+ExpertPart = ExpertVector | LayersVector | SparseVector
+"""What comes from the expert of its `name`."""
+BasisVector = ExpertPart | NoiseVector | SavedVector
+_KINDS = {
+    "expert": ExpertVector,
+    "layers": LayersVector,
+    "sparse": SparseVector,
+    "noise": NoiseVector,
+    "saved": SavedVector,
+}
 
 
 @dataclass(frozen=True)
@@ -88,8 +111,8 @@ class Row:
 
     @property
     def experts(self) -> dict[str, float]:
-        """The coefficients of the experts, for people. Coefficients of layers are named `code[0-3]`."""
-        return {_label(v): value for v, value in self.terms if isinstance(v, ExpertVector | LayersVector)}
+        """The coefficients of the experts, for people: `code`, `code[0-3]` of layers, `code[mask 0]` sparsified."""
+        return {_label(v): value for v, value in self.terms if isinstance(v, ExpertPart)}
 
     def to_list(self) -> list[dict[str, Any]]:
         """The row as plain JSON, one object per term."""
@@ -101,9 +124,11 @@ class Row:
         return cls(tuple((basis_from_dict(term), float(term["coefficient"])) for term in terms))
 
 
-def _label(vector: ExpertVector | LayersVector) -> str:
+def _label(vector: ExpertPart) -> str:
     if isinstance(vector, ExpertVector):
         return vector.name
+    if isinstance(vector, SparseVector):
+        return f"{vector.name}[mask {vector.copy}]"
     layers = f"{vector.first}" if vector.first == vector.last else f"{vector.first}-{vector.last}"
     return f"{vector.name}[{layers}]"
 

@@ -16,7 +16,7 @@ from evoswarm.config import RunConfig
 from evoswarm.config.recipe import read_recipe
 from evoswarm.errors import UserError
 from evoswarm.loop.inputs import require_installable
-from evoswarm.rows import ExpertVector, LayersVector, Row
+from evoswarm.rows import ExpertPart, Row
 from evoswarm.utility import Split, make_utility
 from evoswarm.utility.multi_task import MultiTask
 from evoswarm.weights.config import PoolConfig
@@ -65,7 +65,7 @@ def _pool_of(recipe: Path | None, config: RunConfig) -> PoolConfig:
 def _row(recipe: Path, pool: Pool) -> Row:
     row, data = read_recipe(recipe)
     before = data.get("pool", {})
-    named = [v.name for v, _ in row.terms if isinstance(v, ExpertVector | LayersVector)]
+    named = [v.name for v, _ in row.terms if isinstance(v, ExpertPart)]
     missing = [name for name in named if name not in pool.names]
     if missing:
         raise UserError(f"{recipe}: needs expert {missing[0]}, the pool has {', '.join(pool.names)}")

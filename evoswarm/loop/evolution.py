@@ -84,7 +84,7 @@ class Evolution:
         return [found[key] for key in keys]
 
     def _outcomes(self, evaluations: list[Evaluation]) -> Outcomes | None:
-        if not self.context.config.search.logprobs:
+        if not self.context.config.search.outcomes:
             return None
         return outcomes_of(evaluations, self.context.inputs.utility)
 

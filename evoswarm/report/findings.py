@@ -25,7 +25,7 @@ def track(run: Run, particle: int) -> list[Measurement | None]:
     found = [next((m for m in line if m.particle == particle and m.phase in phases), None) for line in run.measured]
     if found and found[0] is None:  # it started as an expert
         utilities = np.array([FAILED if m.utility is None else m.utility for m in run.initial])
-        order = first_experts(utilities, run.config.search.population)
+        order = first_experts(utilities, run.config.search.expert_places)
         found[0] = run.initial[order[particle]] if particle < len(order) else None
     return found
 

@@ -179,7 +179,7 @@ def _measurements(path: Path) -> Iterable[Measurement]:
         yield Measurement(
             **{key: record[key] for key in ("generation", "phase", "particle", "utility", "error", "split")},
             experts=expert_coefficients(terms),
-            noise=sum(term["kind"] not in ("expert", "layers") for term in terms),
+            noise=sum(term["kind"] not in ("expert", "layers", "sparse") for term in terms),
             scores=np.array([np.nan if s is None else s for s in record["scores"]], dtype=np.float32),
             who=record.get("who", ""),
             place=(path, line),
@@ -187,12 +187,15 @@ def _measurements(path: Path) -> Iterable[Measurement]:
 
 
 def expert_coefficients(terms: list[Record]) -> dict[str, float]:
-    """The coefficient of each expert; the mean over layers if spans of layers have different coefficients."""
+    """The coefficient of each expert; the mean over layers if spans of layers have different coefficients.
+
+    A sparsified expert counts as the expert, which is its mean over masks.
+    """
     layers = 1 + max((term["last"] for term in terms if term["kind"] == "layers"), default=0)
     found: dict[str, float] = {}
     for term in terms:
-        if term["kind"] == "expert":
-            found[term["name"]] = float(term["coefficient"])
+        if term["kind"] in ("expert", "sparse"):
+            found[term["name"]] = found.get(term["name"], 0.0) + float(term["coefficient"])
         elif term["kind"] == "layers":
             share = (term["last"] - term["first"] + 1) / layers
             found[term["name"]] = found.get(term["name"], 0.0) + share * float(term["coefficient"])

@@ -8,10 +8,13 @@ from evoswarm.search.base import Search
 from evoswarm.search.bayes import BayesSearch
 from evoswarm.search.cma_es import CmaEsSearch, EvolMergeSearch
 from evoswarm.search.config import Evolution
+from evoswarm.search.evogm import EvoGMSearch
 from evoswarm.search.genome import GenomeSearch
 from evoswarm.search.genome_plus import GenomePlusSearch
 from evoswarm.search.lorahub import LoraHubSearch
+from evoswarm.search.m2n2 import M2N2Search
 from evoswarm.search.model_swarms import ModelSwarms, ModelSwarmsSearch
+from evoswarm.search.pso_merging import PsoMergingSearch
 from evoswarm.search.random_search import RandomMixSearch
 from evoswarm.search.soup import GreedySoupSearch, UniformSoupSearch
 from evoswarm.search.state import Ask, Best, Member, Outcomes
@@ -20,6 +23,9 @@ SEARCHES: dict[str, type[Search]] = {
     "model_swarms": ModelSwarmsSearch,
     "genome": GenomeSearch,
     "genome_plus": GenomePlusSearch,
+    "pso_merging": PsoMergingSearch,
+    "m2n2": M2N2Search,
+    "evogm": EvoGMSearch,
     "random_search": RandomMixSearch,
     "cma_es": CmaEsSearch,
     "evolmerge": EvolMergeSearch,

@@ -143,7 +143,7 @@ class Search(ABC):
     def tell(self, utilities: Sequence[float | None], outcomes: Outcomes | None = None) -> None:
         """Answer the last ask with one utility per row. Larger is better; None is a failed evaluation.
 
-        A search with `config.logprobs` learns from outcomes. Without them, it takes each utility for the only example.
+        A search with `config.outcomes` learns from outcomes. Without them, it takes each utility for the only example.
 
         Raises:
             ValueError: there was no ask, or the utilities have the wrong number, a NaN or an infinity.

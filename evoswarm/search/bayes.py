@@ -44,6 +44,7 @@ class Bayes(Evolution):
     min_gain: NonNegative = 0.002
     """Stop early when the surrogate expects no row that is better by this; 0: never."""
 
+    outcomes: ClassVar[bool] = True
     logprobs: ClassVar[bool] = True
     prefers_product: ClassVar[bool] = True
 

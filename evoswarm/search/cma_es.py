@@ -9,25 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from evoswarm.errors import UserError
 from evoswarm.rows import BasisVector, LayersVector
 from evoswarm.search.config import Evolution, Patience, Population
 from evoswarm.search.rng import stream
 from evoswarm.search.sampling import SamplingSearch, SamplingState
+from evoswarm.search.spans import LayerSpans, span_basis
 from evoswarm.search.state import Measured, Steps, no_numbers
 from evoswarm.section import Positive
 
 if TYPE_CHECKING:
     from cmaes import CMA
-
-
-LayerSpans = Annotated[
-    int | None,
-    Field(
-        ge=1,
-        description="Cut the layers into this many spans, each with its own coefficients; null: one span per layer.",
-    ),
-]
 
 
 class Covariance(Evolution):
@@ -111,14 +102,7 @@ class CmaEsSearch(SamplingSearch):
         spans = self.config.layer_spans
         if layers is None or spans == 1:
             return super()._first_basis(layers)
-        spans = layers if spans is None else spans
-        if spans > layers:
-            raise UserError(
-                f"search.layer_spans is {spans}, the experts have {layers} layer(s): set it to at most that"
-            )
-        ends = [layers * s // spans for s in range(spans + 1)]
-        edges = list(zip(ends[:-1], ends[1:], strict=True))
-        return [LayersVector(name, first, end - 1) for name in self.experts for first, end in edges]
+        return span_basis(self.experts, layers=layers, spans=spans)
 
     @property
     def _spans(self) -> int:

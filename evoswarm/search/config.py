@@ -85,8 +85,10 @@ class Evolution(Section):
 
     persistent: ClassVar[bool] = False
     """A particle number means the same particle in every generation."""
+    outcomes: ClassVar[bool] = False
+    """It learns from the outcomes of all examples."""
     logprobs: ClassVar[bool] = False
-    """It learns from the outcomes of all examples and the log-probabilities of their right answers."""
+    """It also learns from the log-probabilities of their right answers."""
     prefers_product: ClassVar[bool] = False
     """LoRA experts are mixed in product space unless the config says otherwise."""
     package: ClassVar[str] = ""
@@ -97,6 +99,11 @@ class Evolution(Section):
     @property
     def most_particles(self) -> int:
         """The largest population that the search can reach."""
+        return self.population
+
+    @property
+    def expert_places(self) -> int:
+        """The first population has at most this many unchanged experts."""
         return self.population
 
     def at_budget(self, budget: int, *, experts: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from evoswarm.rows import BasisVector, ExpertVector, LayersVector, NoiseVector, Row
+from evoswarm.rows import BasisVector, ExpertPart, LayersVector, NoiseVector, Row
 from evoswarm.weights.expert import Expert
 from evoswarm.weights.merge import adapter_key, full_tensors, lora_modules, scaling
 from evoswarm.weights.tensorfile import TensorSpec
@@ -36,6 +36,7 @@ class Block:
         base: the tensor of the base model that the experts' values are differences from; None: zero.
         owner: the expert without which the block is left out; None: it is always there.
         fixed: a copy of its only source, whatever the coefficients are.
+        masked: sparsified experts drop scalars here. Not in A of a LoRA.
     """
 
     spec: TensorSpec
@@ -46,10 +47,11 @@ class Block:
     base: str | None = None
     owner: str | None = None
     fixed: bool = False
+    masked: bool = True
 
     def factor(self, vector: BasisVector) -> float:
         """What a basis vector's coefficient is multiplied by here; 0 where the vector is zero."""
-        if isinstance(vector, ExpertVector | LayersVector):
+        if isinstance(vector, ExpertPart):
             return self.scales.get(vector.name, 1.0) if vector.name in self.sources and self._reached(vector) else 0.0
         return self.noise if isinstance(vector, NoiseVector) else 1.0
 
@@ -60,11 +62,11 @@ class Block:
         return any(self._in(vector) for vector, value in row.terms if value)
 
     def _in(self, vector: BasisVector) -> bool:
-        if isinstance(vector, ExpertVector | LayersVector):
+        if isinstance(vector, ExpertPart):
             return vector.name == self.owner and self._reached(vector)
         return True  # noise changes B of every expert
 
-    def _reached(self, vector: ExpertVector | LayersVector) -> bool:
+    def _reached(self, vector: ExpertPart) -> bool:
         return not isinstance(vector, LayersVector) or vector.first <= self.layer <= vector.last
 
 
@@ -98,10 +100,12 @@ def in_factors(experts: Sequence[Expert]) -> list[Part]:
     first = experts[0]
     whole = whole_tensors(first)
     scales = _scales(experts)
-    return [
-        Part(name, (_block(name, experts, _sharing(name, experts), scales=scales.get(name), base=whole.get(name)),))
-        for name in sorted(first.specs)
-    ]
+    of_a = {a for a, _ in pair_names(first).values()} if first.kind == "adapter" else set()
+    parts = []
+    for name in sorted(first.specs):
+        block = _block(name, experts, _sharing(name, experts), scales=scales.get(name), base=whole.get(name))
+        parts.append(Part(name, (replace(block, masked=name not in of_a),)))
+    return parts
 
 
 def in_product(experts: Sequence[Expert]) -> list[Part]:

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from evoswarm.rows import NoiseVector, SavedVector
+from evoswarm.rows import NoiseVector, SavedVector, SparseVector
 from evoswarm.weights.blocks import Block
 from evoswarm.weights.materialize import BaseModel, Materializer, Sum, Vector
 from evoswarm.weights.noise import CHUNK, noise_chunk
 from evoswarm.weights.pool import Pool
+from evoswarm.weights.sparse import SparseValues
 from evoswarm.weights.tensorfile import TensorSpec
 
 BLOCK = 1 << 22
@@ -69,7 +70,7 @@ class DeviceMaterializer(Materializer):
             return self._resident[key]
         source = self._source(vector, block)
         assert source is not None
-        tensor = to_torch(source)
+        tensor = to_torch(source[:] if isinstance(source, SparseValues) else source)
         if self._has_room(tensor.nbytes):
             tensor = self._resident[key] = tensor.to(self._device)
         return tensor
@@ -101,6 +102,8 @@ def _place(vector: Vector) -> str:
     if isinstance(vector, BaseModel):
         return "base"
     assert not isinstance(vector, NoiseVector)
+    if isinstance(vector, SparseVector):
+        return repr(vector)
     return vector.path if isinstance(vector, SavedVector) else f"expert {vector.name}"
 
 

@@ -16,11 +16,21 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from evoswarm.rows import BasisVector, ExpertVector, LayersVector, NoiseVector, Row, SavedVector
+from evoswarm.rows import (
+    BasisVector,
+    ExpertPart,
+    ExpertVector,
+    LayersVector,
+    NoiseVector,
+    Row,
+    SavedVector,
+    SparseVector,
+)
 from evoswarm.weights.blocks import Block, Part
 from evoswarm.weights.kernel import Combine, combine_for
 from evoswarm.weights.noise import CHUNK, noise_chunk
 from evoswarm.weights.pool import Pool
+from evoswarm.weights.sparse import SparseValues
 from evoswarm.weights.tensorfile import TensorFile, TensorSpec
 
 Weights = dict[str, np.ndarray]
@@ -195,17 +205,21 @@ class Materializer:
             yield Mix(basis, coefficients, combine_for(size * len(rows)), executor)
 
     def _order(self, vector: BasisVector) -> tuple[int, tuple[Any, ...]]:
-        if isinstance(vector, ExpertVector | LayersVector):
+        if isinstance(vector, ExpertPart):
             return 0, (self.pool.names.index(vector.name), *astuple(vector)[1:])
         return (1 if isinstance(vector, SavedVector) else 2), astuple(vector)
 
     def _is_zero(self, vector: BasisVector) -> bool:
-        return isinstance(vector, ExpertVector | LayersVector) and self.pool.is_zero(vector.name)
+        return isinstance(vector, ExpertPart) and self.pool.is_zero(vector.name)
 
-    def _source(self, vector: Vector, block: Block) -> np.ndarray | None:
+    def _source(self, vector: Vector, block: Block) -> np.ndarray | SparseValues | None:
         """A basis vector's whole block as a lazy view; None for noise, which is generated in chunks."""
-        if isinstance(vector, ExpertVector | LayersVector):
-            return self.pool.flat(vector.name, block.sources[vector.name])
+        if isinstance(vector, ExpertPart):
+            values = self.pool.flat(vector.name, block.sources[vector.name])
+            if not isinstance(vector, SparseVector) or not block.masked:
+                return values
+            base = None if block.base is None else self.pool.base.flat(block.base)
+            return SparseValues(vector, block.spec.name, values, base)
         if isinstance(vector, BaseModel):
             assert block.base is not None
             return self.pool.base.flat(block.base)
@@ -264,7 +278,7 @@ def _fits(array: np.ndarray | None, spec: TensorSpec) -> TypeGuard[np.ndarray]:
     return array.flags.c_contiguous and array.flags.writeable and array.flags.aligned
 
 
-def _chunk(vector: Vector, source: np.ndarray | None, tensor: str, start: int, stop: int) -> np.ndarray:
+def _chunk(vector: Vector, source: np.ndarray | SparseValues | None, tensor: str, start: int, stop: int) -> np.ndarray:
     """Scalars [stop - start] of one basis vector in fp32; a view if they are already fp32."""
     if source is None:
         assert isinstance(vector, NoiseVector)

@@ -14,6 +14,10 @@ from evoswarm.config.load import apply_overrides
 WITHOUT_MODEL = [name for name, method in all_methods().items() if not (method.mixes or method.gradients)]
 
 
+FAST = {"searches": {"evogm": {"epochs": 2}}}
+"""Training takes a second per generation."""
+
+
 def config_of(folder: Path, *overrides: str, **section: Any) -> CompareConfig:
     if not (folder / "experts").exists():
         make_world(folder, validation=40, test=30)
@@ -24,6 +28,6 @@ def config_of(folder: Path, *overrides: str, **section: Any) -> CompareConfig:
         "utility": {"type": "exact_match", "data": "echo.json"},
         "engine": {"type": "fake", "batch_size": 16},
         "backend": {"type": "local"},
-        "compare": {"seeds": [3, 8], "budget": 60, "methods": WITHOUT_MODEL} | section,
+        "compare": {"seeds": [3, 8], "budget": 60, "methods": WITHOUT_MODEL} | FAST | section,
     }
     return parse_compare(apply_overrides(data, overrides), root=folder)

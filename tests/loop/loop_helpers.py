@@ -21,6 +21,9 @@ ALGORITHMS = (
     "evolmerge",
     "lorahub",
     "bayes",
+    "pso_merging",
+    "m2n2",
+    "evogm",
     *SOUPS,
 )
 

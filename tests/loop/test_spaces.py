@@ -22,6 +22,8 @@ SEARCH: dict[str, dict[str, Any]] = {
     "genome": {"mutation_rate": 1.0, "max_noise_vectors": 2},
     "genome_plus": {"mutation_rate": 1.0, "max_noise_vectors": 2},
     "evolmerge": {"layer_spans": 2},
+    "pso_merging": {"population": 12},
+    "evogm": {"epochs": 2},
 }
 WIDTH = 32
 

@@ -223,15 +223,19 @@ def test_a_run_without_any_generation_says_so(make_run: MakeRun):
         "model_swarms",
         "genome_plus",
         "cma_es",
-        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("genome", "random_search", "evolmerge")),
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in ("genome", "random_search", "evolmerge", "pso_merging", "m2n2", "evogm")
+        ),
     ],
 )
 def test_every_algorithm_and_the_smallest_population_have_a_report(make_run: MakeRun, kind: str):
     extra = {"genome_plus": {"max_population": 2}, "cma_es": {"population": 4}, "evolmerge": {"population": 4}}
     search = {"type": kind, "population": 2, "max_generations": 1} | extra.get(kind, {})
     text = report(make_run(names=("alpha", "beta"), search=search)).text
-    assert ("The winner is particle" in text) == (kind == "model_swarms")
-    assert ("have no identity over generations" in text) == (kind != "model_swarms")
+    persistent = kind in ("model_swarms", "pso_merging")
+    assert ("The winner is particle" in text) == persistent
+    assert ("have no identity over generations" in text) == (not persistent)
 
 
 def test_coefficients_per_layer_are_shown_as_their_mean():
@@ -240,6 +244,12 @@ def test_coefficients_per_layer_are_shown_as_their_mean():
 
     terms = [term("code", 0, 2, 1.0), term("code", 3, 3, -1.0), term("math", 3, 3, 2.0)]
     assert expert_coefficients(terms) == {"code": 0.5, "math": 0.5}
+
+
+def test_a_sparsified_expert_counts_as_the_expert():
+    terms = [{"kind": "expert", "name": "code", "coefficient": 0.6}]
+    terms += [{"kind": "sparse", "name": name, "coefficient": 0.2} for name in ("code", "math")]
+    assert expert_coefficients(terms) == {"code": pytest.approx(0.8), "math": 0.2}
 
 
 def test_a_run_of_no_generations_has_a_report_of_its_first_population(make_run: MakeRun):

@@ -23,6 +23,8 @@ Utility = Callable[[Ask], list[float | None]]
 def search_of(kind: str, *, experts: int = 4, seed: int = 7, layers: int = 1, **settings) -> Search:
     if kind == "bayes":  # by default it ends by itself
         settings = {"min_gain": 0, "max_evaluations": None} | settings
+    if kind == "evogm":  # training takes a second
+        settings = {"epochs": 2} | settings
     return make_search(
         SEARCHES[kind].config_class(**settings), experts=[f"e{i}" for i in range(experts)], seed=seed, layers=layers
     )

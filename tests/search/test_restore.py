@@ -16,6 +16,9 @@ CASES = {
     "cma_es": {"population": 6},
     "evolmerge": {"population": 6, "layer_spans": 3, "affine": False, "layers": 7},
     "lorahub": {"population": 5, "max_generations": 9},
+    "pso_merging": {"population": 7},
+    "m2n2": {"population": 6, "offspring": 3, "layers": 3},
+    "evogm": {"population": 6, "round_generations": 2},
 }
 GENERATIONS = 9
 

@@ -17,18 +17,18 @@ every = pytest.mark.parametrize("kind", sorted(CONFIGS))
 def test_a_recipe_is_measured_in_generation_0_and_belongs_to_the_population(kind):
     search = search_of(kind, start=RECIPE)
     _, rest = run_generation(search, bowl)
-    assert [0.7, 0, 0.3, 0] in rest.rows.tolist()
-    assert [0.7, 0, 0.3, 0] in [member.row.tolist() for member in search.population]
+    assert [0.7, 0, 0.3, 0] in rest.rows[:, :4].tolist()
+    assert [0.7, 0, 0.3, 0] in [member.row[:4].tolist() for member in search.population]
 
 
-@every
+@pytest.mark.parametrize("kind", sorted(CONFIGS.keys() - {"m2n2"}))  # all measured rows are its population
 def test_a_start_does_not_change_the_size_of_a_population(kind):
     sizes = []
     for start in ("experts", "greedy_soup", RECIPE):
         search = search_of(kind, start=start, population=6)
         run_generation(search, bowl)
         sizes.append(len(search.population))
-    more = 1 if kind in ("random_search", "cma_es", "evolmerge", "lorahub", "bayes") else 0
+    more = 1 if kind in ("random_search", "cma_es", "evolmerge", "lorahub", "bayes", "evogm") else 0
     assert sizes == [sizes[0], sizes[0] + more, sizes[0] + more]
 
 
@@ -39,7 +39,7 @@ def test_the_greedy_soup_is_the_one_that_the_search_of_that_name_finds(kind):
     search = search_of(kind, start="greedy_soup")
     asks = run_generation(search, bowl)
     assert [ask.phase for ask in asks] == ["experts", "start", "start", "start", "population"]
-    assert search.state.start[0].tolist() == soup.global_best.row.tolist()
+    assert search.state.start[0, :4].tolist() == soup.global_best.row.tolist()
 
 
 @every

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tiny_models import save_adapter
 from weight_helpers import pool_of, same_bytes, write_checkpoint, write_lora
 
-from evoswarm.rows import BasisVector, ExpertVector, LayersVector, NoiseVector, Row, SavedVector
+from evoswarm.rows import BasisVector, ExpertVector, LayersVector, NoiseVector, Row, SavedVector, SparseVector
 from evoswarm.weights.device import DeviceMaterializer
 from evoswarm.weights.materialize import Materializer
 from evoswarm.weights.noise import CHUNK
@@ -21,6 +21,7 @@ from evoswarm.weights.save import save_vector
 
 DTYPES = {"fp32": np.float32, "bf16": ml_dtypes.bfloat16, "fp16": np.float16}
 NOISE = NoiseVector(seed=3, generation=2, particle=1, gene_rate=0.3, sigma=0.1)
+SPARSE = SparseVector("b", seed=3, copy=0, density=0.4)
 SIZE = 2 * CHUNK + 17
 
 
@@ -56,6 +57,8 @@ ROWS = [
     row(("b", 1.0)),
     row((NOISE, 1.0)),
     row(("a", 0.1), ("b", 0.2), ("c", 0.7), (NOISE, 1.3)),
+    row((SPARSE, 1.0)),
+    row(("a", 0.5), ("b", 0.2), (SPARSE, -0.7), (NOISE, 1.3)),
     row(),
 ]
 

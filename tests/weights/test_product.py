@@ -14,7 +14,7 @@ from weight_helpers import edit_config, same_bytes
 
 from evoswarm.engine.install import Installer
 from evoswarm.errors import UserError
-from evoswarm.rows import BasisVector, ExpertVector, LayersVector, NoiseVector, Row, SavedVector
+from evoswarm.rows import BasisVector, ExpertVector, LayersVector, NoiseVector, Row, SavedVector, SparseVector
 from evoswarm.weights.blocks import pair_names
 from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.device import DeviceMaterializer
@@ -70,6 +70,7 @@ ROWS = [
     row(("a", 0.1), ("c", 0.7), (NOISE, 1.3)),
     row((NOISE, 1.0)),
     row(("a", 0.0), ("b", 0.5)),
+    row((SparseVector("a", seed=3, copy=0, density=0.5), 0.6), ("c", 0.2)),
     row(),
 ]
 
