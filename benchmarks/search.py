@@ -93,7 +93,7 @@ class World:
         search = make_search(config_class(**settings), experts=self.pool.names, seed=seed, layers=self.pool.layers)
         while search.stop_reason is None:
             found = self.measure(search.basis, search.ask().rows)
-            outcomes = outcomes_of(found, self.utility) if search.config.logprobs else None
+            outcomes = outcomes_of(found, self.utility) if search.config.outcomes else None
             search.tell([evaluation.utility for evaluation in found], outcomes)
         return search
 
