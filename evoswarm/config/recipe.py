@@ -45,7 +45,7 @@ def start_of(path: Path) -> dict[str, float]:
     for vector, coefficient in row.terms:
         if not isinstance(vector, ExpertVector):
             raise UserError(
-                f"search.start: {path} has more than whole experts (mutation noise, spans of layers, masks), from which "
+                f"search.start: {path} has more than whole experts (noise, spans of layers, masks), from which "
                 "a search cannot start; write the coefficients of its experts as a mapping, {code: 0.6, math: 0.4}"
             )
         experts[vector.name] = experts.get(vector.name, 0.0) + coefficient
