@@ -36,3 +36,8 @@ def first_line(error: BaseException) -> str:
     """The first line of an error's text, or its type if it has none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
+
+
+def not_installed(who: str, package: str, *, extra: str) -> UserError:
+    """The error for a package of one of evoswarm's extras."""
+    return UserError(f"{who} needs {package}: pip install '.[{extra}]' in the checkout")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evoswarm.errors import UserError
+from evoswarm.errors import UserError, not_installed
 from evoswarm.utility.readers import read
 from evoswarm.utility.types import Prompt
 
@@ -50,7 +50,7 @@ class Router:
             from sklearn.pipeline import make_pipeline
             from sklearn.preprocessing import Normalizer
         except ImportError:
-            raise UserError("cbtm needs scikit-learn: pip install '.[compare]' in the checkout") from None
+            raise not_installed("cbtm", "scikit-learn", extra="compare") from None
         texts = {name: read_texts(path) for name, path in training.items()}
         every = [text for lines in texts.values() for text in lines]
         vectorizer = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from evoswarm.errors import UserError
+from evoswarm.errors import not_installed
 from evoswarm.search.config import Evolution, MaxGenerations, Patience, Population
 from evoswarm.search.rng import stream
 from evoswarm.search.sampling import SamplingSearch, SamplingState
@@ -99,7 +99,7 @@ class LoraHubSearch(SamplingSearch):
         try:
             import nevergrad
         except ImportError:
-            raise UserError("search.type lorahub needs nevergrad: pip install '.[compare]' in the checkout") from None
+            raise not_installed("search.type lorahub", "nevergrad", extra="compare") from None
         bound = self.config.bound
         first = self._middle[self._good].clip(-bound, bound) if len(self.state.start) else np.zeros(self._good.sum())
         parameters = nevergrad.p.Array(init=first, lower=-bound, upper=bound)

@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Literal
 
 from evoswarm.errors import UserError
-from evoswarm.utility.config import Task
 from evoswarm.utility.data import Example
 from evoswarm.utility.locate import Place, match_place, number_place
 from evoswarm.utility.numbers import read_number
 from evoswarm.utility.parsing import matches, normalize
 from evoswarm.utility.prompts import delimiter
 from evoswarm.utility.reasoning import may_reason
-from evoswarm.utility.references import TextReading, parsed, read_references
+from evoswarm.utility.referenced import Referenced
+from evoswarm.utility.references import parsed, read_references
 from evoswarm.utility.task import TaskUtility, refuse
 from evoswarm.utility.types import Generate, Outcome, Prompt, Request, Response, Split
 
 
-class ExactMatch(Task):
+class ExactMatch(Referenced):
     """Share of answers that equal the reference as a whole, never as a substring."""
 
     type: Literal["exact_match"] = "exact_match"
@@ -36,10 +36,6 @@ class ExactMatch(Task):
     """text: ignore case."""
     ignore_punctuation: bool = False
     """text: ignore punctuation and repeated white space."""
-    text_answers: TextReading | None = None
-    """What an answer in the file means that is text in the notation of a list or an object, such as ['a', 'b']. whole:
-    the text is the answer. parsed: its items are answers, of which any is right. null: refuse such answers, except
-    objects as in SQuAD and TriviaQA, which are parsed."""
 
 
 class ExactMatchUtility(TaskUtility[ExactMatch]):

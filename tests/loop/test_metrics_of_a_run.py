@@ -1,0 +1,37 @@
+"""The metrics of a utility in the result of a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import evoswarm
+from evoswarm.config.load import parse_config
+from evoswarm.loop.records import read_outcomes
+from evoswarm.toy import world
+from evoswarm.toy.config import target_config
+from evoswarm.utility import make_utility
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["chrf", "loglikelihood"])
+def test_the_summary_has_the_metrics_of_every_finalist(tmp_path: Path, kind: str) -> None:
+    data = target_config("trio", algorithm="random_search")
+    data["utility"] = {key: data["utility"][key] for key in ("data", "prompt") if key in data["utility"]}
+    data["utility"] |= {"type": kind, "max_new_tokens": 4}
+    data |= {"output": str(tmp_path), "backend": {"type": "local"}, "references": False}
+    data["search"] = {"type": "random_search", "population": 2, "max_generations": 1, "ensemble_size": 1}
+    config = parse_config(data, root=world())
+    summary = evoswarm.run(config)
+    assert summary == json.loads((config.run_dir / "summary.json").read_text())
+    utility = make_utility(config.utility, root=config.root)
+    finals = read_outcomes(config.run_dir / "outcomes" / "final.jsonl")
+    found = {
+        (record["who"], record["split"]): utility.metrics(record["split"], record["scores"], record["statistics"])
+        for record in finals
+    }
+    assert {(who, split) for who, of in summary["metrics"].items() for split in of} == set(found)
+    for (who, split), metrics in found.items():
+        assert summary["metrics"][who][split] == metrics and metrics
