@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import nlargest
 from pathlib import Path
@@ -83,20 +84,21 @@ def run_tokenizer(
     notices: list[str] = []
     saved = _saved_tokenizers(experts, notices, trust_remote_code=trust_remote_code)
     try:
-        tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
-    except UserError:
-        if not saved:
-            raise
-        tokenizer = next(iter(saved.values()))
-    own = _template(tokenizer, model)
-    padding = {str(one.pad_token) for one in (tokenizer, *saved.values())}
+        base = load_tokenizer(model, trust_remote_code=trust_remote_code)
+    except UserError as problem:
+        base, missing = None, problem
+    padding = {str(one.pad_token) for one in (base, *saved.values()) if one is not None}
     kinds = _alike({name: _identity(other, padding) for name, other in saved.items()})
+    if base is None and len(kinds) != 1:
+        raise missing
+    tokenizer = base or next(iter(saved.values()))
+    own = _template(tokenizer, model)
     if len(kinds) > 1:
         notices.append(f"{_listed(kinds)} were saved with different tokenizers; the base model's is used")
-    elif kinds and _identity(tokenizer, padding) not in kinds:
-        tokenizer = next(iter(saved.values()))
-        notices.append(f"the tokenizer that was saved with {_listed(kinds)} is used; the base model has another one")
-    templates = {name: text for name, folder in experts.items() if (text := template_of(folder))} if chats else {}
+    elif kinds and (base is None or _identity(base, padding) not in kinds):
+        tokenizer, other = next(iter(saved.values())), "none" if base is None else "another one"
+        notices.append(f"the tokenizer that was saved with {_listed(kinds)} is used; the base model has {other}")
+    templates = {name: text for name, folder in experts.items() if (text := _saved_template(folder))} if chats else {}
     kinds = _alike({name: text.strip() for name, text in templates.items()})
     tokenizer.chat_template = own
     if len(kinds) > 1:
@@ -106,9 +108,8 @@ def run_tokenizer(
         )
     elif kinds and str(own).strip() not in kinds:
         tokenizer.chat_template = next(iter(templates.values()))
-        notices.append(
-            f"the chat template that was saved with {_listed(kinds)} is used; the base model has another one"
-        )
+        other = "another one" if own else "none"
+        notices.append(f"the chat template that was saved with {_listed(kinds)} is used; the base model has {other}")
     return RunTokenizer(tokenizer, tags, tuple(notices))
 
 
@@ -164,7 +165,8 @@ def _saved_tokenizers(
     experts: Mapping[str, Path], notices: list[str], *, trust_remote_code: bool
 ) -> dict[str, PreTrainedTokenizerBase]:
     """The tokenizer of each expert that has one. The same files are loaded once; notes those that cannot be loaded."""
-    folders = {name: folder for name, folder in experts.items() if any((folder / f).exists() for f in VOCABULARIES)}
+    places = {name: next(filter(_has_vocabulary, _places(folder)), None) for name, folder in experts.items()}
+    folders = {name: place for name, place in places.items() if place is not None}
     found: dict[str, PreTrainedTokenizerBase] = {}
     for names in _alike({name: _digest(folder) for name, folder in folders.items()}).values():
         try:
@@ -174,6 +176,21 @@ def _saved_tokenizers(
         else:
             found |= dict.fromkeys(names, loaded)
     return found
+
+
+def _places(folder: Path) -> Iterator[Path]:
+    """An expert's folder, and that of its training if it is a checkpoint of one (`checkpoint-500`)."""
+    yield folder
+    if re.fullmatch(r"checkpoint-\d+", folder.name):
+        yield folder.parent
+
+
+def _has_vocabulary(folder: Path) -> bool:
+    return any((folder / name).exists() for name in VOCABULARIES)
+
+
+def _saved_template(folder: Path) -> str | None:
+    return next((template for place in _places(folder) if (template := template_of(place))), None)
 
 
 def _digest(folder: Path) -> str:

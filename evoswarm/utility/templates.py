@@ -23,7 +23,7 @@ def read_template(path: Path) -> str:
             raise UserError(f"prompt.chat_template: {path} has no chat template; give the path of a Jinja file")
         return template
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"prompt.chat_template: {path} cannot be read ({error}); give the path of a Jinja file"
@@ -38,10 +38,11 @@ def template_of(folder: Path) -> str | None:
     """The chat template that was saved in a folder; None if there is none."""
     for name in FILES:
         try:
-            text = (folder / name).read_text(encoding="utf-8")
+            text = (folder / name).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError):
             continue
-        if template := _of_json(text) if name.endswith(".json") else text:
+        template = _of_json(text) if name.endswith(".json") else text
+        if template and template.strip():
             return template
     return None
 

@@ -65,8 +65,31 @@ def test_the_base_models_tokenizer_is_used_if_the_experts_bring_none_or_the_same
 def test_a_chat_template_on_which_the_experts_agree_is_used_and_said(base: Path, save: Save, jinja: bool) -> None:
     found = chosen(base, save("a", template=CHATML, jinja=jinja), save("b"), save("c", template=CHATML + "\n"))
     assert found.tokenizer.chat_template == CHATML and found.tokenizer.name_or_path == str(base)
-    assert found.notices == ("the chat template that was saved with a, c is used; the base model has another one",)
+    assert found.notices == ("the chat template that was saved with a, c is used; the base model has none",)
     assert chosen(base, save("d", template=CHATML), chats=False).notices == ()
+
+
+def test_the_tokenizer_and_template_of_a_training_belong_to_its_checkpoints(base: Path, save: Save) -> None:
+    (base / "chat_template.jinja").write_text(GEMMA)
+    trained = save("a", TOKENIZERS["qwen"]())
+    for name in ("checkpoint-10", "other"):
+        (trained / name).mkdir()
+    found = chosen(base, trained / "checkpoint-10")
+    assert (found.tokenizer.eos_token, found.tokenizer.chat_template) == ("<|im_end|>", CHATML)
+    assert [notice.endswith("is used; the base model has another one") for notice in found.notices] == [True, True]
+    (trained / "checkpoint-10" / "chat_template.jinja").write_text(LLAMA3)
+    assert chosen(base, trained / "checkpoint-10").tokenizer.chat_template == LLAMA3
+    assert chosen(base, trained / "other").notices == ()
+
+
+def test_a_byte_order_mark_is_no_part_of_a_template_and_an_empty_file_is_none(base: Path, save: Save) -> None:
+    folder = save("a")
+    (folder / "chat_template.jinja").write_bytes(b"\xef\xbb\xbf" + CHATML.encode())
+    assert chosen(base, folder).tokenizer.chat_template == CHATML
+    (folder / "chat_template.jinja").write_text(" \n")
+    assert chosen(base, folder).tokenizer.chat_template is None
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": LLAMA3}))
+    assert chosen(base, folder).tokenizer.chat_template == LLAMA3
 
 
 def test_chat_templates_on_which_the_experts_do_not_agree_are_said_and_not_used(base: Path, save: Save) -> None:
@@ -83,7 +106,7 @@ def test_a_tokenizer_on_which_the_experts_agree_is_used_with_its_template_and_en
     assert found.tokenizer.eos_token == "<|im_end|>" and found.tokenizer.chat_template == CHATML
     assert found.notices == (
         "the tokenizer that was saved with a, b is used; the base model has another one",
-        "the chat template that was saved with a, b is used; the base model has another one",
+        "the chat template that was saved with a, b is used; the base model has none",
     )
 
 
@@ -104,8 +127,11 @@ def test_the_experts_tokenizer_is_used_if_the_base_model_has_none(tmp_path: Path
     (tmp_path / "base" / "config.json").write_text("{}")
     found = chosen(tmp_path / "base", save("a", TOKENIZERS["qwen"]()))
     assert found.tokenizer.chat_template == CHATML
+    assert found.notices == ("the tokenizer that was saved with a is used; the base model has none",)
     with pytest.raises(UserError, match="base: the tokenizer cannot be loaded"):
         chosen(tmp_path / "base", save("b"))
+    with pytest.raises(UserError, match="base: the tokenizer cannot be loaded"):
+        chosen(tmp_path / "base", tmp_path / "experts" / "a", save("c", TOKENIZERS["llama 3"]()))
 
 
 def test_the_default_of_several_templates_and_that_of_a_processor_are_the_base_models(base: Path, save: Save) -> None:
