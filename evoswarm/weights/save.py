@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import filecmp
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,9 +36,14 @@ TOKENIZER = (
         "merges.txt",
         "added_tokens.json",
     ),
-    *("special_tokens_map.json", "tokenizer_config.json", "chat_template.jinja", "chat_template.json"),
+    *("special_tokens_map.json", "tokenizer_config.json"),
 )
-"""Files of a tokenizer and its chat template."""
+TEMPLATE = ("chat_template.jinja", "chat_template.json")
+"""Files of a tokenizer, and of its chat template."""
+_NOT_OF_PROMPTS = frozenset(
+    ("truncation", "padding", "model_max_length", "padding_side", "truncation_side", "pad_token", "name_or_path")
+)
+"""Settings of a tokenizer without influence on prompts, in which the tools that train adapters differ."""
 
 Tensors = Callable[[list[TensorSpec]], Iterator[tuple[str, np.ndarray]]]
 """From specs to names and arrays, in the same order."""
@@ -158,13 +164,23 @@ def _copy_settings(source: Path, folder: Path) -> None:
 
 
 def _copy_tokenizer(experts: Sequence[Path], folder: Path) -> None:
-    """Copy the tokenizer and the chat template that lie next to adapters, if all adapters that have them agree."""
-    found = {path: [name for name in TOKENIZER if (path / name).exists()] for path in experts}
-    first, *others = [path for path in experts if found[path]] or [folder]
-    names = found.get(first, [])
-    same = all(found[path] == names and not filecmp.cmpfiles(first, path, names, shallow=False)[1] for path in others)
-    for name in names if same else ():
-        shutil.copyfile(first / name, folder / name)
+    """Copy the tokenizer that lies next to adapters if all that have one agree; likewise the chat template."""
+    for names in (TOKENIZER, TEMPLATE):
+        having = [path for path in experts if any((path / name).exists() for name in names)]
+        found = [{name: _meaning(path / name) for name in names if (path / name).exists()} for path in having]
+        for name in found[0] if found and all(one == found[0] for one in found) else ():
+            shutil.copyfile(having[0] / name, folder / name)
+
+
+def _meaning(path: Path) -> str:
+    """A hash of what of a tokenizer's file has an influence on prompts."""
+    content: Any = path.read_bytes()
+    if path.suffix == ".json":
+        with suppress(ValueError):
+            read = json.loads(content)
+            used = {key: read[key] for key in read if key not in _NOT_OF_PROMPTS} if isinstance(read, dict) else read
+            content = json.dumps(used, sort_keys=True).encode()
+    return hashlib.sha256(content).hexdigest()
 
 
 def _write_text(path: Path, text: str) -> None:

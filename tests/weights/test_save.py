@@ -6,6 +6,7 @@ import json
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,17 +108,43 @@ class Interrupted(Materializer):
         raise OSError("disk full")
 
 
-@pytest.mark.parametrize("agree", [True, False])
-def test_a_saved_adapter_has_the_tokenizer_and_template_on_which_the_experts_agree(
-    pool_folder: Callable[[], Path], tiny_llama: Path, tmp_path: Path, agree: bool
-) -> None:
+@pytest.fixture
+def with_tokenizers(pool_folder: Callable[[], Path]) -> Path:
+    """A pool of which two experts have a tokenizer and a template."""
     folder = pool_folder()
     for name in "ab":
         make_tokenizer().save_pretrained(folder / name)
-        (folder / name / "chat_template.jinja").write_text("own" if agree else name)
-    save_expert(Materializer(pool_on(tiny_llama, folder)), Row.one("c"), tmp_path / "best", base=str(tiny_llama))
-    assert (tmp_path / "best" / "tokenizer.json").exists() == agree
-    assert not agree or AutoTokenizer.from_pretrained(tmp_path / "best").chat_template == "own"
+        (folder / name / "chat_template.jinja").write_text("own")
+    return folder
+
+
+def saved_files(folder: Path, model: Path, best: Path) -> set[str]:
+    save_expert(Materializer(pool_on(model, folder)), Row.one("c"), best, base=str(model))
+    return {path.name for path in best.iterdir()} & {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+
+
+def change(path: Path, **settings: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings, indent=1))
+
+
+def test_a_saved_adapter_has_the_tokenizer_and_template_on_which_the_experts_agree(
+    with_tokenizers: Path, tiny_llama: Path, tmp_path: Path
+) -> None:
+    change(with_tokenizers / "b" / "tokenizer_config.json", model_max_length=7, padding_side="left")
+    change(with_tokenizers / "b" / "tokenizer.json", truncation=None)
+    assert len(saved_files(with_tokenizers, tiny_llama, tmp_path / "best")) == 3
+    assert AutoTokenizer.from_pretrained(tmp_path / "best").chat_template == "own"
+
+
+def test_a_saved_adapter_has_no_tokenizer_or_template_in_which_the_experts_differ(
+    with_tokenizers: Path, tiny_llama: Path, tmp_path: Path
+) -> None:
+    (with_tokenizers / "b" / "chat_template.jinja").write_text("other")
+    assert saved_files(with_tokenizers, tiny_llama, tmp_path / "x") == {"tokenizer.json", "tokenizer_config.json"}
+    change(with_tokenizers / "b" / "tokenizer_config.json", eos_token="a")
+    assert saved_files(with_tokenizers, tiny_llama, tmp_path / "y") == set()
+    (with_tokenizers / "b" / "chat_template.jinja").unlink()
+    assert saved_files(with_tokenizers, tiny_llama, tmp_path / "z") == {"chat_template.jinja"}
 
 
 def test_a_failure_in_mid_write_leaves_the_old_folder_and_nothing_else(adapters: Path, tmp_path: Path) -> None:
