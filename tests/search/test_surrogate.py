@@ -163,8 +163,33 @@ def test_a_forecast_is_on_the_scale_of_the_scores(rows: np.ndarray, rng: np.rand
     np.testing.assert_allclose(mean, low * (1 - share) + high * share)
     h, variance = surrogate.process.predict(rows)
     p = surrogate.calibration(h, variance[:, None])
-    draws = rng.random((4000, N, E)) < p
-    np.testing.assert_allclose(deviation / (high / 2 - low / 2) / 2, draws.mean(2).std(0), rtol=0.1)
+    draws = (rng.random((4000, N, E)) < p).mean(2).std(0)
+    independent = np.minimum(surrogate.doubt(weights) * draws, 0.5)
+    np.testing.assert_allclose(deviation / (high / 2 - low / 2) / 2, independent, rtol=0.1)
+
+
+def test_a_row_is_predicted_from_all_others(rows: np.ndarray, rng: np.random.Generator) -> None:
+    values = rng.normal(size=(N, E))
+    process = Process(rows, values, KERNEL)
+    means, variances = process.left_out()
+    y = (values - process.mean) / process.spread
+    for i in range(N):
+        others = np.arange(N) != i
+        k = KERNEL.matrix(rows[others], rows[others]) + KERNEL.variance * np.eye(N - 1)
+        cross = KERNEL.matrix(rows[[i]], rows[others])
+        np.testing.assert_allclose(means[i], process.mean + process.spread * (cross @ np.linalg.solve(k, y[others]))[0])
+        left = KERNEL.diagonal(rows[[i]])[0] - (cross @ np.linalg.solve(k, cross.T))[0, 0]
+        np.testing.assert_allclose(variances[i], process.spread**2 * process.scale * left)
+
+
+def test_errors_that_all_examples_share_widen_the_forecast(rows: np.ndarray, rng: np.random.Generator) -> None:
+    weights = np.full(200, 1 / 200)
+    luck = rng.random((N, 200))
+    alone, shared = (
+        Surrogate(rows, np.full((N, 200), np.nan), (luck < share).astype(float))
+        for share in (0.5, np.where(rng.random((N, 1)) < 0.5, 0.2, 0.8))
+    )
+    assert alone.doubt(weights) < 2 < shared.doubt(weights)
 
 
 @pytest.mark.parametrize("score", [0.0, 1.0])

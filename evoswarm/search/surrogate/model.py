@@ -7,6 +7,9 @@ import numpy as np
 from evoswarm.search.surrogate.calibrate import Calibration, calibrate, log_odds
 from evoswarm.search.surrogate.process import Process
 
+TINY = 1e-9
+"""The least standard deviation of a utility."""
+
 
 class Surrogate:
     """Expected utility of rows that were not measured.
@@ -14,6 +17,7 @@ class Surrogate:
     Attributes:
         rows: the measured rows [n, J].
         examples: number of examples, E.
+        outcomes: scores as shares of their range [n, E].
         low, high: range of the scores, at least 0 to 1. Utilities are shares of it, except in `forecast`.
     """
 
@@ -25,7 +29,7 @@ class Surrogate:
             scores: outcomes [n, E]; scores outside of [0, 1] are rescaled.
         """
         self.low, self.high = span(scores)
-        outcomes = unit(scores)
+        self.outcomes = outcomes = unit(scores)
         odds = log_odds(gold, outcomes)
         self.rows, self.examples = rows, scores.shape[1]
         self.calibration: Calibration = calibrate(odds, outcomes)
@@ -38,11 +42,22 @@ class Surrogate:
     def forecast(self, rows: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Expected mean score of rows [m, J] under example weights [E], and its standard deviation: [m], [m].
 
-        Assumption: outcomes of different examples are independent, given the surrogate.
+        The deviation is that of independent outcomes, times the `doubt`.
         """
-        p = self._right(rows)
-        mean, deviation = p @ weights, np.sqrt((p * (1 - p)) @ weights**2)
+        mean, deviation = _moments(self._right(rows), weights)
+        deviation = np.minimum(self.doubt(weights) * deviation, 0.5)
         return self.low * (1 - mean) + self.high * mean, (self.high / 2 - self.low / 2) * (2 * deviation)
+
+    def doubt(self, weights: np.ndarray) -> float:
+        """How much larger its errors are than if outcomes were independent, at least 1.
+
+        It is the root mean square, over the measured rows, of the error of the utility that is predicted from all other
+        rows, in standard deviations.
+        """
+        means, variances = self.process.left_out()
+        expected, deviation = _moments(self.calibration(means, variances[:, None]), weights)
+        errors = (self.outcomes @ weights - expected) / np.maximum(deviation, TINY)
+        return max(1.0, float(np.sqrt(np.mean(errors**2))))
 
     def _right(self, rows: np.ndarray) -> np.ndarray:
         """P(right) of rows [m, J] on each example [m, E]."""
@@ -59,6 +74,11 @@ class Surrogate:
         rise, spread = self.process.slopes(rows, push)
         narrower = -np.pi / 16 * b**2 * shrink**3 * (push * (a + b * mean)).sum(1)
         return np.asarray((b * shrink)[:, None] * rise + narrower[:, None] * spread)
+
+
+def _moments(p: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation [m] of the weighted share of right answers, which are independent with chances p."""
+    return p @ weights, np.sqrt((p * (1 - p)) @ weights**2)
 
 
 def span(scores: np.ndarray) -> tuple[float, float]:

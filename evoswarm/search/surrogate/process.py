@@ -25,7 +25,7 @@ class Process:
         self.kernel = fit(rows, y) if kernel is None else kernel
         k = self.kernel.matrix(rows, rows) + self.kernel.variance * np.eye(len(rows))
         self._factor = scipy.linalg.cho_factor(k, lower=True)
-        self._solved = scipy.linalg.cho_solve(self._factor, y)
+        self._y, self._solved = y, scipy.linalg.cho_solve(self._factor, y)
         self.scale = float((y * self._solved).sum()) / y.size
         """Variance of the process in units of the kernel, by maximum likelihood."""
 
@@ -34,6 +34,15 @@ class Process:
         k = self.kernel.matrix(rows, self.rows)
         left = self.kernel.diagonal(rows) - (k * scipy.linalg.cho_solve(self._factor, k.T).T).sum(1)
         return self.mean + self.spread * (k @ self._solved), self.spread**2 * self.scale * np.maximum(left, 0.0)
+
+    def left_out(self) -> tuple[np.ndarray, np.ndarray]:
+        """Posterior means [n, E] and variances [n] at each measured row, given all others, with the same kernel.
+
+        Source: Rasmussen & Williams 2006, Gaussian Processes for Machine Learning, equation 5.12.
+        """
+        precision = np.diag(scipy.linalg.cho_solve(self._factor, np.eye(len(self.rows))))
+        means = self.mean + self.spread * (self._y - self._solved / precision[:, None])
+        return means, self.spread**2 * self.scale * np.maximum(1 / precision - self.kernel.variance, 0.0)
 
     def slopes(self, rows: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Gradients [m, J] at rows [m, J] of sum_e direction_e mean_e, with direction [m, E], and of the variance."""
