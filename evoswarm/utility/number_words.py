@@ -26,15 +26,17 @@ UNITS_OF_ONE_LETTER = frozenset("mgshlLWVNJFCÅΩ")
 DOUBTFUL_LETTERS = frozenset("xyznkKMBbtpqr")
 """Letters that may be a variable or a magnitude even after a space."""
 DOUBTFUL = _set("am pm a.m p.m o'clock squared cubed dozen dozens score mil bn mn mln tn divided") | _set(
-    "half halves third thirds quarter quarters tenths hundredths pi mod modulo choose factorial"
+    "half halves third thirds quarter quarters tenths hundredths pi mod modulo choose factorial repeating recurring"
 )
 """Words after which a number is not the whole value."""
 FUNCTIONS = _set("sqrt root cbrt log ln lg exp sin cos tan cot arcsin arccos arctan abs twice double triple") | _set(
     "sine cosine tangent logarithm half third thirds quarter quarters square cube power factorial"
 )
 """Words before a number, or before `of` and a number, that make another number of it: sqrt 2, half of 10."""
-DENIALS = _set("than not never instead out percent percentage fifth fifths sixth eighth tenth hundredth except")
-"""Words before a number, or before `of` and a number, with which it is not the value: not 5, instead of 5, out of 5."""
+DENIALS = _set("than not never instead out percent percentage fifth fifths sixth eighth tenth hundredth except") | _set(
+    "step question problem exercise example equation figure table"
+)
+"""Words before a number, or before `of` and a number, with which it is not the value: not 5, out of 5, step 5."""
 JOINS = _set("to or and through by x X vs versus plus minus times over of in per until till divided mod modulo choose")
 """Words between two numbers of one expression, list or range."""
 FAMILIES = (

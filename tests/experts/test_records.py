@@ -107,9 +107,9 @@ def test_a_text_is_in_the_loss_as_a_whole_with_one_bos_and_an_end(tmp_path: Path
 
 
 def test_token_ids_and_labels_are_used_unchanged(tmp_path: Path) -> None:
-    data = write(tmp_path / "data.jsonl", [{"input_ids": [1, 40, 41, 2], "labels": [-100, -100, 41, 2]}])
-    encoded = encode(data, make_tokenizer(), max_length=100)
-    assert encoded.ids[0].tolist() == [1, 40, 41, 2] and encoded.labels[0].tolist() == [IGNORE, IGNORE, 41, 2]
+    data = write(tmp_path / "data.jsonl", [{"input_ids": [0, 40, 41, 2], "labels": [-100, -100, 41, 2]}])
+    encoded = encode(data, make_tokenizer(), max_length=100, rows=42)
+    assert encoded.ids[0].tolist() == [0, 40, 41, 2] and encoded.labels[0].tolist() == [IGNORE, IGNORE, 41, 2]
 
 
 @pytest.mark.parametrize("number", [-1, 100])
