@@ -102,7 +102,7 @@ def validate(
 
 
 def _validate_manifest(manifest: str, config: Path | None, overrides: Sequence[str], *, json_: bool) -> None:
-    from evoswarm.launch.manifest import check_manifest
+    from evoswarm.launch.k8s.manifest import check_manifest
 
     if overrides and config is None:
         raise UserError("validate: --set needs CONFIG; a RayJob's overrides are in its entrypoint")
