@@ -16,9 +16,10 @@ ROLES = {
     "bard": "assistant",
     "model": "assistant",
     "observation": "tool",
+    "developer": "system",
 }
-"""ShareGPT's names of roles, by their names in chat templates."""
-KNOWN = ("system", "developer", "user", "assistant", "tool")
+"""ShareGPT's and OpenAI's names of roles, by their names in chat templates."""
+KNOWN = ("system", "user", "assistant", "tool")
 
 
 def conversation(turns: Any, name: str, where: str) -> tuple[Message, ...]:
@@ -44,6 +45,11 @@ def _message(turn: Any, where: str) -> Message:
     )
     if fields.get("tool_calls") or role == "function_call":
         raise UserError(f"{where}: has tool calls, which are not supported; remove the record")
+    if fields.get("reasoning_content") or fields.get("thinking"):
+        raise UserError(
+            f"{where}: a message has its reasoning in a field of its own, which is not supported; put it into the "
+            "content, as <think>...</think>, or remove it"
+        )
     if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
         content = "".join(str(part.get("text", "")) for part in content)
     if not isinstance(role, str) or not isinstance(content, str):

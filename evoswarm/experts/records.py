@@ -11,6 +11,7 @@ from evoswarm.config.training import TrainingData
 from evoswarm.errors import UserError
 from evoswarm.experts.conversations import Message, conversation, whole
 from evoswarm.utility.readers import Source, read
+from evoswarm.utility.references import plain_number
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def _record(fields: Any, columns: Mapping[str, str], where: str) -> Record:
     # Formats with columns that the user named take precedence.
     for needed, make in sorted(_FORMATS.items(), key=lambda item: not columns.keys() & set(item[0])):
         if all(fields.get(name) is not None for name in needed):
+            _check_unused(fields, where)
             made = make(fields, where)
             return replace(made, system=_system(fields, made, where))
     hint = "; of preferences, name the answer to train on: data.columns: {completion: chosen}" * ("chosen" in fields)
@@ -88,6 +90,14 @@ def _record(fields: Any, columns: Mapping[str, str], where: str) -> Record:
         f"{where}: has {', '.join(map(str, fields))}; a record needs messages or conversations, prompt and completion, "
         f"instruction and output, question and answer, or text; map the fields with data.columns{hint}"
     )
+
+
+def _check_unused(fields: dict[str, Any], where: str) -> None:
+    """Refuse a record with a field whose loss would change what it teaches."""
+    if fields.get("label") is False and "completion" in fields:
+        raise UserError(f"{where}: its label says that the completion is bad (KTO); remove such records")
+    if fields.get("tools"):
+        raise UserError(f"{where}: has tools, which are not supported; remove the field, or the record")
 
 
 def _system(fields: dict[str, Any], record: Record, where: str) -> str:
@@ -118,7 +128,7 @@ def _completion(fields: dict[str, Any], where: str) -> Record:
 
 def _alpaca(fields: dict[str, Any], where: str) -> Record:
     parts = [_text(fields, "instruction", where), _text(fields, "input", where) if fields.get("input") else ""]
-    record = Record(where, "\n\n".join(part for part in parts if part), _text(fields, "output", where))
+    record = Record(where, "\n\n".join(part for part in parts if part.strip()), _text(fields, "output", where))
     history = fields.get("history") or []
     if not isinstance(history, list) or not all(isinstance(turn, list | tuple) and len(turn) == 2 for turn in history):
         raise UserError(f"{where}: history must be a list of pairs of an instruction and its output")
@@ -141,7 +151,7 @@ def _text(fields: dict[str, Any], name: str, where: str) -> str:
         raise UserError(f"{where}: {name} is {type(value).__name__}, not text")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{where}: {name} is {value}, not text (an empty cell?); remove the record")
-    return whole(str(value), where)
+    return whole(plain_number(value), where)
 
 
 _FORMATS = {

@@ -59,6 +59,7 @@ def test_the_base_models_tokenizer_is_used_if_the_experts_bring_none_or_the_same
     for folders in ([save("c")], same):
         found = chosen(base, *folders)
         assert found.notices == () and found.tokenizer.name_or_path == str(base)
+        assert found.tokenizer.pad_token == "<|endoftext|>"
 
 
 @pytest.mark.parametrize("jinja", [True, False])
@@ -170,6 +171,7 @@ def test_what_is_odd_about_prompts_is_said_before_the_run() -> None:
     assert notices("llama 2", "2 + 2 =</s>") == [
         "prompts end with the end token </s>; end them where the answer starts"
     ]
+    assert len(notices("gpt-2", "a<|endoftext|>")) == 1 and notices("gpt-2", "") == []
 
 
 def test_a_prompt_that_the_model_cannot_answer_is_refused_before_the_run() -> None:

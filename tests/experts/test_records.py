@@ -64,7 +64,22 @@ def test_every_format_in_every_kind_of_file_becomes_the_same_example(tmp_path: P
     assert shown(data) == [("<s>[user]hi[assistant]yo</s>", "yo</s>")]
 
 
+def test_fields_without_content_change_nothing(tmp_path: Path) -> None:
+    empty = {"label": True, "tools": None, "system": None, "choices": None}
+    thought = [{**message, "reasoning_content": None} for message in CHAT]
+    for record in (SAME["prompt and completion"] | empty, {"messages": thought} | empty):
+        assert shown(write(tmp_path / "data.jsonl", [record])) == [("<s>[user]hi[assistant]yo</s>", "yo</s>")]
+    blank = SAME["alpaca"] | {"input": " "}
+    assert shown(write(tmp_path / "data.jsonl", [blank])) == [("<s>[user]hi[assistant]yo</s>", "yo</s>")]
+
+
+def test_a_whole_float_of_pandas_is_trained_as_a_whole_number(tmp_path: Path) -> None:
+    data = write(tmp_path / "data.jsonl", [{"prompt": 2.0, "completion": 59.0}, {"prompt": "a", "completion": 0.5}])
+    assert [text for _, text in shown(data)] == ["59</s>", "0.5</s>"]
+
+
 SYSTEM = {
+    "messages of a developer": {"messages": [{"role": "developer", "content": "be"}, *CHAT]},
     "messages": {"messages": [{"role": "system", "content": "be"}, *CHAT]},
     "sharegpt": {"conversations": [{"from": "system", "value": "be"}, *SAME["sharegpt"]["conversations"]]},
     "sharegpt with a column": SAME["sharegpt"] | {"system": "be"},
@@ -209,6 +224,12 @@ BAD = {
     "tool calls": ([{"conversations": [{"from": "function_call", "value": "{}"}]}], "has tool calls"),
     "preferences": ([{"prompt": "a", "chosen": "b", "rejected": "c"}], "data.columns: {completion: chosen}"),
     "labels of another length": ([{"input_ids": [1, 2], "labels": [1]}], "has 2 input_ids and 1 labels"),
+    "a bad completion": ([{"prompt": "a", "completion": "b", "label": False}], "the completion is bad .KTO.; remove"),
+    "tools": ([{"messages": CHAT, "tools": [{"name": "f"}]}], "has tools, which are not supported"),
+    "reasoning": (
+        [{"messages": [CHAT[0], {**CHAT[1], "reasoning_content": "r"}]}],
+        "its reasoning in a field of",
+    ),
     "broken history": ([{"instruction": "a", "output": "b", "history": ["c"]}], "history must be a list of pairs"),
     "no object": (["abc"], "a record is an object of named fields, not str"),
     "no text": ([{"prompt": "a", "completion": {"b": 1}}], "completion is dict, not text"),
@@ -268,6 +289,10 @@ def test_a_template_that_starts_the_models_turn_behind_its_answer_is_rejected(tm
     for data in (write(tmp_path / "a.jsonl", [{"messages": m}]) for m in (CHAT, LONGER)):
         with pytest.raises(UserError, match=r"starts another answer after an answer; correct it \('\|\[assistant\]'\)"):
             encode(data, made, max_length=100)
+    made.chat_template = made.chat_template.replace("m['content']", "m['content'] | trim")
+    spaced = [CHAT[0], {"role": "assistant", "content": " yo "}]
+    with pytest.raises(UserError, match="starts another answer after an answer"):
+        encode(write(tmp_path / "c.jsonl", [{"messages": spaced}]), made, max_length=100)
 
 
 def test_the_models_turn_is_part_of_the_prompt_if_the_template_does_not_start_it(tmp_path: Path) -> None:
