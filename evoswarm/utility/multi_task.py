@@ -13,7 +13,7 @@ from pydantic import model_validator
 from evoswarm.errors import UserError
 from evoswarm.registry import by_type
 from evoswarm.section import NonNegative
-from evoswarm.utility.config import Task, UtilityConfig
+from evoswarm.utility.config import UtilityConfig
 from evoswarm.utility.tasks import TASKS
 from evoswarm.utility.types import SPLITS, Outcome, Request, Response, Single, Split, Utility
 
@@ -24,7 +24,7 @@ class MultiTask(UtilityConfig):
     """Several tasks as one utility (MS, section 3.2; GENOME, weighted sum)."""
 
     type: Literal["multi_task"] = "multi_task"
-    tasks: dict[str, Annotated[Task, by_type(TASKS, lambda entry: entry.config_class)]]
+    tasks: dict[str, Annotated[UtilityConfig, by_type(TASKS, lambda entry: entry.config_class)]]
     """The tasks by name."""
     combine: Literal["harmonic_mean", "weighted_sum"] = "harmonic_mean"
     """harmonic_mean (MS) or weighted_sum (GENOME)."""

@@ -1,9 +1,10 @@
-"""The registry of utilities over one data set."""
+"""The registry of utilities that are one task."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from evoswarm.utility.abstain import AbstainUtility
 from evoswarm.utility.custom import CustomUtility
 from evoswarm.utility.exact_match import ExactMatchUtility
 from evoswarm.utility.json_answer import JsonUtility
@@ -11,14 +12,14 @@ from evoswarm.utility.loglikelihood import LoglikelihoodUtility
 from evoswarm.utility.multiple_choice import MultipleChoiceUtility
 from evoswarm.utility.regex import RegexUtility
 from evoswarm.utility.rouge import RougeUtility
-from evoswarm.utility.task import TaskUtility
 from evoswarm.utility.token_f1 import TokenF1Utility
 from evoswarm.utility.translation import BleuUtility, ChrfUtility, TerUtility
 
-TASKS: dict[str, type[TaskUtility[Any]]] = {
+TASKS: dict[str, Any] = {
     "multiple_choice": MultipleChoiceUtility,
     "exact_match": ExactMatchUtility,
     "custom": CustomUtility,
+    "abstain": AbstainUtility,
     "loglikelihood": LoglikelihoodUtility,
     "bleu": BleuUtility,
     "chrf": ChrfUtility,
