@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -76,6 +77,7 @@ def _context(run: Run, plots: Mapping[str, Plot]) -> dict[str, Any]:
         "recipe": _recipe(run),
         "facts": _facts(run),
         "captions": _captions(run),
+        "falls": any(after["best"] < before["best"] for before, after in pairwise(run.generations)),
         "findings": _findings(run),
         "origin": origin_of(run, winner).sentence if winner and run.initial else None,
         "emergence": emergence_of(run),

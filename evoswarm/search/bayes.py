@@ -88,7 +88,7 @@ class BayesSearch(SamplingSearch):
     1 rows are on the simplex, later within `radius` of the measured row with the highest expected utility. The search
     does not end before a batch off the simplex.
     Last generation, when the budget is used or the expected gain is below `min_gain`: the mean of the optima under 16
-    bootstrap weights. Of rows with the best utility, the winner is the one of which the surrogate expects the most.
+    bootstrap weights. It is the winner, unless it fails, or the surrogate then expects more of a row of generation 0.
     Draws: "bayes"(t, i): dirichlet([1, ...] of E) except for row 0, then the starts of row i; "bayes mean"(t, i): the
     same for the i-th optimum of the mean.
 
@@ -144,8 +144,7 @@ class BayesSearch(SamplingSearch):
 
     def _advance(self, t: int) -> Steps:
         state = self.state
-        scores, gold, known = np.moveaxis(state.outcomes, -1, 0)
-        surrogate = Surrogate(state.told.rows[:, self._good], np.where(known, gold, np.nan), scores)
+        surrogate = self._surrogate()
         expected = surrogate.utility(surrogate.rows, state.weights)
         center = surrogate.rows[expected.argmax()]
         region: Region = Simplex(center) if t == 1 else Box(center, self.config.radius, LOW, HIGH)
@@ -157,10 +156,23 @@ class BayesSearch(SamplingSearch):
         state.expected = Forecast(*surrogate.forecast(rows, state.weights), gain=gain)
         fresh = yield self._ask(t, "mean" if state.ended else "sample", range(len(rows)), self._whole(rows))
         self._keep(fresh)
-        if state.ended:
-            tied = np.flatnonzero(state.told.utilities == state.best.utilities[0])
-            likely = surrogate.utility(state.told.rows[tied][:, self._good], state.weights)
-            state.best = state.told.take(tied[[likely.argmax()]])
+        if state.ended and fresh.succeeded[0]:
+            state.best = self._winner()
+
+    def _winner(self) -> Measured:
+        """The mean of the optima, or the row of generation 0 of which more is expected, now that the mean is measured.
+
+        The row with the highest measured utility owes it to luck with these examples more than the mean does.
+        """
+        told = self.state.told
+        candidates = told.take([len(told) - 1, *np.flatnonzero(told.generations == 0)])
+        expected = self._surrogate().utility(candidates.rows[:, self._good], self.state.weights)
+        return candidates.take([expected.argmax()])
+
+    def _surrogate(self) -> Surrogate:
+        """Fitted to all rows so far."""
+        scores, gold, known = np.moveaxis(self.state.outcomes, -1, 0)
+        return Surrogate(self.state.told.rows[:, self._good], np.where(known, gold, np.nan), scores)
 
     @property
     def _room(self) -> int:

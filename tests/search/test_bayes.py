@@ -146,13 +146,38 @@ def test_without_log_probabilities_it_learns_from_scores_alone():
     assert search.global_best.utility > max(search.expert_utilities) + 0.02
 
 
-def test_of_rows_with_the_best_utility_the_surrogate_chooses():
-    search = search_of(min_gain=0, max_evaluations=12)
+def test_the_winner_is_the_mean_of_the_optima_whatever_luck_another_row_had():
+    search = search_of(min_gain=0, max_evaluations=24)
+    asks, highest = [], 0.0
+    while search.stop_reason is None:
+        asks.append(search.ask())
+        told = outcomes(asks[-1])
+        if search.generation == 0:
+            told.scores[0, np.flatnonzero(told.scores[0] == 0)[:12]] = 1.0  # a lucky row
+        highest = max(highest, told.scores.mean(1).max())
+        search.tell(told.scores.mean(1).tolist(), told)
+    (winner,) = asks[-1].rows.tolist()
+    assert asks[-1].phase == "mean" and search.global_best.row.tolist() == winner
+    assert search.global_best.utility == told.scores.mean() < highest
+    assert search.ranking(3)[0].row.tolist() == winner
+
+
+def test_the_winner_is_the_base_where_every_mix_is_worse():
+    search = search_of(min_gain=0, max_evaluations=24)
     while search.stop_reason is None:
         ask = search.ask()
-        told = outcomes(ask)
-        search.tell([0.5] * len(ask.rows), told)
-    assert search.global_best.row.tolist() not in np.eye(EXPERTS).tolist()
+        odds = 2 - 40 * (ask.rows**2).sum(1, keepdims=True) + EASE
+        scores = (odds > 0).astype(float)
+        told = Outcomes(scores, -np.logaddexp(0, -odds), np.full(EXAMPLES, 1 / EXAMPLES))
+        search.tell(scores.mean(1).tolist(), told)
+    assert search.global_best.row.tolist() == [0] * EXPERTS
+
+
+def test_the_best_measured_row_wins_if_the_mean_fails():
+    search = search_of(min_gain=0, max_evaluations=24)
+    asks = run(search, failing="mean")
+    best = max(outcomes(ask).scores.mean(1).max() for ask in asks[:-1])
+    assert search.global_best.utility == best
 
 
 def test_a_budget_below_the_first_rows_says_what_a_pool_costs():
