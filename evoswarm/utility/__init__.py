@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections import ChainMap
 from pathlib import Path
-from typing import Any
 
 from evoswarm.utility.config import UtilityConfig
 from evoswarm.utility.multi_task import MultiTaskUtility
 from evoswarm.utility.slices import slices
-from evoswarm.utility.tasks import TASKS
+from evoswarm.utility.tasks import TASKS, MakesUtility
 from evoswarm.utility.types import (
     SPLITS,
     Chat,
@@ -29,7 +28,7 @@ from evoswarm.utility.types import (
     Utility,
 )
 
-UTILITIES: ChainMap[str, type[Any]] = ChainMap(TASKS, {"multi_task": MultiTaskUtility})
+UTILITIES: ChainMap[str, MakesUtility] = ChainMap(TASKS, {"multi_task": MultiTaskUtility})
 """All utilities by the `type` of their config; new entries become tasks."""
 
 
@@ -39,8 +38,7 @@ def make_utility(config: UtilityConfig, *, root: Path) -> Utility:
     Raises:
         UserError: the data, the prompt or the function is invalid.
     """
-    utility: Utility = UTILITIES[config.type](config, root=root)
-    return utility
+    return UTILITIES[config.type](config, root=root)
 
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -125,7 +126,11 @@ class AbstainUtility(WrappedUtility):
         }
 
     def gold_logprob(self, split: Split, index: int, logprobs: Sequence[float]) -> float:
-        return float("nan")
+        """Unknown: the probability of the right answer is not that of a score."""
+        return math.nan
+
+    def gold_after(self, split: Split, index: int, response: str) -> Request | None:
+        return None
 
     def vote(self, split: Split, index: int, predictions: Sequence[str | None]) -> Outcome:
         elected = self.inner.vote(split, index, predictions)

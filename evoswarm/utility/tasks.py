@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from evoswarm.utility.abstain import AbstainUtility
 from evoswarm.utility.custom import CustomUtility
@@ -14,8 +15,18 @@ from evoswarm.utility.regex import RegexUtility
 from evoswarm.utility.rouge import RougeUtility
 from evoswarm.utility.token_f1 import TokenF1Utility
 from evoswarm.utility.translation import BleuUtility, ChrfUtility, TerUtility
+from evoswarm.utility.types import Utility
 
-TASKS: dict[str, Any] = {
+
+class MakesUtility(Protocol):
+    """The class of a utility. The constructor reads and checks the data; `root` is for relative paths."""
+
+    config_class: type[Any]
+
+    def __call__(self, config: Any, *, root: Path) -> Utility: ...
+
+
+TASKS: dict[str, MakesUtility] = {
     "multiple_choice": MultipleChoiceUtility,
     "exact_match": ExactMatchUtility,
     "custom": CustomUtility,

@@ -42,6 +42,9 @@ class WrappedUtility:
     def gold_logprob(self, split: Split, index: int, logprobs: Sequence[float]) -> float:
         return self.inner.gold_logprob(split, index, logprobs)
 
+    def gold_after(self, split: Split, index: int, response: str) -> Request | None:
+        return self.inner.gold_after(split, index, response)
+
     def weights(self, split: Split) -> list[float]:
         return [1 / self.size(split)] * self.size(split)
 

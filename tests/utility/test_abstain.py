@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,3 +103,9 @@ def test_it_is_one_of_several_tasks(make: Make, write: Write) -> None:
     outcomes = both.outcomes("validation", [3, 0, 2, 1], [Turns("7", FALSE), "1", Turns("1", TRUE), "7"])
     assert [outcome.score for outcome in outcomes] == [0.0, 1.0, 1.0, 0.0]
     assert both.aggregate("validation", [1.0, 0.0, 1.0, 0.0]) == 0.5
+
+
+def test_a_search_that_learns_from_outcomes_is_told_scores_alone(make: Make, write: Write) -> None:
+    utility = abstain(make, write)
+    assert utility.gold_after("validation", 0, "1") is None
+    assert math.isnan(utility.gold_logprob("validation", 0, (-1.0,)))
