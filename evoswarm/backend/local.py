@@ -38,9 +38,16 @@ class LocalBackend:
         pool: Pool,
         utility: Utility,
         root: Path | None = None,
-        message: Callable[[str], None] = lambda text: None,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """Load the engine. `root` is the folder of saved basis vectors, if there are any.
+        """Load the engine.
+
+        Args:
+            config: the run.
+            pool: its experts.
+            utility: what is measured.
+            root: the folder of saved basis vectors, if there are any.
+            warn: is told what the user should know about engine and prompts.
 
         Raises:
             UserError: the base model cannot be loaded.
@@ -50,7 +57,7 @@ class LocalBackend:
         self._materializer = Materializer(pool, root=root, threads=config.engine.cpus)
         self._worker = Worker(config, pool=pool, utility=utility)
         for notice in self._worker.notices:
-            message(notice)
+            warn(notice)
 
     @property
     def mode(self) -> str | None:

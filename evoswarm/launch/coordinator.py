@@ -51,8 +51,8 @@ class Coordinator:
         self._metrics.observe(event)
         self._events.append(event)
 
-    def _make_backend(self, config: RunConfig, place: RunPlace, inputs: Inputs) -> RayBackend:
-        backend = RayBackend(config, place, utility=inputs.utility, callbacks=self._callbacks)
+    def _make_backend(self, config: RunConfig, place: RunPlace, inputs: Inputs, callbacks: Callbacks) -> RayBackend:
+        backend = RayBackend(config, place, utility=inputs.utility, callbacks=callbacks)
         self._metrics.counters = backend.counters
         return backend
 

@@ -20,13 +20,14 @@ from evoswarm.loop.context import RunContext
 from evoswarm.loop.directory import RunDirectory, append_line, to_line
 from evoswarm.loop.evolution import Evolution
 from evoswarm.loop.inputs import Inputs, claim, read_inputs
+from evoswarm.loop.notices import recording
 from evoswarm.loop.summary import ending
 from evoswarm.place import RunPlace
 from evoswarm.plan.fit import fitted
 from evoswarm.storage.mirror import Mirror
 from evoswarm.weights.expert import read_json
 
-MakeBackend = Callable[[RunConfig, RunPlace, Inputs], Backend]
+MakeBackend = Callable[[RunConfig, RunPlace, Inputs, Callbacks], Backend]
 """Starts a backend for a config with final engine settings."""
 
 
@@ -96,6 +97,7 @@ class Execution:
 
     def _locked(self, inputs: Inputs, callbacks: Callbacks) -> dict[str, Any]:
         claim(self.directory, self.config, inputs.identity, resume=self.resume)
+        callbacks = recording(callbacks, self.directory)
         for warning in inputs.warnings:
             callbacks.warning(warning)
         last = self.config.search.max_generations
@@ -105,11 +107,11 @@ class Execution:
                 return summary
             if inputs.pool.space:
                 watched.message(str(inputs.pool.space))
-            return self._evolve(fitted(self.config, inputs, watched.message), inputs, watched)
+            return self._evolve(fitted(self.config, inputs, watched), inputs, watched)
 
     def _evolve(self, config: RunConfig, inputs: Inputs, callbacks: Callbacks) -> dict[str, Any]:
         config = with_engine(config, inputs, self.directory, measure=self.measure, message=callbacks.message)
-        backend = self.make_backend(config, self.place, inputs)
+        backend = self.make_backend(config, self.place, inputs, callbacks)
         seconds = time.perf_counter() - self._start
         generation = max(generations_saved(self.directory), default=-1)
         timing = {"total": seconds, "startup": seconds}
@@ -145,10 +147,8 @@ def run_locally(
     def measure(configs: Sequence[RunConfig], inputs: Inputs) -> list[float]:
         return [seconds_per_particle(one, pool=inputs.pool, utility=inputs.utility) for one in configs]
 
-    def make_backend(settled: RunConfig, place: RunPlace, inputs: Inputs) -> LocalBackend:
-        return LocalBackend(
-            settled, pool=inputs.pool, utility=inputs.utility, root=place.path, message=callbacks.message
-        )
+    def make_backend(settled: RunConfig, place: RunPlace, inputs: Inputs, callbacks: Callbacks) -> LocalBackend:
+        return LocalBackend(settled, pool=inputs.pool, utility=inputs.utility, root=place.path, warn=callbacks.warning)
 
     return Execution(config, make_backend, measure, callbacks, resume, driver=driver).run()
 

@@ -31,6 +31,7 @@ class RunDirectory:
         self.checkpoints = path / "checkpoints"
         self.generations = path / "generations.jsonl"
         self.timings = path / "timings.jsonl"
+        self.warnings = path / "warnings.jsonl"
         self.outcomes = path / "outcomes"
         self.summary = path / "summary.json"
         self.recipe = path / "recipe.json"

@@ -11,7 +11,7 @@ from evoswarm.loop.directory import append_line, to_line
 from evoswarm.loop.generation import Stopwatch
 from evoswarm.loop.journal import Journal, Key
 from evoswarm.loop.references import greedy_soup
-from evoswarm.loop.summary import Finals, best_expert, recipe_of, summary_of
+from evoswarm.loop.summary import Finals, best_expert, not_beaten, recipe_of, summary_of
 from evoswarm.rows import Row
 from evoswarm.search import Best, Search
 from evoswarm.utility import Split
@@ -42,9 +42,9 @@ def finish(context: RunContext, search: Search) -> dict[str, Any]:
     finals = _measure(context, search, ranking, soup.row if soup else None)
     timing = {"generation": search.generation, "phase": "final", "examples": 0, "seconds": stopwatch.seconds()}
     append_line(directory.timings, to_line(timing))
-    summary = summary_of(context, search, ranking, finals, soup=soup, kept=kept)
-    for line in summary["not_beaten"]:
+    for line in not_beaten(finals, context.inputs.utility):
         context.callbacks.warning(line)
+    summary = summary_of(context, search, ranking, finals, soup=soup, kept=kept)
     kind = kind_of(pool.experts[0].config) if pool.kind == "adapter" else None
     card = model_card(context.config, summary, recipe, setup=kind.setup if kind else "")
     directory.write("best/README.md", card.encode())

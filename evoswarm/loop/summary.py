@@ -11,9 +11,9 @@ from evoswarm.config import RunConfig
 from evoswarm.loop.context import RunContext
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.inputs import versions
+from evoswarm.loop.notices import warnings_of
 from evoswarm.loop.records import read_generations, read_timings
 from evoswarm.loop.references import Soup
-from evoswarm.loop.signal import signal_warnings
 from evoswarm.rows import Row
 from evoswarm.search import Best, Search
 from evoswarm.utility import Split, Utility
@@ -69,7 +69,7 @@ def summary_of(
         "stop_reason": search.stop_reason,
         "ending": ending(config),
         "versions": versions(),
-        "warnings": context.inputs.warnings + signal_warnings(context.directory, search),
+        "warnings": warnings_of(context.directory),
         "run_dir": str(context.place),
     }
 

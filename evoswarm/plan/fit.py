@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from evoswarm.backend.ray.nodes import Nodes
 from evoswarm.backend.ray.placement import place_run
+from evoswarm.callbacks import Callbacks
 from evoswarm.config import RunConfig
 from evoswarm.config.backend import RayBackend
 from evoswarm.errors import UserError
@@ -19,7 +19,7 @@ from evoswarm.plan.text import duration
 from evoswarm.weights.expert import checkpoint_files
 
 
-def fitted(config: RunConfig, inputs: Inputs, message: Callable[[str], None]) -> RunConfig:
+def fitted(config: RunConfig, inputs: Inputs, callbacks: Callbacks) -> RunConfig:
     """The config for the GPUs of this machine or of the connected cluster, before any engine starts.
 
     Unchanged without GPUs, and with GPUs whose memory is unknown.
@@ -32,12 +32,12 @@ def fitted(config: RunConfig, inputs: Inputs, message: Callable[[str], None]) ->
         return config
     if hardware.gpu is None:
         if not hardware.gpus:
-            check_host(config, hardware, message)
+            check_host(config, hardware, callbacks)
         return config
     from evoswarm.plan.run import plan_run
 
     plan = plan_run(config, inputs, hardware)
-    message(f"estimate: {plan.placement.summary}; a generation takes about {duration(plan.seconds.generation)}")
+    callbacks.message(f"estimate: {plan.placement.summary}; a generation takes about {duration(plan.seconds.generation)}")
     if plan.problems:
         raise UserError("; ".join(plan.problems))
     if plan.gpu is None or not plan.gpu.pristine:
@@ -55,11 +55,11 @@ def fit_here(config: RunConfig, inputs: Inputs) -> list[str]:
     if isinstance(config.backend, RayBackend) and (config.backend.address or os.environ.get("RAY_ADDRESS")):
         return ["the memory of the cluster is not checked here; `evoswarm plan` asks the cluster"]
     notices: list[str] = []
-    fitted(config, inputs, notices.append)
+    fitted(config, inputs, Callbacks(lambda event: notices.append(event["text"])))
     return notices
 
 
-def check_host(config: RunConfig, hardware: Hardware, message: Callable[[str], None]) -> None:
+def check_host(config: RunConfig, hardware: Hardware, callbacks: Callbacks) -> None:
     """Check whether a node without GPUs holds the weights of its engines.
 
     Engines share the weights that experts do not change, so several that do not fit are only reported.
@@ -77,7 +77,7 @@ def check_host(config: RunConfig, hardware: Hardware, message: Callable[[str], N
             f"the base model has {size:.1f} GB and a node {have:.1f} GB of memory; use nodes with more memory, or GPUs"
         )
     if scorers * size > have:
-        message(
+        callbacks.warning(
             f"{scorers} engines with weights of {size:.1f} GB may need up to {scorers * size:.1f} GB and a node has "
             f"{have:.1f} GB of memory; if they are killed, lower backend.scorers"
         )

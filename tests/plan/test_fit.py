@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from echo import echo_config
 
+from evoswarm.callbacks import Callbacks
 from evoswarm.errors import UserError
 from evoswarm.plan.fit import check_host
 from evoswarm.plan.hardware import Hardware
@@ -21,10 +22,11 @@ def test_a_run_without_gpus_and_with_too_little_host_memory_says_by_how_much_and
     local = echo_config(tmp_path, f"model={tmp_path / 'base'}")
     enough, little, tiny = (Hardware(2, 0, 4, None, memory) for memory in (11, 9, 4.5))
     said: list[str] = []
-    check_host(ray, enough, said.append)
-    check_host(local, little, said.append)
+    callbacks = Callbacks(lambda event: said.append(event["text"]))
+    check_host(ray, enough, callbacks)
+    check_host(local, little, callbacks)
     assert not said
-    check_host(ray, little, said.append)
+    check_host(ray, little, callbacks)
     assert said == [
         "2 engines with weights of 5.0 GB may need up to 10.0 GB and a node has 9.0 GB of memory; if they are killed, "
         "lower backend.scorers"
@@ -32,7 +34,7 @@ def test_a_run_without_gpus_and_with_too_little_host_memory_says_by_how_much_and
     with pytest.raises(
         UserError, match=r"has 5\.0 GB and a node 4\.5 GB of memory; use nodes with more memory, or GPUs"
     ):
-        check_host(local, tiny, said.append)
+        check_host(local, tiny, callbacks)
 
 
 def test_the_memory_limit_of_a_container_counts(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import ray
 from evoswarm.backend.ray.actor_group import ActorGroup
 from evoswarm.backend.ray.sleep import put_to_sleep
 from evoswarm.backend.ray.start import Start
+from evoswarm.callbacks import Callbacks
 
 
 @ray.remote(num_cpus=0, max_restarts=-1)
@@ -32,7 +33,7 @@ class Sleeper:
 
 def test_a_scorer_that_does_not_go_to_sleep_is_restarted(cluster: None) -> None:
     said: list[str] = []
-    group = ActorGroup("scorer", said.append)
+    group = ActorGroup("scorer", Callbacks(lambda event: said.append(event["text"])))
     for way in ("sleeps", "raises", "hangs"):
         group.add(Sleeper.remote(way))
     while group.absent:

@@ -13,6 +13,7 @@ from echo import echo_config
 import evoswarm
 from evoswarm.backend.ray.actor_group import ActorGroup, result_of
 from evoswarm.backend.ray.start import Start, attempt
+from evoswarm.callbacks import Callbacks
 from evoswarm.errors import ClusterError, UserError
 
 ODD = "first line\n  UserError: second 'line' \x1b[31m {braces} %s é\n\nlast: Traceback (most recent call last)"
@@ -60,13 +61,13 @@ def take_in(group: ActorGroup, *, starting: bool) -> None:
 def test_a_failed_start_ends_the_run_or_leaves_the_actor_out(
     cluster: None, start: Start | None, error: type[Exception], text: str
 ) -> None:
-    group = ActorGroup("scorer", lambda line: None)
+    group = ActorGroup("scorer", Callbacks())
     group.add(Starting.remote(start))
     with pytest.raises(error) as caught:
         take_in(group, starting=True)
     assert str(caught.value).startswith(text)
     said: list[str] = []
-    group = ActorGroup("scorer", said.append)
+    group = ActorGroup("scorer", Callbacks(lambda event: said.append(event["text"])))
     for each in (start, Start(notices=("a notice",), mode="merged"), Start(notices=("a notice",), mode="merged")):
         group.add(Starting.remote(each))
     take_in(group, starting=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 import ray
@@ -13,6 +13,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from evoswarm.backend.pieces import describe
 from evoswarm.backend.ray.start import Start
+from evoswarm.callbacks import Callbacks
 from evoswarm.errors import ClusterError, UserError
 
 
@@ -30,8 +31,8 @@ class ActorGroup:
         mode: of the last engine that started, see `EngineConfig.mode`.
     """
 
-    def __init__(self, kind: str, message: Callable[[str], None]) -> None:
-        self.kind, self._message = kind, message
+    def __init__(self, kind: str, callbacks: Callbacks) -> None:
+        self.kind, self._callbacks = kind, callbacks
         self.actors: list[ActorHandle] = []
         self.absent: dict[int, float] = {}
         self.why_absent = ""
@@ -89,7 +90,7 @@ class ActorGroup:
                 self._answered(number, ref, starting)
         up = len(self.up)
         if up != self._reported_up and not starting:
-            self._message(f"{up} of {len(self.actors)} {self.kind}s are up")
+            self._callbacks.message(f"{up} of {len(self.actors)} {self.kind}s are up")
         self._reported_up = up
 
     def _answered(self, number: int, ref: Any, starting: bool) -> None:
@@ -105,7 +106,7 @@ class ActorGroup:
         for notice in start.notices:
             if notice not in self._notices:
                 self._notices.add(notice)
-                self._message(notice)
+                self._callbacks.warning(notice)
 
     def _failed(self, number: int, start: Start, starting: bool) -> None:
         """End the run, or continue without an actor that cannot start."""
@@ -116,7 +117,7 @@ class ActorGroup:
             raise ClusterError(f"{text}; rerun the command to resume")
         ray.kill(self.actors[number])  # frees its resources
         self.why_absent = text
-        self._message(f"{text}; continuing without it")
+        self._callbacks.warning(f"{text}; continuing without it")
 
 
 def result_of(ref: Any, *, who: str = "an actor") -> Any:

@@ -53,7 +53,7 @@ class Actors:
         self._scheduling = Scheduling(config.backend, self.placement)
         self._for_scorers = config.with_(engine=for_actors(config.engine, self.placement))
         self._seen, self._joined, self._looked = {node.name for node in seen}, set[str](), time.monotonic()
-        self.particles, self.scorers = ActorGroup("particle", self.message), ActorGroup("scorer", self.message)
+        self.particles, self.scorers = ActorGroup("particle", callbacks), ActorGroup("scorer", callbacks)
         self.message(f"starting {self.placement.summary}{self._override()}")
         try:
             self._start()
