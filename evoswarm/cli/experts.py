@@ -18,6 +18,7 @@ from evoswarm.errors import UserError
 from evoswarm.place import check_url, is_url
 
 if TYPE_CHECKING:
+    from evoswarm.utility import Split
     from evoswarm.loop.evaluate import Column
 
 
@@ -153,7 +154,8 @@ def evaluate(
     with results_only():
         expert = None if adapter is None else _expert(adapter)
         file = None if recipe is None else _recipe(recipe)
-        evaluation = measure(checked, adapter=expert, recipe=file, split="test" if split == "test" else "validation")
+        part: Split = "test" if split == "test" else "validation"
+        evaluation = measure(checked, adapter=expert, recipe=file, split=part, warn=print_warning)
     if evaluation.error:
         raise UserError(f"the evaluation failed: {evaluation.error}")
     what = str(adapter or recipe or checked.model)

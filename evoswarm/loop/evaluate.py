@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -22,12 +22,23 @@ from evoswarm.utility.multi_task import MultiTask
 from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.expert import read_json
 from evoswarm.weights.pool import Pool, open_pool
-from evoswarm.weights.space import Space
+from evoswarm.weights.space import Space, choose_space
 
 BASE_MODEL = "(base model)"
 
 
-def measure(config: RunConfig, *, adapter: Path | None, recipe: Path | None, split: Split) -> Evaluation:
+Warn = Callable[[str], None]
+"""Is told what the user should know, line by line."""
+
+
+def measure(
+    config: RunConfig,
+    *,
+    adapter: Path | None,
+    recipe: Path | None,
+    split: Split,
+    warn: Warn = lambda text: None,
+) -> Evaluation:
     """Evaluate an expert folder, or a recipe over the config's pool, or (without either) the base model.
 
     Raises:
@@ -45,9 +56,11 @@ def measure(config: RunConfig, *, adapter: Path | None, recipe: Path | None, spl
         pool = open_pool(_pool_of(recipe, config), model=config.model)
         row = _row(recipe, pool) if recipe is not None else None
     require_installable(config, pool)
+    for warning in [*pool.warnings, *(_other_space(pool, config.pool) if recipe is not None else [])]:
+        warn(warning)
     # Saved basis vectors of a recipe are in its run directory.
     root = recipe.resolve().parent if recipe is not None else None
-    with closing(LocalBackend(config, pool=pool, utility=utility, root=root)) as backend:
+    with closing(LocalBackend(config, pool=pool, utility=utility, root=root, warn=warn)) as backend:
         (evaluation,) = backend.evaluate([Job("evaluate", row, split, texts=True)])
     return evaluation
 
@@ -59,7 +72,20 @@ def _pool_of(recipe: Path | None, config: RunConfig) -> PoolConfig:
         return config.pool
     if space not in get_args(Space):
         raise UserError(f"{recipe}: has space {space!r}, which must be {' or '.join(get_args(Space))}")
+    if config.pool.space not in (None, space):
+        raise UserError(
+            f"{recipe}: is a mix in {space} space, and pool.space is {config.pool.space}; set pool.space to {space}, or "
+            "omit it"
+        )
     return config.pool.with_(space=space)
+
+
+def _other_space(pool: Pool, config: PoolConfig) -> list[str]:
+    """A line if a recipe is mixed in another space than a run of the config would use."""
+    usual = choose_space(pool.experts, config.space, prefer_product=bool(config.prefer_product))
+    if pool.space is None or usual is None or pool.space.space == usual.space:
+        return []
+    return [f"the recipe is mixed in {pool.space.space} space, as it was found; a run of this config would be {usual}"]
 
 
 def _row(recipe: Path, pool: Pool) -> Row:

@@ -21,6 +21,8 @@ from evoswarm.weights.pool import Pool, listed, open_pool
 
 MAY_CHANGE = {"backend", "output", "name", "root", "storage_seconds", "loggers", "references"}
 """Settings that a resumed run may change: where it runs and logs and what it is compared with, not what it searches."""
+MAY_CHANGE_IN_POOL = {"space", "prefer_product"}
+"""The space that they choose is part of a run's identity, and must not change."""
 MAY_CHANGE_IN_SEARCH = {"max_generations", "max_evaluations"}
 """A finished run can be extended. (Patience would change restarts, and with them every move.)"""
 
@@ -111,8 +113,9 @@ def _same_config(directory: RunDirectory, config: RunConfig) -> None:
 def _settings(config: RunConfig) -> dict[str, Any]:
     """What a resumed run must not change."""
     data = config.model_dump(mode="json", exclude=MAY_CHANGE)
-    search = {key: value for key, value in data["search"].items() if key not in MAY_CHANGE_IN_SEARCH}
-    return data | {"search": search}
+    for section, free in (("search", MAY_CHANGE_IN_SEARCH), ("pool", MAY_CHANGE_IN_POOL)):
+        data[section] = {key: value for key, value in data[section].items() if key not in free}
+    return data
 
 
 def _differing(now: dict[str, Any], before: dict[str, Any], prefix: str = "") -> list[str]:

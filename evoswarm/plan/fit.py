@@ -37,7 +37,9 @@ def fitted(config: RunConfig, inputs: Inputs, callbacks: Callbacks) -> RunConfig
     from evoswarm.plan.run import plan_run
 
     plan = plan_run(config, inputs, hardware)
-    callbacks.message(f"estimate: {plan.placement.summary}; a generation takes about {duration(plan.seconds.generation)}")
+    callbacks.message(
+        f"estimate: {plan.placement.summary}; a generation takes about {duration(plan.seconds.generation)}"
+    )
     if plan.problems:
         raise UserError("; ".join(plan.problems))
     if plan.gpu is None or not plan.gpu.pristine:

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import yaml
 from echo import echo_config, make_world
+from safetensors.numpy import load_file, save_file
 
 import evoswarm
+from evoswarm.errors import UserError
 from evoswarm.loop.evaluate import measure
 from evoswarm.search import SEARCHES
 from evoswarm.weights.expert import open_expert
@@ -64,3 +66,43 @@ def test_a_search_runs_on_experts_of_different_forms(tmp_path: Path, name: str) 
     best = open_expert(config.run_dir / "best")
     ranks = [pair.a.shape[0] for pair in lora_modules(best.specs).values()]
     assert max(ranks) <= 15  # the sum of all ranks
+
+
+def test_a_recipe_is_measured_in_its_own_space_and_says_so(tmp_path: Path) -> None:
+    make_world(tmp_path, validation=30, test=20)
+    files = [tmp_path / "experts" / f"e{number}" / "adapter_model.safetensors" for number in range(6)]
+    factors = {name: tensor for name, tensor in load_file(files[0]).items() if "lora_A" in name}
+    for file in files:  # with the same A, a run of its own mixes factors
+        save_file(load_file(file) | factors, file)
+    run = echo_config(tmp_path, "search.max_generations=1", "pool.space=product")
+    summary = evoswarm.run(run)
+    said: list[str] = []
+
+    def utility(*overrides: str) -> float | None:
+        said.clear()
+        config, recipe = echo_config(tmp_path, *overrides), run.run_dir / "recipe.json"
+        return measure(config, adapter=None, recipe=recipe, split="validation", warn=said.append).utility
+
+    assert utility("pool.space=product") == summary["best"]["validation"] and said == []
+    assert utility("pool.space=null") == summary["best"]["validation"]
+    assert said[0].startswith(
+        "the recipe is mixed in product space, as it was found; a run of this config would be mixing"
+    )
+    with pytest.raises(UserError, match=r"recipe\.json: is a mix in product space, and pool\.space is factors"):
+        utility("pool.space=factors")
+
+
+def test_a_run_is_resumed_if_its_space_is_the_same_however_it_was_chosen(tmp_path: Path) -> None:
+    mixed_world(tmp_path)
+    first = evoswarm.run(echo_config(tmp_path, "search.max_generations=1"))
+    assert first["space"]["reason"] != "pool.space"
+    again = evoswarm.run(echo_config(tmp_path, "search.max_generations=2", "pool={experts: experts, space: product}"))
+    assert again["generations"] == 2 and again["space"]["reason"] == "pool.space"
+    evoswarm.run(echo_config(tmp_path, "search.max_generations=2"))
+
+
+def test_a_run_is_not_resumed_in_another_space(tmp_path: Path) -> None:
+    make_world(tmp_path, validation=30, test=20)
+    evoswarm.run(echo_config(tmp_path, "search.max_generations=1"))
+    with pytest.raises(UserError, match="mixes its experts in factors space, this one in product space"):
+        evoswarm.run(echo_config(tmp_path, "search.max_generations=2", "pool.space=product"))
