@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.box import HEAVY_HEAD
@@ -18,7 +18,6 @@ from evoswarm.errors import UserError
 from evoswarm.place import check_url, is_url
 
 if TYPE_CHECKING:
-    from evoswarm.utility import Split
     from evoswarm.loop.evaluate import Column
 
 
@@ -154,7 +153,7 @@ def evaluate(
     with results_only():
         expert = None if adapter is None else _expert(adapter)
         file = None if recipe is None else _recipe(recipe)
-        part: Split = "test" if split == "test" else "validation"
+        part: Literal["validation", "test"] = "test" if split == "test" else "validation"
         evaluation = measure(checked, adapter=expert, recipe=file, split=part, warn=print_warning)
     if evaluation.error:
         raise UserError(f"the evaluation failed: {evaluation.error}")

@@ -74,8 +74,8 @@ def _pool_of(recipe: Path | None, config: RunConfig) -> PoolConfig:
         raise UserError(f"{recipe}: has space {space!r}, which must be {' or '.join(get_args(Space))}")
     if config.pool.space not in (None, space):
         raise UserError(
-            f"{recipe}: is a mix in {space} space, and pool.space is {config.pool.space}; set pool.space to {space}, or "
-            "omit it"
+            f"{recipe}: is a mix in {space} space, and pool.space is {config.pool.space}; set pool.space to {space}, "
+            "or omit it"
         )
     return config.pool.with_(space=space)
 
