@@ -33,14 +33,11 @@ def inspect(
     """Show the experts in a pool: size, compatibility, diversity and, with --on, utility."""
     from evoswarm.config.run import TransformersEngine
     from evoswarm.weights.config import PoolConfig
-    from evoswarm.weights.hub import require_model
     from evoswarm.weights.pool import listed, open_pool
     from evoswarm.weights.similarity import cosines, effective_number
 
     place = check_url(pool) if is_url(pool) else Path(pool).resolve()
-    if model:
-        require_model(model)
-    opened = open_pool(PoolConfig(experts=place), model=model or f"{place}/none")
+    opened = open_pool(PoolConfig(experts=place), model=model or None)
     if model and (problems := TransformersEngine().misfits(model=model, experts=opened.experts)):
         raise UserError(f"pool: {listed(problems)}")
     facts = [

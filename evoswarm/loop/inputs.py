@@ -16,7 +16,6 @@ from evoswarm.loop.history import written_config
 from evoswarm.search import make_search
 from evoswarm.utility import Utility, make_utility
 from evoswarm.weights.expert import read_json
-from evoswarm.weights.hub import require_model
 from evoswarm.weights.pool import Pool, listed, open_pool
 
 MAY_CHANGE = {"backend", "output", "name", "root", "storage_seconds", "loggers", "references"}
@@ -57,7 +56,6 @@ def read_inputs(config: RunConfig, *, check: bool = True, samples: bool = False)
     utility = make_utility(config.utility, root=config.root)
     pool = open_pool(config.pool, model=config.model, check=check, samples=samples)
     if check:
-        require_model(config.model)
         require_installable(config, pool)
     if config.export.rank is not None and pool.space is None:
         raise UserError("export.rank: only a mix of LoRA experts can be truncated; omit it")

@@ -18,6 +18,7 @@ ADAPTER_FILE = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_SHARDS = "adapter_model-*-of-*.safetensors"
 MLX_FILE = "adapters.safetensors"
+_KOHYA = {"lora_down", "lora_up"}
 _SAVE = "save the adapter with peft's save_pretrained"
 
 
@@ -76,13 +77,20 @@ def adapter_tensors(files: Sequence[TensorFile], config: Mapping[str, Any], *, m
     """The tensors under peft's names.
 
     Raises:
-        UserError: two tensors have one name, or a setting is nothing that peft writes.
+        UserError: two tensors have one name, their names are another library's, or a setting is nothing that peft
+            writes.
     """
     where = {key: file for file in files for key in file.specs}
     if str(config.get("peft_type", "LORA")).upper() != "LORA":
         return {key: Stored.of(file, key) for key, file in where.items()}
     if wrong := wrong_setting(config):
         raise UserError(f"{ADAPTER_CONFIG}: {wrong}; {_SAVE}")
+    if kohya := [key for key in where if _KOHYA & set(key.split("."))]:
+        raise UserError(
+            f"{kohya[0]} has the names of Kohya's trainer (lora_down, lora_up), which peft does not load; convert the "
+            "adapter where it was made to <module>.lora_A.weight and <module>.lora_B.weight, and its alpha to "
+            f"lora_alpha in {ADAPTER_CONFIG}"
+        )
     known = partial(loaded_modules, model) if model else frozenset
     names = peft_names(where, known)
     if stacked := [key for key in where if is_transposed(key) and len(where[key].specs[key].shape) != 2]:

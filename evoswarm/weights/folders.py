@@ -86,6 +86,9 @@ def _children(place: Place, found: Found, model: str) -> dict[Place, Path]:
     folder = _local(place)
     if not folder.is_dir():
         raise UserError(f"pool: {folder} is not a folder; give a folder of expert folders, or a list of them")
+    if not is_expert_folder(folder) and any((folder / "hub").glob(f"{HUB}*")):
+        found.notices.append(f"{folder}: its folder hub is used, the hub's cache")
+        folder = folder / "hub"
     base = [child for child in subfolders(folder) if child.resolve() == Path(model).resolve()]
     candidates = [child for child in subfolders(folder) if child not in base]
     chosen: dict[Place, Path] = {child: path for child in candidates if (path := choose(child, child.name, found))}

@@ -18,6 +18,7 @@ from evoswarm.weights.check import mismatches
 from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.expert import Expert, Kind, open_expert
 from evoswarm.weights.folders import find_experts
+from evoswarm.weights.hub import require_model
 from evoswarm.weights.lora_config import product_config
 from evoswarm.weights.merge import scaling
 from evoswarm.weights.oddities import oddities
@@ -136,16 +137,25 @@ class Pool:
 
 
 def open_pool(
-    config: PoolConfig, *, model: str, check: bool = True, alone: bool = False, samples: bool = False
+    config: PoolConfig, *, model: str | None, check: bool = True, alone: bool = False, samples: bool = False
 ) -> Pool:
-    """Open the experts and check that they are compatible with each other.
+    """Open the experts and check that they are compatible with each other, and with what is known of the base model.
 
-    `check` is False if the same pool was already checked (in worker processes). `alone` accepts a single expert.
-    With `samples`, a few values of each tensor are checked, and not all.
+    Whether the tensors fit the model that an engine loads is checked by `EngineConfig.misfits`.
+
+    Args:
+        config: the experts and their space.
+        model: base model folder or hub name; None if it is not known.
+        check: False if the same pool was already checked (in worker processes).
+        alone: accept a single expert.
+        samples: check a few values of each tensor, and not all.
 
     Raises:
-        UserError: one error that lists every problem of every expert.
+        UserError: there is no such model, or one error that lists every problem of every expert.
     """
+    if check and model is not None:
+        require_model(model)
+    model = model or UNKNOWN
     found = find_experts(config.experts, model=model)
     if BASE in found.folders and config.include_base:
         raise UserError(f"pool: an expert folder is named {BASE!r}, the name of the base model in the pool; rename it")
@@ -169,6 +179,10 @@ def open_pool(
         raise UserError("; ".join([reason, *found.notices]))
     warnings = [*found.notices, *_warnings(opened, experts, base, model)] if check else []
     return Pool(experts, base, config.include_base, space, warnings)
+
+
+UNKNOWN = "/dev/null/unknown"
+"""A base model that does not exist."""
 
 
 def listed(problems: Sequence[str]) -> str:

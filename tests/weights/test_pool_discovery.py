@@ -182,3 +182,15 @@ def test_an_adapter_that_is_not_on_the_hub_is_refused_with_both_readings(adapter
         caught.value
     )
     assert "give the path of a folder that exists, or run `hf download someone/absent`" in str(caught.value)
+
+
+def test_the_hubs_home_is_read_as_its_cache(tmp_path: Path, adapters: Path) -> None:
+    home = tmp_path / "huggingface"
+    for name in "ab":
+        in_cache = home / "hub" / f"models--someone--{name}" / "snapshots" / "0123"
+        shutil.copytree(adapters / name, in_cache)
+    (home / "datasets").mkdir()
+    (home / "token").touch()
+    pool = open_pool(PoolConfig(experts=home), model="nobody/nothing")
+    assert pool.names == ["a", "b"] or pool.names == ["someone/a", "someone/b"]
+    assert pool.warnings[0] == f"{home}: its folder hub is used, the hub's cache"

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import make_tokenizer, save_llama
 from weight_helpers import edit_config
 
+from evoswarm.errors import UserError
 from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.pool import open_pool
 from evoswarm.weights.same_base import base_name
@@ -138,3 +139,9 @@ def test_a_model_in_the_cache_of_the_hub_is_compared(
         edit_config(folder / name, base_model_name_or_path="some/llama")
     (line,) = warnings(folder, tiny_llama)
     assert "trained on some/llama" in line and "they differ in the weights" in line
+
+
+def test_a_base_model_that_does_not_exist_is_refused_by_the_pool(adapters: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder; give the base model's folder or its name on the hub"):
+        open_pool(PoolConfig(experts=adapters), model=str(tmp_path / "nothing"))
+    assert open_pool(PoolConfig(experts=adapters), model=None).warnings == []

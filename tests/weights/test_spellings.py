@@ -147,3 +147,10 @@ def test_the_copies_that_peft_writes_of_a_resized_embedding_are_one_tensor(tiny_
         f"{PREFIX}lm_head.weight",
         f"{PREFIX}model.embed_tokens.weight",
     ]
+
+
+def test_kohyas_names_are_one_line(pool_folder: MakePool, tiny_llama: Path) -> None:
+    folder = pool_folder()
+    rename(lambda name: name.replace("lora_A", "lora_down").replace("lora_B", "lora_up"))(folder / "b")
+    with pytest.raises(UserError, match=r"b: .*lora_down.weight has the names of Kohya's trainer"):
+        open_pool(PoolConfig(experts=folder), model=str(tiny_llama))
