@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from peft import PeftModel, initialize_lora_eva_weights
 from peft.tuners.tuners_utils import _maybe_include_all_linear_layers
 from torch import nn
 from torch.utils.data import DataLoader
@@ -31,12 +32,29 @@ def preprocess(chosen: Chosen, model: nn.Module, data: Any, collate: Any) -> Non
         model.zero_grad(set_to_none=True)
 
 
+def distribute_ranks(chosen: Chosen, model: PeftModel, data: Any, collate: Any) -> None:
+    """Give every module of an EVA adapter its rank and its first A, from the inputs that it has on the first examples.
+
+    Source: EVA (arXiv 2410.07170).
+    """
+    if str(getattr(chosen.config, "init_lora_weights", "")).lower() == "eva":
+        batches = [_on_device(batch, model) for batch in _batches(data, collate)]
+        initialize_lora_eva_weights(model, batches, show_progress_bar=False)
+
+
+def _batches(data: Any, collate: Any) -> DataLoader[Any]:
+    return DataLoader(data.select(range(min(len(data), EXAMPLES))), batch_size=1, collate_fn=collate)
+
+
+def _on_device(batch: Any, model: nn.Module) -> dict[str, Any]:
+    device = next(model.parameters()).device
+    return {key: value.to(device) for key, value in batch.items()}
+
+
 def _runner(model: nn.Module, data: Any, collate: Any, *, backward: bool) -> Callable[[], None]:
     def run() -> None:
-        some = data.select(range(min(len(data), EXAMPLES)))
-        device = next(model.parameters()).device
-        for batch in DataLoader(some, batch_size=1, collate_fn=collate):
-            loss = model(**{key: value.to(device) for key, value in batch.items()}).loss
+        for batch in _batches(data, collate):
+            loss = model(**_on_device(batch, model)).loss
             if backward:
                 loss.backward()
 

@@ -77,8 +77,6 @@ def choose(method: Method) -> Chosen:
         fields = sorted(set(make.__dataclass_fields__) - set(PeftConfig.__dataclass_fields__))
         hint = did_you_mean(wrong[0], fields, kind=f"settings of {make.__name__}")
         raise UserError(f"method.{wrong[0]} is not a setting of {name}; {hint}")
-    if str(settings.get("init_lora_weights")).lower() == "eva":
-        raise UserError("method: EVA's ranks differ between experts, so they cannot be mixed; use pissa or corda")
     try:
         config = make(**({"task_type": "CAUSAL_LM"} | _nested(settings)))
     except (TypeError, ValueError, ImportError, AttributeError) as error:
@@ -87,10 +85,10 @@ def choose(method: Method) -> Chosen:
 
 
 def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert the settings of CorDA, LoRA-GA and LoftQ to the objects that peft needs."""
-    from peft.tuners.lora.config import CordaConfig, LoftQConfig, LoraGAConfig
+    """Convert the settings of CorDA, EVA, LoRA-GA and LoftQ to the objects that peft needs."""
+    from peft.tuners.lora.config import CordaConfig, EvaConfig, LoftQConfig, LoraGAConfig
 
-    configs = {"corda": CordaConfig, "lora_ga": LoraGAConfig, "loftq": LoftQConfig}
+    configs = {"corda": CordaConfig, "eva": EvaConfig, "lora_ga": LoraGAConfig, "loftq": LoftQConfig}
     name = settings.get("init_lora_weights")
     if name not in configs:
         return dict(settings)

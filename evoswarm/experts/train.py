@@ -22,7 +22,7 @@ from evoswarm.errors import UserError, first_line
 from evoswarm.experts.allocate import rank_allocation
 from evoswarm.experts.card import training_card
 from evoswarm.experts.convert import Factors, adapt, lora_factors
-from evoswarm.experts.initialize import preprocess
+from evoswarm.experts.initialize import distribute_ranks, preprocess
 from evoswarm.experts.method import Chosen, check_targets, choose
 from evoswarm.experts.prepare import FAILED, RECORD, quiet_libraries, work_folder
 from evoswarm.experts.save import save
@@ -114,6 +114,7 @@ def adapted(config: TrainingConfig, chosen: Chosen, data: Any, collate: Any) -> 
         preprocess(chosen, model, data, collate)
         set_seed(config.seed)
         model, start = adapt(model, chosen)
+        distribute_ranks(chosen, model, data, collate)
         if config.save == "lora" and not chosen.plain:
             lora_factors(model)  # what does not convert must fail before the training
         return model, start
