@@ -12,14 +12,14 @@ from pathlib import Path
 import ray
 from ray.exceptions import AuthenticationError
 
-from evoswarm.backend.ray.private import silence_authentication
+from evoswarm.backend.ray.private import refuses, silence_authentication, use_token
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import UserError
 from evoswarm.launch.signals import sigterm_kept
 
 CONNECT_SECONDS = 5.0
 """How long an address may take to accept a connection."""
-TOKEN_HINT = "set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file with the cluster's token"
+TOKEN_HINT = "put the cluster's token into RAY_AUTH_TOKEN, the file named by RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token"
 
 
 @contextlib.contextmanager
@@ -34,9 +34,10 @@ def connected(config: RayBackend, message: Callable[[str], None] = lambda text: 
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
     message(f"connecting to Ray at {address}" if address else "starting a local Ray cluster")
+    silence_authentication()
     if address and address not in ("auto", "local"):
         _answers(address)
-    silence_authentication()
+        _accepts(address)
     with sigterm_kept():
         try:
             context = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.WARNING)
@@ -58,7 +59,7 @@ def _reason(error: BaseException) -> str:
         return f"{text}; install the cluster's versions of Ray and Python here, or use `evoswarm submit`"
     if isinstance(error, AuthenticationError):
         return f"it {token_problem()}"
-    if "Failed to connect" in text:  # the port accepts connections, so the head refuses the token
+    if "Failed to connect" in text:  # address auto: a head of this machine refuses the token
         return f"it {token_problem()}"
     return text
 
@@ -76,10 +77,26 @@ def _answers(address: str) -> None:
         raise UserError(f"Ray at {address} does not answer ({reason}); {hint}") from None
 
 
+def _accepts(address: str) -> None:
+    """Use a token if the head wants one. Not otherwise: with a token, this process could not work with its nodes."""
+    problem = f"Ray at {address} cannot be used: it "
+    try:
+        if address.startswith("ray://"):
+            return use_token()
+        if not refuses(address):
+            return
+        use_token()
+        if refuses(address):
+            raise UserError(problem + token_problem())
+    except AuthenticationError:
+        raise UserError(problem + token_problem()) from None
+
+
 def token_problem() -> str:
     """What is wrong with the token, in a phrase that continues "the cluster at X ..."."""
-    if os.environ.get("RAY_AUTH_MODE", "token") != "token":
-        return f"needs a token, but RAY_AUTH_MODE={os.environ['RAY_AUTH_MODE']} sends none; unset it and {TOKEN_HINT}"
+    mode = os.environ.get("RAY_AUTH_MODE", "token")
+    if mode.lower() != "token":
+        return f"needs a token, but RAY_AUTH_MODE={mode} sends none; unset it and {TOKEN_HINT}"
     if os.environ.get("RAY_AUTH_TOKEN"):
         return f"does not accept the token in RAY_AUTH_TOKEN; {TOKEN_HINT}"
     if path := os.environ.get("RAY_AUTH_TOKEN_PATH"):

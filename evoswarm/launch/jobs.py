@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import platform
 import secrets
 import shlex
 import ssl
@@ -20,7 +21,7 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from evoswarm.backend.ray.private import get
+from evoswarm.backend.ray.private import get, use_token
 from evoswarm.config import RunConfig, dump_config
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import UserError
@@ -61,8 +62,9 @@ class Jobs:
         for name in ("ray", "ray.dashboard.modules.dashboard_sdk"):
             logging.getLogger(name).setLevel(logging.ERROR)  # `_explained` reports errors in one line
         with self._explained(), address_variables_unset():
+            use_token()
             self._client = JobSubmissionClient(self.address, verify=str(ca_file) if ca_file else True)
-        self.warnings = self._other_version()
+        self.warnings = self._other_versions()
 
     def submit(self, config: RunConfig, *, resume: str = "auto", python: str = "python") -> str:
         """Start a run as a job, with `python` of the head. Only its config is sent; its paths must mean the same there.
@@ -176,13 +178,18 @@ class Jobs:
         with self._explained(job):
             return self._client.get_job_info(job)
 
-    def _other_version(self) -> list[str]:
+    def _other_versions(self) -> list[str]:
+        """How the head's versions differ from those of this machine; a submitted job runs with the head's."""
         with self._explained():
-            found = get(self._client, "/api/version").json().get("ray_version", "unknown")
-        if found == ray.__version__:
-            return []
+            ray_version = get(self._client, "/api/version").json().get("ray_version", "unknown")
+            metadata = get(self._client, "/api/v0/cluster_metadata")
+        found = {"Ray": (ray_version, ray.__version__)}
+        if metadata.ok and (python := (metadata.json().get("data") or {}).get("pythonVersion")):
+            found["Python"] = (python.rpartition(".")[0], ".".join(platform.python_version_tuple()[:2]))
         return [
-            f"the head at {self.address} has Ray {found}, this machine {ray.__version__}; the job runs with {found}"
+            f"the head at {self.address} has {kind} {there}, this machine {here}; the job runs with {there}"
+            for kind, (there, here) in found.items()
+            if there != here
         ]
 
     @contextlib.contextmanager

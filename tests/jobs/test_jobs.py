@@ -115,3 +115,23 @@ def test_what_travels_is_the_config_alone(head: Head, tmp_path: Path) -> None:
     everywhere = [json.dumps(details), head.evoswarm("logs", job).stdout]
     everywhere += [path.read_text(errors="replace") for path in config.run_dir.rglob("*") if path.is_file()]
     assert not any(secret in text for text in everywhere for secret in (planted, head.token))
+
+
+@pytest.mark.slow
+def test_every_command_finds_the_token_in_the_home_folder(
+    head: Head, tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray/auth_token").write_text(head.token + "\n")
+    env = {"RAY_AUTH_MODE": "", "RAY_AUTH_TOKEN_PATH": "", "HOME": str(tmp_path)}
+    _, file = write(tmp_path, "home")
+    submitted = head.evoswarm("submit", file, "--json", **env)
+    assert submitted.returncode == 0, submitted.stderr
+    job = json.loads(submitted.stdout)["job"]
+    for command in (["logs", job, "--follow"], ["logs", job], ["status", job], ["stop", job], ["list"]):
+        done = head.evoswarm(*command, **env)
+        assert done.returncode == 0 and done.stdout and "Token authentication" not in done.stdout + done.stderr, done
+    config, file = write(tmp_path, "joined")
+    joined = head.evoswarm("run", file, "--set", f"backend.address={head.address}", **env)
+    assert joined.returncode == 0, joined.stderr
+    assert result_bytes(config.run_dir) == undisturbed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 from importlib.metadata import version
@@ -110,6 +111,10 @@ def test_a_head_on_another_version_is_named(head: Head, config: Path) -> None:
     with proxy(port_of(head.dashboard), change=change) as port:
         done = head.evoswarm("submit", config, "--address", f"http://127.0.0.1:{port}", "--set", "name=other")
     assert done.returncode == 0 and f"has Ray {other}, this machine {mine}" in done.stderr
+    here = ".".join(platform.python_version_tuple()[:2])
+    with proxy(port_of(head.dashboard), change=(f'"{here}.'.encode(), b'"9.99.')) as port:
+        done = head.evoswarm("submit", config, "--address", f"http://127.0.0.1:{port}", "--set", "name=python")
+    assert done.returncode == 0 and f"has Python 9.99, this machine {here}" in done.stderr
 
 
 def test_https_needs_a_trusted_certificate(head: Head, tmp_path: Path) -> None:

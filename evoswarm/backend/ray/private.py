@@ -8,10 +8,18 @@ import os
 from pathlib import Path
 from typing import Any
 
+import grpc
 import ray
 import requests
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+from ray._private.grpc_utils import init_grpc_channel
 from ray._private.state import available_resources_per_node, state
+from ray.core.generated.gcs_service_pb2 import CheckAliveRequest
+from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 from ray.job_submission import JobSubmissionClient
+
+ANSWER_SECONDS = 10.0
+"""How long a head may take to answer a question about itself."""
 
 
 def actors_of_job(job: str) -> list[dict[str, Any]]:
@@ -28,6 +36,28 @@ def free_resources() -> dict[str, dict[str, float]]:
 def silence_authentication() -> None:
     """Do not announce that token authentication is on: the user asked for it."""
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+
+
+def use_token() -> None:
+    """Send the token of RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token, unless RAY_AUTH_MODE says otherwise.
+
+    By itself, Ray looks for a token only when it starts a cluster or joins one on this machine.
+
+    Raises:
+        AuthenticationError: RAY_AUTH_TOKEN_PATH names no file with a token.
+    """
+    silence_authentication()
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+
+
+def refuses(address: str) -> bool:
+    """Whether the head at host:port refuses this process's token, or wants one. `ray.init` would not say so."""
+    with init_grpc_channel(address) as channel:
+        try:
+            NodeInfoGcsServiceStub(channel).CheckAlive(CheckAliveRequest(), timeout=ANSWER_SECONDS)
+        except grpc.RpcError as error:
+            return bool(error.code() == grpc.StatusCode.UNAUTHENTICATED)
+    return False
 
 
 def submission_id() -> str | None:
