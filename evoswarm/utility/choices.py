@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ast
-import json
 import re
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from evoswarm.utility.references import is_missing, plain_number
+from evoswarm.utility.references import content_of, is_missing, plain_number
 
 Reading = Literal["label", 0, 1, "text"]
 """What a number as answer means: a label of the file, a position counted from 0 or from 1, or an option's text."""
@@ -133,14 +131,10 @@ def _bare(label: str) -> str:
 
 
 def _parsed(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    for read in (json.loads, ast.literal_eval):
-        try:
-            return read(value)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-    raise ValueError(f'choices {value[:60]!r} are text; write them as JSON, as in ["red", "blue"]')
+    content = content_of(value) if isinstance(value, str) else value
+    if content is None:
+        raise ValueError(f'choices {str(value)[:60]!r} are text; write them as JSON, as in ["red", "blue"]')
+    return content
 
 
 _TEXTS = ("text", "texts", "choices", "options", "value")

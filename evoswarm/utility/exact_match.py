@@ -35,7 +35,7 @@ class ExactMatch(Referenced):
     ignore_case: bool = False
     """text: ignore case."""
     ignore_punctuation: bool = False
-    """text: ignore punctuation and repeated white space."""
+    """text: ignore punctuation that is no part of a number, and repeated white space."""
 
 
 class ExactMatchUtility(TaskUtility[ExactMatch]):

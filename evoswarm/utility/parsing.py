@@ -85,12 +85,22 @@ def matches(pattern: re.Pattern[str], text: str) -> list[str | None]:
     return [match[1] if pattern.groups else match[0] for match in pattern.finditer(text) if match[0]]
 
 
+_MARK = re.compile(r"(?<![^\W\d_])[-\u2010-\u2015./:](?=\d)|([^\w\s]|_)")
+"""A mark that is part of a number, or (its group) one that is not: 3.5 is not 35, and -5 is not 5."""
+
+
+def _without_punctuation(match: re.Match[str]) -> str:
+    mark = match[1]
+    if mark is None:
+        return match[0]
+    return "" if mark in string.punctuation or unicodedata.category(mark).startswith("P") else mark
+
+
 def normalize(text: str, *, ignore_case: bool = False, ignore_punctuation: bool = False) -> str:
     """Unicode form C without white space at the ends; then, as asked for, without case, punctuation, repeated space."""
     text = unicodedata.normalize("NFC", text).strip()
     if ignore_case:
         text = unicodedata.normalize("NFC", text.casefold())
     if ignore_punctuation:
-        kept = (c for c in text if c not in string.punctuation and not unicodedata.category(c).startswith("P"))
-        text = " ".join("".join(kept).split())
+        text = " ".join(_MARK.sub(_without_punctuation, text).split())
     return unicodedata.normalize("NFC", text)

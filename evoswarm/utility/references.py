@@ -56,7 +56,7 @@ def parsed(value: Any, reading: TextReading | None) -> Any:
     """
     if not isinstance(value, str) or reading == "whole" or not _REPR.match(value.strip()):
         return value
-    content = _content(value)
+    content = content_of(value)
     if isinstance(content, Mapping) and set(content) & set(ANSWER_KEYS):
         certain = bool(set(content) & _KEYS_OF_DATA_SETS)
     elif isinstance(content, list) and all(isinstance(item, str) for item in content):
@@ -76,7 +76,8 @@ def parsed(value: Any, reading: TextReading | None) -> Any:
     )
 
 
-def _content(text: str) -> Any:
+def content_of(text: str) -> Any:
+    """What a text in the notation of JSON or Python means; None if it is neither."""
     for read in (json.loads, _literal):
         try:
             return read(text)

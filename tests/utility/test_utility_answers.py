@@ -305,6 +305,8 @@ def test_labels_in_other_spellings_are_understood(choices: Any, answer: Any, let
         ([str(i) for i in range(27)], "2 to 26 choices are needed, got 27"),
         ([{"label": "A", "text": "x"}, {"label": "A", "text": "y"}], "choices have repeated labels: A, A"),
         (7, "choices must be a mapping or a list, not int"),
+        ("['x' 'y']", r"choices .\['x' 'y'\]. are text; write them as JSON"),
+        ("x, y", "choices 'x, y' are text; write them as JSON"),
     ],
 )
 def test_what_are_no_options_is_refused(choices: Any, words: str) -> None:

@@ -43,6 +43,31 @@ def test_text_is_compared_as_a_whole(make: Make, write: Write) -> None:
     assert loose.outcome("validation", 0, "new  york!") == Outcome(1.0, "new york")
 
 
+@pytest.mark.parametrize(
+    ("reference", "right", "wrong"),
+    [
+        ("3.5", ["3.5.", "(3.5)", '"3.5"'], ["35", "3 5"]),
+        ("-5", ["-5!", "(-5)"], ["5"]),
+        ("1/2", ["1/2."], ["12"]),
+        ("10:30", ["10:30."], ["1030"]),
+        ("1,000", ["1000", "1,000."], ["100"]),
+        ("Covid-19", ["Covid19", "Covid-19."], ["Covid-1"]),
+        ("U.S.", ["US", "U.S"], ["USA"]),
+        ("No. 5", ["No 5", "#No. 5"], ["No .5"]),
+    ],
+)
+def test_punctuation_that_is_part_of_a_number_counts(
+    make: Make, write: Write, reference: str, right: list[str], wrong: list[str]
+) -> None:
+    root = write("x.json", [{"question": "q", "answer": reference}])
+    utility = make("exact_match", root, data={"path": "x.json", "test": None}, ignore_punctuation=True)
+    assert [utility.outcome("validation", 0, text).score for text in right + wrong] == [1.0] * len(right) + [0.0] * len(
+        wrong
+    )
+    for text in right:
+        assert not any(utility.ruled_out("validation", 0, text[:n]) for n in range(len(text) + 1))
+
+
 def test_any_of_several_references_is_correct(make: Make, write: Write) -> None:
     root = write("x.json", [{"question": "q", "answer": ["NYC", "New York"]}])
     utility = make("exact_match", root, data={"path": "x.json", "test": None})
