@@ -58,7 +58,9 @@ Versions: {versions}.
 
 
 def describe_recipe(experts: dict[str, float], *, shown: int = 12) -> str:
-    """`0.61 code + 0.48 math - 0.09 chat`, largest first."""
+    """`0.61 code + 0.48 math - 0.09 chat`, largest first; without experts it is the base model."""
+    if not experts:
+        return "the base model"
     terms = sorted(experts.items(), key=lambda item: -abs(item[1]))
     text = " ".join(f"{'-' if value < 0 else '+'} {abs(value):.2f} {name}" for name, value in terms[:shown])
     rest = f" and {len(terms) - shown} more" if len(terms) > shown else ""

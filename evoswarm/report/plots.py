@@ -34,7 +34,8 @@ def all_plots(run: Run) -> dict[str, Plot]:
     plots = [render("utility", partial(utility, run=run), height=3.3)]
     if winner is not None and len(run.experts) > 1:
         plots.append(render("trajectories", partial(trajectories, run=run), height=3.8))
-        plots.append(render("recipe", partial(recipe, winner=winner), height=_bars_height(len(winner.experts))))
+        if winner.experts:
+            plots.append(render("recipe", partial(recipe, winner=winner), height=_bars_height(len(winner.experts))))
     if predicted := predicted_of(run):
         plots.append(render("calibration", partial(calibration, predicted=predicted), height=3.8))
         plots.append(render("gains", partial(gains, predicted=predicted), height=3.0))

@@ -88,7 +88,8 @@ class BayesSearch(SamplingSearch):
     1 rows are on the simplex, later within `radius` of the measured row with the highest expected utility. The search
     does not end before a batch off the simplex.
     Last generation, when the budget is used or the expected gain is below `min_gain`: the mean of the optima under 16
-    bootstrap weights. It is the winner, unless it fails, or the surrogate then expects more of a row of generation 0.
+    bootstrap weights. It is the winner even if another row was measured higher, because the highest of many utilities
+    owes part of its lead to luck. Only if the mean fails, or is below a row of generation 0, the highest row wins.
     Draws: "bayes"(t, i): dirichlet([1, ...] of E) except for row 0, then the starts of row i; "bayes mean"(t, i): the
     same for the i-th optimum of the mean.
 
@@ -156,18 +157,8 @@ class BayesSearch(SamplingSearch):
         state.expected = Forecast(*surrogate.forecast(rows, state.weights), gain=gain)
         fresh = yield self._ask(t, "mean" if state.ended else "sample", range(len(rows)), self._whole(rows))
         self._keep(fresh)
-        if state.ended and fresh.succeeded[0]:
-            state.best = self._winner()
-
-    def _winner(self) -> Measured:
-        """The mean of the optima, or the row of generation 0 of which more is expected, now that the mean is measured.
-
-        The row with the highest measured utility owes it to luck with these examples more than the mean does.
-        """
-        told = self.state.told
-        candidates = told.take([len(told) - 1, *np.flatnonzero(told.generations == 0)])
-        expected = self._surrogate().utility(candidates.rows[:, self._good], self.state.weights)
-        return candidates.take([expected.argmax()])
+        if state.ended and fresh.utilities[0] >= state.told.utilities[state.told.generations == 0].max():
+            state.best = fresh
 
     def _surrogate(self) -> Surrogate:
         """Fitted to all rows so far."""

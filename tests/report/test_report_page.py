@@ -84,6 +84,18 @@ def test_predictions_are_compared_with_what_was_measured(make_run: MakeRun):
     assert "Expected gain per batch" not in report(make_run(name="swarm")).text
 
 
+def test_the_base_model_can_win(make_run: MakeRun):
+    path = make_run(search={"type": "bayes", "max_evaluations": 9, "min_gain": 0, "population": 1})
+    lines = [json.loads(line) for line in (path / "generations.jsonl").read_text().splitlines()]
+
+    def win(line: dict[str, Any]) -> None:
+        line.update(best=lines[0]["utilities"]["population"]["6"], best_particle=6, best_generation=0)
+
+    edit_lines(path / "generations.jsonl", win)
+    page = report(path)
+    assert "the base model" in page.text and not (path / "plots/recipe.png").exists()
+
+
 def test_rows_that_failed_are_not_compared(make_run: MakeRun):
     path = make_run(search={"type": "bayes", "max_evaluations": 25, "min_gain": 0})
 

@@ -162,6 +162,16 @@ def test_the_winner_is_the_mean_of_the_optima_whatever_luck_another_row_had():
     assert search.ranking(3)[0].row.tolist() == winner
 
 
+def test_the_highest_row_wins_where_the_mean_is_below_an_expert():
+    search = search_of(min_gain=0, max_evaluations=24)
+    while search.stop_reason is None:
+        ask = search.ask()
+        told = outcomes(ask)
+        told.scores[:] = told.scores if ask.phase == "experts" else 0.0  # the log-probabilities mislead
+        search.tell(told.scores.mean(1).tolist(), told)
+    assert search.global_best.utility == max(search.expert_utilities)
+
+
 def test_the_winner_is_the_base_where_every_mix_is_worse():
     search = search_of(min_gain=0, max_evaluations=24)
     while search.stop_reason is None:
