@@ -29,7 +29,8 @@ def mask_chunk(vector: SparseVector, tensor: str, chunk: int, size: int) -> np.n
 class SparseValues:
     """The scalars of a sparsified expert in one block, computed where they are read."""
 
-    dtype = np.dtype(np.float32)
+    dtype = None
+    """It is read chunk by chunk, like noise."""
 
     def __init__(self, vector: SparseVector, tensor: str, expert: np.ndarray, base: np.ndarray | None) -> None:
         """`expert` [numel] and `base` [numel] are of the block `tensor`; without a base it is 0."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,6 +75,19 @@ def test_only_b_of_a_lora_is_masked(tmp_path: Path, space: str) -> None:
     assert sparse[a].tobytes() == whole[a].tobytes()
     ratio = sparse[b] / whole[b]
     assert set(np.unique(ratio.round(5))) == {0.0, 4.0}
+
+
+def test_a_sparsified_expert_needs_memory_for_chunks_alone(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        write_checkpoint(tmp_path / "pool" / name, {"w": rng.standard_normal(100 * CHUNK).astype(np.float32)})
+    maker, row = Materializer(pool_of(tmp_path / "pool")), Row(((SPARSE, 0.5), (ExpertVector("b"), 0.5)))
+    result = maker.all([row])
+    tracemalloc.start()
+    maker.all([row], into=result)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20 * 4 * CHUNK
 
 
 def test_a_recipe_names_its_masks() -> None:
