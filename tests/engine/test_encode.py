@@ -9,7 +9,8 @@ from real_tokenizers import MISTRAL, TOKENIZERS, from_disk, pieces, sentence_pie
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from evoswarm.engine.encode import Encoder
+from evoswarm.engine.encode import Encoder, cut
+from evoswarm.errors import UserError
 from evoswarm.utility import Chat
 from evoswarm.utility.types import Prefix
 
@@ -103,6 +104,76 @@ def test_a_stop_string_of_one_token_ends_the_answer_there() -> None:
     made.tokens.clear()
     made.text("p", [*tokens, 5, 5, 5], ("<|im_end|>",))
     assert made.tokens["written"] == len(tokens)
+
+
+def test_a_stop_string_whose_token_the_model_does_not_have_ends_nothing() -> None:
+    tokenizer = TOKENIZERS["qwen"]()
+    number = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert Encoder(tokenizer, ends=[0, number], longest=None, rows=number).ends_of(("<|im_end|>",)) == (0,)
+    assert Encoder(tokenizer, ends=[0], longest=None, rows=number + 1).ends_of(("<|im_end|>",)) == (0, number)
+
+
+def test_tokens_are_counted_once_per_prompt_option_draft_and_answer() -> None:
+    made = encoder(TOKENIZERS["gpt-2"]())
+    prompt = "What is"
+    context, tail = made.option(prompt, " 2")
+    assert made.tokens["read"] == len(context) + len(tail)
+    made.option(prompt, " 3")
+    assert made.tokens["read"] == len(context) + 2 * len(tail)
+    made.tokens.clear()
+    made.draft(prompt, " 2")
+    assert made.tokens["read"] == len(context) + len(tail)
+    made.prompt("")
+    assert made.tokens["read"] == len(context) + len(tail) + 1
+    made.reply(prompt, [*tail, *tail], max_new_tokens=99, stop=())
+    assert made.tokens["written"] == 2 * len(tail)
+
+
+def test_an_option_has_a_token_of_its_own_even_if_it_merges_with_the_prompt() -> None:
+    made = encoder(TOKENIZERS["gpt-2"]())
+    context, option = made.option("hell", "o")
+    whole = made.prompt("hello")
+    assert context + option == whole and len(option) >= 1
+    assert made.option("hello", "") == (whole[:-1] or made.prompt(""), whole[-1:])
+    assert made.draft("hell", "o") in (
+        (made.prompt("hell"), ()),
+        (made.prompt("hell"), whole[len(made.prompt("hell")) :]),
+    )
+
+
+def test_the_room_for_an_answer_is_what_the_model_has_left() -> None:
+    made = Encoder(TOKENIZERS["gpt-2"](), ends=[], longest=10)
+    assert [made.room(width, 4) for width in (1, 7, 8, 10)] == [4, 4, 3, 1]
+    assert encoder(TOKENIZERS["gpt-2"]()).room(10**6, 4) == 4
+    with pytest.raises(UserError, match="a prompt has 11 tokens, the model takes 10; shorten"):
+        made.room(11, 4)
+
+
+def test_a_prefix_leaves_out_what_may_be_the_start_of_a_stop_string() -> None:
+    made = Encoder(TOKENIZERS["gpt-2"](), ends=[0], longest=None)
+    tokens = answer(made, "78\n")
+    assert made.reply("p", tokens, max_new_tokens=99, stop=("\n\n",)) == Prefix("78")
+    assert made.reply("p", tokens, max_new_tokens=99, stop=("\nQ", "8\n\n")) == Prefix("7")
+    assert made.reply("p", tokens, max_new_tokens=99, stop=("x",)) == Prefix("78\n")
+    assert made.reply("p", tokens, max_new_tokens=len(tokens), stop=("\n\n",)) == "78\n"
+    assert made.reply("p", tokens, max_new_tokens=99, stop=("8",)) == "7"
+
+
+def test_an_answer_is_cut_at_the_stop_string_that_is_complete_first() -> None:
+    assert cut("abcde", ("de", "bcd")) == "a"
+    assert cut("abcde", ("cd", "abcde")) == "ab"
+    assert cut("abcde", ("x",)) == cut("abcde", ()) == "abcde"
+    assert cut("a\na\n", ("\n",)) == "a"
+
+
+def test_the_tokens_that_end_a_draft_are_end_tokens_and_starts_of_stop_strings() -> None:
+    tokenizer = TOKENIZERS["gpt-2"]()
+    made = encoder(tokenizer)
+    assert made.last_tokens((5, 6), (), limit=4) == made.ends
+    assert made.last_tokens((5, 6), ("\n",), limit=2) == (6,)
+    texts = [tokenizer.decode([i]) for i in made.last_tokens((5,), ("\nQ",), limit=4)]
+    assert texts[0] == tokenizer.eos_token and "\n" in texts and "Q" not in texts
+    assert all(text.startswith("\nQ") or "\nQ".startswith(text) for text in texts[1:])
 
 
 def test_an_end_token_that_the_model_spells_out_is_a_stop_string_too(tmp_path: Path) -> None:
