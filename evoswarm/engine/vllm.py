@@ -24,19 +24,17 @@ from evoswarm.engine.vllm_config import VllmEngine as VllmConfig
 from evoswarm.engine.vllm_internals import (
     EXTENSION,
     check_deterministic,
-    check_version,
     free_memory,
-    installed,
     metrics_to_ray,
     on_gpu,
     on_ray,
     set_environment,
     start_after_numba,
-    untested,
 )
 from evoswarm.engine.vllm_options import Costs, Item, OptionItem, in_requests, wanted_tokens
 from evoswarm.engine.vllm_ranks import Ranks
 from evoswarm.engine.vllm_settings import arguments, explain
+from evoswarm.engine.vllm_versions import check_version, installed, lacking, untested
 from evoswarm.errors import UserError
 from evoswarm.utility.types import OptionScore, Prompt
 
@@ -290,6 +288,8 @@ def _start(
 ) -> Any:
     """vLLM's `LLM` with the base model."""
     check_version()
+    if config.multi_adapter and (lack := lacking("multi_lora", installed())):
+        raise AdaptersNotSupported(f"this version of vLLM has no {lack}")
     if config.deterministic:
         check_deterministic()
     start_after_numba()

@@ -60,7 +60,11 @@ class VllmEngine(ModelEngine):
                 f"{model}: has model.safetensors, which the pool and transformers read, and an index of other files, "
                 "which vLLM reads; remove one of them"
             ]
-        return super().misfits(model=model, experts=experts)
+        from evoswarm.engine.vllm_split import check_split
+
+        problems = super().misfits(model=model, experts=experts)
+        check_split(model, self.ranks, trust_remote_code=self.trust_remote_code)
+        return problems
 
     @field_validator("args")
     @classmethod
@@ -181,7 +185,7 @@ class VllmEngine(ModelEngine):
 
     def notice(self, model: str) -> str | None:
         """Whether vLLM is newer than what was tested."""
-        from evoswarm.engine.vllm_internals import installed, untested
+        from evoswarm.engine.vllm_versions import installed, untested
 
         return untested(installed())
 

@@ -1,9 +1,10 @@
 """All uses of vLLM outside its documented interface, and all environment variables that are set for it.
 
-Tested with the CPU builds of vLLM 0.26 and 0.32. Used: `worker_extension_cls`, `collective_rpc`, `model.load_weights`,
-`model_runner.reload_weights` with an iterator, `get_model_loader(...).get_all_weights`, `packed_modules_mapping` of a
-model class, `quant_method` of layers; for multi-LoRA `lora_manager`, `LoRAModel.from_lora_tensors` and
-`PEFTHelper.from_dict`; for metrics `logger_manager` and `ray_wrappers.RayPrometheusStatLogger`.
+`vllm_versions` finds out whether a version has them. Used: `worker_extension_cls`, `collective_rpc`,
+`model.load_weights`, `model_runner.reload_weights` with an iterator, `get_model_loader(...).get_all_weights`,
+`packed_modules_mapping` of a model class, `quant_method` of layers; for multi-LoRA `lora_manager`,
+`LoRAModel.from_lora_tensors` and `PEFTHelper.from_dict`; for metrics `logger_manager` and
+`ray_wrappers.RayPrometheusStatLogger`.
 """
 
 from __future__ import annotations
@@ -15,20 +16,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from packaging.version import Version
-
 from evoswarm.engine.in_place import InPlace
 from evoswarm.engine.merged import Change, MergedBase
 from evoswarm.engine.pristine import Place, Pristine
 from evoswarm.engine.vllm_ranks import Sent, received
+from evoswarm.engine.vllm_versions import installed, lacking
 from evoswarm.errors import UserError
 from evoswarm.weights.device import to_torch
 from evoswarm.weights.model_names import ModelNames
 from evoswarm.weights.skeleton import load_skeleton
 from evoswarm.weights.tensorfile import TensorFile
 
-OLDEST, NEWEST = (0, 26), (0, 32)
-"""Versions of vLLM whose internals are those that this file uses."""
 EXTENSION = f"{__name__}.WorkerExtension"
 
 SPARE = 0.02
@@ -104,7 +102,7 @@ def metrics_to_ray(llm: Any) -> None:
     vLLM has a logger for this, but `LLM` has no argument for it, and it imports Ray Serve only to look up a replica.
     """
     manager = getattr(llm.llm_engine, "logger_manager", None)
-    if manager is None or not on_ray():
+    if manager is None or not on_ray() or lacking("metrics", installed()):
         return
     from ray.util import metrics
     from vllm.v1.metrics import ray_wrappers
@@ -114,50 +112,6 @@ def metrics_to_ray(llm: Any) -> None:
         ray_wrappers.ray_metrics = metrics
     unregister_vllm_metrics()
     manager.stat_loggers = [ray_wrappers.RayPrometheusStatLogger(llm.llm_engine.vllm_config, manager.engine_indexes)]
-
-
-def check_version() -> None:
-    """
-    Raises:
-        UserError: vLLM is missing, or too old.
-    """
-    try:
-        version = installed()
-    except ImportError as error:
-        raise UserError(
-            f"engine vllm: vLLM cannot be imported ({error}); run pip install '.[vllm]' in the "
-            "checkout, or without a GPU see docs/guides/engines.md"
-        ) from None
-    if _release(version) < OLDEST:
-        raise UserError(
-            f"engine vllm: vLLM {version} is installed, evoswarm needs {_text(OLDEST)} or newer; install such a "
-            "version, or use engine.type: transformers"
-        )
-
-
-def installed() -> str:
-    """vLLM's version."""
-    import vllm
-
-    return str(vllm.__version__)
-
-
-def untested(version: str) -> str | None:
-    """A message if a version of vLLM is newer than those that were tested."""
-    if _release(version) <= NEWEST:
-        return None
-    return (
-        f"engine vllm: vLLM {version} is newer than {_text(NEWEST)}, the newest version that was tested; the engine "
-        "passed its self-check"
-    )
-
-
-def _release(version: str) -> tuple[int, ...]:
-    return Version(version).release[:2]
-
-
-def _text(release: tuple[int, ...]) -> str:
-    return ".".join(map(str, release))
 
 
 def check_deterministic() -> None:

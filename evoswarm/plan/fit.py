@@ -14,7 +14,7 @@ from evoswarm.config.backend import RayBackend
 from evoswarm.errors import UserError
 from evoswarm.loop.inputs import Inputs
 from evoswarm.plan.hardware import GB, Hardware
-from evoswarm.plan.inspect import hardware_of
+from evoswarm.plan.inspect import connected, hardware_of
 from evoswarm.plan.text import duration
 from evoswarm.weights.expert import checkpoint_files
 
@@ -40,8 +40,9 @@ def fitted(config: RunConfig, inputs: Inputs, callbacks: Callbacks) -> RunConfig
     callbacks.message(
         f"estimate: {plan.placement.summary}; a generation takes about {duration(plan.seconds.generation)}"
     )
-    if plan.problems:
-        raise UserError("; ".join(plan.problems))
+    lack = [plan.missing] if plan.missing and not _may_grow(config) else []
+    if problems := [*plan.problems, *lack]:
+        raise UserError("; ".join(problems))
     if plan.gpu is None or not plan.gpu.pristine:
         return config
     copy = plan.gpu.pristine / (hardware.gpu.memory_gb * GB)
@@ -54,11 +55,19 @@ def fit_here(config: RunConfig, inputs: Inputs) -> list[str]:
     Raises:
         UserError: an engine cannot fit.
     """
-    if isinstance(config.backend, RayBackend) and (config.backend.address or os.environ.get("RAY_ADDRESS")):
+    if _may_grow(config):
         return ["the memory of the cluster is not checked here; `evoswarm plan` asks the cluster"]
     notices: list[str] = []
     fitted(config, inputs, Callbacks(lambda event: notices.append(event["text"])))
     return notices
+
+
+def _may_grow(config: RunConfig) -> bool:
+    """Whether nodes may join the cluster of the run. It is not asked before the run has joined it."""
+    if not isinstance(config.backend, RayBackend):
+        return False
+    address = config.backend.address or os.environ.get("RAY_ADDRESS")
+    return connected() or address not in (None, "local")
 
 
 def check_host(config: RunConfig, hardware: Hardware, callbacks: Callbacks) -> None:

@@ -78,6 +78,10 @@ def hardware_of(backend: LocalBackend | RayBackend) -> Hardware:
     Raises:
         UserError: no node of the cluster fits.
     """
+    return cluster(backend) if isinstance(backend, RayBackend) and connected() else this_machine()
+
+
+def connected() -> bool:
+    """Whether this process has joined a Ray cluster."""
     ray = sys.modules.get("ray")
-    joined = ray is not None and bool(ray.is_initialized())
-    return cluster(backend) if isinstance(backend, RayBackend) and joined else this_machine()
+    return ray is not None and bool(ray.is_initialized())

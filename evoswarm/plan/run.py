@@ -36,4 +36,17 @@ def plan_run(config: RunConfig, inputs: Inputs, hardware: Hardware) -> Plan:
     workload = workload_of(inputs.utility, tokenizer)
     shape = shape_of(config.model, inputs.pool, dtype=engine.dtype, trust_remote_code=trust)
     plan = estimate(Case(shape, workload, len(inputs.pool.names), EngineSettings.of(engine), placement, hardware))
-    return replace(plan, missing=missing(placement, nodes)) if isinstance(config.backend, RayBackend) else plan
+    lack = (
+        missing(placement, nodes) if isinstance(config.backend, RayBackend) else _missing_here(engine.ranks, hardware)
+    )
+    return replace(plan, missing=lack)
+
+
+def _missing_here(ranks: int, hardware: Hardware) -> str | None:
+    """What this machine does not have for an engine in this process. Without GPUs, ranks are processes."""
+    if not hardware.gpus or ranks <= hardware.gpus:
+        return None
+    return (
+        f"an engine of {ranks} ranks takes {ranks} GPUs, this machine has {hardware.gpus}; lower "
+        "engine.args.tensor_parallel_size"
+    )

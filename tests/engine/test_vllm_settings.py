@@ -9,7 +9,7 @@ import pytest
 from evoswarm.engine import TransformersEngine, VllmEngine
 from evoswarm.engine.base import AdaptersNotSupported
 from evoswarm.engine.vllm_config import slots
-from evoswarm.engine.vllm_internals import check_patterns, untested
+from evoswarm.engine.vllm_internals import check_patterns
 from evoswarm.engine.vllm_settings import arguments, explain
 from evoswarm.toy import world
 from evoswarm.utility.types import Choose, Generate, Request
@@ -114,12 +114,6 @@ def test_vllm_gets_less_of_the_gpu_where_the_pristine_copy_is_beside_it() -> Non
     assert half.in_actor(gpus=0.5, shared=True).args == {"gpu_memory_utilization": 0.35}
     for given in (VllmEngine(args={"gpu_memory_utilization": 0.8}), VllmEngine(pristine="host")):
         assert given.beside(0.16, share=1.0) == given
-
-
-def test_only_versions_newer_than_the_tested_ones_are_worth_a_warning() -> None:
-    assert untested("0.26.0") is untested("0.32.1+cpu") is untested("0.32.1.dev7") is None
-    for version in ("0.33.0", "1.0"):
-        assert f"vLLM {version} is newer than 0.32, the newest version that was tested" in str(untested(version))
 
 
 @pytest.mark.parametrize("key", ["rank_pattern", "alpha_pattern"])

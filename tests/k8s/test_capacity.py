@@ -80,7 +80,9 @@ def test_an_actor_larger_than_any_node_is_rejected(tmp_path: Path) -> None:
 def test_a_gpu_fraction_that_does_not_pack_is_rejected() -> None:
     groups = [Nodes("gpu", 2, 32, 8)]
     backend = RayBackend(particle_gpus=0.6, scorer_gpus=1, scorers=1)
-    assert missing(place(backend, groups, particles=16, threads=1), groups) is None
+    assert missing(place(backend, groups, particles=15, threads=1), groups) is None
+    text = missing(place(backend, groups, particles=16, threads=1), groups)
+    assert text is not None and "next to 1 scorer x 1 GPUs only 15 of 16 particles x 0.6 GPUs fit" in text
     text = missing(place(backend, groups, particles=20, threads=1), groups)
     assert text is not None and "20 particles x 0.6 GPUs need 20 GPUs" in text
     thirds = RayBackend(particle_gpus=1 / 3, scorer_gpus=1, scorers=1)

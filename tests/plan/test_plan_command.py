@@ -69,6 +69,36 @@ def test_more_gpus_than_the_cluster_has_are_a_problem(tmp_path: Path, settings: 
     assert status == 2 and f"PROBLEM     the run {says}" in text
 
 
+@pytest.mark.parametrize("kind", ["ray", "local"])
+def test_a_node_with_fewer_gpus_than_ranks_is_one_line(
+    tmp_path: Path, tiny_llama: Path, adapters: Path, kind: str
+) -> None:
+    (tmp_path / "d.json").write_text(json.dumps([{"question": "a", "answer": "b"}] * 8))
+    data = {"path": str(tmp_path / "d.json"), "test": None}
+    utility = {"type": "exact_match", "data": data, "max_new_tokens": 2}
+    engine = {"type": "vllm", "args": {"tensor_parallel_size": 4}}
+    changes = {"model": str(tiny_llama), "pool": str(adapters), "utility": utility, "engine": engine}
+    options = ("--gpus", "2", "--nodes", "1" if kind == "local" else "8", "--gpu-memory", "80")
+    status, text = plan(tmp_path, *options, backend={"type": kind}, **changes)
+    where = "this machine has 2" if kind == "local" else "no node has more than 2"
+    (line,) = [line for line in text.splitlines() if line.startswith("PROBLEM")]
+    assert status == 2 and f"of 4 ranks takes 4 GPUs, {where}; lower engine.args.tensor_parallel_size" in line
+
+
+def test_ranks_that_do_not_divide_the_heads_are_one_line(tmp_path: Path) -> None:
+    from evoswarm.errors import UserError
+
+    engine = {"type": "vllm", "args": {"tensor_parallel_size": 3}}
+    with pytest.raises(UserError, match=r"tensor_parallel_size: .* attention heads, which 3 ranks cannot share; use 1"):
+        plan(tmp_path, "--gpus", "4", "--gpu-memory", "80", backend={"type": "ray"}, engine=engine)
+
+
+def test_spread_particles_leave_seven_scorers_on_each_of_four_nodes(tmp_path: Path) -> None:
+    backend = {"type": "ray", "particle_gpus": 0.1, "spread": True}
+    status, text = plan(tmp_path, "--gpus", "8", "--nodes", "4", "--gpu-memory", "80", backend=backend)
+    assert status == 0 and "20 particles with 0.1 GPU each, 28 scorers, each with 1 GPU" in text
+
+
 def test_gpus_without_a_memory_size_are_refused(tmp_path: Path) -> None:
     from evoswarm.errors import UserError
 

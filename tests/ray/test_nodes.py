@@ -187,3 +187,34 @@ def test_labels_that_no_node_gets_are_one_clear_line(nodes: Cluster, start: Call
     assert run.process.wait(timeout=PATIENCE_SECONDS) == 2
     assert "error: no node has the labels zone=x; the nodes have zone: b; give nodes these labels" in run.said
     assert "correct backend.scorer_labels (waited 1 s)" in run.said and "Traceback" not in run.said
+
+
+SLOW_START = """
+import ray
+
+actor = ray.get_runtime_context().get_actor_name() if ray.is_initialized() else None
+while (here / "starting").exists() and (actor or "").startswith("scorer-"):
+    time.sleep(0.1)
+"""
+
+
+@pytest.mark.slow
+def test_particles_are_requested_when_the_scorers_have_their_gpus(
+    nodes: Cluster, start: Callable[..., Run], tmp_path: Path
+) -> None:
+    nodes.add_node(num_cpus=1, num_gpus=2, labels={"zone": "g"})
+    labels = "scorer_labels: {zone: g}, particle_labels: {zone: g}"
+    config = gated(tmp_path, "order", f"{{type: ray, scorers: 1, scorer_gpus: 1, particle_gpus: 0.25, {labels}}}")
+    (tmp_path / "gate.py").write_text(GATE + SLOW_START)
+    (tmp_path / "starting").touch()
+    run = start(config, nodes.address)
+
+    def requested() -> set[str]:
+        table = nodes.global_state.actor_table(None).values()
+        kinds = {a["Name"].partition("-")[0] for a in table if f":{run.config.name}:" in a["Name"]}
+        return kinds & {"scorer", "particle"}
+
+    run.until_said("0 of 1 actors are up")
+    assert requested() == {"scorer"}
+    (tmp_path / "starting").unlink()
+    run.until(lambda: requested() == {"scorer", "particle"})

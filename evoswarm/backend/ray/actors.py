@@ -79,13 +79,23 @@ class Actors:
         self._scheduling.reserve()
         for _ in range(self.placement.scorers):
             self._add_scorer()
-        if self.placement.shares_gpus:  # vLLM measures the free memory when it starts
+        if self._scorers_first():
             self._wait_until_up()
         for _ in range(self.placement.particles):
             self._add_particle()
         self._wait_until_up()
         for _ in range((self.settings.max_scorers or 0) - len(self.scorers.actors)):
             self._add_scorer()
+
+    def _scorers_first(self) -> bool:
+        """Whether particles are requested only when all scorers are up.
+
+        vLLM measures the free memory of a shared GPU when it starts. And particles, which fit anywhere, might take GPUs
+        that a scorer needs on one node. On a cluster that must grow, both are requested: its autoscaler sees requests.
+        """
+        together = self.settings.colocate or self.settings.gang
+        placement, particles = self.placement, self.placement.particle_gpus > 0 and not together
+        return placement.shares_gpus or (particles and missing(placement, nodes()) is None)
 
     def _add_scorer(self) -> None:
         number, placement = len(self.scorers.actors), self.placement

@@ -6,20 +6,22 @@ import math
 from collections.abc import Sequence
 
 from evoswarm.backend.ray.nodes import CLOSE, Nodes, no_node_has, total, written
-from evoswarm.backend.ray.placement import Placement, Unit
+from evoswarm.backend.ray.packing import Unit, kinds, pack
+from evoswarm.backend.ray.placement import Placement
 
 
 def missing(placement: Placement, nodes: Sequence[Nodes]) -> str | None:
     """What these nodes do not have, with what to do; None if nothing is known to be missing.
 
-    Each kind of actor is checked alone, so a placement that passes may still not fit.
+    Nodes count as empty, so a placement that passes may still have to wait for other runs.
     """
     for labels, key in ((placement.particle_labels, "particle_labels"), (placement.scorer_labels, "scorer_labels")):
         if labels and (text := no_node_has(labels, nodes)):
             return f"{text}; give nodes these labels (`ray start --labels`), or correct backend.{key}"
     units = placement.units
     usable = [n for n in nodes if any(n.has(unit.labels) for unit in units)]
-    return _in_total(placement, usable) or next(filter(None, (_for_unit(unit, nodes) for unit in units)), None)
+    alone = (_for_unit(unit, nodes) for unit in units)
+    return _in_total(placement, usable) or next(filter(None, alone), None) or _together(units, nodes)
 
 
 def _in_total(run: Placement, nodes: Sequence[Nodes]) -> str | None:
@@ -66,4 +68,22 @@ def _for_units(unit: Unit, usable: Sequence[Nodes], where: str) -> str | None:
         need = unit.count * unit.cpus
         hint = "add nodes, or lower backend.scorers"
         return f"{unit.names} x {unit.cpus:g} CPUs need {need:g} CPUs, {where} {cpus:g}; {hint}"
+    return None
+
+
+def _together(units: Sequence[Unit], nodes: Sequence[Nodes]) -> str | None:
+    """Each actor must fit on one node, and each fraction on one GPU, next to all others."""
+    first, *others = units
+    placed, *beside = pack(units, kinds(nodes, *units))
+    if placed < first.count:
+        return (
+            f"only {placed} of {first.names} fit, because each must be on one node ({first.gpus:g} GPUs, "
+            f"{first.cpus:g} CPUs); add nodes, or lower backend.scorers or {first.lower}"
+        )
+    for unit, number in zip(others, beside, strict=True):
+        if number < unit.count:
+            return (
+                f"next to {first.names} x {first.gpus:g} GPUs only {number} of {unit.names} x {unit.gpus:g} GPUs fit; "
+                f"add nodes, or lower backend.scorers, search.population or {unit.lower}"
+            )
     return None

@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evoswarm.backend.ray.nodes import CLOSE, Nodes, total
+from evoswarm.backend.ray.packing import Unit, kinds, pack, spread
 from evoswarm.config import RunConfig
 from evoswarm.config.run import RayBackend
 from evoswarm.engine import EngineConfig
 
 PINNED = 2
 """By default each particle pins a GPU if there are this many GPUs per particle; otherwise scorers get all of them."""
-
-
-@dataclass(frozen=True)
-class Unit:
-    """Something that must fit on one node: `count` times these CPUs and GPUs, on nodes with these labels.
-
-    `lower` names the settings that make it smaller.
-    """
-
-    name: str
-    count: int
-    cpus: float
-    gpus: float
-    labels: Mapping[str, str]
-    lower: str
-
-    @property
-    def names(self) -> str:
-        """The name with its count."""
-        first, _, rest = self.name.partition(" ")
-        return f"{self.count} {first}s {rest}".strip()
 
 
 @dataclass(frozen=True)
@@ -141,19 +121,24 @@ class Placement:
 
     @property
     def units(self) -> list[Unit]:
-        """What must fit on a node, one entry per kind."""
+        """What must fit on a node, in the order in which it is placed."""
         if self.colocate:
             most = -(-self.particles // self.scorers)
             name, lower = f"scorer with {most} particles", "backend.particle_gpus or backend.scorer_gpus"
             labels = {**self.particle_labels, **self.scorer_labels}
             return [Unit(name, self.scorers, self.cpus, self._with(most), labels, lower)]
-        split = bool(self.ranks_of_scorer)
-        each, number = (self.cpus, self.ranks) if split else (self.cpus * self.ranks, 1)
-        share, name = self.scorer_gpus / number, "rank of a scorer" if split else "scorer"
+        name, lower = "scorer", "backend.scorer_gpus"
+        if self.ranks > 1:
+            name, lower = f"scorer of {self.ranks} ranks", "engine.args.tensor_parallel_size"
+        cpus = self.cpus * self.ranks
         return [
+            Unit(name, self.scorers, cpus, self.scorer_gpus, self.scorer_labels, lower),
             Unit("particle", self.particles, 0, self.particle_gpus, self.particle_labels, "backend.particle_gpus"),
-            Unit(name, self.scorers * number, each, share, self.scorer_labels, "backend.scorer_gpus"),
         ]
+
+    def fits(self, nodes: Sequence[Nodes]) -> bool:
+        """Whether these nodes hold all actors."""
+        return pack(self.units, nodes) == [unit.count for unit in self.units]
 
 
 def place(config: RayBackend, nodes: Sequence[Nodes], *, particles: int, threads: int, ranks: int = 1) -> Placement:
@@ -163,21 +148,35 @@ def place(config: RayBackend, nodes: Sequence[Nodes], *, particles: int, threads
     """
     for_particles = [n for n in nodes if n.has(config.particle_labels)]
     for_scorers = [n for n in nodes if n.has(config.scorer_labels)]
-    cpus, gpus = total(for_scorers)
     particle_gpus, scorer_gpus = config.particle_gpus, config.scorer_gpus
     if particle_gpus is None:
         every = total(n for n in nodes if n in for_particles or n in for_scorers)[1]
         particle_gpus = float(every >= PINNED * particles and total(for_particles)[1] >= max(1, particles))
     if scorer_gpus is None:
-        scorer_gpus = float((gpus > 0) * ranks)
-    scorers = config.scorers
-    if scorers is None:
-        elsewhere = total(n for n in for_particles if n not in for_scorers)[1]
-        free = gpus - max(0.0, particles * particle_gpus - elsewhere)
-        scorers = max(1, int((free + CLOSE) / scorer_gpus) if scorer_gpus else int(cpus // (threads * ranks)))
-        scorers = min(scorers, config.max_scorers or scorers)
+        scorer_gpus = float((total(for_scorers)[1] > 0) * ranks)
     labels = config.particle_labels, config.scorer_labels
-    return Placement(particles, scorers, particle_gpus, scorer_gpus, threads, ranks, *labels, config.colocate)
+    known = particles, config.scorers or 1, particle_gpus, scorer_gpus, threads, ranks, *labels, config.colocate
+    placement = Placement(*known)
+    return placement if config.scorers else replace(placement, scorers=_scorers(placement, config, nodes))
+
+
+def _scorers(placement: Placement, config: RayBackend, nodes: Sequence[Nodes]) -> int:
+    """The most scorers that fit on these nodes with all particles; at least one.
+
+    CPUs count only without GPUs: a GPU that has too few CPUs is reported as missing, and not left idle.
+    """
+    cpus, gpus = total(n for n in nodes if n.has(config.scorer_labels))
+    if placement.scorer_gpus:
+        most, placement = int(gpus / placement.scorer_gpus + CLOSE), replace(placement, cpus=0)
+    else:
+        most = int(cpus // (placement.cpus * placement.ranks))
+    most = max(1, min(most, config.max_scorers or most))
+    units = replace(placement, scorers=most).units
+    alike = kinds(nodes, *units)
+    if config.spread and (even := spread(units, alike)) is not None:
+        return max(1, min(even, most))
+    fitting = (number for number in range(most, 1, -1) if replace(placement, scorers=number).fits(alike))
+    return next(fitting, 1)
 
 
 def place_run(config: RunConfig, nodes: Sequence[Nodes]) -> Placement:

@@ -62,12 +62,13 @@ class Scheduling:
         return self._in_bundle("particle", number) or self._anywhere(dict(self._settings.particle_labels))
 
     def of_scorer(self, number: int) -> dict[str, Any]:
-        """Options that place a scorer; one that is split over GPUs gets a placement group of its own."""
+        """Options that place a scorer; one that is split over GPUs gets a placement group of its own,
+        on one node: PACK would use several where no node has room."""
         labels = dict(self._settings.scorer_labels)
         if bundle := self._in_bundle("scorer", number):
             return bundle
         if ranks := self._placement.ranks_of_scorer:
-            group = placement_group(ranks, strategy="PACK", bundle_label_selector=[labels] * len(ranks))
+            group = placement_group(ranks, strategy="STRICT_PACK", bundle_label_selector=[labels] * len(ranks))
             self._groups.append(group)
             inside = PlacementGroupSchedulingStrategy(group, 0, placement_group_capture_child_tasks=True)
             return {"num_cpus": 0, "num_gpus": 0, "scheduling_strategy": inside}  # the ranks take the resources
