@@ -34,7 +34,7 @@ FUNCTIONS = _set("sqrt root cbrt log ln lg exp sin cos tan cot arcsin arccos arc
 )
 """Words before a number, or before `of` and a number, that make another number of it: sqrt 2, half of 10."""
 DENIALS = _set("than not never instead out percent percentage fifth fifths sixth eighth tenth hundredth except") | _set(
-    "step question problem exercise example equation figure table"
+    "step question problem exercise example equation figure table which whom"
 )
 """Words before a number, or before `of` and a number, with which it is not the value: not 5, out of 5, step 5."""
 JOINS = _set("to or and through by x X vs versus plus minus times over of in per until till divided mod modulo choose")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 from evoswarm.utility.notation import UNREADABLE
 from evoswarm.utility.number_words import (
@@ -120,6 +121,9 @@ def _is_argument(before: list[Token], run: Token) -> bool:
     if re.match(r"\s*[.,:;!?=]", run.text):
         return False
     words, part = before[-5:], False
+    near = [token.text.lower() for token in words if not token.is_run]
+    if ("out", "of") in pairwise(near):
+        return True
     while words and words[-1].text.lower() in ("of", "the", "a", "total", "every", "just", "only"):
         part = words.pop().text.lower() == "of" or part
     if not words or words[-1].is_run:
@@ -138,6 +142,8 @@ def _scale(run: Token, after: list[Token]) -> int | None:
     if word in SCALES or word.lower() in SCALES:
         return SCALES.get(word, SCALES.get(word.lower()))
     following = {token.text.lower().rstrip(".") for token in after[: 3 if word.lower() == "and" else 1]}
+    if word.lower() == "of" and len(after) > 1 and after[1].text.lower() in ("which", "whom"):
+        return None
     if following & DOUBTFUL or word.lower() in ("plus", "minus") or (word.lower() == "and" and "half" in following):
         return None
     base = re.split(r"[\^_]", word)[0].rstrip("23")
@@ -162,7 +168,7 @@ def _is_joined(before: list[Token], cut: bool, after: list[Token]) -> bool:
         return len(gap) == 2 and (gap[0] == "or" or (gap[0] == "and" and last > 0 and before[last - 1].text == gap[1]))
     if gap and all(word in (*JOINS, "out") for word in gap):
         return True
-    if gap[-1:] == ["or"] or (len(gap) == 2 and gap[1] == "to"):
+    if gap[-1:] == ["or"] or (len(gap) == 2 and gap[1] in ("to", "of")):
         return True
     if gap[:1] and gap[0] in SCALES and gap[1:] in ([], ["and"]):
         return True
