@@ -30,7 +30,8 @@ class Data(Section):
     path: Path
     """A Model Swarms JSON file, a JSONL, CSV or Parquet file, or a folder written by datasets' `save_to_disk`."""
     validation: str = "dev"
-    """Validation split: a key of the JSON file, a split of the folder, or the path of a second file."""
+    """Validation split: a key of the JSON file, a split of the folder, or the path of a second file. If there is no
+    `dev`, the default is `validation`, `valid` or `val`."""
     test: str | None = "test"
     """Test split, given in the same way; null: the run reports no test utility. For a file with one split: the path of
     the test file."""

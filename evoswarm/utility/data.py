@@ -109,8 +109,14 @@ def resolve(path: str | Path, root: Path) -> Path:
     return root / Path(path).expanduser()
 
 
+USUAL = ("validation", "valid", "val")
+"""Names of the validation split in files without `dev`."""
+
+
 def _split(source: Source, name: str, split: Split, root: Path) -> tuple[list[Any], str]:
     """The records of the split `name`, and "file: split" for messages."""
+    if split == "validation" and name == Data.model_fields["validation"].default:
+        name = next((usual for usual in (name, *USUAL) if usual in (source.splits or ())), name)
     if source.splits is not None and name in source.splits:
         return _checked(source.splits[name], f"{source.path}: {name}")
     other = resolve(name, root)

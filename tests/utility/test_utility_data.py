@@ -231,3 +231,11 @@ def test_a_broken_data_set_folder_is_rejected(refusal: Refusal, tmp_path: Path) 
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "dataset_dict.json").write_text('{"splits": ["dev"]}')
     assert "datasets cannot load this folder" in refusal("exact_match", tmp_path, data="x")
+
+
+@pytest.mark.parametrize("name", ["validation", "valid", "val"])
+def test_the_usual_names_of_a_validation_split_are_found_without_being_set(make: Make, write: Write, name: str) -> None:
+    records = [{"question": q, "answer": "1"} for q in ("one", "two")]
+    data = write("usual.json", {name: records, "test": records[:1], "train": records})
+    utility = make("exact_match", data, data="usual.json")
+    assert (utility.size("validation"), utility.size("test")) == (2, 1)
