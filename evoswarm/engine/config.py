@@ -178,6 +178,16 @@ class EngineConfig(Section):
         """A message for the user about how this process runs the model; None if there is nothing to say."""
         return None
 
+    def check_model(self, *, model: str) -> None:
+        """Check whether the engine knows the architecture of a base model. Loads no weights.
+
+        Args:
+            model: base model folder or hub name.
+
+        Raises:
+            UserError: it does not.
+        """
+
     def misfits(self, *, model: str, experts: Sequence[Expert]) -> list[str]:
         """Why experts cannot be installed into the engine's model, one line each. Loads no weights.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator
 
 from evoswarm.engine.config import ModelEngine
+from evoswarm.errors import UserError
 from evoswarm.utility.types import Request
 from evoswarm.weights.hub import model_folder
 
@@ -50,6 +51,14 @@ class VllmEngine(ModelEngine):
 
     implementation: ClassVar[str] = "evoswarm.engine.vllm:VllmEngine"
     separates: ClassVar[bool] = False
+
+    def check_model(self, *, model: str) -> None:
+        """See `EngineConfig.check_model`. vLLM is asked, if it is on this machine."""
+        from evoswarm.engine.vllm_models import unknown_model
+
+        folder = model_folder(model, weights=False)
+        if unknown := unknown_model(folder, trust_remote_code=self.trust_remote_code):
+            raise UserError(unknown)
 
     def misfits(self, *, model: str, experts: Sequence[Expert]) -> list[str]:
         """See `EngineConfig.misfits`."""

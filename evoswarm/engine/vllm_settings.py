@@ -37,11 +37,9 @@ def arguments(config: VllmEngine, *, model: str, adapter: Mapping[str, Any] | No
 
 def explain(error: BaseException, *, model: str, log: Path | None = None) -> UserError:
     """Why vLLM did not start, and what to do; `log` has its output."""
-    text = str(error)
-    lines = [line.strip() for line in text.splitlines() if "error," in line or "Error:" in line]
-    short = lines[0].removeprefix("Value error, ").partition(" [type=")[0] if lines else first_line(error)
-    if "are not supported for now" in text or "not supported in-tree" in text:
-        return UserError(f"engine vllm: it does not know this model ({short}); use engine.type: transformers")
+    text, short = str(error), _short(error)
+    if unknown := knows_not(error):
+        return UserError(unknown)
     if out_of_memory(error) or any(mark in text.lower() for mark in _MEMORY):
         return UserError(
             f"engine vllm: {model} does not fit into memory ({short}); lower engine.args.max_model_len or max_num_seqs,"
@@ -52,6 +50,19 @@ def explain(error: BaseException, *, model: str, log: Path | None = None) -> Use
         return UserError(f"engine vllm: {model} cannot be served ({short}){hint}")
     where = f" and {log}" if log else ""
     return UserError(f"engine vllm: {model} cannot be served ({short}); check engine.args{where}")
+
+
+def knows_not(error: BaseException) -> str | None:
+    """The message about a model that vLLM has no implementation of, if this is vLLM's error about it."""
+    text = str(error)
+    if "are not supported for now" not in text and "not supported in-tree" not in text and "no vLLM impl" not in text:
+        return None
+    return f"engine vllm: it does not know this model ({_short(error)}); use engine.type: transformers"
+
+
+def _short(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if "error," in line or "Error:" in line]
+    return lines[0].removeprefix("Value error, ").partition(" [type=")[0] if lines else first_line(error)
 
 
 def _slots(count: int, adapter: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -69,6 +69,7 @@ def require_installable(config: RunConfig, pool: Pool) -> None:
     Raises:
         UserError: it cannot, or the model cannot be loaded.
     """
+    config.engine.check_model(model=config.model)
     if problems := config.engine.misfits(model=config.model, experts=pool.experts):
         raise UserError(f"pool: {listed(problems)}")
 

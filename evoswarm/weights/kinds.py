@@ -100,7 +100,8 @@ _WHERE_TRAINED = (
 
 def lora_problems(config: Config, specs: Mapping[str, TensorSpec]) -> Iterator[str]:
     """Why a LoRA adapter cannot be evolved, from its config and its tensors."""
-    for key, variant in variants(config).items():
+    found = variants(config)
+    for key, variant in found.items():
         yield f"{key} is not supported ({variant.why}){_CONVERT[variant.into]}"
     if config.get("lora_alpha") == 0:
         yield "lora_alpha is 0, so it changes nothing"
@@ -109,7 +110,7 @@ def lora_problems(config: Config, specs: Mapping[str, TensorSpec]) -> Iterator[s
         here = _CONVERT["lora"] if start.lower() in _REPEATABLE else _WHERE_TRAINED
         yield f"init_lora_weights {start} changes the base model{here}"
     try:
-        yield from _ranks(config, specs)
+        yield from () if found else _ranks(config, specs)  # their factors have other shapes
     except UserError as error:
         yield str(error)
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from architectures import ARCHITECTURES, save_architecture, save_lora
+from transformers import CodeGenConfig
 
 from evoswarm.engine import TransformersEngine, VllmEngine
 from evoswarm.engine.base import Engine
+from evoswarm.errors import UserError
 from evoswarm.weights.expert import Expert, open_expert
 
 pytest.importorskip("vllm", reason="installed by the Makefile on Linux x86-64")
@@ -46,3 +48,13 @@ def test_merged_adapters_score_as_with_transformers(name: str, tmp_path: Path) -
         assert scores(engine, None) == pytest.approx(without, abs=NEAR)
         assert scores(engine, expert) == pytest.approx(wanted, abs=NEAR)
         assert scores(engine, None) == pytest.approx(without, abs=NEAR)
+
+
+@pytest.mark.slow
+def test_a_model_that_vllm_does_not_know_is_refused_before_a_run(tmp_path: Path) -> None:
+    config = CodeGenConfig(vocab_size=100, n_embd=32, n_layer=1, n_head=4, rotary_dim=4, n_positions=64)
+    config.architectures = ["CodeGenForCausalLM"]
+    config.save_pretrained(tmp_path / "base")
+    with pytest.raises(UserError, match=r"engine vllm: it does not know this model \(.*CodeGen.*engine.type: transf"):
+        VllmEngine().check_model(model=str(tmp_path / "base"))
+    VllmEngine().check_model(model=str(save_architecture("qwen3", tmp_path / "qwen3")))
