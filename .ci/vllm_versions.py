@@ -71,7 +71,7 @@ class Environment:
             subprocess.run(command, cwd=ROOT, env=environment, stdout=out, stderr=out, check=False)
         if not report.exists():
             raise Failed(f"pytest did not run; see {log}")
-        suite = ET.parse(report).getroot()[0].attrib  # nosec  (pytest has written it)
+        suite = ET.parse(report).getroot()[0].attrib  # nosec
         failed = int(suite["failures"]) + int(suite["errors"])
         passed = int(suite["tests"]) - failed - int(suite["skipped"])
         counts = {"passed": passed, "failed": failed, "skipped": suite["skipped"]}
