@@ -23,7 +23,9 @@ def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
         table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
     for row in rows:
         table.add_row(*(f"{value:,.3f}" if isinstance(value, float) else str(value) for value in row.values()))
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.width = max(console.width, 160)
+    console.print(table)
 
 
 def close(name: str, *, ratio: float | None, goal: str, **figures: Any) -> None:

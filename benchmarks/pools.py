@@ -10,7 +10,6 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from evoswarm.toy import world
-from evoswarm.toy.make import make_expert
 from evoswarm.toy.skills import FACTS, SKILLS
 
 
@@ -22,30 +21,32 @@ def strangers(folder: Path) -> None:
 
 def useless(folder: Path) -> None:
     """The toy experts, and one useless expert for each."""
-    for skill in SKILLS:
-        shutil.copytree(world() / "experts" / skill, folder / skill)
-        shuffle(world() / "experts" / skill, folder / f"useless-{skill}", seed=0)
+    with_useless(world() / "experts", folder)
 
 
 def twenty(folder: Path) -> None:
-    """Two experts per skill: the second one is trained on other examples, from the same A."""
+    """Two experts per skill: one with the common first A, one with an A of its own."""
     for skill in SKILLS:
         shutil.copytree(world() / "experts" / skill, folder / skill)
-        second = folder / f"{skill}-2"
-        make_expert(world() / "base", second, skill=skill, seed=2, start=0, log=lambda text: None)
+        shutil.copytree(world() / "unrelated" / skill, folder / f"{skill}-2")
 
 
 def forty(folder: Path) -> None:
     """`twenty`, and one useless expert for each."""
-    for expert in sorted(make_pool("twenty", folder.parent).iterdir()):
+    with_useless(make_pool("twenty", folder.parent), folder)
+
+
+def with_useless(pool: Path, folder: Path) -> None:
+    """The experts of a pool, and one useless expert for each."""
+    for expert in sorted(pool.iterdir()):
         shutil.copytree(expert, folder / expert.name)
-        shuffle(expert, folder / f"useless-{expert.name}", seed=0)
+        shuffle(expert, folder / f"useless-{expert.name}")
 
 
-def shuffle(source: Path, folder: Path, *, seed: int) -> None:
+def shuffle(source: Path, folder: Path) -> None:
     """A useless copy of an expert: the entries of every B in random order, so that its norms stay the same."""
     shutil.copytree(source, folder)
-    path, rng = folder / "adapter_model.safetensors", np.random.default_rng(seed)
+    path, rng = folder / "adapter_model.safetensors", np.random.default_rng(0)
     tensors = {name: np.array(values) for name, values in sorted(load_file(path).items())}
     for name, values in tensors.items():
         if "lora_B" in name:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from evoswarm.backend.pieces import Answers, Done, describe
@@ -12,6 +13,7 @@ from evoswarm.utility.types import finite
 
 WRONG = Outcome(0.0, None)
 """The outcome of an answer that was not completed, because it was certain to be wrong."""
+NO_NUMBER = "the log-probability of the right answer is not a number; the weights may be too large for engine.dtype"
 
 
 class Grader:
@@ -47,4 +49,6 @@ class Grader:
 
 def _with_logprobs(outcome: Outcome, reply: Reply) -> Outcome:
     known = outcome.logprobs if reply.draft_logprob is None else (reply.draft_logprob,)
+    if any(math.isnan(value) for value in known):
+        return Outcome(None, None, NO_NUMBER)
     return replace(outcome, logprobs=finite(known))

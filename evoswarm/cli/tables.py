@@ -41,9 +41,9 @@ def simple_table(
 
 
 def wide_console() -> Console:
-    """Standard output with at least 130 columns: a number that the terminal wraps is better than a truncated one."""
+    """Standard output with at least 160 columns: a number that the terminal wraps is better than a truncated one."""
     console = Console(highlight=False)
-    console.width = max(console.width, 130)
+    console.width = max(console.width, 160)
     return console
 
 

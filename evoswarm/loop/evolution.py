@@ -80,7 +80,7 @@ class Evolution:
                 self._totals.examples_reused += found[key].examples
                 record.journal.copy(key, found[key])
             record.add(key, name, found[key])
-        self._report_failures(ask.generation, [found[key] for key in keys])
+        self._report_failures(search, ask, [found[key] for key in keys])
         return [found[key] for key in keys]
 
     def _outcomes(self, evaluations: list[Evaluation]) -> Outcomes | None:
@@ -88,13 +88,19 @@ class Evolution:
             return None
         return outcomes_of(evaluations, self.context.inputs.utility)
 
-    def _report_failures(self, generation: int, evaluations: list[Evaluation]) -> None:
-        errors = [evaluation.error for evaluation in evaluations if evaluation.error]
-        if errors and len(errors) == len(evaluations):
-            raise UserError(f"every evaluation of generation {generation} failed; the first one: {errors[0]}")
-        if errors:
-            count = f"{len(errors)} of {len(evaluations)}"
-            self._callbacks.warning(f"generation {generation}: {count} evaluations failed; the first: {errors[0]}")
+    def _report_failures(self, search: Search, ask: Ask, evaluations: list[Evaluation]) -> None:
+        failed = [i for i, evaluation in enumerate(evaluations) if evaluation.error]
+        if not failed:
+            return
+        first = evaluations[failed[0]]
+        alone = len(evaluations) == 1 and ask.generation > 0 and bool(first.scores)  # one bad row, a sound engine
+        if len(failed) == len(evaluations) and not alone:
+            raise UserError(f"every evaluation of generation {ask.generation} failed; the first one: {first.error}")
+        who = f", of {search.experts[ask.particles[failed[0]]]}" if ask.phase == "experts" else ""
+        count = f"{len(failed)} of {len(evaluations)}"
+        self._callbacks.warning(
+            f"generation {ask.generation}: {count} evaluations failed; the first{who}: {first.error}"
+        )
 
     def _save(self, search: Search, record: GenerationRecord, *, examples: int) -> None:
         """Record a finished generation. The checkpoint comes last: it makes the rest valid."""

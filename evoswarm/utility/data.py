@@ -15,7 +15,7 @@ from evoswarm.utility.columns import column
 from evoswarm.utility.config import Data
 from evoswarm.utility.readers import Source, read
 from evoswarm.utility.references import is_missing, plain_number
-from evoswarm.utility.types import SPLITS, Split
+from evoswarm.utility.types import SPLITS, Request, Split
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,16 @@ def overlap_warnings(questions: dict[Split, list[str]], test_ids: list[Any], *, 
     return [
         f"{path}: THE SPLITS OVERLAP: {len(repeated)} of {len(keys['test'])} test questions are also in the validation "
         f"split (first test ids: {first}); {advice}"
+    ]
+
+
+def repeat_warnings(requests: dict[Split, list[Request]], *, path: Path) -> list[str]:
+    """A warning for each split in which most examples ask what another one asks."""
+    return [
+        f"{path}: only {distinct} of {len(asked)} {split} examples are different requests, so a utility rests on few "
+        "questions; use examples that differ"
+        for split, asked in requests.items()
+        if len(asked) > 1 and 2 * (distinct := len(set(asked))) <= len(asked)
     ]
 
 

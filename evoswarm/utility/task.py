@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from evoswarm.errors import UserError
 from evoswarm.utility.config import Task
-from evoswarm.utility.data import Example, load_examples, overlap_warnings, resolve
+from evoswarm.utility.data import Example, load_examples, overlap_warnings, repeat_warnings, resolve
 from evoswarm.utility.locate import Place, what_follows
 from evoswarm.utility.prompts import compose, continued, delimiter, empty_chat, render, template_fields
 from evoswarm.utility.reasoning import REASONING_TAGS, Tags, opened, without_reasoning
@@ -58,8 +58,9 @@ class TaskUtility(ABC, Generic[C]):
                 for e, text in zip(examples, rendered, strict=True)
             ]
         ids = [example.fields["id"] for example in self._examples["test"]]
-        overlap = overlap_warnings(self._questions, ids, path=resolve(config.data.path, root))
-        self.warnings: list[str] = data.warnings + overlap
+        path = resolve(config.data.path, root)
+        repeated = repeat_warnings(self._requests, path=path)
+        self.warnings: list[str] = data.warnings + overlap_warnings(self._questions, ids, path=path) + repeated
         template = "" if self._chat is None else self._chat.template or ""
         self.sha256: str = data.sha256 if not template else sha256(f"{data.sha256} {template}".encode()).hexdigest()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -129,8 +128,8 @@ LOWEST = -1000.0
 
 
 def finite(logprobs: Sequence[float]) -> tuple[float, ...]:
-    """Log-probabilities that JSON can hold: none at all if one is NaN, and at least `LOWEST`."""
-    return () if any(math.isnan(value) for value in logprobs) else tuple(max(value, LOWEST) for value in logprobs)
+    """Log-probabilities that JSON can hold: at least `LOWEST`."""
+    return tuple(max(value, LOWEST) for value in logprobs)
 
 
 class Utility(Protocol):

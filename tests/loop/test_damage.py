@@ -166,7 +166,7 @@ def test_failed_evaluations_are_reported(tmp_path: Path) -> None:
     summary = evoswarm.run(
         config, callbacks=Callbacks(notify=lambda e: said.append(e["text"]) if e["kind"] == "warning" else 0)
     )
-    assert "4 of 6 evaluations failed; the first: 100 of 100 examples failed" in said[0]
+    assert "4 of 6 evaluations failed; the first, of e0: 100 of 100 examples failed" in said[0]
     assert any("evaluations of finalists failed; the first, of base: 60 of 60 examples failed" in text for text in said)
     assert summary["best"]["test"] is None
 

@@ -92,8 +92,8 @@ def test_a_search_that_learns_from_outcomes_says_what_it_lacks(known: int, examp
     assert (found == []) if warning is None else (len(found) == 1 and warning in found[0])
 
 
-def test_nan_log_probabilities_are_unknown(tmp_path: Path) -> None:
-    assert finite([-1.0, float("nan")]) == () and finite([-float("inf"), -2.0]) == (LOWEST, -2.0)
+def test_log_probabilities_that_are_missing_are_unknown(tmp_path: Path) -> None:
+    assert finite([-float("inf"), -2.0]) == (LOWEST, -2.0)
     utility = read_inputs(echo_config(tmp_path)).utility
     evaluation = Evaluation("a", 0.5, [0.5] * 100, [None] * 100, logprobs=[()] * 99 + [(-0.25,)])
     gold = outcomes_of([evaluation], utility).gold

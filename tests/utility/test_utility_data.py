@@ -239,3 +239,13 @@ def test_the_usual_names_of_a_validation_split_are_found_without_being_set(make:
     data = write("usual.json", {name: records, "test": records[:1], "train": records})
     utility = make("exact_match", data, data="usual.json")
     assert (utility.size("validation"), utility.size("test")) == (2, 1)
+
+
+@pytest.mark.parametrize(("different", "says"), [(1, True), (15, True), (16, False), (30, False)])
+def test_examples_that_mostly_repeat_each_other_are_reported(
+    make: Make, write: Write, different: int, says: bool
+) -> None:
+    dev = [{"question": f"q{i % different}", "answer": "1", "id": str(i)} for i in range(30)]
+    utility = make("exact_match", write("x.json", {"dev": dev}), data={"path": "x.json", "test": None})
+    expected = f"x.json: only {different} of 30 validation examples are different requests"
+    assert [expected in warning for warning in utility.warnings] == ([True] if says else [])
