@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.padding import PaddingDimensions
 from rich.table import Table
 
-from evoswarm.loop.card import describe_recipe
+from evoswarm.loop.card import describe_metrics, describe_recipe
 
 RESULTS = {
     "base": "base",
@@ -55,7 +55,7 @@ def result_table(summaries: dict[str, dict[str, Any]]) -> None:
     console.print(simple_table(("", *summaries), rows, title="Utility on test (on validation)"))
     for name, summary in summaries.items():
         console.print(f"{name}: {describe_recipe(summary['best']['recipe'], shown=6)}", markup=False)
-        for line in summary["not_beaten"]:
+        for line in [*describe_metrics(summary["metrics"]), *summary["not_beaten"]]:
             console.print(f"{name}: {line}", markup=False)
     for summary in summaries.values():
         folder = summary["run_dir"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from evoswarm.loop.card import describe_recipe
+from evoswarm.loop.card import describe_metrics, describe_recipe
 from evoswarm.report.analysis import graded, rank, sign_test
 from evoswarm.report.drawing import Plot
 from evoswarm.report.findings import (
@@ -199,7 +199,7 @@ def _findings(run: Run) -> list[str]:
             f"On {pair[1].split} it fails on {flips['lost']} examples that the best initial expert solved, and solves "
             f"{flips['gained']} others."
         )
-    return findings
+    return findings + (describe_metrics(run.summary["metrics"]) if run.summary else [])
 
 
 def _duration(seconds: float) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 import evoswarm
 from evoswarm.config.load import parse_config
+from evoswarm.loop.card import describe_metrics
 from evoswarm.loop.records import read_outcomes
 from evoswarm.toy import world
 from evoswarm.toy.config import target_config
@@ -36,5 +37,7 @@ def test_the_summary_has_the_metrics_of_every_finalist(tmp_path: Path, kind: str
         for record in finals
     }
     assert {(who, split) for who, of in summary["metrics"].items() for split in of} == set(found)
+    card = (config.run_dir / "best" / "README.md").read_text()
+    assert "on test: base " in card and all(line in card for line in describe_metrics(summary["metrics"]))
     for (who, split), metrics in found.items():
         assert summary["metrics"][who][split] == metrics and metrics
