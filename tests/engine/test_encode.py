@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from real_tokenizers import MISTRAL, TOKENIZERS, from_disk, pieces, sentence_pieces
+from real_tokenizers import MISTRAL, TOKENIZERS, bytes_bpe, from_disk, pieces, sentence_pieces
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -55,6 +55,7 @@ def test_a_bos_that_the_text_has_already_is_used_once_and_said(tokenizer: PreTra
     made, bos = encoder(tokenizer), tokenizer.bos_token_id
     ids = made.prompt(f"{tokenizer.bos_token}What is 2")
     assert ids[0] == bos and bos not in ids[1:]
+    assert encoder(tokenizer).prompt(f"{tokenizer.bos_token}{tokenizer.bos_token}What is 2") == ids
     added = tokenizer("What").input_ids[0] == bos
     assert made.notices == [f"prompts would start with {tokenizer.bos_token} twice; it is used once"] * added
 
@@ -135,10 +136,9 @@ def test_an_option_has_a_token_of_its_own_even_if_it_merges_with_the_prompt() ->
     whole = made.prompt("hello")
     assert context + option == whole and len(option) >= 1
     assert made.option("hello", "") == (whole[:-1] or made.prompt(""), whole[-1:])
-    assert made.draft("hell", "o") in (
-        (made.prompt("hell"), ()),
-        (made.prompt("hell"), whole[len(made.prompt("hell")) :]),
-    )
+    start, longer = made.prompt("hell"), made.prompt("hello world, what is the answer")
+    assert longer[: len(start)] != start and len(longer) > len(start)
+    assert made.draft("hell", "o world, what is the answer") == (start, ())
 
 
 def test_the_room_for_an_answer_is_what_the_model_has_left() -> None:
@@ -157,6 +157,7 @@ def test_a_prefix_leaves_out_what_may_be_the_start_of_a_stop_string() -> None:
     assert made.reply("p", tokens, max_new_tokens=99, stop=("x",)) == Prefix("78\n")
     assert made.reply("p", tokens, max_new_tokens=len(tokens), stop=("\n\n",)) == "78\n"
     assert made.reply("p", tokens, max_new_tokens=99, stop=("8",)) == "7"
+    assert made.reply("p", [], max_new_tokens=99, stop=()) == Prefix("")
 
 
 def test_an_answer_is_cut_at_the_stop_string_that_is_complete_first() -> None:
@@ -173,6 +174,8 @@ def test_the_tokens_that_end_a_draft_are_end_tokens_and_starts_of_stop_strings()
     assert made.last_tokens((5, 6), ("\n",), limit=2) == (6,)
     texts = [tokenizer.decode([i]) for i in made.last_tokens((5,), ("\nQ",), limit=4)]
     assert texts[0] == tokenizer.eos_token and "\n" in texts and "Q" not in texts
+    longer = [tokenizer.decode([i]) for i in made.last_tokens((5,), ("a",), limit=4)][1:]
+    assert "a" in longer and any(len(text) > 1 for text in longer) and all(text[0] == "a" for text in longer)
     assert all(text.startswith("\nQ") or "\nQ".startswith(text) for text in texts[1:])
 
 
@@ -196,9 +199,18 @@ def test_an_answer_has_no_special_tokens_and_every_space(tokenizer: PreTrainedTo
 
 def test_ordinary_text_that_a_tokenizer_uses_for_padding_stays_in_answers() -> None:
     tokenizer = TOKENIZERS["qwen"]()
-    tokenizer.pad_token = "!"
+    word = next(token for token in tokenizer.get_vocab() if token.isascii() and token.isalpha() and len(token) > 2)
+    tokenizer.pad_token, tokenizer.sep_token = "!", word
     made = encoder(tokenizer)
-    assert made.text("p", answer(made, "A great answer!<|im_end|>")) == "A great answer!"
+    assert made.text("p", answer(made, f"A {word}{word}!<|im_end|>")) == f"A {word}{word}!"
+
+
+def test_tags_of_reasoning_that_are_special_tokens_stay_in_answers() -> None:
+    tokenizer = bytes_bpe(["<|end|>", "<think>", "<plan>", "<|end|>2"], eos_token="<|end|>")
+    tokens = tokenizer("<think><plan>5<|end|>2<|end|>", add_special_tokens=False).input_ids
+    assert Encoder(tokenizer, ends=[], longest=None).text("p", tokens) == "<think>5"
+    tags = [("<plan>", "</plan>")]
+    assert Encoder(tokenizer, ends=[], longest=None, tags=tags).text("p", tokens) == "<think><plan>5"
 
 
 def test_a_tokenizer_of_few_letters_has_its_bos_before_a_text_too() -> None:
