@@ -8,7 +8,7 @@ import pytest
 from real_tokenizers import CHATML, GEMMA, LLAMA3, MISTRAL, pieces
 
 from evoswarm.engine.encode import Encoder
-from evoswarm.engine.render import CannotRender, Renderer
+from evoswarm.engine.render import CannotRender, Renderer, joined
 from evoswarm.errors import UserError
 from evoswarm.utility import Chat
 
@@ -84,6 +84,23 @@ def test_the_models_turn_is_started_if_the_template_does_not_do_it() -> None:
         assert text.endswith(last) and notices == []
     renderer = Renderer(pieces(chat_template=WITHOUT_START))
     assert renderer.text((USER,), prompt=False, variables={}).endswith("user text <|im_end|>\n")
+
+
+def test_only_what_a_template_puts_before_every_answer_starts_the_models_turn() -> None:
+    spaced = MISTRAL.replace("{{ m['content'] }}</s>", "{{ ' ' + m['content'] }}</s>")
+    assert render(spaced, USER) == render(MISTRAL, USER)
+    moving = "{% for m in messages %}{% if loop.last %}<last>{% endif %}{{ m['role'] }}:{{ m['content'] }}|{% endfor %}"
+    assert render(moving, USER) == ("<last>user: user text |", [])
+
+
+def test_only_neighboring_messages_of_the_user_are_joined() -> None:
+    assert joined([USER, ASSISTANT, ASSISTANT, USER]) == [USER, ASSISTANT, ASSISTANT, USER]
+    assert [m["role"] for m in joined([SYSTEM, USER, USER, ASSISTANT])] == ["user", "assistant"]
+
+
+def test_the_reason_of_a_refusal_is_that_of_the_messages_as_they_are() -> None:
+    with pytest.raises(CannotRender, match="^first$"):
+        render("{{ raise_exception('first' if messages[0]['role'] == 'system' else 'second') }}", SYSTEM, USER)
 
 
 def test_a_template_that_refuses_every_form_says_why() -> None:
