@@ -137,7 +137,7 @@ def _problems(expert: Expert, skeleton: Skeleton, *, separates: bool) -> Iterato
         if (whole := target.whole()) is not None:
             yield from wrong_shape(target.name, whole.shape, names.shape(target.location))
         dtype = skeleton.dtypes.get(target.location, _FLOATS[0])
-        if names.shared(target.location) and not separates:
+        if adapter is not None and names.shared(target.location) and not separates:
             yield shared(target)
         elif dtype not in _FLOATS:
             yield quantized(target.name, dtype)

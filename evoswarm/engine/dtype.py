@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig
 
 from evoswarm.engine.loading import ModelLoading
 from evoswarm.errors import UserError
-from evoswarm.weights.expert import read_json
+from evoswarm.weights.expert import checkpoint_files, read_json
 from evoswarm.weights.hub import model_folder
+
+FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
+"""Data types of safetensors that a model can be computed in."""
 
 
 def device_of(device: str | None = None) -> str:
@@ -25,8 +30,8 @@ def computed_dtype(
 ) -> tuple[str, str | None]:
     """The data type of a base model on a device, and a message for the user if it is not what was saved.
 
-    `dtype: auto` is the saved data type, except on a CPU without instructions for it: bfloat16 on such a CPU was 90
-    times slower than float32.
+    `dtype: auto` is the saved data type (that of the configuration, or else of the files), except on a CPU without
+    instructions for it: bfloat16 on such a CPU was 90 times slower than float32.
 
     Args:
         model: base model folder or hub name.
@@ -35,7 +40,8 @@ def computed_dtype(
         native: whether the CPU has instructions for a data type; None: `cpu_has`.
 
     Returns:
-        A torch name such as "bfloat16", and the message or None. "auto" if the model does not say what it was saved in.
+        A torch name such as "bfloat16", and the message or None. "auto" if the model does not say what it was saved in,
+        and its files are not on this machine.
 
     Raises:
         OSError, ValueError: the model's configuration cannot be read.
@@ -43,9 +49,8 @@ def computed_dtype(
     if settings.dtype != "auto":
         return settings.dtype, None
     folder = model_folder(model, weights=False)
-    saved: Any = (
-        AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code).get_text_config().dtype
-    )
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
+    saved: Any = config.dtype or config.get_text_config().dtype or _dtype_of_files(Path(folder))
     if saved is None:
         return "auto", None
     name = str(saved).removeprefix("torch.")
@@ -53,6 +58,16 @@ def computed_dtype(
         return name, None
     text = f"{model} is saved in {name}, which this CPU has no instructions for: it is computed in float32"
     return "float32", f"{text} (engine.dtype: {name} keeps it, and is many times slower)"
+
+
+def _dtype_of_files(folder: Path) -> torch.dtype | None:
+    """That of the first floating-point tensor of the checkpoint's files, as in transformers. vLLM would take every
+    float32 model without a type in its configuration for a 16-bit one."""
+    for path in checkpoint_files(folder)[:1]:
+        with suppress(SafetensorError), safe_open(path, framework="pt") as file:  # loading reports a damaged file
+            kinds = (file.get_slice(name).get_dtype() for name in file.keys())  # noqa: SIM118
+            return next((FLOATS[kind] for kind in kinds if kind in FLOATS), None)
+    return None
 
 
 def quantized(model: str) -> str:

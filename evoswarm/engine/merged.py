@@ -102,8 +102,7 @@ class MergedBase:
 
     def _file(self, target: Target) -> str:
         """The target's name in the base checkpoint."""
-        # Reloading leaves vLLM's head as it was, also for full checkpoints.
-        if self._names.shared(target.location):
+        if self.adapter is not None and self._names.shared(target.location):
             raise UserError(f"the experts do not fit: {shared(target)}")
         if target.location not in self._files:
             raise UserError(f"the experts do not fit: {target.name} is not in the base model's files; check `model`")

@@ -175,6 +175,7 @@ class WorkerExtension:
                 in_place.install(Change())
                 self._evoswarm_place = None
             self.model_runner.reload_weights(weights_iterator=base.load(change), is_checkpoint_format=True)
+            process_shared(self.model_runner.get_model())
 
     def evoswarm_wrong_weights(self, weights: Sent, adapter: Mapping[str, Any]) -> str | None:
         """The first parameter of this rank that is not the base merged with the weights; None if they went through
@@ -268,6 +269,22 @@ def renaming(model: Any) -> Any:
     """From the names of transformers to those of a vLLM model; None if they are the same. As vLLM loads adapters."""
     mapper: Any = getattr(model, "hf_to_vllm_mapper", None)
     return mapper.get_rename_mapper() if hasattr(mapper, "get_rename_mapper") else mapper
+
+
+def process_shared(model: Any) -> None:
+    """Let layers that share a parameter derive from it again what they compute with.
+
+    Reloading does so only for the layer whose tensor is in the checkpoint: a head that is the embedding would keep what
+    the CPU build has packed before.
+    """
+    owners: dict[int, list[Any]] = {}
+    for layer in model.modules():
+        for parameter in layer.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(layer)
+    for layer in (layer for layers in owners.values() if len(layers) > 1 for layer in layers):
+        method: Any = getattr(layer, "quant_method", None)
+        if type(method).__name__ in _PLAIN:
+            method.process_weights_after_loading(layer)
 
 
 def holds_plain_weights(model: Any) -> bool:

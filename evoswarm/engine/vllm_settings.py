@@ -14,6 +14,8 @@ from evoswarm.errors import UserError, first_line
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Possible ranks of vLLM's LoRA slots."""
+DEFAULTS = {"enable_prefix_caching": True, "seed": 0, "use_tqdm_on_load": False, "language_model_only": True}
+"""Prompts are text, so the parts of a model that read images stay unloaded."""
 DETERMINISTIC = {"enable_prefix_caching": False, "enable_chunked_prefill": False}
 """Where a prompt is cut, and how much of it is cached, depends on timing and changes the last digits of a result."""
 _MEMORY = ("cache blocks", "kv cache", "free memory on device", "memory profiling", "cuda out of memory")
@@ -25,7 +27,7 @@ def arguments(config: VllmEngine, *, model: str, adapter: Mapping[str, Any] | No
     Raises:
         AdaptersNotSupported: multi_lora is requested, and vLLM cannot serve these experts as adapters.
     """
-    found: dict[str, Any] = {"enable_prefix_caching": True, "seed": 0, "use_tqdm_on_load": False} | config.args
+    found: dict[str, Any] = DEFAULTS | config.args
     if config.deterministic:
         found |= DETERMINISTIC
     if config.sleep:

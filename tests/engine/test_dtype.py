@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
+from architectures import save_architecture
 from tiny_models import load, make_tokenizer, save_llama
 
 from evoswarm.engine.dtype import computed_dtype, cpu_has
@@ -35,6 +39,22 @@ def test_auto_on_a_cpu_without_bf16_instructions_computes_in_float32_and_says_so
 def test_auto_is_the_saved_type_on_a_gpu_and_on_a_cpu_with_instructions(halved: str) -> None:
     assert auto(halved, "cuda:0", native=False) == ("bfloat16", None)
     assert auto(halved, "cpu", native=True) == ("bfloat16", None)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_configuration_without_a_type_has_that_of_the_files(tmp_path: Path, dtype: torch.dtype) -> None:
+    """vLLM's own `auto` would take 16 bits for both."""
+    load(save_llama(tmp_path / "saved")).to(dtype).save_pretrained(tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if "dtype" not in k}))
+    assert auto(str(tmp_path / "model"), "cuda:0", native=False) == (str(dtype).removeprefix("torch."), None)
+
+
+def test_the_type_of_a_model_with_images_is_that_of_its_text_model_or_its_own(tmp_path: Path) -> None:
+    save_architecture("gemma3", tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"dtype": "bfloat16"}))
+    assert auto(str(tmp_path / "model"), "cuda:0", native=False)[0] == "bfloat16"
 
 
 def test_a_given_type_is_kept(halved: str) -> None:
