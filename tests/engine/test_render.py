@@ -110,6 +110,8 @@ def test_a_template_that_refuses_every_form_says_why() -> None:
         render("{% frob %}", USER)
     with pytest.raises(CannotRender, match="it does not use enable_thinking"):
         render(CHATML, USER, enable_thinking=False)
+    with pytest.raises(CannotRender, match="it does not use think;"):
+        render("{% if enable_think %}{% endif %}" + CHATML, USER, think=False)
 
 
 def test_the_error_names_the_real_key() -> None:

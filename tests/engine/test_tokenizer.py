@@ -111,6 +111,14 @@ def test_a_tokenizer_on_which_the_experts_agree_is_used_with_its_template_and_en
     )
 
 
+def test_a_token_for_padding_makes_no_other_tokenizer_but_another_start_of_prompts_does(base: Path, save: Save) -> None:
+    padded = bytes_bpe([*QWEN, "<|PAD_TOKEN|>"], eos_token="<|endoftext|>", pad_token="<|PAD_TOKEN|>")
+    assert chosen(base, save("a", padded)).notices == ()
+    started = bytes_bpe(QWEN, eos_token="<|endoftext|>", bos="<|im_start|>")
+    (notice,) = chosen(base, save("b", started)).notices
+    assert notice == "the tokenizer that was saved with b is used; the base model has another one"
+
+
 def test_added_tokens_of_the_experts_are_one_token_in_prompts(tmp_path: Path, save: Save) -> None:
     bytes_bpe(["<|endoftext|>"], eos_token="<|endoftext|>").save_pretrained(tmp_path / "base")
     found = chosen(tmp_path / "base", save("a", TOKENIZERS["qwen"]()))
