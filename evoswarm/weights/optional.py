@@ -13,7 +13,10 @@ the time."""
 
 @contextmanager
 def without_unused() -> Iterator[None]:
-    """Inside, these packages cannot be imported."""
+    """Inside, these packages cannot be imported, unless transformers was imported before and expects them."""
+    if "transformers" in sys.modules:
+        yield
+        return
     before = {name: sys.modules[name] for name in UNUSED if name in sys.modules}
     sys.modules.update(dict.fromkeys(UNUSED))  # type: ignore[arg-type]  # None: there is no such package
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,3 +57,13 @@ def test_the_language_model_of_a_model_with_images_counts(tmp_path: Path) -> Non
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gemma3", "text_config": text}))
     with pytest.raises(UserError, match="has 6 attention heads"):
         check_split(str(tmp_path), 4, trust_remote_code=False)
+
+
+@pytest.mark.slow
+def test_experts_are_checked_after_vllm_has_imported_transformers() -> None:
+    code = (
+        "from transformers.utils import is_scipy_available; is_scipy_available(); "
+        "from evoswarm.weights.optional import without_unused\n"
+        "with without_unused(): import evoswarm.engine.check"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
