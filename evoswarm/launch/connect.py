@@ -12,7 +12,7 @@ from pathlib import Path
 import ray
 from ray.exceptions import AuthenticationError
 
-from evoswarm.backend.ray.private import refuses, silence_authentication, use_token
+from evoswarm.backend.ray.private import print_errors_in_one_line, refuses, silence_authentication, use_token
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import UserError
 from evoswarm.launch.signals import sigterm_kept
@@ -38,6 +38,8 @@ def connected(config: RayBackend, message: Callable[[str], None] = lambda text: 
     if address and address not in ("auto", "local"):
         _answers(address)
         _accepts(address)
+    silence_authentication()
+    print_errors_in_one_line()
     with sigterm_kept():
         try:
             context = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.WARNING)

@@ -34,7 +34,9 @@ class Coordinator:
         self._stop = threading.Event()
         self._metrics = Metrics(config.name, generations=config.search.max_generations)
         self._callbacks = Callbacks(self._notify, self._stop.is_set)
-        resume = "auto" if context.was_current_actor_reconstructed else resume
+        if context.was_current_actor_reconstructed:
+            self._callbacks.message("the coordinator was lost and has restarted")
+            resume = "auto"
         session = context.get_actor_id()
         self._run = Execution(
             config, self._make_backend, self._measure, self._callbacks, resume, check, driver, session

@@ -70,8 +70,8 @@ class Run:
 
     def end(self) -> dict:
         """Wait for the end and return the summary."""
-        out, err = self.process.communicate(timeout=PATIENCE_SECONDS)
-        assert self.process.returncode == 0, err
+        out, self.messages = self.process.communicate(timeout=PATIENCE_SECONDS)
+        assert self.process.returncode == 0, self.messages
         return json.loads(out)
 
 
@@ -109,6 +109,9 @@ def test_killed_particle_scorer_and_coordinator_change_nothing(
     summary = run.end()
     assert summary["generations"] == 5
     assert result_bytes(run.config.run_dir) == undisturbed
+    lost = [line for line in run.messages.splitlines() if "was lost (" in line]
+    assert len([line for line in lost if "scorer" in line]) == 1 and len(lost) <= 3, run.messages
+    assert "(raylet)" not in run.messages and "the coordinator was lost and has restarted" in run.messages
 
 
 @pytest.mark.slow

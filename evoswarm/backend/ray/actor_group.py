@@ -63,9 +63,11 @@ class ActorGroup:
         self.actors.append(actor)
         self.lost(len(self.actors) - 1)
 
-    def lost(self, number: int) -> None:
-        """Record that an actor is not up."""
+    def lost(self, number: int, reason: str | None = None) -> None:
+        """Record that an actor is not up; with a reason, say so."""
         if number not in self.absent:
+            if reason is not None:
+                self._message(f"{self.kind} {number} was lost ({reason})")
             self.absent[number] = time.monotonic()
             self._pending[self.actors[number].ready.options(max_task_retries=-1).remote()] = number
 

@@ -84,12 +84,12 @@ class Calls:
     def _lose_particles(self, call: Call, reason: str) -> None:
         """The weights of a call did not arrive: the particles that make them may be lost."""
         for index in {index for index, _ in call.work} & self._movers.keys():
-            self.actors.particles.lost(self._movers[index])
+            self.actors.particles.lost(self._movers[index], reason)
         self._lose(call, reason)
 
     def _lose_scorer(self, call: Call, reason: str) -> None:
         """A scorer is lost with its current call. The calls queued behind it go to others too."""
-        self.actors.scorers.lost(call.worker)
+        self.actors.scorers.lost(call.worker, reason)
         self._lose(call, reason)
         for ref, (other, _) in list(self._pending.items()):
             if other.worker == call.worker:
@@ -115,7 +115,4 @@ class Calls:
         for ref, (call, since) in list(self._pending.items()):
             if ref in self._pending and now - since > self.round.patience(call, limit):
                 del self._pending[ref]
-                self.actors.message(
-                    f"scorer {call.worker} has not answered within {limit:g} s per slice, restarting it"
-                )
                 self._restart(call, f"no answer within {limit:g} s per slice")

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import grpc
 import ray
+import ray._private.worker
 import requests
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
-from ray._private.grpc_utils import init_grpc_channel
+from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
+from ray._private.ray_constants import WORKER_CRASH_PUSH_ERROR, WORKER_DIED_PUSH_ERROR
 from ray._private.state import available_resources_per_node, state
+from ray.core.generated.common_pb2 import ErrorType
 from ray.core.generated.gcs_service_pb2 import CheckAliveRequest
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 from ray.job_submission import JobSubmissionClient
@@ -52,12 +56,43 @@ def use_token() -> None:
 
 def refuses(address: str) -> bool:
     """Whether the head at host:port refuses this process's token, or wants one. `ray.init` would not say so."""
-    with init_grpc_channel(address) as channel:
+    with grpc.insecure_channel(address) as channel:
         try:
-            NodeInfoGcsServiceStub(channel).CheckAlive(CheckAliveRequest(), timeout=ANSWER_SECONDS)
+            headers = list(get_auth_headers_if_auth_enabled({}).items())
+            NodeInfoGcsServiceStub(channel).CheckAlive(CheckAliveRequest(), metadata=headers, timeout=ANSWER_SECONDS)
         except grpc.RpcError as error:
             return bool(error.code() == grpc.StatusCode.UNAUTHENTICATED)
     return False
+
+
+_OF_LOST_WORKERS = {WORKER_CRASH_PUSH_ERROR, WORKER_DIED_PUSH_ERROR, *ErrorType.keys()}
+"""Types of published errors: a process has died, or why Ray repeats a call."""
+_listen = ray._private.worker.listen_error_messages
+
+
+class _Errors:
+    """The errors that Ray publishes for drivers to print: one line each, and none about lost workers."""
+
+    def __init__(self, subscriber: Any) -> None:
+        self._subscriber = subscriber
+        self.subscribe, self.close = subscriber.subscribe, subscriber.close
+
+    def poll(self) -> tuple[Any, dict[str, Any] | None]:
+        """The next error, or None."""
+        key, error = self._subscriber.poll()
+        if error is None or error["type"] in _OF_LOST_WORKERS:
+            return key, None
+        return key, error | {"error_message": error["error_message"].strip().partition("\n")[0]}
+
+
+def print_errors_in_one_line() -> None:
+    """From the next `ray.init` on. The run itself reports the actors that it has lost."""
+
+    def listen(worker: Any, stopped: threading.Event) -> None:
+        worker.gcs_error_subscriber = _Errors(worker.gcs_error_subscriber)
+        _listen(worker, stopped)
+
+    ray._private.worker.listen_error_messages = listen
 
 
 def submission_id() -> str | None:
