@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 
 from evoswarm.errors import UserError
-from k8s.smoke import Hosts
+from k8s.hosts import Hosts
 
 PATIENCE_SECONDS = 120
 STARTED, ATTEMPTS = "Ray runtime started", 6
@@ -44,9 +44,10 @@ HEALTH = {
 class Nodes:
     """A context manager. On exit, it stops every process that it started and removes the namespaces."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, namespaces: bool | None = None) -> None:
+        """Use network namespaces, or nodes of one host; default: namespaces where this machine allows them."""
         self._folder = Path(tempfile.mkdtemp(prefix="evn", dir="/tmp"))  # short path: Ray creates sockets in it  # nosec
-        self._hosts = Hosts() if namespaces_allowed() else None
+        self._hosts = Hosts() if (namespaces_allowed() if namespaces is None else namespaces) else None
         self._addresses: dict[str, str] = {}
         self._commands: dict[str, tuple[list[str], Path]] = {}
         self._raylets: dict[str, subprocess.Popen[Any]] = {}

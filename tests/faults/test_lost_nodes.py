@@ -17,7 +17,7 @@ from benchmarks.chaos import chaos
 from benchmarks.driver import ACTORS, Driver
 from benchmarks.nodes import Nodes, namespaces_allowed
 
-KIND = "network namespaces" if namespaces_allowed() else "nodes of one host"
+KINDS = ["network namespaces", "nodes of one host"] if namespaces_allowed() else ["nodes of one host"]
 SEARCH = "search={type: model_swarms, population: 3, max_generations: 9, patience: null}"
 WORKERS = ("left", "right")
 Begin = Callable[..., Driver]
@@ -40,10 +40,10 @@ def undisturbed(folder: Path) -> dict[str, bytes]:
     return result_bytes(config.run_dir)
 
 
-@pytest.fixture(scope="module", params=[KIND])
-def started(folder: Path) -> Iterator[Nodes]:
+@pytest.fixture(scope="module", params=KINDS)
+def started(folder: Path, request: pytest.FixtureRequest) -> Iterator[Nodes]:
     """A head without CPUs and two workers, each able to hold the whole run."""
-    with Nodes() as nodes:
+    with Nodes(namespaces=request.param == "network namespaces") as nodes:
         clock = Path(__file__).parent / "clock"
         nodes.environment["PYTHONPATH"] = f"{clock}:{nodes.environment['PYTHONPATH']}"
         nodes.environment["TEST_CLOCK"] = str(folder / "jump")
@@ -55,18 +55,29 @@ def started(folder: Path) -> Iterator[Nodes]:
 def nodes(started: Nodes) -> Nodes:
     """The cluster, with every node up, whatever the last test has done to them."""
     for name in WORKERS:
+        if started.kind == "network namespaces":
+            started.cut_off(name, heal=True)
         started.revive(name)
     return started
+
+
+@pytest.fixture
+def hosts(nodes: Nodes) -> Nodes:
+    """The cluster, if its nodes can be cut off from each other."""
+    if nodes.kind != "network namespaces":
+        pytest.skip("nodes of one host cannot be cut off from each other")
+    return nodes
 
 
 @pytest.fixture
 def begin(nodes: Nodes, folder: Path) -> Iterator[Begin]:
     """Starts a run."""
     runs: list[Driver] = []
+    kind = nodes.kind.partition(" ")[0]
 
     def start(name: str, *, more: str = "") -> Driver:
         backend = f"backend={{type: ray, scorers: 2{more}}}"
-        runs.append(Driver(nodes, echo_config(folder, SEARCH, f"name={name}", "engine.delay=0.15", backend)))
+        runs.append(Driver(nodes, echo_config(folder, SEARCH, f"name={name}-{kind}", "engine.delay=0.15", backend)))
         runs[-1].until_generation(0)
         return runs[-1]
 
@@ -74,6 +85,14 @@ def begin(nodes: Nodes, folder: Path) -> Iterator[Begin]:
     for run in runs:
         run.process.kill()
         run.process.wait()
+
+
+def on_a_worker(run: Driver, nodes: Nodes, actor: str) -> str:
+    """The worker that has an actor; kills the actor until it restarts on one."""
+    while (host := run.home(actor)) not in WORKERS:
+        nodes.kill(host, f"ray::{actor}")
+        run.until(lambda host=host: not run.actors(actor, host=host), "it is gone")
+    return host
 
 
 def test_a_killed_raylet_and_then_a_killed_node_change_nothing(
@@ -90,32 +109,41 @@ def test_a_killed_raylet_and_then_a_killed_node_change_nothing(
     assert result_bytes(run.config.run_dir) == undisturbed
 
 
-@pytest.mark.skipif(KIND != "network namespaces", reason="nodes of one host cannot be cut off from each other")
 def test_a_scorer_that_was_cut_off_for_a_while_answers_too_late_and_changes_nothing(
-    begin: Begin, nodes: Nodes, undisturbed: dict[str, bytes]
+    begin: Begin, hosts: Nodes, undisturbed: dict[str, bytes]
 ) -> None:
     run = begin("late", more=", slice_timeout: 1, max_retries: 10")
     host = next(name for name in WORKERS if run.actors("Scorer", host=name) and not run.actors("Coord", host=name))
-    nodes.cut_off(host)
-    run.until(lambda: "has not answered within 1 s per slice" in run.output, "the slices are given to the other scorer")
+    hosts.cut_off(host)
+    run.until(
+        lambda: "was lost (no answer within 1 s per slice)" in run.output, "the slices are given to the other scorer"
+    )
     run.until_generation(run.generations)
-    nodes.cut_off(host, heal=True)
+    hosts.cut_off(host, heal=True)
     run.end()
     assert result_bytes(run.config.run_dir) == undisturbed
 
 
-@pytest.mark.skipif(KIND != "network namespaces", reason="nodes of one host cannot be cut off from each other")
 def test_a_coordinator_that_was_given_up_for_dead_yields_to_the_new_one_when_the_network_heals(
-    begin: Begin, nodes: Nodes, undisturbed: dict[str, bytes]
+    begin: Begin, hosts: Nodes, undisturbed: dict[str, bytes]
 ) -> None:
     run = begin("cut")
-    while (host := run.home("Coordinator")) not in WORKERS:
-        nodes.kill(host, "ray::Coordinator")
-        run.until(lambda host=host: not run.actors("Coordinator", host=host), "it is gone")
-    nodes.cut_off(host)
-    elsewhere = set(nodes.names) - {host}
+    host = on_a_worker(run, hosts, "Coordinator")
+    hosts.cut_off(host)
+    elsewhere = set(hosts.names) - {host}
     run.until(lambda: any(run.actors("Coordinator", host=name) for name in elsewhere), "there is a new coordinator")
-    nodes.cut_off(host, heal=True)
+    hosts.cut_off(host, heal=True)
+    run.end()
+    assert result_bytes(run.config.run_dir) == undisturbed
+
+
+@pytest.mark.parametrize("actor", ["Scorer", "Coordinator"])
+def test_a_node_whose_network_never_heals_is_replaced_and_changes_nothing(
+    begin: Begin, hosts: Nodes, undisturbed: dict[str, bytes], actor: str
+) -> None:
+    run = begin(f"never-{actor}")
+    host = on_a_worker(run, hosts, actor)
+    hosts.cut_off(host)
     run.end()
     assert result_bytes(run.config.run_dir) == undisturbed
 
