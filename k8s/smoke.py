@@ -1,12 +1,17 @@
-"""Run a RayJob from k8s/ without Kubernetes: each pod becomes a network namespace on this machine.
+"""Run a RayJob from k8s/ without Kubernetes: each pod becomes a host with its own address on this machine.
 
-    python k8s/smoke.py                      # overlays/cpu-smoke
-    python k8s/smoke.py k8s/overlays/NAME    # or a rendered file
+    python -m k8s.smoke                      # overlays/cpu-smoke, in the root of the checkout
+    python -m k8s.smoke k8s/overlays/NAME    # or a rendered file
+    python -m k8s.smoke --image IMAGE        # each pod is a container of this image, see docker/build.py
 
-Every pod gets its own address and runs the `ray start` command that KubeRay would build, with token authentication. The
-submitter's namespace runs the same `ray job submit`. A failed job is retried on a new cluster up to `backoffLimit`
-times. Not covered: images, memory and CPU limits, network policies, and the operator itself. Volumes become folders:
-their mount paths are replaced in the entrypoint and the config, and so is the path of the image's toy world.
+A host is a network namespace. Every pod runs the `ray start` command that KubeRay would build, with token
+authentication. The submitter runs the same `ray job submit`. A failed job is retried on a new cluster up to
+`backoffLimit` times. Not covered: network policies, and the operator itself.
+
+Without an image, pods are processes of this machine: volumes become folders, and their mount paths are replaced in the
+entrypoint and the config, and so is the path of the image's toy world. With an image, pods are containers of podman,
+with the user, capabilities, volumes and limits of CPU and memory of the manifest. The environment variable PODMAN
+replaces the command `podman`.
 
 Needs root and iproute2. Stops its processes and removes its namespaces at the end.
 """
@@ -14,11 +19,9 @@ Needs root and iproute2. Stops its processes and removes its namespaces at the e
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import resource
-import secrets
 import shlex
 import shutil
 import signal
@@ -26,17 +29,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from evoswarm.errors import UserError
 from evoswarm.launch.k8s.manifest import read_manifest
-from evoswarm.toy import world
+from evoswarm.launch.k8s.quantity import quantity
+from k8s.hosts import Hosts
+from k8s.pods import Containers, Pods, Processes, volumes, write_config_maps
 
 HERE = Path(__file__).parent
-TOY = "/opt/evoswarm/toy"
-START_SECONDS, END_SECONDS = 180, 10
+START_SECONDS = 180
 ALIVE = """
 import json, os, sys, urllib.request
 request = urllib.request.Request(sys.argv[1] + "/nodes?view=summary")
@@ -46,118 +49,12 @@ print(sum(node["raylet"].get("state") == "ALIVE" for node in nodes))
 """
 
 
-class Hosts:
-    """Network namespaces connected by one bridge, which is also in a namespace: the host's network does not change."""
-
-    def __init__(self) -> None:
-        self._prefix, self._names = f"evs{os.getpid()}", ["switch"]
-        self._pods: list[Callable[[], subprocess.Popen[bytes]]] = []
-        self.processes: list[subprocess.Popen[bytes]] = []
-        _ip("netns", "add", self._full("switch"))
-        _ip("-n", self._full("switch"), "link", "add", "switch", "type", "bridge")
-        _ip("-n", self._full("switch"), "link", "set", "switch", "up")
-
-    def _full(self, name: str) -> str:
-        return f"{self._prefix}-{name}"
-
-    def add(self, name: str) -> str:
-        """Add a host and return its address."""
-        space, switch, number = self._full(name), self._full("switch"), len(self._names)
-        address, port = f"10.77.0.{number}", f"port{number}"
-        self._names.append(name)
-        _ip("netns", "add", space)
-        _ip("-n", space, "link", "add", "eth0", "type", "veth", "peer", "name", port, "netns", switch)
-        _ip("-n", switch, "link", "set", port, "master", "switch", "up")
-        _ip("-n", space, "address", "add", f"{address}/24", "dev", "eth0")
-        for device in ("lo", "eth0"):
-            _ip("-n", space, "link", "set", device, "up")
-        return address
-
-    def command(self, name: str, *command: str) -> list[str]:
-        """The command line that runs a command on a host."""
-        return ["ip", "netns", "exec", self._full(name), *command]
-
-    def link(self, name: str, *, up: bool) -> None:
-        """Connect or disconnect a host."""
-        port = f"port{self._names.index(name)}"
-        _ip("-n", self._full("switch"), "link", "set", port, "up" if up else "down")
-
-    def start(self, name: str, *command: str, env: dict[str, str], log: Path) -> None:
-        """Start a pod's process."""
-
-        def launch() -> subprocess.Popen[bytes]:
-            with log.open("ab") as file:
-                return subprocess.Popen(
-                    self.command(name, *command), env=env, stdout=file, stderr=file, start_new_session=True
-                )
-
-        self._pods.append(launch)
-        self.processes.append(launch())
-
-    def revive(self) -> None:
-        """Restart exited processes, as the kubelet does: Ray gives up if a busy machine starts it too slowly."""
-        for i, process in enumerate(self.processes):
-            if process.poll() is not None:
-                self.processes[i] = self._pods[i]()
-
-    def close(self) -> None:
-        """Terminate the pods as the kubelet does, the head last; kill what is left; remove the namespaces."""
-        for group in (self.processes[1:], self.processes[:1]):
-            for process in group:
-                process.terminate()
-            deadline = time.monotonic() + END_SECONDS
-            for process in group:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(max(0.1, deadline - time.monotonic()))
-        spaces = [self._full(name) for name in self._names]
-        while pids := [int(pid) for space in spaces for pid in _ip("netns", "pids", space).split()]:
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.2)
-        for process in self.processes:
-            process.wait()
-        for space in reversed(spaces):
-            _ip("netns", "delete", space)
-
-
-def _ip(*arguments: str) -> str:
-    done = subprocess.run(["ip", *arguments], capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(f"ip {' '.join(arguments)}: {done.stderr.strip()}; this needs root and network namespaces")
-    return done.stdout
-
-
-class Folders:
-    """The local folders that replace the pods' volumes."""
-
-    def __init__(self, root: Path, job: dict[str, Any], objects: list[dict[str, Any]]) -> None:
-        pod = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
-        paths = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
-        self.paths = {TOY: str(world())}
-        for volume in pod["volumes"]:
-            folder = root / volume["name"]
-            if "configMap" in volume or "persistentVolumeClaim" in volume:
-                folder.mkdir(exist_ok=True)
-                self.paths[paths[volume["name"]]] = str(folder)
-            for item in objects:
-                if item["kind"] == "ConfigMap" and item["metadata"]["name"] == volume.get("configMap", {}).get("name"):
-                    for name, text in item["data"].items():
-                        (folder / name).write_text(self.here(text), encoding="utf-8")
-
-    def here(self, text: str) -> str:
-        """Replace the mount paths in a text."""
-        for path, folder in self.paths.items():
-            text = text.replace(path, folder)
-        return text
-
-
-def ray_start(group: dict[str, Any], *, head: str | None, address: str, temp: Path) -> list[str]:
-    """The `ray start` command that KubeRay builds for a group, plus the pod's address and its own /tmp/ray."""
+def ray_start(group: dict[str, Any], pods: Pods, *, head: str | None, address: str, temp: Path) -> list[str]:
+    """The `ray start` command that KubeRay builds for a group, plus the pod's address."""
     limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
     params = {
         "num-cpus": limits["cpu"],
-        "memory": str(_bytes(limits["memory"])),
+        "memory": str(int(quantity(limits["memory"]))),
         "metrics-export-port": "8080",
         "dashboard-agent-listen-port": "52365",
     }
@@ -165,57 +62,43 @@ def ray_start(group: dict[str, Any], *, head: str | None, address: str, temp: Pa
         params["num-gpus"] = gpus[0]
     params |= group.get("rayStartParams") or {}
     params |= {"address": f"{head}:6379"} if head else {}
-    params |= {"node-ip-address": address, "temp-dir": str(temp)}
+    params = pods.ray_start(params | {"node-ip-address": address}, temp)
     kind = [] if head else ["--head"]
     return ["ray", "start", *kind, *(f"--{name}={value}" for name, value in params.items()), "--block"]
 
 
-def _bytes(quantity: str) -> int:
-    return int(quantity[:-2]) * {"Mi": 1 << 20, "Gi": 1 << 30}[quantity[-2:]]
-
-
-def run_once(job: dict[str, Any], folders: Folders, root: Path, *, attempt: int) -> str:
+def run_once(job: dict[str, Any], pods: Pods, root: Path, *, attempt: int) -> str:
     """Start one cluster, submit the job once and return its final status."""
     cluster, hosts = job["spec"]["rayClusterSpec"], Hosts()
-    env = _environment(cluster, folders)
+
+    def start(name: str, group: dict[str, Any], head: str | None) -> str:
+        address = hosts.add(name)
+        words = ray_start(group, pods, head=head, address=address, temp=root / f"{name}-{attempt}")
+        print(f"{name}:", shlex.join(words), flush=True)
+        command = pods.command(hosts, name, group["template"]["spec"], words)
+        hosts.start(command, env=pods.environment, log=root / f"{name}.log")
+        return address
+
     try:
-        head = hosts.add("head")
-        command = ray_start(cluster["headGroupSpec"], head=None, address=head, temp=root / f"h{attempt}")
-        print("head:", shlex.join(command), flush=True)
-        hosts.start("head", *command, env=env, log=root / "head.log")
+        head = start("head", cluster["headGroupSpec"], None)
         hosts.add("submitter")
-        _wait(hosts, head, env, root, nodes=1)
-        nodes = 1
-        for group in cluster["workerGroupSpecs"]:
-            for _ in range(group["replicas"]):
-                name = f"worker{nodes}"
-                temp = root / f"w{attempt}{nodes}"
-                command = ray_start(group, head=head, address=hosts.add(name), temp=temp)
-                print(f"{name}:", shlex.join(command), flush=True)
-                hosts.start(name, *command, env=env, log=root / f"{name}.log")
-                nodes += 1
-        _wait(hosts, head, env, root, nodes=nodes)
-        return _submit(hosts, job, folders.here(job["spec"]["entrypoint"]), f"http://{head}:8265", env, attempt)
+        _wait(hosts, head, pods, root, nodes=1)
+        workers = [group for group in cluster["workerGroupSpecs"] for _ in range(group["replicas"])]
+        for number, group in enumerate(workers, 1):
+            start(f"w{number}", group, head)
+        _wait(hosts, head, pods, root, nodes=1 + len(workers))
+        return _submit(hosts, job, pods, f"http://{head}:8265", attempt)
     finally:
         hosts.close()
+        pods.close()
 
 
-def _environment(cluster: dict[str, Any], folders: Folders) -> dict[str, str]:
-    container = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]
-    declared = {item["name"]: folders.here(item["value"]) for item in container.get("env", []) if "value" in item}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    own = {"PATH": path, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # authOptions: {mode: token}
-    return kept | own | declared | (auth if cluster.get("authOptions", {}).get("mode") == "token" else {})
-
-
-def _wait(hosts: Hosts, head: str, env: dict[str, str], root: Path, *, nodes: int) -> None:
+def _wait(hosts: Hosts, head: str, pods: Pods, root: Path, *, nodes: int) -> None:
     """Wait until `nodes` nodes are alive. Queries the head over the network with the token, as the operator does."""
     command = hosts.command("submitter", sys.executable, "-c", ALIVE, f"http://{head}:8265")
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        done = subprocess.run(command, env=env, capture_output=True, text=True)
+        done = subprocess.run(command, env=pods.environment, capture_output=True, text=True)
         if done.stdout.strip() == str(nodes):
             return
         hosts.revive()
@@ -224,12 +107,15 @@ def _wait(hosts: Hosts, head: str, env: dict[str, str], root: Path, *, nodes: in
     raise UserError(f"{nodes} nodes did not come up; {done.stderr.strip()[-500:]}\n{logs}")
 
 
-def _submit(hosts: Hosts, job: dict[str, Any], entrypoint: str, url: str, env: dict[str, str], attempt: int) -> str:
-    name, address = f"{job['metadata']['name']}-{attempt}", ["--address", url]
-    submit = ["ray", "job", "submit", *address, "--submission-id", name, "--no-wait", "--", *shlex.split(entrypoint)]
+def _submit(hosts: Hosts, job: dict[str, Any], pods: Pods, url: str, attempt: int) -> str:
+    name, env = f"{job['metadata']['name']}-{attempt}", pods.environment
+    submit = ["ray", "job", "submit", "--address", url, "--submission-id", name, "--no-wait", "--"]
+    submit += shlex.split(pods.here(job["spec"]["entrypoint"]))
     print("submitter:", shlex.join(submit), flush=True)
-    subprocess.run(hosts.command("submitter", *submit), env=env, check=True, stdout=subprocess.DEVNULL)
-    subprocess.run(hosts.command("submitter", "ray", "job", "logs", *address, "--follow", name), env=env)
+    pod = job["spec"]["submitterPodTemplate"]["spec"]
+    follow = ["ray", "job", "logs", "--address", url, "--follow", name]
+    subprocess.run(pods.command(hosts, "submitter", pod, submit), env=env, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(pods.command(hosts, "submitter", pod, follow), env=env)
     code = (
         "import sys; from ray.job_submission import JobSubmissionClient as C; "
         "print(C(sys.argv[1]).get_job_status(sys.argv[2]).value)"
@@ -247,6 +133,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("manifest", nargs="?", default=str(HERE / "overlays/cpu-smoke"), help="folder or rendered file")
     parser.add_argument("--keep", type=Path, help="keep the volumes in this folder")
+    parser.add_argument("--image", help="run each pod as a container of this image")
     arguments = parser.parse_args()
     objects = read_manifest(arguments.manifest)
     jobs = [item for item in objects if item["kind"] == "RayJob"]
@@ -259,11 +146,13 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(65536, hard), hard))  # as in KubeRay's ulimit -n
     with tempfile.TemporaryDirectory(prefix="evs-", dir="/tmp") as temporary:  # nosec
         root = Path(temporary)
-        volumes = arguments.keep or root / "volumes"
-        volumes.mkdir(parents=True, exist_ok=True)
-        folders = Folders(volumes.resolve(), jobs[0], objects)
+        place = arguments.keep or root / "volumes"
+        place.mkdir(parents=True, exist_ok=True)
+        folders, image = volumes(place.resolve(), jobs[0]), arguments.image
+        pods: Pods = Containers(image, jobs[0], folders, root) if image else Processes(jobs[0], folders)
+        write_config_maps(jobs[0], objects, folders, pods)
         for attempt in range(jobs[0]["spec"].get("backoffLimit", 0) + 1):
-            status = run_once(jobs[0], folders, root, attempt=attempt)
+            status = run_once(jobs[0], pods, root, attempt=attempt)
             print(json.dumps({"attempt": attempt, "status": status}), flush=True)
             if status == "SUCCEEDED":
                 return 0

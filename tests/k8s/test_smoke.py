@@ -23,7 +23,7 @@ def namespaces() -> list[str]:
 
 
 def smoke(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, ROOT / "k8s/smoke.py", *arguments]
+    command = [sys.executable, "-m", "k8s.smoke", *arguments]
     env = os.environ | {"PATH": PATH, "PYTHONPATH": str(ROOT)}
     return subprocess.run(list(map(str, command)), cwd="/", env=env, capture_output=True, text=True, timeout=550)
 
@@ -34,7 +34,7 @@ def test_the_smoke_job_on_three_hosts_gives_the_same_bytes_as_one_process(tmp_pa
     done = smoke("--keep", tmp_path)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert '"status": "SUCCEEDED"' in done.stdout
-    assert "ray start --head --num-cpus=0" in done.stdout and "worker2: ray start" in done.stdout
+    assert "ray start --head --num-cpus=0" in done.stdout and "w2: ray start" in done.stdout
     assert namespaces() == before
     alone = yaml.safe_load((tmp_path / "run/run.yaml").read_text())
     config = apply_overrides(alone, [f"output={tmp_path}/alone", "backend={type: local}"])
