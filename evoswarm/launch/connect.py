@@ -38,7 +38,6 @@ def connected(config: RayBackend, message: Callable[[str], None] = lambda text: 
     if address and address not in ("auto", "local"):
         _answers(address)
         _accepts(address)
-    silence_authentication()
     print_errors_in_one_line()
     with sigterm_kept():
         try:

@@ -14,7 +14,7 @@ import ray
 import ray._private.worker
 import requests
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
-from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
+from ray._private.grpc_utils import init_grpc_channel
 from ray._private.ray_constants import WORKER_CRASH_PUSH_ERROR, WORKER_DIED_PUSH_ERROR
 from ray._private.state import available_resources_per_node, state
 from ray.core.generated.common_pb2 import ErrorType
@@ -56,10 +56,9 @@ def use_token() -> None:
 
 def refuses(address: str) -> bool:
     """Whether the head at host:port refuses this process's token, or wants one. `ray.init` would not say so."""
-    with grpc.insecure_channel(address) as channel:
+    with init_grpc_channel(address) as channel:
         try:
-            headers = list(get_auth_headers_if_auth_enabled({}).items())
-            NodeInfoGcsServiceStub(channel).CheckAlive(CheckAliveRequest(), metadata=headers, timeout=ANSWER_SECONDS)
+            NodeInfoGcsServiceStub(channel).CheckAlive(CheckAliveRequest(), timeout=ANSWER_SECONDS)
         except grpc.RpcError as error:
             return bool(error.code() == grpc.StatusCode.UNAUTHENTICATED)
     return False
