@@ -1,4 +1,4 @@
-"""What is said about a token that is missing or wrong, and what Ray publishes about lost workers."""
+"""What is said about a token that is missing or wrong."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ import grpc
 import pytest
 import ray
 
-from evoswarm.backend.ray.private import _Errors
 from evoswarm.launch.connect import token_problem
 
 NAMES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -48,32 +47,6 @@ def test_what_is_wrong_with_the_token_is_one_line_that_names_the_places_for_it(
     text = token_problem()
     assert words in text and "\n" not in text
     assert all(place in text for place in ("RAY_AUTH_TOKEN,", "RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token"))
-
-
-class Published:
-    """Stands for Ray's subscriber to errors."""
-
-    def __init__(self, *errors: dict[str, Any]) -> None:
-        self._errors = list(errors)
-
-    def subscribe(self) -> None:
-        pass
-
-    def poll(self) -> tuple[bytes, dict[str, Any] | None]:
-        return b"", self._errors.pop(0)
-
-    def close(self) -> None:
-        pass
-
-
-@pytest.mark.parametrize("kind", ["worker_died", "ACTOR_DIED", "ACTOR_UNAVAILABLE", "NODE_DIED", "WORKER_DIED"])
-def test_what_ray_publishes_about_lost_workers_is_not_printed(kind: str) -> None:
-    assert _Errors(Published({"type": kind, "error_message": "A worker died\nLease ID: 1"})).poll()[1] is None
-
-
-def test_other_errors_that_ray_publishes_are_one_line() -> None:
-    error = _Errors(Published({"type": "other", "error_message": "\nno disk\nsecond line"})).poll()[1]
-    assert error is not None and error["error_message"] == "no disk"
 
 
 SECRET = "0123456789abcdef" * 4

@@ -67,7 +67,7 @@ class ActorGroup:
         """Record that an actor is not up; with a reason, say so."""
         if number not in self.absent:
             if reason is not None:
-                self._message(f"{self.kind} {number} was lost ({reason})")
+                self._callbacks.message(f"{self.kind} {number} was lost ({reason})")
             self.absent[number] = time.monotonic()
             self._pending[self.actors[number].ready.options(max_task_retries=-1).remote()] = number
 
