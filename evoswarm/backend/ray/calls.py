@@ -83,8 +83,9 @@ class Calls:
 
     def _lose_particles(self, call: Call, reason: str) -> None:
         """The weights of a call did not arrive: the particles that make them may be lost."""
-        for index in {index for index, _ in call.work} & self._movers.keys():
-            self.actors.particles.lost(self._movers[index], reason)
+        movers = {self._movers[index] for index, _ in call.work if index in self._movers}
+        for mover in movers:  # of several, the reason does not say which one it is about
+            self.actors.particles.lost(mover, reason if len(movers) == 1 else None)
         self._lose(call, reason)
 
     def _lose_scorer(self, call: Call, reason: str) -> None:
