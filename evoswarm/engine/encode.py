@@ -174,20 +174,20 @@ class Encoder:
         """How many tokens can be generated after `width` tokens: `asked`, or what the model has room for.
 
         Raises:
-            UserError: the prompt alone is too long for the model.
+            UserError: the model has room for none.
         """
-        self.check(width)
-        # The last generated token is not fed back.
-        return asked if self._longest is None else min(asked, self._longest - width + 1)
+        self.check(width, more=1)
+        return asked if self._longest is None else min(asked, self._longest - width)
 
-    def check(self, width: int) -> None:
+    def check(self, width: int, *, more: int = 0) -> None:
         """
         Raises:
-            UserError: `width` tokens are too many for the model.
+            UserError: `width` tokens and `more` of an answer are too many for the model.
         """
-        if self._longest is not None and width > self._longest:
+        if self._longest is not None and width + more > self._longest:
+            takes = f"{self._longest}{' with the first of the answer' if more else ''}"
             raise UserError(
-                f"{self.tokenizer.name_or_path}: a prompt has {width} tokens, the model takes {self._longest}; shorten "
+                f"{self.tokenizer.name_or_path}: a prompt has {width} tokens, the model takes {takes}; shorten "
                 "the prompts, use fewer few-shot examples, or use a model with a longer context"
             )
 

@@ -123,7 +123,9 @@ def _template(tokenizer: PreTrainedTokenizerBase, model: str) -> str | None:
         return None
 
 
-def check_prompts(tokenizer: RunTokenizer, requests: Iterable[Request], *, longest: int | None, rows: int) -> list[str]:
+def check_prompts(
+    tokenizer: RunTokenizer, requests: Iterable[Request], *, longest: int | None, rows: int, spare: int = 0
+) -> list[str]:
     """Render and encode the longest prompts of each kind, and say what the user should know about them.
 
     Args:
@@ -131,6 +133,7 @@ def check_prompts(tokenizer: RunTokenizer, requests: Iterable[Request], *, longe
         requests: of all splits.
         longest: the model's maximum number of tokens; None if it is unknown.
         rows: the size of its vocabulary.
+        spare: tokens that the engine needs after an option.
 
     Raises:
         UserError: the model cannot answer a prompt.
@@ -139,9 +142,10 @@ def check_prompts(tokenizer: RunTokenizer, requests: Iterable[Request], *, longe
     for request in _samples(requests):
         if isinstance(request, Generate):
             ids = encoder.prompt(request.prompt)
+            encoder.check(len(ids), more=1)
         else:
             ids = sum(encoder.option(request.prompt, max(request.options, key=len)), ())[:-1]
-        encoder.check(len(ids))
+            encoder.check(len(ids), more=spare)
         ended = ended or (ids[-1] == end and len(ids) > 1)
     notice = f"prompts end with the end token {tokenizer.tokenizer.eos_token}; end them where the answer starts"
     return [*tokenizer.notices, *encoder.notices, *([notice] if ended else [])]

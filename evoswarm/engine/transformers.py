@@ -105,18 +105,25 @@ class HfEngine:
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
         """See `Engine.generate`."""
-        rows = [self._encoder.prompt(prompt) for prompt in prompts]
+        rows, found = [self._encoder.prompt(prompt) for prompt in prompts], dict[int, list[int]]()
+        rooms = [self._encoder.room(len(row), max_new_tokens) for row in rows]
+        for room in set(rooms):  # the end of a context must not end the answers to shorter prompts
+            same = [i for i, other in enumerate(rooms) if other == room]
+            found |= zip(same, self._greedy([rows[i] for i in same], room, stop), strict=True)
+        return [self._encoder.text(prompt, found[i], stop) for i, prompt in enumerate(prompts)]
+
+    def _greedy(self, rows: Sequence[Ids], limit: int, stop: Sequence[str]) -> list[list[int]]:
+        """Up to `limit` generated ids for each row."""
         inputs = self._batch(rows)
         settings = GenerationConfig(
             do_sample=False,
-            max_new_tokens=self._encoder.room(max(map(len, rows)), max_new_tokens),
+            max_new_tokens=limit,
             pad_token_id=PADDING,
             eos_token_id=list(self._encoder.ends_of(tuple(stop))) or None,
         )
         output = self.model.generate(**inputs, generation_config=settings)
-        width = inputs["input_ids"].shape[1]
-        answers = output[:, width:].tolist()
-        return [self._encoder.text(prompt, row, stop) for prompt, row in zip(prompts, answers, strict=True)]
+        answers: list[list[int]] = output[:, inputs["input_ids"].shape[1] :].tolist()
+        return answers
 
     @torch.inference_mode()
     def verify(
@@ -130,8 +137,8 @@ class HfEngine:
     ) -> list[Verified]:
         """See `Engine.verify`. A draft whose first token would merge with the prompt is not verified."""
         encoded = [self._encoder.draft(prompt, draft) for prompt, draft in zip(prompts, drafts, strict=True)]
-        limit = self._encoder.room(max(len(context) for context, _ in encoded), max_new_tokens)
-        pairs = [(context, draft[: limit - 1]) for context, draft in encoded]
+        limits = [self._encoder.room(len(context), max_new_tokens) for context, _ in encoded]
+        pairs = [(context, draft[: limit - 1]) for (context, draft), limit in zip(encoded, limits, strict=True)]
         longest = max(len(draft) for _, draft in pairs)
         inputs = self._batch([context + draft for context, draft in pairs], last=longest + 1)
         logits = self._forward(inputs, keep=longest + 1).logits
@@ -139,8 +146,8 @@ class HfEngine:
         for i, (prompt, (_, wanted), row) in enumerate(zip(prompts, pairs, logits.argmax(-1).tolist(), strict=True)):
             chosen = row[-len(wanted) - 1 :]
             agreed = next((i for i, token in enumerate(wanted) if token != chosen[i]), len(wanted))
-            reply = self._encoder.reply(prompt, chosen[: agreed + 1], max_new_tokens=limit, stop=stop)
-            last = self._encoder.last_tokens(encoded[i][1], stop, limit=limit) if logprobs else ()
+            reply = self._encoder.reply(prompt, chosen[: agreed + 1], max_new_tokens=limits[i], stop=stop)
+            last = self._encoder.last_tokens(encoded[i][1], stop, limit=limits[i]) if logprobs else ()
             found.append(Verified(reply, _logprob(logits[i], wanted, last) if last and wanted else None))
         return found
 

@@ -21,12 +21,24 @@ def with_engine(
     inputs: Inputs,
     directory: RunDirectory,
     *,
+    fitted: RunConfig,
     measure: Measure,
     message: Callable[[str], None],
 ) -> RunConfig:
-    """The config with final engine settings."""
-    candidates = config.engine.candidates(adapters=inputs.pool.kind == "adapter")
-    configs = {str(engine.mode): config.with_(engine=engine) for engine in candidates}
+    """The config with final engine settings.
+
+    Args:
+        config: as the user wrote it.
+        inputs: of the run.
+        directory: of the run.
+        fitted: the config with room for the copies that merging needs. Adapters that are not merged need none.
+        measure: measures engine settings where the backend will run.
+        message: tells the user.
+    """
+    adapters = inputs.pool.kind == "adapter"
+    roomy, plain = (one.engine.candidates(adapters=adapters) for one in (fitted, config))
+    engines = [*roomy, *(engine for engine in plain if engine.multi_adapter)]
+    configs = {str(engine.mode): config.with_(engine=engine) for engine in engines}
     if len(configs) == 1:
         return configs.popitem()[1]
     mode = _recorded(directory)

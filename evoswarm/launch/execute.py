@@ -107,10 +107,17 @@ class Execution:
                 return summary
             if inputs.pool.space:
                 watched.message(str(inputs.pool.space))
-            return self._evolve(fitted(self.config, inputs, watched), inputs, watched)
+            return self._evolve(inputs, watched)
 
-    def _evolve(self, config: RunConfig, inputs: Inputs, callbacks: Callbacks) -> dict[str, Any]:
-        config = with_engine(config, inputs, self.directory, measure=self.measure, message=callbacks.message)
+    def _evolve(self, inputs: Inputs, callbacks: Callbacks) -> dict[str, Any]:
+        config = with_engine(
+            self.config,
+            inputs,
+            self.directory,
+            fitted=fitted(self.config, inputs, callbacks),
+            measure=self.measure,
+            message=callbacks.message,
+        )
         backend = self.make_backend(config, self.place, inputs, callbacks)
         seconds = time.perf_counter() - self._start
         generation = max(generations_saved(self.directory), default=-1)

@@ -166,6 +166,17 @@ def test_a_llama_tokenizer_comes_back_from_disk_as_it_was_saved(tiny_llama: Path
     assert loaded.chat_template == made.chat_template and loaded.eos_token_id == EOS
 
 
+def test_a_context_that_is_full_ends_only_the_answers_that_fill_it(engine: HfEngine) -> None:
+    longest = engine.model.config.max_position_embeddings
+    prompts = ["ab", "x" * (longest - 4), "y" * (longest - 9)]
+    together = engine.generate(prompts, max_new_tokens=7)
+    assert together == [engine.generate([prompt], max_new_tokens=7)[0] for prompt in prompts]
+    with pytest.raises(
+        UserError, match=f"has {longest} tokens, the model takes {longest} with the first of the answer"
+    ):
+        engine.generate(["x" * (longest - len(engine._encoder.prompt("")))], max_new_tokens=1)
+
+
 def test_an_answer_ends_where_the_model_takes_no_more(engine: HfEngine) -> None:
     longest = engine.model.config.max_position_embeddings
     prompts = ["x" * (longest - 4), "y" * (longest - 4)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -11,10 +11,14 @@ import pytest
 from echo import echo_config
 
 import evoswarm
-from evoswarm.engine import ENGINES, Engine, FakeEngine
+from evoswarm.config import RunConfig
+from evoswarm.engine import ENGINES, Engine, FakeEngine, VllmEngine
 from evoswarm.engine.base import AdaptersNotSupported
 from evoswarm.engine.fake import EchoEngine
 from evoswarm.errors import UserError
+from evoswarm.launch.choice import with_engine
+from evoswarm.loop.directory import RunDirectory
+from evoswarm.loop.inputs import Inputs, read_inputs
 
 
 class TwoWays(FakeEngine):
@@ -62,6 +66,27 @@ def test_the_summary_has_the_way_that_the_engine_fell_back_to(tmp_path: Path, mo
     monkeypatch.setitem(ENGINES, "fake", TwoWays)
     config = echo_config(tmp_path, "engine.way=limited", "search.max_generations=1")
     assert evoswarm.run(config)["adapter_mode"] == "slow"
+
+
+def test_only_merged_particles_get_the_room_for_the_pristine_copy(tmp_path: Path) -> None:
+    config = echo_config(tmp_path).with_(engine=VllmEngine(max_loras=3))
+    fitted = config.with_(engine=config.engine.beside(0.2, share=1.0))
+    seen: list[dict[str, Any]] = []
+
+    def measure(configs: Sequence[RunConfig], inputs: Inputs) -> list[float]:
+        seen.extend(one.engine.model_dump(include={"adapter_mode", "args"}) for one in configs)
+        return [2.0, 1.0]
+
+    directory = RunDirectory(tmp_path / "choice")
+    directory.create()
+    chosen = with_engine(
+        config, read_inputs(echo_config(tmp_path)), directory, fitted=fitted, measure=measure, message=str
+    )
+    assert seen == [
+        {"adapter_mode": "merged", "args": {"gpu_memory_utilization": 0.7}},
+        {"adapter_mode": "multi_lora", "args": {}},
+    ]
+    assert chosen.engine.mode == "multi_lora" and chosen.engine.memory_share == 0.9
 
 
 def test_nothing_is_measured_where_there_is_no_choice(tmp_path: Path) -> None:
