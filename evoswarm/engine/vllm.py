@@ -21,6 +21,7 @@ from evoswarm.engine.load import end_tokens
 from evoswarm.engine.quiet import LOG, loggers_to_log, output_to_log
 from evoswarm.engine.tokenizer import RunTokenizer, load_tokenizer
 from evoswarm.engine.vllm_config import VllmEngine as VllmConfig
+from evoswarm.engine.vllm_errors import explain
 from evoswarm.engine.vllm_internals import (
     EXTENSION,
     check_deterministic,
@@ -33,7 +34,7 @@ from evoswarm.engine.vllm_internals import (
 )
 from evoswarm.engine.vllm_options import Costs, Item, OptionItem, in_requests, wanted_tokens
 from evoswarm.engine.vllm_ranks import Ranks
-from evoswarm.engine.vllm_settings import arguments, explain
+from evoswarm.engine.vllm_settings import arguments
 from evoswarm.engine.vllm_versions import check_version, installed, lacking, untested
 from evoswarm.errors import UserError
 from evoswarm.utility.types import OptionScore, Prompt

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 
-from evoswarm.engine.vllm_settings import knows_not
+from evoswarm.engine.vllm_errors import knows_not
 
 
 def unknown_model(folder: str, *, trust_remote_code: bool) -> str | None:

@@ -1,16 +1,13 @@
-"""vLLM's start arguments, and the reasons if it does not start. Does not import vLLM."""
+"""vLLM's start arguments. Does not import vLLM."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from evoswarm.engine.base import AdaptersNotSupported
-from evoswarm.engine.dtype import computed_dtype, device_of, quantized
-from evoswarm.engine.errors import out_of_memory
+from evoswarm.engine.dtype import computed_dtype, device_of
 from evoswarm.engine.vllm_config import VllmEngine
-from evoswarm.errors import UserError, first_line
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Possible ranks of vLLM's LoRA slots."""
@@ -18,7 +15,6 @@ DEFAULTS = {"enable_prefix_caching": True, "seed": 0, "use_tqdm_on_load": False,
 """Prompts are text, so the parts of a model that read images stay unloaded."""
 DETERMINISTIC = {"enable_prefix_caching": False, "enable_chunked_prefill": False}
 """Where a prompt is cut, and how much of it is cached, depends on timing and changes the last digits of a result."""
-_MEMORY = ("cache blocks", "kv cache", "free memory on device", "memory profiling", "cuda out of memory")
 
 
 def arguments(config: VllmEngine, *, model: str, adapter: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -35,36 +31,6 @@ def arguments(config: VllmEngine, *, model: str, adapter: Mapping[str, Any] | No
     if config.adapter_mode == "multi_lora":
         found |= _slots(config.particles_per_batch, adapter)
     return found | {"model": model, "dtype": _dtype(model, config), "trust_remote_code": config.trust_remote_code}
-
-
-def explain(error: BaseException, *, model: str, log: Path | None = None) -> UserError:
-    """Why vLLM did not start, and what to do; `log` has its output."""
-    text, short = str(error), _short(error)
-    if unknown := knows_not(error):
-        return UserError(unknown)
-    if out_of_memory(error) or any(mark in text.lower() for mark in _MEMORY):
-        return UserError(
-            f"engine vllm: {model} does not fit into memory ({short}); lower engine.args.max_model_len or max_num_seqs,"
-            " or give it more: engine.args.gpu_memory_utilization, or without a GPU the environment variable "
-            "VLLM_CPU_KVCACHE_SPACE (GiB)"
-        )
-    if hint := quantized(model):
-        return UserError(f"engine vllm: {model} cannot be served ({short}){hint}")
-    where = f" and {log}" if log else ""
-    return UserError(f"engine vllm: {model} cannot be served ({short}); check engine.args{where}")
-
-
-def knows_not(error: BaseException) -> str | None:
-    """The message about a model that vLLM has no implementation of, if this is vLLM's error about it."""
-    text = str(error)
-    if "are not supported for now" not in text and "not supported in-tree" not in text and "no vLLM impl" not in text:
-        return None
-    return f"engine vllm: it does not know this model ({_short(error)}); use engine.type: transformers"
-
-
-def _short(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if "error," in line or "Error:" in line]
-    return lines[0].removeprefix("Value error, ").partition(" [type=")[0] if lines else first_line(error)
 
 
 def _slots(count: int, adapter: Mapping[str, Any] | None) -> dict[str, Any]:
