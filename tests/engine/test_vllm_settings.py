@@ -9,8 +9,9 @@ import pytest
 from evoswarm.engine import TransformersEngine, VllmEngine
 from evoswarm.engine.base import AdaptersNotSupported
 from evoswarm.engine.vllm_config import slots
+from evoswarm.engine.vllm_errors import explain
 from evoswarm.engine.vllm_internals import check_patterns
-from evoswarm.engine.vllm_settings import arguments, explain
+from evoswarm.engine.vllm_settings import arguments
 from evoswarm.toy import world
 from evoswarm.utility.types import Choose, Generate, Request
 
