@@ -21,7 +21,7 @@ from evoswarm.toy.config import target_config
 POOLS = ("experts", "unrelated")
 SPACES = ("factors", "product")
 SOUPS = ("best_expert", "uniform_soup", "greedy_soup")
-SEARCHES = ("model_swarms", "genome", "genome_plus", "cma_es", "evolmerge", "lorahub", "random_search")
+SEARCHES = ("bayes", "model_swarms", "genome", "genome_plus", "cma_es", "evolmerge", "lorahub", "random_search")
 FINALISTS = {"ensemble_size": 1}
 """Votes of several particles are not compared."""
 
