@@ -104,6 +104,11 @@ class Row:
         pairs = tuple(zip(basis, values, strict=True))
         return cls(pairs if all(values) else tuple(pair for pair in pairs if pair[1]))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle: names of experts instead of one object each, which takes a tenth of the time."""
+        vectors = [v.name if isinstance(v, ExpertVector) else v for v, _ in self.terms]
+        return _unpacked, (vectors, np.array([value for _, value in self.terms]).tobytes())
+
     @classmethod
     def one(cls, expert: str) -> Row:
         """The row of a single, unchanged expert."""
@@ -122,6 +127,11 @@ class Row:
     def from_list(cls, terms: Iterable[Mapping[str, Any]]) -> Row:
         """The inverse of `to_list`."""
         return cls(tuple((basis_from_dict(term), float(term["coefficient"])) for term in terms))
+
+
+def _unpacked(vectors: Iterable[BasisVector | str], coefficients: bytes) -> Row:
+    named = (ExpertVector(v) if isinstance(v, str) else v for v in vectors)
+    return Row(tuple(zip(named, np.frombuffer(coefficients).tolist(), strict=True)))
 
 
 def _label(vector: ExpertPart) -> str:

@@ -6,7 +6,7 @@ import pytest
 import ray
 
 from evoswarm.backend.ray.scheduling import process_options
-from evoswarm.backend.ray.wait import Resources, TaskFailed, results
+from evoswarm.backend.ray.wait import Resources, TaskFailed, finished, results
 from evoswarm.callbacks import Callbacks
 from evoswarm.errors import Stopped, UserError
 
@@ -55,3 +55,8 @@ def test_results_of_tasks_come_as_values_whatever_happened(cluster: None) -> Non
     assert isinstance(lost, TaskFailed) and lost.lost and type(lost.error).__name__ == "WorkerCrashedError"
     with pytest.raises(Stopped):
         next(results({work.remote("returns"): 1}, Callbacks(stop=lambda: True)))
+
+
+def test_all_results_that_are_ready_come_together(cluster: None) -> None:
+    refs = [ray.put(number) for number in range(20)]
+    assert sorted(map(ray.get, finished(refs))) == list(range(20))

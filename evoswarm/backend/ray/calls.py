@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -17,6 +17,9 @@ from evoswarm.engine.errors import EngineDied
 from evoswarm.errors import UserError
 from evoswarm.utility import Outcome
 
+LOOK_SECONDS = 1.0
+"""How often to look for scorers that hang: with hundreds of scorers, each look costs as much as several results."""
+
 
 @dataclass
 class Calls:
@@ -28,6 +31,7 @@ class Calls:
     _moved: dict[int, Any] = field(default_factory=dict)
     _movers: dict[int, int] = field(default_factory=dict)
     _pending: dict[Any, tuple[Call, float]] = field(default_factory=dict)
+    _looked: float = 0.0
 
     def send(self) -> None:
         """Send work to the scorers."""
@@ -45,7 +49,8 @@ class Calls:
                 self._movers[index] = mover
                 self._moved[index] = self.actors.particles.actors[mover].move.remote(job.row)
         moved = [self._moved.get(index) for index, _ in call.work]
-        work = [(job, number) for job, (_, number) in zip(jobs, call.work, strict=True)]
+        # Scorers get weights, and a row of 1000 terms takes a millisecond to send.
+        work = [(replace(job, row=None), number) for job, (_, number) in zip(jobs, call.work, strict=True)]
         return self.actors.scorers.actors[call.worker].score.remote(work, *moved)
 
     def collect(self) -> list[Evaluation]:
@@ -109,10 +114,10 @@ class Calls:
 
     def _restart_hung(self) -> None:
         """Restart scorers that do not answer in time. Their slices count as lost."""
-        limit = self.actors.settings.slice_timeout
-        if limit is None:
+        limit, now = self.actors.settings.slice_timeout, time.monotonic()
+        if limit is None or now - self._looked < LOOK_SECONDS:
             return
-        now = time.monotonic()
+        self._looked = now
         for ref, (call, since) in list(self._pending.items()):
             if ref in self._pending and now - since > self.round.patience(call, limit):
                 del self._pending[ref]

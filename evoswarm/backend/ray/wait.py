@@ -35,8 +35,9 @@ def finished(refs: list[Any], *, seconds: float = 1.0) -> list[Any]:
     if not refs:
         time.sleep(seconds)
         return []
-    ready: list[Any] = ray.wait(refs, timeout=seconds)[0]
-    return ready
+    ready, rest = ray.wait(refs, timeout=seconds)
+    more = ray.wait(rest, num_returns=len(rest), timeout=0)[0] if ready and rest else []
+    return [*ready, *more]
 
 
 def on_change(message: Message) -> Message:
