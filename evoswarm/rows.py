@@ -107,7 +107,7 @@ class Row:
     def __reduce__(self) -> tuple[Any, ...]:
         """For pickle: names of experts instead of one object each, which takes a tenth of the time."""
         vectors = [v.name if isinstance(v, ExpertVector) else v for v, _ in self.terms]
-        return _unpacked, (vectors, np.array([value for _, value in self.terms]).tobytes())
+        return _unpacked, (vectors, np.array([value for _, value in self.terms], np.float64).tobytes())
 
     @classmethod
     def one(cls, expert: str) -> Row:

@@ -26,6 +26,11 @@ def test_a_row_is_the_same_after_it_was_sent(terms: list[tuple[ExpertVector, flo
     assert sent == row and hash(sent) == hash(row) and sent.to_list() == row.to_list()
 
 
+def test_whole_coefficients_stay_what_they_are() -> None:
+    row = Row(((ExpertVector("a"), 1), (ExpertVector("b"), -2)))
+    assert pickle.loads(pickle.dumps(row)) == row
+
+
 def test_a_sent_row_takes_a_few_bytes_per_expert() -> None:
     basis = [ExpertVector(f"expert-{number}") for number in range(1000)]
     assert len(pickle.dumps(Row.of(basis, np.linspace(0.1, 1, 1000)))) < 25_000
