@@ -19,6 +19,8 @@ from evoswarm.launch.signals import sigterm_kept
 
 CONNECT_SECONDS = 5.0
 """How long an address may take to accept a connection."""
+TASK_RECORDS = ("RAY_task_events_max_num_task_in_gcs", "10000")
+"""How many calls the GCS of a cluster that starts here keeps for the dashboard, 3 kB each. Ray's default is 100,000."""
 TOKEN_HINT = "put the cluster's token into RAY_AUTH_TOKEN, the file named by RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token"
 
 
@@ -39,6 +41,7 @@ def connected(config: RayBackend, message: Callable[[str], None] = lambda text: 
         _answers(address)
         _accepts(address)
     print_errors_in_one_line()
+    os.environ.setdefault(*TASK_RECORDS)
     with sigterm_kept():
         try:
             context = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.WARNING)

@@ -8,6 +8,7 @@ import pytest
 from k8s_helpers import FOLDERS, clusters, objects, pins, templates, validate, version
 
 from evoswarm.backend.ray.placement import place_run
+from evoswarm.launch.connect import TASK_RECORDS
 from evoswarm.launch.k8s.manifest import embedded_config
 from evoswarm.launch.k8s.pods import capacity
 from evoswarm.launch.k8s.quantity import quantity
@@ -72,6 +73,8 @@ def test_ray_requires_a_token_and_the_head_offers_no_cpus_and_gpus(folder: str) 
         params = spec["headGroupSpec"]["rayStartParams"]
         assert params["num-cpus"] == params["num-gpus"] == "0"
         assert spec["headGroupSpec"]["serviceType"] == "ClusterIP"
+        (ray,) = [c for c in spec["headGroupSpec"]["template"]["spec"]["containers"] if "ray" in c["name"]]
+        assert {"name": TASK_RECORDS[0], "value": TASK_RECORDS[1]} in ray["env"]
 
 
 @every_folder

@@ -43,13 +43,6 @@ def test_both_backends_give_identical_utilities_and_weights(
         assert first[key] == second[key]
 
 
-def test_ray_keeps_no_record_of_each_call(tmp_path: Path, cluster: None) -> None:
-    # Its records of 100,000 calls would take 300 MB of the head's memory.
-    evoswarm.run(echo_config(tmp_path, *RAY, "name=records"))
-    recorded = {event["name"] for event in ray.timeline()}
-    assert not {name for name in recorded if name.endswith((".move", ".score"))}
-
-
 def test_actors_have_readable_names_and_none_is_left_after_success_failure_and_stop(
     tmp_path: Path, cluster: None
 ) -> None:

@@ -118,7 +118,6 @@ class Actors:
             run_gpus=self.placement.gpus,
             name=f"{group.kind}-{len(group.actors)}:{self._config.name}:{self._token}",
             max_restarts=-1,
-            enable_task_events=False,  # Ray keeps 3 kB for each of the last 100,000 calls
             max_task_retries=0,  # another actor takes over the work of a lost one before Ray has restarted it
         )
 
