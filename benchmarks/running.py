@@ -1,40 +1,23 @@
-"""How many sequences vLLM runs at once, counted where it schedules a step."""
+"""How many sequences vLLM runs at once."""
 
 from __future__ import annotations
 
-from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # it loads torch
     from evoswarm.engine.vllm import VllmEngine
 
 
 class Running:
-    """Counts the sequences of every step of an engine in this process.
-
-    Attributes:
-        steps: for each step the running sequences, and as many as could have run: those that were left, or
-            `max_num_seqs`.
-    """
+    """The sequences of the steps of an engine."""
 
     def __init__(self, engine: VllmEngine) -> None:
-        self.steps: list[tuple[int, int]] = []
-        core: Any = engine._llm.llm_engine.engine_core
-        scheduler = core.engine_core.scheduler
-        schedule = scheduler.schedule
-
-        def counted(*arguments: Any, **settings: Any) -> Any:
-            output = schedule(*arguments, **settings)
-            running, waiting = scheduler.get_request_counts()
-            self.steps.append((running, min(scheduler.max_num_running_reqs, running + waiting)))
-            return output
-
-        scheduler.schedule = counted
+        self._engine, self._taken = engine, Counter(engine.steps)
 
     def take(self) -> dict[str, float]:
         """The mean of running sequences since the last call, and its share of what could have run."""
-        steps, self.steps = [step for step in self.steps if step[1]], []
-        if not steps:
+        new, self._taken = self._engine.steps - self._taken, Counter(self._engine.steps)
+        if not new:
             return {}
-        running = fmean(running for running, _ in steps)
-        return {"running": running, "of possible": running / fmean(possible for _, possible in steps)}
+        return {"running": new["running"] / new["steps"], "of possible": new["running"] / new["possible"]}

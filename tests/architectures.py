@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny_models import BOS, CHARACTERS, EOS, PAD, SPECIAL, make_tokenizer
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
 
@@ -139,6 +140,21 @@ ARCHITECTURES: dict[str, Architecture] = {
         text_config=LLAMA | {"rope_parameters": SECTIONS},
         vision_config=QWEN_VISION,
     ),
+    "qwen3-vl": of(
+        "Qwen3VLConfig",
+        ALL,
+        text_config=LLAMA | {"rope_parameters": SECTIONS | {"mrope_interleaved": True}},
+        vision_config={
+            "depth": 1,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_heads": 2,
+            "out_hidden_size": 32,
+            "patch_size": 4,
+            "deepstack_visual_indexes": [0],
+            "num_position_embeddings": 16,
+        },
+    ),
     "phi3": of("Phi3Config", ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"], **LLAMA),
     "gpt2": of(
         "GPT2Config",
@@ -241,6 +257,32 @@ def save_lora(base: Path, folder: Path, targets: list[str]) -> None:
         if parameter.requires_grad:
             parameter.data.copy_(torch.randn(parameter.shape, generator=random) * 0.1)
     model.save_pretrained(folder)
+
+
+EXPERT_MODULES = {
+    "mixtral": ["block_sparse_moe.experts.{}.w1", "w3", "w2"],
+    "qwen3-moe": ["mlp.experts.{}.gate_proj", "up_proj", "down_proj"],
+}
+"""The modules of single experts of mixtures of experts, as transformers 4 had them."""
+
+
+def add_expert_lora(base: Path, folder: Path, name: str) -> None:
+    """Add a LoRA on every single expert to an adapter of `save_lora`, as transformers 4 trained it."""
+    file, random = folder / "adapter_model.safetensors", torch.Generator().manual_seed(5)
+    tensors, modules = load_file(file), EXPERT_MODULES[name]
+    stem, leaves = modules[0].rpartition(".")[0], [module.rpartition(".")[2] for module in modules]
+    shapes = {name: tuple(tensor.shape) for name, tensor in load_file(base / "model.safetensors").items()}
+    for layer in range(2):
+        for expert in range(4):
+            for leaf in leaves:
+                module = f"model.layers.{layer}.{stem.format(expert)}.{leaf}"
+                rows, columns = shapes[f"{module}.weight"]
+                tensors[f"base_model.model.{module}.lora_A.weight"] = 0.1 * torch.randn(4, columns, generator=random)
+                tensors[f"base_model.model.{module}.lora_B.weight"] = 0.1 * torch.randn(rows, 4, generator=random)
+    save_file(tensors, file)
+    config = folder / "adapter_config.json"
+    targets = [*ARCHITECTURES[name].targets, *leaves]
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"target_modules": targets}))
 
 
 def make_config(made: Architecture) -> PretrainedConfig:

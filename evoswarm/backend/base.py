@@ -60,12 +60,14 @@ class Evaluation:
 
 @dataclass
 class Counters:
-    """What workers did so far: seconds (summed over workers), bytes of weights moved, and tokens. Slices queued now."""
+    """What workers did so far: seconds (summed over workers), bytes of weights moved, tokens, and steps (see `Engine`).
+    Slices queued now."""
 
     scoring: float = 0.0
     moving: float = 0.0
     moved_bytes: int = 0
     tokens: Counter[str] = field(default_factory=Counter)
+    steps: Counter[str] = field(default_factory=Counter)
     queued: int = 0
 
 

@@ -92,6 +92,7 @@ class LocalBackend:
                     continue
                 self.counters.moving += done.installing
                 self.counters.scoring += done.scoring
+                self.counters.steps += done.steps
                 yield from round.done(call, done, now=clock())
         worker.sleep()
 

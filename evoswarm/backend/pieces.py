@@ -60,7 +60,7 @@ class Done(Generic[R]):
     """The results of pieces, or an error of each: its answers, or the outcomes in the order of the slice's indices.
 
     Seconds for `scoring`, for `installing` weights, and for `moving`, which made the weights. For metrics: bytes of
-    weights received, and tokens read and written.
+    weights received, tokens read and written, and steps (see `Engine`).
     """
 
     results: list[R | str]
@@ -69,6 +69,7 @@ class Done(Generic[R]):
     moving: float = 0.0
     moved_bytes: int = 0
     tokens: Counter[str] = field(default_factory=Counter)
+    steps: Counter[str] = field(default_factory=Counter)
 
     def with_results(self, results: list[S | str]) -> Done[S]:
         """The same effort with other results."""

@@ -111,8 +111,7 @@ class Worker:
             except AdaptersNotSupported:
                 engine.close()
                 raise
-        if self._adapter is not None:
-            self._config.engine.self_check(engine, self._zeros)
+        self._config.engine.self_check(engine, None if self._adapter is None else self._zeros)
         return engine
 
     def _say(self, notices: Sequence[str | None]) -> None:
@@ -155,7 +154,7 @@ class Worker:
         if self._died is not None:
             raise EngineDied(self._died)
         done: Done[Answers] = Done([])
-        before = Counter(self._engine.tokens)
+        tokens, steps = Counter(self._engine.tokens), Counter(self._engine.steps)
         for group in self._groups(pieces):
             try:
                 self._add(done, group)
@@ -177,7 +176,7 @@ class Worker:
                         alone = self.ask([piece])
                         done.results += alone.results
                         done.scoring, done.installing = done.scoring + alone.scoring, done.installing + alone.installing
-        done.tokens = self._engine.tokens - before
+        done.tokens, done.steps = self._engine.tokens - tokens, self._engine.steps - steps
         return done
 
     def _groups(self, pieces: Sequence[Piece]) -> list[list[Piece]]:

@@ -42,6 +42,9 @@ class Engine(Protocol):
     """`verify` and `generate` agree, except for near-ties in the last digits of float32."""
     tokens: Counter[str]
     """Tokens `read` and `written` so far, for metrics."""
+    steps: Counter[str]
+    """Of an engine whose batch sequences join and leave: its `steps` so far, and the sums over them of sequences that
+    were `running` and of those that could have been (`possible`). Empty for others."""
 
     def install(self, weights: Mapping[str, np.ndarray] | None) -> None:
         """Install the weights of a particle; None is the base model itself.

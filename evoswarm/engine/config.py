@@ -216,12 +216,12 @@ class EngineConfig(Section):
         engine: Engine = made(self, model=folder, adapter=adapter, tokenizer=tokenizer)
         return engine
 
-    def self_check(self, engine: Engine, zeros: Callable[[], Mapping[str, np.ndarray]]) -> None:
+    def self_check(self, engine: Engine, zeros: Callable[[], Mapping[str, np.ndarray]] | None) -> None:
         """Have an engine that has just started prove that it can be trusted.
 
         Args:
             engine: what `start` returned.
-            zeros: makes an adapter of zeros.
+            zeros: makes an adapter of zeros; None if the experts are full checkpoints.
 
         Raises:
             UserError: it cannot.
@@ -238,6 +238,8 @@ class ModelEngine(EngineConfig, ModelLoading):
 
     separates: ClassVar[bool] = True
     """The engine can change an embedding and a head that share a tensor separately."""
+    spare: ClassVar[int] = 0
+    """Tokens of the model's context that the engine needs after an option."""
 
     def tokenizer(self, *, model: str, experts: Sequence[Expert], utility: Utility) -> RunTokenizer:
         """See `EngineConfig.tokenizer`. Experts may bring another one than the base model's."""
@@ -258,8 +260,9 @@ class ModelEngine(EngineConfig, ModelLoading):
         assert tokenizer is not None
         folder = model_folder(model, weights=False)
         text = AutoConfig.from_pretrained(folder, trust_remote_code=self.trust_remote_code).get_text_config()
-        longest = getattr(text, "max_position_embeddings", None)
-        return check_prompts(tokenizer, every_request(utility), longest=longest, rows=text.vocab_size)
+        limits = [getattr(text, "max_position_embeddings", None), self.max_length]
+        longest = min((limit for limit in limits if limit is not None), default=None)
+        return check_prompts(tokenizer, every_request(utility), longest=longest, rows=text.vocab_size, spare=self.spare)
 
     @property
     def keeps_pristine(self) -> str:
@@ -278,10 +281,10 @@ class ModelEngine(EngineConfig, ModelLoading):
         """`threads`."""
         return self.threads
 
-    def self_check(self, engine: Engine, zeros: Callable[[], Mapping[str, np.ndarray]]) -> None:
-        """See `EngineConfig.self_check`. Engines on a CPU are covered by tests."""
+    def self_check(self, engine: Engine, zeros: Callable[[], Mapping[str, np.ndarray]] | None) -> None:
+        """See `EngineConfig.self_check`."""
         from evoswarm.engine.selfcheck import CheckedEngine, probe, self_check
 
         checked = cast(CheckedEngine, engine)
         if checked.needs_check:
-            self_check(checked, probe({name: array.shape for name, array in zeros().items()}))
+            self_check(checked, zeros and probe({name: array.shape for name, array in zeros().items()}))

@@ -49,6 +49,7 @@ class EchoEngine:
         """
         self.quality = 0.5
         self.tokens: Counter[str] = Counter()
+        self.steps: Counter[str] = Counter()
         self._delay = delay
 
     def install(self, weights: Mapping[str, np.ndarray] | None) -> None:

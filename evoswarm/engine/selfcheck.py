@@ -1,4 +1,4 @@
-"""The self-check of an engine that was not tested here: an adapter changes the answers, without it the base is back."""
+"""The self-check of an engine at its start: an adapter changes the answers, and the base comes back."""
 
 from __future__ import annotations
 
@@ -33,33 +33,36 @@ def probe(shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
     return {name: STRENGTH * rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
 
 
-def self_check(engine: CheckedEngine, adapter: Mapping[str, np.ndarray]) -> None:
+def self_check(engine: CheckedEngine, adapter: Mapping[str, np.ndarray] | None) -> None:
     """Compare base, adapter, and base again.
 
     Args:
         engine: an engine that has just started.
-        adapter: an adapter from `probe`; it is removed at the end.
+        adapter: an adapter from `probe`; it is removed at the end. None for full checkpoints: only the base is
+            installed.
 
     Raises:
         UserError: the engine failed.
     """
     base = _scores(engine)
-    engine.install(adapter)
-    wrong, changed = engine.wrong_weights(adapter), _scores(engine)
+    problem = _misses(engine, adapter, base) if adapter is not None else None
     engine.install(None)
-    again = _scores(engine)
-    problem = None
-    if wrong is not None:
-        problem = f"{wrong} is not the merged weight after an install"
-    elif any(one == other for one, other in zip(base, changed, strict=True)):
-        problem = "an adapter does not change its answers"
-    elif again != base:
-        problem = "the base model's answers change after an adapter was installed and removed"
+    if problem is None and _scores(engine) != base:
+        problem = "the base model's answers change when it is installed again"
     if problem is not None:
         raise UserError(
             f"engine: it failed its self-check ({problem}); its results would be wrong, so use another "
             "engine.type or another version of it"
         )
+
+
+def _misses(engine: CheckedEngine, adapter: Mapping[str, np.ndarray], base: Sequence[float]) -> str | None:
+    """How the engine fails with an adapter; `base` are its scores without one."""
+    engine.install(adapter)
+    if (wrong := engine.wrong_weights(adapter)) is not None:
+        return f"{wrong} is not the merged weight after an install"
+    same = any(one == other for one, other in zip(base, _scores(engine), strict=True))
+    return "an adapter does not change its answers" if same else None
 
 
 def _scores(engine: Engine) -> list[float]:

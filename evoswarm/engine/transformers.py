@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -70,7 +71,7 @@ class HfEngine:
         self._last_position = None if longest is None else longest - 1
         rows = self.model.get_input_embeddings().weight.shape[0]
         self._encoder = tokenizer.encoder(ends=ends, longest=longest, rows=rows)
-        self.tokens = self._encoder.tokens
+        self.tokens, self.steps = self._encoder.tokens, Counter[str]()
         self._installer = Installer(self.model, adapter, pristine=config.pristine, saved=saved_tensors(model))
         self._shared: tuple[Ids, DynamicCache] | None = None
 

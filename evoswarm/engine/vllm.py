@@ -25,6 +25,7 @@ from evoswarm.engine.vllm_errors import explain
 from evoswarm.engine.vllm_internals import (
     EXTENSION,
     check_deterministic,
+    count_steps,
     free_memory,
     metrics_to_ray,
     on_gpu,
@@ -70,14 +71,15 @@ class VllmEngine:
             folder = tokenizer.tokenizer.name_or_path
             self._llm = _start(config, model=model, adapter=adapter, tokenizer=folder, log=log)
         metrics_to_ray(self._llm)
+        self.steps = count_steps(self._llm)
         self._ranks = Ranks(self._llm, in_process=config.ranks == 1)
         self._sleeps, self._asleep, self._pristine = config.sleep, False, config.pristine
-        longest = self._llm.llm_engine.model_config.max_model_len
+        self._longest: int = self._llm.llm_engine.model_config.max_model_len
         cache = self._llm.llm_engine.vllm_config.cache_config
         self._costs = Costs(cache.block_size if cache.enable_prefix_caching else None)
         ends = end_tokens(_generation_config(model), tokenizer.tokenizer)
         rows = self._llm.llm_engine.model_config.get_vocab_size()
-        self._encoder = tokenizer.encoder(ends=ends, longest=longest, rows=rows)
+        self._encoder = tokenizer.encoder(ends=ends, longest=self._longest, rows=rows)
         self.tokens = self._encoder.tokens
         self._numbers: dict[Hashable, int | None] = {}
         self._last_number = 0
@@ -147,7 +149,7 @@ class VllmEngine:
         """See `Engine.close`."""
         with _quiet():
             self._llm.llm_engine.engine_core.shutdown()
-            del self._llm
+            del self._llm, self._ranks  # before vLLM 0.32 they would keep the model
             free_memory()
 
     def group(self, of: Sequence[Hashable]) -> VllmEngine:
@@ -187,8 +189,14 @@ class VllmEngine:
     def _drafts(self, encoded: Sequence[tuple[Ids, Ids]], stop: Sequence[str], limit: int) -> list[float | None]:
         """Log-probability of each draft and its end after its prompt; None if the draft is empty."""
         particles = self._of or [None] * len(encoded)
-        drafts = [(who, context, draft[: limit - 1]) for who, (context, draft) in zip(particles, encoded, strict=True)]
-        lasts = [self._encoder.last_tokens(draft, stop, limit=limit) for _, draft in encoded]
+        limits = [self._encoder.room(len(context), limit) for context, _ in encoded]
+        drafts = [
+            (who, context, draft[: most - 1])
+            for who, (context, draft), most in zip(particles, encoded, limits, strict=True)
+        ]
+        lasts = [
+            self._encoder.last_tokens(draft, stop, limit=most) for (_, draft), most in zip(encoded, limits, strict=True)
+        ]
         ends = [
             [(who, context + draft, (token,)) for token in last] if draft else []
             for (who, context, draft), last in zip(drafts, lasts, strict=True)
@@ -212,7 +220,8 @@ class VllmEngine:
 
     def _scores(self, items: Sequence[OptionItem]) -> dict[OptionItem, float]:
         """Log-probabilities of options."""
-        whole = set() if self._multi_adapter else self._costs.whole(items)  # vLLM 0.32: not with adapters
+        fitting = [item for item in items if len(item[1]) + len(item[2]) < self._longest]
+        whole = set() if self._multi_adapter else self._costs.whole(fitting)  # vLLM 0.32: not with adapters
         return self._by_tokens([item for item in items if item not in whole]) | self._by_prompts(list(whole))
 
     def _by_prompts(self, items: Sequence[OptionItem]) -> dict[OptionItem, float]:
@@ -270,7 +279,7 @@ class VllmEngine:
         if not items:
             return []
         self._wake()
-        self._encoder.check(max(len(ids) for _, ids in items) + 1)
+        self._encoder.check(max(len(ids) for _, ids in items), more=1)
         numbers = [self._numbers.get(who) for who, _ in items]
         requests = [None if n is None else LoRARequest(f"particle-{n}", n, f"mem://{n}") for n in numbers]
         inputs = [TokensPrompt(prompt_token_ids=list(ids)) for _, ids in items]
@@ -298,17 +307,18 @@ def _start(
     torch.set_num_threads(config.threads)
     from vllm import LLM
 
-    if log is not None:
-        loggers_to_log("vllm", log)
     # It warns about tokenizers of adapters, which these adapters do not have.
     logging.getLogger("vllm.v1.engine.input_processor").setLevel(logging.ERROR)
     settings = {"disable_log_stats": not on_ray(), "tokenizer": tokenizer} | arguments(
         config, model=model, adapter=adapter
     )
     try:
-        return LLM(worker_extension_cls=EXTENSION, **settings)
+        llm = LLM(worker_extension_cls=EXTENSION, **settings)
     except Exception as error:  # vLLM raises anything
         raise explain(error, model=model, log=log) from None
+    if log is not None:
+        loggers_to_log("vllm", log)  # starting has made new handlers
+    return llm
 
 
 def _generation_config(model: str) -> GenerationConfig:

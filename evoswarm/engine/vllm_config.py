@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -51,6 +52,7 @@ class VllmEngine(ModelEngine):
 
     implementation: ClassVar[str] = "evoswarm.engine.vllm:VllmEngine"
     separates: ClassVar[bool] = False
+    spare: ClassVar[int] = 1
 
     def check_model(self, *, model: str) -> None:
         """See `EngineConfig.check_model`. vLLM is asked, if it is on this machine."""
@@ -62,18 +64,33 @@ class VllmEngine(ModelEngine):
 
     def misfits(self, *, model: str, experts: Sequence[Expert]) -> list[str]:
         """See `EngineConfig.misfits`."""
-        from evoswarm.weights.expert import unread_shards
+        from evoswarm.engine.vllm_split import check_split
+        from evoswarm.weights.expert import other_weights, unread_shards
 
-        if unread_shards(Path(model)):
+        folder = Path(model_folder(model, weights=False))
+        if unread_shards(folder):
             return [
                 f"{model}: has model.safetensors, which the pool and transformers read, and an index of other files, "
                 "which vLLM reads; remove one of them"
             ]
-        from evoswarm.engine.vllm_split import check_split
-
+        if names := other_weights(folder):
+            return [
+                f"{model}: vLLM would read {', '.join(names)} as well, which is not part of the model for the pool and "
+                "transformers; move it to another folder"
+            ]
+        if find_spec("vllm") and not find_spec("torchvision") and self._reads_images(model):
+            return [
+                f"{model}: also reads images, and vLLM starts such a model only with torchvision, which is not "
+                "installed; install the build for this torch, or use engine.type: transformers"
+            ]
         problems = super().misfits(model=model, experts=experts)
         check_split(model, self.ranks, trust_remote_code=self.trust_remote_code)
         return problems
+
+    def _reads_images(self, model: str) -> bool:
+        from evoswarm.weights.skeleton import reads_images
+
+        return reads_images(model, trust_remote_code=self.trust_remote_code)
 
     @field_validator("args")
     @classmethod

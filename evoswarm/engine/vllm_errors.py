@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from evoswarm.engine.base import AdaptersNotSupported
 from evoswarm.engine.dtype import quantized
 from evoswarm.engine.errors import out_of_memory
 from evoswarm.errors import UserError, first_line
@@ -16,6 +17,8 @@ def explain(error: BaseException, *, model: str, log: Path | None = None) -> Use
     text, short = str(error), _short(error)
     if unknown := knows_not(error):
         return UserError(unknown)
+    if "does not support LoRA" in text:
+        return AdaptersNotSupported(f"vLLM serves no adapters of this model ({short})")
     if out_of_memory(error) or any(mark in text.lower() for mark in _MEMORY):
         return UserError(
             f"engine vllm: {model} does not fit into memory ({short}); lower engine.args.max_model_len or max_num_seqs,"

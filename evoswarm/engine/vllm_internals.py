@@ -3,8 +3,8 @@
 `vllm_versions` finds out whether a version has them. Used: `worker_extension_cls`, `collective_rpc`,
 `model.load_weights`, `model_runner.reload_weights` with an iterator, `get_model_loader(...).get_all_weights`,
 `packed_modules_mapping` of a model class, `quant_method` of layers; for multi-LoRA `lora_manager`,
-`LoRAModel.from_lora_tensors` and `PEFTHelper.from_dict`; for metrics `logger_manager` and
-`ray_wrappers.RayPrometheusStatLogger`.
+`LoRAModel.from_lora_tensors` and `PEFTHelper.from_dict`; for metrics `logger_manager`,
+`ray_wrappers.RayPrometheusStatLogger` and the scheduler's `schedule`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +116,28 @@ def metrics_to_ray(llm: Any) -> None:
     manager.stat_loggers = [ray_wrappers.RayPrometheusStatLogger(llm.llm_engine.vllm_config, manager.engine_indexes)]
 
 
+def count_steps(llm: Any) -> Counter[str]:
+    """Counts that grow with every step that runs sequences; see `Engine.steps`. Empty if vLLM has a process of its own
+    for this (`VLLM_ENABLE_V1_MULTIPROCESSING=1`)."""
+    from vllm.v1.engine.core_client import InprocClient
+
+    counts: Counter[str] = Counter()
+    if not isinstance(llm.llm_engine.engine_core, InprocClient):
+        return counts
+    scheduler: Any = llm.llm_engine.engine_core.engine_core.scheduler
+    schedule = scheduler.schedule
+
+    def counted(*arguments: Any, **settings: Any) -> Any:
+        output = schedule(*arguments, **settings)
+        running, waiting = scheduler.get_request_counts()
+        if running:
+            counts.update(steps=1, running=running, possible=min(scheduler.max_num_running_reqs, running + waiting))
+        return output
+
+    scheduler.schedule = counted
+    return counts
+
+
 def check_deterministic() -> None:
     """
     Raises:
@@ -174,8 +198,10 @@ class WorkerExtension:
             if in_place is not None:
                 in_place.install(Change())
                 self._evoswarm_place = None
-            self.model_runner.reload_weights(weights_iterator=base.load(change), is_checkpoint_format=True)
-            process_shared(self.model_runner.get_model())
+            model = self.model_runner.get_model()
+            with nullcontext() if on_gpu() else packed_again(model):
+                self.model_runner.reload_weights(weights_iterator=base.load(change), is_checkpoint_format=True)
+            process_shared(model)
 
     def evoswarm_wrong_weights(self, weights: Sent, adapter: Mapping[str, Any]) -> str | None:
         """The first parameter of this rank that is not the base merged with the weights; None if they went through
@@ -195,9 +221,11 @@ class WorkerExtension:
         from vllm.lora.lora_model import LoRAModel
         from vllm.lora.peft_helper import PEFTHelper
 
+        if self.model_config.is_moe and not on_gpu():
+            return "vLLM's CPU build has no kernel for adapters of mixtures of experts"
         # Loading scales B in place, so vLLM gets tensors of its own.
         own = {n: to_torch(array, read_only=True).clone() for n, array in (received(weights) or {}).items()}
-        worker = self.model_runner.lora_manager
+        worker, model = self.model_runner.lora_manager, self.model_runner.get_model()
         try:
             helper = PEFTHelper.from_dict(dict(adapter))
             helper.validate_legal(worker.lora_config)
@@ -209,15 +237,16 @@ class WorkerExtension:
                 "cpu",
                 worker.lora_config.lora_dtype,
                 model_vocab_size=worker.vocab_size,
-                weights_mapper=renaming(self.model_runner.get_model()),
+                weights_mapper=renaming(model),
             )
         except (ValueError, RuntimeError) as error:
             return f"vLLM cannot serve the experts as adapters of one base ({error})"
         # vLLM silently ignores modules that it does not know.
-        manager = worker._adapter_manager
+        manager, complete = worker._adapter_manager, 2 * len(lora.loras) == len(own)
         known = {*manager.modules, *(part for parts in manager.packed_modules.values() for part in parts)}
+        lora.loras = {name: pair for name, pair in lora.loras.items() if not name.startswith(unused(model))}
         strange = sorted(set(lora.loras) - known)
-        if strange or 2 * len(lora.loras) != len(own):
+        if strange or not complete:
             what = strange[0] if strange else "every tensor of the experts"
             return f"vLLM has no adapter slot for {what}"
         manager.add_adapter(lora)
@@ -271,6 +300,21 @@ def renaming(model: Any) -> Any:
     return mapper.get_rename_mapper() if hasattr(mapper, "get_rename_mapper") else mapper
 
 
+@contextmanager
+def packed_again(model: Any) -> Iterator[None]:
+    """Inside, mixtures of experts that are reloaded are packed again. vLLM's CPU build packs them only where it makes
+    their kernel, and would otherwise compute with unpacked weights as if they were packed."""
+    methods = [method for layer in model.modules() if (method := getattr(layer, "quant_method", None)) is not None]
+    kernels = [(method, kernel) for method in methods if (kernel := getattr(method, "moe_kernel", None)) is not None]
+    for method, _ in kernels:
+        method.moe_kernel = None
+    try:
+        yield
+    finally:
+        for method, kernel in kernels:
+            method.moe_kernel = method.moe_kernel or kernel
+
+
 def process_shared(model: Any) -> None:
     """Let layers that share a parameter derive from it again what they compute with.
 
@@ -285,6 +329,11 @@ def process_shared(model: Any) -> None:
         method: Any = getattr(layer, "quant_method", None)
         if type(method).__name__ in _PLAIN:
             method.process_weights_after_loading(layer)
+
+
+def unused(model: Any) -> tuple[str, ...]:
+    """How the names of modules start that read images or sounds: prompts are text."""
+    return tuple(f"{name}." for name in getattr(model, "_tower_model_names", ()))
 
 
 def holds_plain_weights(model: Any) -> bool:

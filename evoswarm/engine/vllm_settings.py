@@ -11,8 +11,17 @@ from evoswarm.engine.vllm_config import VllmEngine
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Possible ranks of vLLM's LoRA slots."""
-DEFAULTS = {"enable_prefix_caching": True, "seed": 0, "use_tqdm_on_load": False, "language_model_only": True}
-"""Prompts are text, so the parts of a model that read images stay unloaded."""
+DEFAULTS = {
+    "enable_prefix_caching": True,
+    "seed": 0,
+    "use_tqdm_on_load": False,
+    "language_model_only": True,
+    "load_format": "safetensors",
+    "config_format": "hf",
+    "tokenizer_mode": "hf",
+}
+"""Prompts are text, so the parts of a model that read images stay unloaded. Where a folder also has Mistral's own files
+(consolidated.safetensors, params.json), vLLM would read them instead of those that the pool and transformers read."""
 DETERMINISTIC = {"enable_prefix_caching": False, "enable_chunked_prefill": False}
 """Where a prompt is cut, and how much of it is cached, depends on timing and changes the last digits of a result."""
 

@@ -22,7 +22,11 @@ _FEATURES: Mapping[Use, Mapping[str, tuple[str, ...]]] = {
         "vllm:LLM.sleep": ("level",),
         "vllm:LLM.wake_up": (),
         "vllm:SamplingParams": ("prompt_logprobs", "logprob_token_ids", "detokenize", "stop_token_ids"),
-        "vllm.engine.arg_utils:EngineArgs": ("worker_extension_cls", "enable_prefix_caching", "use_tqdm_on_load"),
+        "vllm.engine.arg_utils:EngineArgs": (
+            *("worker_extension_cls", "enable_prefix_caching", "use_tqdm_on_load", "language_model_only"),
+            *("load_format", "config_format", "tokenizer_mode"),
+        ),
+        "vllm.v1.engine.core_client:InprocClient": (),
         "vllm.inputs:TokensPrompt": (),
         "vllm.distributed:cleanup_dist_env_and_memory": (),
         "vllm.model_executor.model_loader:get_model_loader": ("load_config",),

@@ -41,7 +41,7 @@ def finish(context: RunContext, search: Search) -> dict[str, Any]:
     soup = greedy_soup(context, search)
     finals = _measure(context, search, ranking, soup.row if soup else None)
     timing = {"generation": search.generation, "phase": "final", "examples": 0, "seconds": stopwatch.seconds()}
-    append_line(directory.timings, to_line(timing))
+    append_line(directory.timings, to_line(timing | {"steps": stopwatch.steps()}))
     for line in not_beaten(finals, context.inputs.utility):
         context.callbacks.warning(line)
     summary = summary_of(context, search, ranking, finals, soup=soup, kept=kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -27,11 +28,12 @@ class Totals:
 
 
 class Stopwatch:
-    """Wall time and worker seconds since its start."""
+    """Wall time, worker seconds and engine steps since its start."""
 
     def __init__(self, workers: Counters) -> None:
         self._workers = workers
         self._start = time.perf_counter(), workers.scoring, workers.moving
+        self._steps = Counter(workers.steps)
 
     def seconds(self) -> dict[str, float]:
         """`total` is wall time, `scoring` and `moving` are summed over workers."""
@@ -41,6 +43,10 @@ class Stopwatch:
             "scoring": self._workers.scoring - scoring,
             "moving": self._workers.moving - moving,
         }
+
+    def steps(self) -> dict[str, int]:
+        """See `Engine.steps`."""
+        return dict(self._workers.steps - self._steps)
 
 
 class GenerationRecord:
@@ -82,7 +88,12 @@ class GenerationRecord:
     def timing(self, examples: int) -> dict[str, Any]:
         """The line of `timings.jsonl`; `examples` were scored in this generation."""
         seconds = self._stopwatch.seconds() | {"search": self._searching}
-        return {"generation": self.generation, "examples": examples, "seconds": seconds}
+        return {
+            "generation": self.generation,
+            "examples": examples,
+            "seconds": seconds,
+            "steps": self._stopwatch.steps(),
+        }
 
     def line(self, search: Search, totals: Totals) -> dict[str, Any]:
         """The line of `generations.jsonl`."""

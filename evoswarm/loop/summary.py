@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -47,6 +48,7 @@ def summary_of(
         "examples_scored": last["examples_scored"],
         "examples_reused": last["examples_reused"],
         "seconds": _seconds(context.directory),
+        "sequences": sequences(context.directory),
         "initial": {
             "best_expert": expert,
             "validation": initial[expert],
@@ -147,6 +149,17 @@ def _seconds(directory: RunDirectory) -> dict[str, float]:
     return {
         key: round(sum(line.get(key, 0.0) for line in lines), 3) for key in ("total", "scoring", "moving", "startup")
     }
+
+
+def sequences(directory: RunDirectory) -> dict[str, float] | None:
+    """Over all steps of all engines, the mean number of sequences that ran at once, and its share of those that could
+    have; None if engines do not count them."""
+    total: Counter[str] = Counter()
+    for record in read_timings(directory):
+        total.update(record.get("steps", {}))
+    if not total:
+        return None
+    return {"running": total["running"] / total["steps"], "of_possible": total["running"] / total["possible"]}
 
 
 def _ensemble(utility: Utility, size: int, finals: Finals) -> dict[str, Any] | None:

@@ -194,6 +194,13 @@ def unread_shards(path: Path) -> bool:
     return isinstance(shards, dict) and set(shards.values()) != {MODEL_FILE}
 
 
+def other_weights(path: Path) -> list[str]:
+    """Names of safetensors files next to a model.safetensors without an index, which are not read."""
+    if not (path / MODEL_FILE).exists() or (path / INDEX_FILE).exists():
+        return []
+    return sorted(file.name for file in path.glob("*.safetensors") if file.name != MODEL_FILE)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object.
 

@@ -34,6 +34,15 @@ def load_skeleton(model: str, *, trust_remote_code: bool) -> tuple[PretrainedCon
         raise UserError(f"{model}: the base model's configuration cannot be read ({first_line(error)})") from None
 
 
+def reads_images(model: str, *, trust_remote_code: bool) -> bool:
+    """Whether a base model also reads images, according to its configuration.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return type(load_skeleton(model, trust_remote_code=trust_remote_code)[0]) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+
 def auto_class(config: PretrainedConfig) -> Any:
     """The class that loads a model which writes text: a causal language model, or one that also reads images."""
     images = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING

@@ -44,7 +44,7 @@ def toy_worker(engine: Any, **settings: object) -> Worker:
 class Engine:
     """Answers once it was started; dies the first time."""
 
-    exact, tokens = False, Counter[str]()
+    exact, tokens, steps = False, Counter[str](), Counter[str]()
     deaths = 1
 
     def install(self, weights: object) -> None:

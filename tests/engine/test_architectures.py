@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from adapters import config_of, weights_of
-from architectures import ARCHITECTURES, load_architecture, save_architecture, save_lora
+from architectures import (
+    ARCHITECTURES,
+    EXPERT_MODULES,
+    add_expert_lora,
+    load_architecture,
+    save_architecture,
+    save_lora,
+)
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
@@ -52,32 +58,11 @@ def test_an_installed_checkpoint_answers_as_when_it_is_loaded(name: str, tmp_pat
     assert torch.equal(logits(model), untouched)
 
 
-@pytest.mark.parametrize(
-    ("name", "modules"),
-    [
-        ("mixtral", ["block_sparse_moe.experts.{}.w1", "w3", "w2"]),
-        ("qwen3-moe", ["mlp.experts.{}.gate_proj", "up_proj", "down_proj"]),
-    ],
-)
-def test_an_adapter_of_single_experts_answers_as_with_peft(name: str, modules: list[str], tmp_path: Path) -> None:
-    """As transformers 4 trained it, when every expert of a mixture was a module."""
+@pytest.mark.parametrize("name", EXPERT_MODULES)
+def test_an_adapter_of_single_experts_answers_as_with_peft(name: str, tmp_path: Path) -> None:
     base = save_architecture(name, tmp_path / "base")
     save_lora(base, tmp_path / "adapter", ARCHITECTURES[name].targets)
-    file, random = tmp_path / "adapter" / "adapter_model.safetensors", torch.Generator().manual_seed(5)
-    tensors, stem = load_file(file), modules[0].rpartition(".")[0]
-    shapes = {name: tuple(tensor.shape) for name, tensor in load_file(base / "model.safetensors").items()}
-    leaves = [module.rpartition(".")[2] for module in modules]
-    for layer in range(2):
-        for expert in range(4):
-            for leaf in leaves:
-                module = f"model.layers.{layer}.{stem.format(expert)}.{leaf}"
-                rows, columns = shapes[f"{module}.weight"]
-                tensors[f"base_model.model.{module}.lora_A.weight"] = 0.1 * torch.randn(4, columns, generator=random)
-                tensors[f"base_model.model.{module}.lora_B.weight"] = 0.1 * torch.randn(rows, 4, generator=random)
-    save_file(tensors, file)
-    config = tmp_path / "adapter" / "adapter_config.json"
-    settings = config_of(tmp_path / "adapter")
-    config.write_text(json.dumps({**settings, "target_modules": [*ARCHITECTURES[name].targets, *leaves]}))
+    add_expert_lora(base, tmp_path / "adapter", name)
     expected = logits(PeftModel.from_pretrained(load_architecture(base), tmp_path / "adapter"))
     model = load_architecture(base)
     Installer(model, config_of(tmp_path / "adapter")).install(weights_of(tmp_path / "adapter"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,30 @@ def test_a_shared_embedding_is_refused_for_engines_that_cannot_separate_it(tmp_p
     assert TransformersEngine().misfits(model=str(base), experts=experts) == []
     (line,) = VllmEngine().misfits(model=str(base), experts=experts)
     assert line.startswith("a: model.embed_tokens.weight is shared between embedding and head")
+
+
+@pytest.mark.skipif(find_spec("torchvision") is not None, reason="needs an environment without it")
+def test_vllm_without_torchvision_refuses_a_model_that_reads_images(tmp_path: Path) -> None:
+    pytest.importorskip("vllm")
+    images, text = (save_architecture(name, tmp_path / name) for name in ("gemma3", "gemma3 text"))
+    (line,) = VllmEngine().misfits(model=str(images), experts=[])
+    assert "starts such a model only with torchvision" in line
+    assert VllmEngine().misfits(model=str(text), experts=[]) == []
+    assert TransformersEngine().misfits(model=str(images), experts=[]) == []
+
+
+def test_files_that_only_vllm_would_read_are_named(tiny_llama: Path, tmp_path: Path) -> None:
+    base, stale = (Path(shutil.copytree(tiny_llama, tmp_path / name)) for name in ("base", "stale"))
+    shutil.copy(base / "model.safetensors", base / "before-tuning.safetensors")
+    (line,) = VllmEngine().misfits(model=str(base), experts=[])
+    assert line.startswith(f"{base}: vLLM would read before-tuning.safetensors as well")
+    load_architecture(stale).save_pretrained(tmp_path / "sharded", max_shard_size="50KB")
+    shutil.copy(stale / "model.safetensors", tmp_path / "sharded")
+    (line,) = VllmEngine().misfits(model=str(tmp_path / "sharded"), experts=[])
+    assert "an index of other files, which vLLM reads" in line
+    (tmp_path / "sharded" / "model.safetensors").unlink()
+    shutil.copy(stale / "model.safetensors", tmp_path / "sharded" / "consolidated.safetensors")
+    assert VllmEngine().misfits(model=str(tmp_path / "sharded"), experts=[]) == []  # the index says what is read
 
 
 def test_a_checkpoint_with_a_shared_embedding_fits_such_engines_too(tmp_path: Path) -> None:

@@ -143,10 +143,12 @@ def test_an_option_has_a_token_of_its_own_even_if_it_merges_with_the_prompt() ->
 
 def test_the_room_for_an_answer_is_what_the_model_has_left() -> None:
     made = Encoder(TOKENIZERS["gpt-2"](), ends=[], longest=10)
-    assert [made.room(width, 4) for width in (1, 7, 8, 10)] == [4, 4, 3, 1]
+    assert [made.room(width, 4) for width in (1, 6, 7, 9)] == [4, 4, 3, 1]
     assert encoder(TOKENIZERS["gpt-2"]()).room(10**6, 4) == 4
-    with pytest.raises(UserError, match="a prompt has 11 tokens, the model takes 10; shorten"):
-        made.room(11, 4)
+    with pytest.raises(
+        UserError, match="a prompt has 10 tokens, the model takes 10 with the first of the answer; shorten"
+    ):
+        made.room(10, 4)
 
 
 def test_a_prefix_leaves_out_what_may_be_the_start_of_a_stop_string() -> None:

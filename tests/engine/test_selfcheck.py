@@ -66,7 +66,7 @@ def test_a_sound_engine_passes_and_has_the_base_afterwards(tiny_llama: Path, ada
     ("kind", "reason"),
     [
         (NeverInstalls, "an adapter does not change its answers"),
-        (NeverReturns, "the base model's answers change after an adapter was installed and removed"),
+        (NeverReturns, "the base model's answers change when it is installed again"),
         (MergesWrongly, r"model\.layers\.1\.self_attn\.q_proj\.weight is not the merged weight after an install"),
     ],
 )
@@ -75,6 +75,16 @@ def test_an_engine_that_fails_is_refused_in_one_line(
 ) -> None:
     with pytest.raises(UserError, match=rf"failed its self-check \({reason}\)"):
         self_check(started(kind, tiny_llama, adapters / "a"), probe(shapes(adapters / "a")))
+
+
+def test_an_engine_for_checkpoints_that_changes_when_the_base_is_installed_is_refused(tiny_llama: Path) -> None:
+    class PacksTwice(HfEngine):
+        def install(self, weights: Weights | None) -> None:
+            self.model.get_parameter("model.layers.1.mlp.up_proj.weight").data.mul_(-1)
+
+    self_check(HfEngine(TransformersEngine(), model=str(tiny_llama), adapter=None), None)
+    with pytest.raises(UserError, match="the base model's answers change when it is installed again"):
+        self_check(PacksTwice(TransformersEngine(), model=str(tiny_llama), adapter=None), None)
 
 
 @pytest.mark.parametrize("needed", [False, True])

@@ -207,6 +207,28 @@ def test_right_answers_in_own_texts_have_the_log_probability_that_transformers_g
         np.testing.assert_allclose(list(values.values()), list(found[0].values()), atol=1e-3)
 
 
+def test_answers_that_fill_the_context_end_at_the_same_token(vllm: VllmEngine, reference: Engine) -> None:
+    for engine in (vllm, reference):
+        engine.install(weights("rev"))
+    prompts = ["rev " + "abcd" * 14, "rev " + "dcba" * 14 + "ab", "rev abcd", "rev " + "a" * 58]
+    for settings in ({"max_new_tokens": 8}, {"max_new_tokens": 8, "stop": ("zz",)}):
+        assert vllm.generate(prompts, **settings) == reference.generate(prompts, **settings)  # type: ignore[arg-type]
+    full = [engine.loglikelihood(["x" * 51], [["a" * 13, "a"]]) for engine in (vllm, reference)]
+    assert [s.logprob for s in full[0][0]] == pytest.approx([s.logprob for s in full[1][0]], abs=1e-3)
+    for engine in (vllm, reference):
+        with pytest.raises(UserError, match="the model takes 64 with the first of the answer"):
+            engine.generate(["rev " + "a" * 60], max_new_tokens=8)
+
+
+def test_the_sequences_of_each_step_are_counted(vllm: VllmEngine, reference: Engine) -> None:
+    vllm.install(None)
+    before = dict(vllm.steps)
+    vllm.generate([f"{i}" for i in range(12)], max_new_tokens=4)
+    steps, running, possible = (vllm.steps[key] - before[key] for key in ("steps", "running", "possible"))
+    assert steps >= 4 and 4 * steps < running <= possible <= 12 * steps
+    assert not reference.steps
+
+
 def test_a_prompt_that_is_too_long_is_refused_in_one_line(vllm: VllmEngine) -> None:
     with pytest.raises(UserError, match="a prompt has 7[0-9] tokens, the model takes 64"):
         vllm.generate(["x" * 70], max_new_tokens=1)

@@ -22,7 +22,7 @@ from evoswarm.loop.checkpoint import generations_saved
 from evoswarm.loop.directory import RunDirectory, read_lines
 from evoswarm.loop.history import position, save_position
 from evoswarm.loop.inputs import read_inputs
-from evoswarm.loop.summary import not_beaten
+from evoswarm.loop.summary import not_beaten, sequences
 from evoswarm.search import SEARCHES
 from evoswarm.search.base import Steps
 from evoswarm.search.random_search import RandomMixSearch
@@ -51,6 +51,15 @@ def test_a_run_leaves_everything_that_is_promised(tmp_path: Path) -> None:
         assert inner is None or inner <= set(summary[key]), key
     assert set(summary["initial"]["all"]) == {f"e{i}" for i in range(6)}
     assert (directory.best / "adapter_model.safetensors").exists() and (directory.best / "README.md").exists()
+
+
+def test_running_sequences_are_those_of_all_steps_of_all_generations_and_sessions(tmp_path: Path) -> None:
+    config = echo_config(tmp_path)
+    assert evoswarm.run(config)["sequences"] is None  # the engine has no steps
+    counts = [{"steps": 2, "running": 30, "possible": 40}, {"steps": 1, "running": 6, "possible": 8}, {}]
+    lines = [{"generation": i, "seconds": {}, "steps": steps} for i, steps in enumerate(counts)]
+    RunDirectory(config.run_dir).timings.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert sequences(RunDirectory(config.run_dir)) == {"running": 12.0, "of_possible": 0.75}
 
 
 def test_evaluations_count_every_scored_particle_initial_ones_included(tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ def test_auto_measures_both_modes_and_a_resumed_run_keeps_the_recorded_one(
     assert (
         summary["adapter_mode"] == record["mode"] == min(record["seconds_per_particle"].items(), key=itemgetter(1))[0]
     )
+    assert summary["sequences"]["running"] > 1 >= summary["sequences"]["of_possible"] > 0
     (other,) = record["seconds_per_particle"].keys() - {record["mode"]}
     (first.place.path / "engine.json").write_text(json.dumps(record | {"mode": other}))
     assert evoswarm.run(config_of(tmp_path, "auto", **sections))["adapter_mode"] == other

@@ -84,6 +84,7 @@ class Calls:
         self.counters.moving += done.installing + done.moving
         self.counters.moved_bytes += done.moved_bytes
         self.counters.tokens += done.tokens
+        self.counters.steps += done.steps
         return self.round.done(call, done, now=time.monotonic())
 
     def _lose_particles(self, call: Call, reason: str) -> None:
