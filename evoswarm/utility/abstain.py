@@ -14,12 +14,15 @@ from evoswarm.registry import by_type
 from evoswarm.utility.config import Task, UtilityConfig
 from evoswarm.utility.exact_match import ExactMatchUtility
 from evoswarm.utility.multiple_choice import MultipleChoiceUtility
+from evoswarm.utility.task import TaskUtility
 from evoswarm.utility.types import Chat, Choose, Generate, Outcome, Prompt, Request, Response, Single, Split, Turns
 from evoswarm.utility.wrapped import WrappedUtility
 
 ANSWERED: dict[str, Any] = {"multiple_choice": MultipleChoiceUtility, "exact_match": ExactMatchUtility}
 """Tasks whose answers are right or wrong."""
 VERDICTS = ("true", "false")
+WITHHELD = "(withheld)"
+"""The prediction of a withheld answer; that of an answer that cannot be read is None."""
 
 
 class Abstain(UtilityConfig):
@@ -31,20 +34,21 @@ class Abstain(UtilityConfig):
     type: Literal["abstain"] = "abstain"
     task: Annotated[Task, by_type(ANSWERED, lambda entry: entry.config_class)]
     """The task, a multiple_choice or an exact_match."""
-    by: Literal["self_judge", "token"] = "self_judge"
-    """self_judge: the model is asked whether its own answer is true, and withholds it if false is likelier. token: an
-    answer that contains `token` is withheld."""
+    by: Literal["self_judge", "marker"] = "self_judge"
+    """self_judge: the model is asked whether its own answer is true, and withholds it if false is likelier.
+    marker: an answer that contains `marker` is withheld."""
     question: str = "Is the proposed answer true or false? Directly answer with true or false."
     """self_judge: what the model is asked after its answer."""
-    token: Annotated[str, Field(min_length=1)] = "<RET>"
-    """token: the text that withholds an answer."""
+    marker: Annotated[str, Field(min_length=1)] = "<RET>"
+    """marker: the text that withholds an answer, outside of reasoning. A special token of the tokenizer cannot be it:
+    answers are scored without special tokens."""
     cost: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] = 0.0
     """What a withheld answer costs: its score is -cost, between that of a wrong answer (-1) and of a right one (1)."""
 
     @model_validator(mode="after")
-    def _a_token_is_generated(self) -> Self:
-        if self.by == "token" and getattr(self.task, "method", "generate") != "generate":
-            raise ValueError("by: token needs generated answers; set task.method: generate, or by: self_judge")
+    def _a_marker_is_generated(self) -> Self:
+        if self.by == "marker" and getattr(self.task, "method", "generate") != "generate":
+            raise ValueError("by: marker needs generated answers; set task.method: generate, or by: self_judge")
         return self
 
     def without_test(self) -> Self:
@@ -58,14 +62,16 @@ class AbstainUtility(WrappedUtility):
     An answer that cannot be read is wrong. Metrics, after Feng et al. (arXiv 2402.00367): `coverage`, the share of
     answers that are not withheld, and `reliable_accuracy`, the share of right ones among them. With self_judge also
     `abstain_accuracy`, the share of right answers that are given and wrong ones that are withheld, and `abstain_f1`, of
-    withholding the wrong answers. A withheld answer has no vote; if all are withheld, so is the ensemble's.
+    withholding the wrong answers. A withheld answer has no vote; if no other can be read, the
+    ensemble's is withheld too.
     """
 
     config_class = Abstain
 
     def __init__(self, config: Abstain, *, root: Path) -> None:
         self.config = config
-        super().__init__(ANSWERED[config.task.type](config.task, root=root))
+        self._task: TaskUtility[Any] = ANSWERED[config.task.type](config.task, root=root)
+        super().__init__(self._task)
 
     def requests(self, split: Split) -> list[Request]:
         """Without drafts: a wrong answer must be complete to be judged."""
@@ -75,7 +81,7 @@ class AbstainUtility(WrappedUtility):
         return False
 
     def follow(self, split: Split, index: int, response: Single) -> Request | None:
-        if self.config.by == "token":
+        if self.config.by == "marker":
             return None
         (answered,) = self.inner.outcomes(split, [index], [response])
         if answered.prediction is None:
@@ -93,12 +99,13 @@ class AbstainUtility(WrappedUtility):
     def outcomes(self, split: Split, indices: Sequence[int], responses: Sequence[Response]) -> list[Outcome]:
         firsts = [response.first if isinstance(response, Turns) else response for response in responses]
         answered = self.inner.outcomes(split, indices, firsts)
-        withheld = map(self._withheld, responses)
-        return [self._outcome(*pair) for pair in zip(answered, withheld, strict=True)]
+        shown = [self._task.answered(split, i, r) for i, r in zip(indices, responses, strict=True)]
+        return [self._outcome(outcome, self._withheld(r)) for outcome, r in zip(answered, shown, strict=True)]
 
     def _withheld(self, response: Response) -> bool:
-        if self.config.by == "token":
-            return isinstance(response, str) and self.config.token in response
+        """Whether a response without reasoning withholds its answer."""
+        if self.config.by == "marker":
+            return isinstance(response, str) and self.config.marker in response
         if not isinstance(response, Turns):
             return False
         assert not isinstance(response.second, str)
@@ -109,15 +116,15 @@ class AbstainUtility(WrappedUtility):
         if answered.score is None:
             return answered
         right = answered.score == 1.0
-        score = -self.config.cost if withheld else 1.0 if right else -1.0
-        prediction = None if withheld else answered.prediction
+        score = 0.0 - self.config.cost if withheld else 1.0 if right else -1.0
+        prediction = WITHHELD if withheld else answered.prediction
         return Outcome(score, prediction, logprobs=answered.logprobs, statistics=(float(right), float(withheld)))
 
     def metrics(self, split: Split, scores: Sequence[float], statistics: Sequence[Sequence[float]]) -> dict[str, float]:
         counts = {(r, w): sum(tuple(s) == (r, w) for s in statistics) for r in (0, 1) for w in (0, 1)}
         given = counts[1, 0] + counts[0, 0]
         found = {"coverage": given / len(statistics), "reliable_accuracy": counts[1, 0] / given if given else 0.0}
-        if self.config.by == "token":  # whether a withheld answer would be right is unknown
+        if self.config.by == "marker":  # whether a withheld answer would be right is unknown
             return found
         judged = 2 * counts[0, 1] + counts[1, 1] + counts[0, 0]
         return found | {
@@ -133,5 +140,6 @@ class AbstainUtility(WrappedUtility):
         return None
 
     def vote(self, split: Split, index: int, predictions: Sequence[str | None]) -> Outcome:
-        elected = self.inner.vote(split, index, predictions)
-        return self._outcome(elected, elected.prediction is None)
+        given = [prediction for prediction in predictions if prediction != WITHHELD]
+        elected = self.inner.vote(split, index, given)
+        return self._outcome(elected, elected.prediction is None and len(given) < len(predictions))

@@ -87,7 +87,7 @@ class TaskUtility(ABC, Generic[C]):
         return Generate(prompt, self.config.max_new_tokens, tuple(self.config.stop))
 
     def follow(self, split: Split, index: int, response: Single) -> Request | None:
-        answer = self._answer(split, index, response)
+        answer = self.answered(split, index, response)
         assert not isinstance(answer, Turns)
         return self.second(split, index, answer)
 
@@ -96,20 +96,20 @@ class TaskUtility(ABC, Generic[C]):
         return None
 
     def outcomes(self, split: Split, indices: Sequence[int], responses: Sequence[Response]) -> list[Outcome]:
-        answers = [self._answer(split, i, response) for i, response in zip(indices, responses, strict=True)]
+        answers = [self.answered(split, i, response) for i, response in zip(indices, responses, strict=True)]
         return self.assess_all(split, indices, answers)
 
     def outcome(self, split: Split, index: int, response: Response) -> Outcome:
         """Score the response to request `index`."""
         return self.outcomes(split, [index], [response])[0]
 
-    def _answer(self, split: Split, index: int, response: Response) -> Response:
+    def answered(self, split: Split, index: int, response: Response) -> Response:
         """A response without reasoning."""
         if isinstance(response, str):
             return without_reasoning(self.opening(split, index) + response, self.reasoning_tags)
         if not isinstance(response, Turns):
             return response
-        first, second = self._answer(split, index, response.first), response.second
+        first, second = self.answered(split, index, response.first), response.second
         assert not isinstance(first, Turns)
         return Turns(first, without_reasoning(second, self.reasoning_tags) if isinstance(second, str) else second)
 

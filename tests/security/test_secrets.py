@@ -6,13 +6,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from echo import make_world
 
-from evoswarm.config import load_config
+from evoswarm.config import RunConfig, load_config
 from evoswarm.config.secrets import secrets_in
+from evoswarm.config.training import TrainingConfig
 from evoswarm.errors import UserError
 
 GOOD = {"model": "m", "pool": "experts", "utility": {"type": "exact_match", "data": "d.json"}}
@@ -61,6 +63,22 @@ def test_ordinary_configs_contain_no_secrets() -> None:
         "pool": ["s3://bucket/a", "hdfs://namenode:9000/b", "/data/token/x"],
     }
     assert secrets_in(ordinary) == []
+
+
+def keys(schema: Any) -> set[str]:
+    """The names of all properties in a JSON schema."""
+    if isinstance(schema, list):
+        return {name for item in schema for name in keys(item)}
+    if not isinstance(schema, dict):
+        return set()
+    own = schema.get("properties", {})
+    return {*own} | {name for item in schema.values() for name in keys(item)}
+
+
+def test_no_key_of_a_config_has_the_name_of_a_secret() -> None:
+    names = keys(RunConfig.model_json_schema()) | keys(TrainingConfig.model_json_schema())
+    assert {"max_new_tokens", "marker", "reasoning_tags", "adapter_mode"} <= names
+    assert secrets_in(dict.fromkeys(names, "value")) == []
 
 
 def test_secrets_of_the_environment_never_reach_outputs_or_logs(tmp_path: Path) -> None:

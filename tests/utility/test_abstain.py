@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from evoswarm.config.secrets import secrets_in
 from evoswarm.utility import Choose, OptionScore, Outcome, Turns
+from evoswarm.utility.abstain import WITHHELD
 from evoswarm.utility.types import Chat, Generate
 
 Make = Callable[..., Any]
@@ -31,7 +33,7 @@ def test_the_utility_is_right_minus_wrong_and_the_metrics_are_counted_by_hand(ma
     outcomes = utility.outcomes("validation", range(5), responses)
     scores = [outcome.score for outcome in outcomes]
     assert scores == [1.0, -1.0, 0.0, 0.0, -1.0] and utility.aggregate("validation", scores) == pytest.approx(-1 / 5)
-    assert [outcome.prediction for outcome in outcomes] == ["1", "7", None, None, None]
+    assert [outcome.prediction for outcome in outcomes] == ["1", "7", WITHHELD, WITHHELD, None]
     found = utility.metrics("validation", scores, [outcome.statistics for outcome in outcomes])
     expected = {"coverage": 3 / 5, "reliable_accuracy": 1 / 3, "abstain_accuracy": 2 / 5, "abstain_f1": 2 / (2 + 1 + 2)}
     assert found == pytest.approx(expected)
@@ -60,8 +62,8 @@ def test_an_answer_is_completed_although_its_beginning_is_wrong(make: Make, writ
     assert not utility.ruled_out("validation", 0, "xyz")
 
 
-def test_a_token_withholds_at_its_cost(make: Make, write: Write) -> None:
-    utility = abstain(make, write, by="token", cost=0.25)
+def test_a_marker_withholds_at_its_cost(make: Make, write: Write) -> None:
+    utility = abstain(make, write, by="marker", cost=0.25)
     outcomes = utility.outcomes("validation", [0, 1, 2], ["1", "I am not sure <RET>", "8"])
     assert [outcome.score for outcome in outcomes] == [1.0, -0.25, -1.0] and utility.follow(
         "validation", 0, "1"
@@ -70,12 +72,24 @@ def test_a_token_withholds_at_its_cost(make: Make, write: Write) -> None:
     assert found == {"coverage": pytest.approx(2 / 3), "reliable_accuracy": 0.5}
 
 
+def test_a_marker_in_the_reasoning_withholds_nothing(make: Make, write: Write) -> None:
+    utility = abstain(make, write, by="marker")
+    (outcome,) = utility.outcomes("validation", [0], ["<think>Should I say <RET>? No.</think>1"])
+    assert outcome == Outcome(1.0, "1", statistics=(1.0, 0.0))
+
+
+def test_the_saved_config_can_be_read_again(make: Make, write: Write) -> None:
+    utility = abstain(make, write, by="marker", marker="I do not know")
+    assert not secrets_in(utility.config.model_dump(mode="json"))
+
+
 def test_votes_are_of_those_that_answer(make: Make, write: Write) -> None:
     utility = abstain(make, write, cost=0.1)
     assert utility.votes
-    assert utility.vote("validation", 1, [None, "2", None]).score == 1.0
+    assert utility.vote("validation", 1, [WITHHELD, "2", WITHHELD]).score == 1.0
     assert utility.vote("validation", 1, ["7", "2", "7"]).score == -1.0
-    assert utility.vote("validation", 1, [None, None]) == Outcome(-0.1, None, statistics=(0.0, 1.0))
+    assert utility.vote("validation", 1, [WITHHELD, None]) == Outcome(-0.1, WITHHELD, statistics=(0.0, 1.0))
+    assert utility.vote("validation", 1, [None, None]).score == -1.0  # unreadable, as for each expert alone
 
 
 def test_options_that_are_likeliest_are_judged_too(make: Make, write: Write) -> None:
@@ -91,8 +105,8 @@ def test_options_that_are_likeliest_are_judged_too(make: Make, write: Write) -> 
     assert "\nAnswer:\nProposed answer: A\n" in second.prompt
     (outcome,) = utility.outcomes("validation", [0], [Turns(TRUE, TRUE)])
     assert outcome.score == 1.0 and outcome.logprobs == (-1.0, -2.0)
-    with pytest.raises(ValueError, match="by: token needs generated answers"):
-        make("abstain", root, task=task, by="token")
+    with pytest.raises(ValueError, match="by: marker needs generated answers"):
+        make("abstain", root, task=task, by="marker")
 
 
 def test_it_is_one_of_several_tasks(make: Make, write: Write) -> None:
