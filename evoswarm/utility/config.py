@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -18,6 +18,8 @@ class UtilityConfig(Section, ABC):
 
     type: str
     """Name of the utility."""
+    negative: ClassVar[bool] = False
+    """Whether its values can be below 0, so that they have no harmonic mean."""
 
     @abstractmethod
     def without_test(self) -> Self:

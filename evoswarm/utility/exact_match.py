@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,7 +12,7 @@ from evoswarm.errors import UserError
 from evoswarm.utility.data import Example
 from evoswarm.utility.locate import Place, match_place, number_place
 from evoswarm.utility.numbers import read_number
-from evoswarm.utility.parsing import matches, normalize
+from evoswarm.utility.parsing import compiled, matches, normalize
 from evoswarm.utility.prompts import delimiter
 from evoswarm.utility.reasoning import may_reason
 from evoswarm.utility.referenced import Referenced
@@ -53,9 +52,9 @@ class ExactMatchUtility(TaskUtility[ExactMatch]):
 
     def __init__(self, config: ExactMatch, *, root: Path) -> None:
         try:
-            self._pattern = None if config.extract is None else re.compile(config.extract)
-        except re.error as error:
-            raise UserError(f"utility.extract {config.extract!r} is not a regular expression: {error}") from None
+            self._pattern = None if config.extract is None else compiled(config.extract)
+        except ValueError as problem:
+            raise UserError(f"utility.extract {problem}") from None
         super().__init__(config, root=root)
 
     def prepare(self, example: Example) -> Example:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -97,7 +97,9 @@ def _decoded(text: str) -> Any:
     """The value of a JSON text, or of the only code block in it; `_INVALID` if there is none."""
     blocks = _FENCED.findall(text)
     try:
-        return json.loads(blocks[0] if len(blocks) == 1 else text, parse_constant=_refuse)
+        value = json.loads(blocks[0] if len(blocks) == 1 else text, parse_constant=_refuse)
+        json.dumps(value, ensure_ascii=False).encode()  # half a character cannot be recorded
+        return value
     except (ValueError, RecursionError):
         return _INVALID
 
@@ -119,6 +121,7 @@ def _same(a: Any, b: Any) -> bool:
 def _validator(path: Path) -> Any:
     try:
         import jsonschema
+        from referencing.exceptions import Unresolvable
     except ImportError:
         raise not_installed("utility.json_schema", "jsonschema", extra="metrics") from None
     try:
@@ -127,10 +130,30 @@ def _validator(path: Path) -> Any:
         found.check_schema(schema)
     except OSError as error:
         raise UserError(f"utility.json_schema {path}: {error.strerror}") from None
-    except (ValueError, jsonschema.SchemaError) as error:
+    except (ValueError, AttributeError, jsonschema.SchemaError) as error:
         raise UserError(f"utility.json_schema {path} is not a JSON Schema: {str(error).splitlines()[0]}") from None
+    for reference in _references(schema):
+        try:
+            list(found(schema).descend(None, {"$ref": reference}))
+        except (Unresolvable, RecursionError):
+            raise UserError(
+                f"utility.json_schema {path}: $ref {reference!r} leads to nothing in this file; correct it, or copy "
+                "what it means into the file"
+            ) from None
     return found(schema)
 
 
+def _references(schema: Any) -> Iterator[str]:
+    """Every $ref in a schema, which a validator looks up only where an answer leads there."""
+    if isinstance(schema, Mapping) and isinstance(schema.get("$ref"), str):
+        yield schema["$ref"]
+    parts = schema.values() if isinstance(schema, Mapping) else schema if isinstance(schema, list) else ()
+    for part in parts:
+        yield from _references(part)
+
+
 def _is_valid(validator: Any, value: Any) -> bool:
-    return validator is None or validator.is_valid(value)
+    try:
+        return validator is None or validator.is_valid(value)
+    except RecursionError:  # an answer that is nested too deeply
+        return False

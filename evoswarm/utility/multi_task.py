@@ -39,6 +39,12 @@ class MultiTask(UtilityConfig):
     def _weights_fit(self) -> MultiTask:
         if len(self.tasks) < 2:
             raise ValueError("multi_task needs at least two tasks; use the one task directly")
+        negative = [f"{name} ({task.type})" for name, task in self.tasks.items() if task.negative]
+        if negative and self.combine == "harmonic_mean":
+            raise ValueError(
+                f"combine: harmonic_mean needs utilities of 0 or more, and {', '.join(negative)} can be negative; set "
+                "combine: weighted_sum"
+            )
         if self.weights is not None and self.combine != "weighted_sum":
             raise ValueError("weights need combine: weighted_sum")
         if self.weights is not None and set(self.weights) != set(self.tasks):

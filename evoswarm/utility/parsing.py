@@ -79,6 +79,18 @@ def _without_options(text: str, choices: Mapping[str, str]) -> str:
     )
 
 
+def compiled(pattern: str, flags: re.RegexFlag = re.NOFLAG) -> re.Pattern[str]:
+    """A regular expression that a user wrote.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return re.compile(pattern, flags)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"{pattern[:60]!r} is not a regular expression: {error}") from None
+
+
 def matches(pattern: re.Pattern[str], text: str) -> list[str | None]:
     """All matches of a pattern that are not empty: their first group if there is one (None: it has no part in the
     match), else the whole match."""

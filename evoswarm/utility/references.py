@@ -29,14 +29,14 @@ _REPR = re.compile(r"\{\s*['\"]\w+['\"]\s*:|\[\s*['\"]")
 
 
 def read_references(answer: Any) -> list[str]:
-    """All answers of which any is right, the main one first. A text is one answer.
+    """All answers of which any is right, the main one first. A text is one answer; an empty one is none.
 
     Whole floats are also whole numbers: pandas writes integers as 59.0 if a column has gaps.
 
     Raises:
         ValueError: the answer is not one: an object without answers, or nothing.
     """
-    found = list(dict.fromkeys(_references(answer)))
+    found = [text for text in dict.fromkeys(_references(answer)) if text]
     if not found:
         raise ValueError(f"answer {str(answer)[:60]!r} is empty; remove records without an answer")
     return found

@@ -9,6 +9,7 @@ from typing import Literal
 from evoswarm.errors import UserError
 from evoswarm.utility.config import Task
 from evoswarm.utility.data import Example
+from evoswarm.utility.parsing import compiled
 from evoswarm.utility.task import TaskUtility, refuse
 from evoswarm.utility.types import Outcome, Response, Split
 
@@ -28,7 +29,7 @@ class Regex(Task):
 
 
 class RegexUtility(TaskUtility[Regex]):
-    """1.0 where the pattern matches. Few-shot prompts need the field `answer` in any case.
+    """1.0 where the pattern matches. Few-shot prompts need `pattern`, and answers in the examples.
 
     Raises:
         UserError: a pattern is no regular expression, or is missing.
@@ -40,15 +41,24 @@ class RegexUtility(TaskUtility[Regex]):
     def __init__(self, config: Regex, *, root: Path) -> None:
         self._flags = re.IGNORECASE if config.ignore_case else re.NOFLAG
         try:
-            self._pattern = None if config.pattern is None else re.compile(config.pattern, self._flags)
-        except re.error as error:
-            raise UserError(f"utility.pattern {config.pattern!r} is not a regular expression: {error}") from None
+            self._pattern = None if config.pattern is None else compiled(config.pattern, self._flags)
+        except ValueError as problem:
+            raise UserError(f"utility.pattern {problem}") from None
         super().__init__(config, root=root)
 
     def prepare(self, example: Example) -> Example:
         if self._pattern is None:
             self._of(example)
         return example
+
+    def answer(self, example: Example) -> str:
+        """The field `answer` of a solved example; a pattern is no answer that a model should imitate."""
+        if self._pattern is None:
+            raise UserError(
+                "utility.prompt.few_shot would show patterns as answers, because each example's `answer` is its "
+                "pattern; set few_shot: 0, or give solved examples as text in the file's icl_prompt"
+            )
+        return super().answer(example)
 
     def assess(self, split: Split, index: int, response: Response) -> Outcome:
         assert isinstance(response, str)
@@ -65,6 +75,6 @@ class RegexUtility(TaskUtility[Regex]):
         if not isinstance(text, str) or not text:
             raise refuse(example, f"answer {str(text)[:60]!r} is not a regular expression; or set utility.pattern")
         try:
-            return re.compile(text, self._flags)
-        except re.error as error:
-            raise refuse(example, f"answer {text[:60]!r} is not a regular expression: {error}") from None
+            return compiled(text, self._flags)
+        except ValueError as problem:
+            raise refuse(example, f"answer {problem}") from None

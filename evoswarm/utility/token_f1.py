@@ -9,8 +9,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
+from evoswarm.utility.data import Example
 from evoswarm.utility.referenced import Referenced
 from evoswarm.utility.similarity import Compared, SimilarityUtility
+from evoswarm.utility.task import refuse
 from evoswarm.utility.types import Split
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -28,9 +30,20 @@ class TokenF1(Referenced):
 
 
 class TokenF1Utility(SimilarityUtility[TokenF1]):
-    """The mean F1, 0 to 1."""
+    """The mean F1, 0 to 1.
+
+    Raises:
+        UserError: a reference has nothing but articles and punctuation, so that an empty answer would equal it.
+    """
 
     config_class = TokenF1
+
+    def prepare(self, example: Example) -> Example:
+        example = super().prepare(example)
+        for reference in self.references(example):
+            if not _words(reference):
+                raise refuse(example, f"answer {reference[:40]!r} has no words besides articles; use exact_match")
+        return example
 
     def compare(self, text: str, references: Sequence[str]) -> Compared:
         words = _words(text)

@@ -92,3 +92,40 @@ def test_answers_and_schemas_that_do_not_fit_are_refused(write: Write, refusal: 
     write("bad.json", {"type": "objekt"})
     assert "is not a JSON Schema" in refusal("json", root, data=DATA, json_schema="bad.json")
     assert "No such file" in refusal("json", root, data=DATA, json_schema="none.json")
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"properties": {"a": {"$ref": "#/$defs/b"}}}, "$ref '#/$defs/b' leads to nothing in this file"),
+        ({"$ref": "http://127.0.0.1:1/other.json"}, "$ref 'http://127.0.0.1:1/other.json' leads to nothing"),
+        ({"$ref": "#"}, "$ref '#' leads to nothing"),
+        ({"$schema": 5}, "is not a JSON Schema"),
+    ],
+)
+def test_a_schema_that_would_fail_in_the_middle_of_a_run_is_refused(
+    write: Write, refusal: Refusal, schema: Any, words: str
+) -> None:
+    write("schema.json", schema)
+    root = write("d.json", {"dev": [{"question": "?"}]})
+    assert words in refusal("json", root, data=DATA, json_schema="schema.json", fields=[])
+
+
+def test_an_answer_with_half_a_character_is_not_valid(make: Make, write: Write) -> None:
+    root = write("d.json", {"dev": [{"question": "?"}]})
+    assert score(make, root, "json", '{"a": "\\ud83d"}', fields=[]) == 0.0
+    assert score(make, root, "json", '{"a": "\\ud83d\\ude00"}', fields=[]) == 1.0
+
+
+def test_a_pattern_that_python_cannot_hold_is_refused(write: Write, refusal: Refusal) -> None:
+    root = write("d.json", {"dev": [{"question": "?", "answer": "a{99999999999}"}]})
+    words = "'a{99999999999}' is not a regular expression: the repetition number is too large"
+    assert f"utility.pattern {words}" in refusal("regex", root, data=DATA, pattern="a{99999999999}")
+    assert f"answer {words}" in refusal("regex", root, data=DATA)
+    assert f"utility.extract {words}" in refusal("exact_match", root, data=DATA, extract="a{99999999999}")
+
+
+def test_patterns_are_not_shown_as_solved_examples(make: Make, write: Write, refusal: Refusal) -> None:
+    root = write("d.json", {"dev": [{"question": f"{i}?", "answer": r"\d+"} for i in range(3)]})
+    assert "would show patterns as answers" in refusal("regex", root, data=DATA, prompt={"few_shot": 1})
+    assert make("regex", root, data=DATA, pattern="x", prompt={"few_shot": 1}).size("validation") == 2

@@ -142,3 +142,21 @@ def test_metrics_of_tasks_have_the_name_of_their_task(make: Make, write: Write) 
     found = both.metrics("validation", [1.0, 1.0], [outcomes[1].statistics, outcomes[0].statistics])
     assert {name: round(value, 6) for name, value in found.items()} == {"x/bleu": 100.0, "y/exact_match": 1.0}
     assert math.isfinite(found["x/bleu"])
+
+
+@pytest.mark.parametrize("kind", ["loglikelihood", "bleu", "chrf", "ter", "rouge", "token_f1"])
+@pytest.mark.parametrize("empty", ["", "  ", ["", " "], {"text": [""]}])
+def test_an_empty_reference_is_none(
+    make: Make, write: Write, refusal: Callable[..., str], kind: str, empty: Any
+) -> None:
+    root = write("d.json", {"dev": [{"question": "?", "answer": empty}]})
+    assert "remove records without an answer" in refusal(kind, root, data={"path": "d.json", "test": None})
+    other = utility(make, write, kind, [["", "a cat"]])
+    assert other.example("validation", 0)["answer"] == ["a cat"]
+
+
+def test_f1_refuses_references_that_an_empty_answer_would_equal(
+    make: Make, write: Write, refusal: Callable[..., str]
+) -> None:
+    root = write("d.json", {"dev": [{"question": "?", "answer": "A"}]})
+    assert "'A' has no words besides articles" in refusal("token_f1", root, data={"path": "d.json", "test": None})

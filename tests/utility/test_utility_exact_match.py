@@ -121,7 +121,7 @@ def test_equal_numbers_vote_together(make: Make) -> None:
     [
         ("many", {"mode": "numeric"}, ["answer 'many' holds no number that is certain"]),
         (["5", "many"], {"mode": "numeric"}, ["holds no number that is certain"]),
-        (" ", {}, ["is empty after normalization"]),
+        (" ", {}, ["answer ' ' is empty; remove records without an answer"]),
         ("!", {"ignore_punctuation": True}, ["answer '!' is empty after normalization"]),
         ([], {}, ["answer '[]' is empty"]),
     ],

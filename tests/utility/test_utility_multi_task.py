@@ -89,3 +89,9 @@ def test_either_all_tasks_or_none_have_a_test_split(make: Make, refusal: Refusal
     assert "no test split for sums" in refusal("multi_task", tasks={"facts": CHOICES, "sums": untested})
     facts = {**CHOICES, "data": {"path": "choices.json", "test": None}}
     assert make("multi_task", tasks={"facts": facts, "sums": untested}).size("test") == 0
+
+
+def test_tasks_that_can_be_negative_have_no_harmonic_mean(make: Make) -> None:
+    tasks = {"a": {"type": "loglikelihood", "data": "x.json"}, "b": {"type": "token_f1", "data": "x.json"}}
+    with pytest.raises(ValueError, match=r"a \(loglikelihood\) can be negative; set combine: weighted_sum"):
+        make("multi_task", tasks=tasks)
