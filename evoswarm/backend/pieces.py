@@ -73,7 +73,7 @@ class Done(Generic[R]):
 
     def with_results(self, results: list[S | str]) -> Done[S]:
         """The same effort with other results."""
-        return Done(results, self.scoring, self.installing, self.moving, self.moved_bytes, self.tokens)
+        return Done(results, self.scoring, self.installing, self.moving, self.moved_bytes, self.tokens, self.steps)
 
 
 def describe(error: BaseException) -> str:

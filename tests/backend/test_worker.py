@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from evoswarm.backend.pieces import Piece
+from evoswarm.backend.pieces import Done, Piece
 from evoswarm.backend.worker import Worker
 from evoswarm.config.load import parse_config
 from evoswarm.engine import ENGINES, AdaptersNotSupported, EngineDied, VllmEngine
@@ -108,3 +108,8 @@ def test_answers_that_one_forward_pass_rules_out_score_as_those_that_are_generat
     assert 0 < len(wrong) < len(quick)
     assert sum(o.prediction is None for o in quick) > sum(o.prediction is None for o in whole)
     assert all(o.prediction == w.prediction for o, w in zip(quick, whole, strict=True) if o.score == 1.0)
+
+
+def test_other_results_keep_every_number_of_the_effort() -> None:
+    done = Done(["a"], 1.0, 2.0, 3.0, 4, Counter(read=5), Counter(steps=6))
+    assert vars(done.with_results([7])) == vars(done) | {"results": [7]}

@@ -12,28 +12,16 @@ import pytest
 import yaml
 from training_helpers import wait_for
 
-from evoswarm import toy
+from evoswarm.toy.config import target_config
 
 FILES = ("generations.jsonl", "best/adapter_model.safetensors", "recipe.json")
 
 
 @pytest.mark.slow
 def test_an_interrupted_local_run_resumes_to_the_same_bytes(tmp_path: Path) -> None:
-    data = {
-        "name": "whole",
-        "model": str(toy.world() / "base"),
-        "pool": str(toy.world() / "experts"),
-        "search": {"type": "model_swarms", "population": 4, "max_generations": 5},
-        "utility": {
-            "type": "exact_match",
-            "max_new_tokens": 8,
-            "prompt": {"chat_template": True},
-            "data": {"path": str(toy.world() / "targets" / "letters.json"), "limit": 12},
-        },
-        "engine": {"type": "transformers", "threads": 1},
-        "backend": {"type": "local"},
-        "output": "runs",
-    }
+    data = target_config("letters", algorithm="model_swarms") | {"name": "whole", "backend": {"type": "local"}}
+    data["utility"]["data"] = {"path": data["utility"]["data"], "limit": 12}
+    data["search"] |= {"population": 4, "max_generations": 5}
     (tmp_path / "it.yaml").write_text(yaml.safe_dump(data))
     evoswarm = [sys.executable, "-m", "evoswarm"]
     subprocess.run([*evoswarm, "run", "it.yaml"], cwd=tmp_path, check=True, capture_output=True)

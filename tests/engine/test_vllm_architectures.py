@@ -131,6 +131,22 @@ def test_full_checkpoints_answer_as_with_transformers(name: str, tmp_path: Path)
     assert_alike(base, open_expert(other), VllmEngine(adapter_mode="merged", args=ARGS))
 
 
+@pytest.mark.parametrize(("name", "sizes"), [("mixtral", {}), ("qwen3-moe", {"moe_intermediate_size": 40})])
+def test_reloaded_mixtures_in_bfloat16_answer_as_a_fresh_engine(
+    name: str, sizes: dict[str, int], tmp_path: Path
+) -> None:
+    """vLLM's CPU build has a kernel of its own for bfloat16, and another one for sizes that it cannot pack."""
+    settings = SETTINGS[name] | sizes
+    base, other = (save_architecture(name, tmp_path / f"{seed}", seed=seed, **settings) for seed in (0, 7))
+    config = VllmEngine(adapter_mode="merged", args=ARGS, dtype="bfloat16")
+    with closing(config.start(model=str(other), adapter=None)) as engine:
+        wanted = found(engine, None)
+    with closing(config.start(model=str(base), adapter=None)) as engine:
+        without = found(engine, None)
+        assert found(engine, open_expert(other).tensors()) == wanted != without
+        assert found(engine, None) == without
+
+
 def test_a_model_that_vllm_does_not_know_is_refused_before_a_run(tmp_path: Path) -> None:
     config = CodeGenConfig(vocab_size=100, n_embd=32, n_layer=1, n_head=4, rotary_dim=4, n_positions=64)
     config.architectures = ["CodeGenForCausalLM"]
