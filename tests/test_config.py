@@ -231,10 +231,12 @@ def test_a_config_without_patience_is_read_again(tmp_path: Path) -> None:
         ("experts", "bayes", True),
         ({"experts": "experts", "space": "factors"}, "bayes", True),
         ({"experts": "experts", "prefer_product": False}, "bayes", False),
+        ("experts", "pso_merging", True),
+        ("experts", "evogm", True),
         ("experts", "cma_es", None),
     ],
 )
-def test_bayes_prefers_product_space(pool: Any, search: str, preferred: bool | None) -> None:
+def test_some_searches_prefer_product_space(pool: Any, search: str, preferred: bool | None) -> None:
     data = {"model": "m", "utility": {"type": "exact_match", "data": "d.json"}, "pool": pool}
     config = parse_config(data | {"search": {"type": search}}, root=Path())
     assert config.pool.prefer_product is preferred

@@ -26,7 +26,8 @@ class PoolConfig(Section):
     from the same first A. null: factors for such experts, product for all others; see also
     `prefer_product`."""
     prefer_product: bool | None = None
-    """With `space: null`, product for all LoRA experts. null: true for `search.type: bayes`, else false."""
+    """With `space: null`, product for all LoRA experts. null: true for the searches
+    `bayes`, `evogm` and `pso_merging`, else false."""
     check_values: bool = True
     """Read every value once before the run starts, to find NaN and infinities."""
 

@@ -55,7 +55,7 @@ def choose_space(
     if wanted is not None:
         return SpaceChoice(wanted, "pool.space")
     if prefer_product:
-        return SpaceChoice("product", "pool.prefer_product, which search.type bayes sets")
+        return SpaceChoice("product", "pool.prefer_product, which the search sets unless the config does")
     if reason := _differing_forms(experts):
         return SpaceChoice("product", reason)
     smallest = _smallest_cosine(experts)
