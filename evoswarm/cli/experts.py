@@ -156,10 +156,11 @@ def evaluate(
         raise UserError(f"the evaluation failed: {evaluation.error}")
     what = str(adapter or recipe or checked.model)
     if json_:
-        return print_json(
-            {"what": what, "split": split, "utility": evaluation.utility, "examples": len(evaluation.scores)}
-        )
+        figures = {"utility": evaluation.utility, "examples": len(evaluation.scores), "metrics": evaluation.metrics}
+        return print_json({"what": what, "split": split} | figures)
     print(f"{what}: {split} utility {evaluation.utility:.4f} on {len(evaluation.scores)} examples")
+    for name, value in evaluation.metrics.items():
+        print(f"{name}: {value:.4g}")
 
 
 def _expert(place: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import get_args
@@ -16,6 +16,7 @@ from evoswarm.config import RunConfig
 from evoswarm.config.recipe import read_recipe
 from evoswarm.errors import UserError
 from evoswarm.loop.inputs import require_installable
+from evoswarm.loop.summary import metrics_in
 from evoswarm.rows import ExpertPart, Row
 from evoswarm.utility import Split, make_utility
 from evoswarm.utility.multi_task import MultiTask
@@ -31,6 +32,13 @@ Warn = Callable[[str], None]
 """Is told what the user should know, line by line."""
 
 
+@dataclass(frozen=True)
+class Measured(Evaluation):
+    """An evaluation with its metrics."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
 def measure(
     config: RunConfig,
     *,
@@ -38,7 +46,7 @@ def measure(
     recipe: Path | None,
     split: Split,
     warn: Warn = lambda text: None,
-) -> Evaluation:
+) -> Measured:
     """Evaluate an expert folder, or a recipe over the config's pool, or (without either) the base model.
 
     Raises:
@@ -62,7 +70,7 @@ def measure(
     root = recipe.resolve().parent if recipe is not None else None
     with closing(LocalBackend(config, pool=pool, utility=utility, root=root, warn=warn)) as backend:
         (evaluation,) = backend.evaluate([Job("evaluate", row, split, texts=True)])
-    return evaluation
+    return Measured(**vars(evaluation), metrics=metrics_in(evaluation, utility, split))
 
 
 def _pool_of(recipe: Path | None, config: RunConfig) -> PoolConfig:

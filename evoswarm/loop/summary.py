@@ -135,12 +135,17 @@ def metrics_of(utility: Utility, finals: Finals) -> dict[str, dict[Split, dict[s
     """The metrics of every finalist by split, next to its utility; empty if the utility has none."""
     found: dict[str, dict[Split, dict[str, float]]] = {}
     for (who, split), evaluation in finals.items():
-        if evaluation.utility is not None:
-            scores = [score or 0.0 for score in evaluation.scores]
-            statistics = evaluation.statistics or [()] * len(scores)
-            if metrics := utility.metrics(split, scores, statistics):
-                found.setdefault(who, {})[split] = metrics
+        if metrics := metrics_in(evaluation, utility, split):
+            found.setdefault(who, {})[split] = metrics
     return found
+
+
+def metrics_in(evaluation: Evaluation, utility: Utility, split: Split) -> dict[str, float]:
+    """The metrics of an evaluation; empty if it failed, or the utility has none."""
+    if evaluation.utility is None:
+        return {}
+    scores = [score or 0.0 for score in evaluation.scores]
+    return utility.metrics(split, scores, evaluation.statistics or [()] * len(scores))
 
 
 def _seconds(directory: RunDirectory) -> dict[str, float]:

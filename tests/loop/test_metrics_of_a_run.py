@@ -10,6 +10,7 @@ import pytest
 import evoswarm
 from evoswarm.config.load import parse_config
 from evoswarm.loop.card import describe_metrics
+from evoswarm.loop.evaluate import measure
 from evoswarm.loop.records import read_outcomes
 from evoswarm.toy import world
 from evoswarm.toy.config import target_config
@@ -41,3 +42,5 @@ def test_the_summary_has_the_metrics_of_every_finalist(tmp_path: Path, kind: str
     assert "on test: base " in card and all(line in card for line in describe_metrics(summary["metrics"]))
     for (who, split), metrics in found.items():
         assert summary["metrics"][who][split] == metrics and metrics
+    again = measure(config, adapter=None, recipe=None, split="test")
+    assert again.metrics == summary["metrics"]["base"]["test"]
