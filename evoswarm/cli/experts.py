@@ -132,7 +132,7 @@ def _table(title: str, header: list[str], rows: list[tuple[str, ...]]) -> Table:
 def evaluate(
     config: ConfigFile,
     adapter: Annotated[str | None, typer.Option(help="An expert folder (adapter or checkpoint), or its URL.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="A recipe.json (or its URL) for the config's pool.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="A recipe.json (or its URL), or a run's folder.")] = None,
     base: Annotated[bool, typer.Option("--base", help="The base model without an adapter.")] = False,
     split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
     set_: Overrides = None,
@@ -174,4 +174,6 @@ def _recipe(place: str) -> Path:
     from evoswarm.storage.cache import local_copy
 
     folder, _, name = place.rpartition("/")
-    return local_copy(folder) / name if is_url(place) else Path(place)
+    if is_url(place):
+        return local_copy(folder) / name
+    return Path(place) / "recipe.json" if Path(place).is_dir() else Path(place)

@@ -81,10 +81,12 @@ def test_evaluate_agrees_with_the_run_for_recipe_adapter_and_base(finished: Path
         name: json.loads(evoswarm("evaluate", "it.yaml", *how, "--split", "test", "--json", folder=finished).stdout)
         for name, how in {
             "recipe": ("--recipe", best / "recipe.json"),
+            "run": ("--recipe", best),
             "adapter": ("--adapter", best / "best"),
             "base": ("--base",),
         }.items()
     }
+    assert measured["run"]["utility"] == measured["recipe"]["utility"]
     assert measured["recipe"]["utility"] == measured["adapter"]["utility"] == summary["best"]["test"]
     assert measured["base"]["utility"] == summary["base"]["test"]
     assert "exactly one of" in refused(evoswarm("evaluate", "it.yaml", folder=finished))
