@@ -83,4 +83,4 @@ def test_experts_of_eva_have_ranks_of_their_own_and_are_mixed(tiny_llama: Path, 
         Installer(model, pool.adapter).install(Materializer(pool).one(Row.one(name)))
         expected = PeftModel.from_pretrained(load(tiny_llama), config.pool / name).eval()
         with torch.no_grad():
-            assert torch.allclose(model(IDS).logits, expected(IDS).logits, atol=1e-5, rtol=0)
+            torch.testing.assert_close(model(IDS).logits, expected(IDS).logits, atol=1e-4, rtol=0)
