@@ -89,7 +89,8 @@ class Lease:
                 if found is not None and _parse(found).get("id") != self._id:
                     self.lost = True
                     return
-                self._write(over=found)
+                if not self._end.is_set():  # the read may have waited for storage until after the end
+                    self._write(over=found)
             except UserError:
                 continue  # the run itself handles unreachable storage
 
