@@ -45,9 +45,9 @@ QWEN_VISION = {
     "num_heads": 2,
     "out_hidden_size": 32,
     "patch_size": 4,
-    "window_size": 8,
-    "fullatt_block_indexes": [0],
 }
+QWEN25_VISION = QWEN_VISION | {"window_size": 8, "fullatt_block_indexes": [0]}
+QWEN3_VISION = QWEN_VISION | {"deepstack_visual_indexes": [0], "num_position_embeddings": 16}
 SECTIONS = {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 10000.0}
 
 
@@ -138,22 +138,13 @@ ARCHITECTURES: dict[str, Architecture] = {
         ALL,
         renamed((r"^model\.language_model\.", "model."), (r"^model\.visual\.", "visual.")),
         text_config=LLAMA | {"rope_parameters": SECTIONS},
-        vision_config=QWEN_VISION,
+        vision_config=QWEN25_VISION,
     ),
     "qwen3-vl": of(
         "Qwen3VLConfig",
         ALL,
         text_config=LLAMA | {"rope_parameters": SECTIONS | {"mrope_interleaved": True}},
-        vision_config={
-            "depth": 1,
-            "hidden_size": 16,
-            "intermediate_size": 16,
-            "num_heads": 2,
-            "out_hidden_size": 32,
-            "patch_size": 4,
-            "deepstack_visual_indexes": [0],
-            "num_position_embeddings": 16,
-        },
+        vision_config=QWEN3_VISION,
     ),
     "phi3": of("Phi3Config", ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"], **LLAMA),
     "gpt2": of(

@@ -41,7 +41,6 @@ class CustomUtility(TaskUtility[Custom]):
     """
 
     config_class = Custom
-    votes = False
 
     def __init__(self, config: Custom, *, root: Path) -> None:
         self._function = import_function(config.function, root=root)
@@ -51,7 +50,7 @@ class CustomUtility(TaskUtility[Custom]):
         assert isinstance(response, str)
         name = self.config.function
         try:
-            value = self.score(split, index, response)
+            value = self._value(split, index, response)
         except (Exception, SystemExit) as error:  # the user's code may raise anything: the example fails, not the run
             return Outcome(None, None, f"{name} raised {type(error).__name__}: {one_line(error)}")
         if not isinstance(value, numbers.Real):
@@ -60,8 +59,8 @@ class CustomUtility(TaskUtility[Custom]):
             return Outcome(None, None, f"{name} returned {value}, not a finite number")
         return Outcome(float(value), None)
 
-    def score(self, split: Split, index: int, prediction: str) -> Any:
-        value = self._function(copy.deepcopy(self.example(split, index)), prediction)
+    def _value(self, split: Split, index: int, response: str) -> Any:
+        value = self._function(copy.deepcopy(self.example(split, index)), response)
         return value.item() if hasattr(value, "item") else value  # a NumPy or torch scalar
 
 

@@ -17,8 +17,9 @@ from evoswarm.utility.prompts import delimiter
 from evoswarm.utility.reasoning import may_reason
 from evoswarm.utility.referenced import Referenced
 from evoswarm.utility.references import parsed, read_references
-from evoswarm.utility.task import TaskUtility, refuse
+from evoswarm.utility.task import refuse
 from evoswarm.utility.types import Generate, Outcome, Prompt, Request, Response, Split
+from evoswarm.utility.votable import VotableUtility
 
 
 class ExactMatch(Referenced):
@@ -37,7 +38,7 @@ class ExactMatch(Referenced):
     """text: ignore punctuation that is no part of a number, and repeated white space."""
 
 
-class ExactMatchUtility(TaskUtility[ExactMatch]):
+class ExactMatchUtility(VotableUtility[ExactMatch]):
     """1.0 where the answer equals the reference as text or as a number, never as a substring.
 
     The field `answer` is the reference, or a list of references of which any will do. In numeric mode `read_number`

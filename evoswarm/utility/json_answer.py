@@ -43,7 +43,6 @@ class JsonUtility(TaskUtility[JsonAnswer]):
     """
 
     config_class = JsonAnswer
-    votes = False
 
     def __init__(self, config: JsonAnswer, *, root: Path) -> None:
         self._validator = None if config.json_schema is None else _validator(resolve(config.json_schema, root))
@@ -72,9 +71,6 @@ class JsonUtility(TaskUtility[JsonAnswer]):
         if value is _INVALID or not _is_valid(self._validator, value):
             return Outcome(0.0, None, statistics=(0.0,))
         return Outcome(self._share(split, index, value), json.dumps(value, ensure_ascii=False), statistics=(1.0,))
-
-    def score(self, split: Split, index: int, prediction: str) -> float:
-        return self._share(split, index, json.loads(prediction))
 
     def metrics(self, split: Split, scores: Sequence[float], statistics: Sequence[Sequence[float]]) -> dict[str, float]:
         return {"valid": math.fsum(valid for (valid,) in statistics) / len(statistics)}

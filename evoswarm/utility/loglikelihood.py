@@ -53,9 +53,6 @@ class LoglikelihoodUtility(ReferencedUtility[Loglikelihood]):
         best = max(found, key=lambda pair: pair[0] / pair[1])
         return Outcome(best[0] / best[1], None, logprobs=logprobs, statistics=best)
 
-    def score(self, split: Split, index: int, prediction: str) -> float:
-        raise ValueError("the log-likelihood of a text needs the model")
-
     def metrics(self, split: Split, scores: Sequence[float], statistics: Sequence[Sequence[float]]) -> dict[str, float]:
         if self.config.per == "answer":
             return {}

@@ -19,8 +19,9 @@ from evoswarm.utility.parsing import parse_choice
 from evoswarm.utility.prompts import delimiter, with_choices
 from evoswarm.utility.readings import are_texts, number_reading
 from evoswarm.utility.reasoning import opened, options_inside
-from evoswarm.utility.task import TaskUtility, refuse
+from evoswarm.utility.task import refuse
 from evoswarm.utility.types import Choose, OptionScore, Outcome, Prompt, Request, Response, Split, Turns
+from evoswarm.utility.votable import VotableUtility
 
 
 class MultipleChoice(Task):
@@ -40,7 +41,7 @@ class MultipleChoice(Task):
     """generate: maximum length of the answer."""
 
 
-class MultipleChoiceUtility(TaskUtility[MultipleChoice]):
+class MultipleChoiceUtility(VotableUtility[MultipleChoice]):
     """1.0 if the most likely option, or the option parsed from generated text, is correct.
 
     loglikelihood: argmax over options of log P(option | prompt), or of that divided by the option's length in bytes

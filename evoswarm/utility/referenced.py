@@ -30,8 +30,6 @@ class ReferencedUtility(TaskUtility[C]):
         UserError: a reference is missing.
     """
 
-    votes = False
-
     def prepare(self, example: Example) -> Example:
         try:
             references = read_references(parsed(example.get("answer"), self.config.text_answers))

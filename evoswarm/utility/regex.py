@@ -36,7 +36,6 @@ class RegexUtility(TaskUtility[Regex]):
     """
 
     config_class = Regex
-    votes = False
 
     def __init__(self, config: Regex, *, root: Path) -> None:
         self._flags = re.IGNORECASE if config.ignore_case else re.NOFLAG
@@ -62,11 +61,11 @@ class RegexUtility(TaskUtility[Regex]):
 
     def assess(self, split: Split, index: int, response: Response) -> Outcome:
         assert isinstance(response, str)
-        return Outcome(self.score(split, index, response.strip()), response.strip())
+        return Outcome(self._score(split, index, response.strip()), response.strip())
 
-    def score(self, split: Split, index: int, prediction: str) -> float:
+    def _score(self, split: Split, index: int, text: str) -> float:
         pattern = self._pattern or self._of(self._examples[split][index])
-        found = pattern.fullmatch(prediction) if self.config.whole else pattern.search(prediction)
+        found = pattern.fullmatch(text) if self.config.whole else pattern.search(text)
         return float((found is None) == self.config.invert)
 
     def _of(self, example: Example) -> re.Pattern[str]:

@@ -31,6 +31,3 @@ class SimilarityUtility(ReferencedUtility[C]):
         text = response.strip()
         score, statistics = self.compare(text, self.references(self._examples[split][index]))
         return Outcome(score, text, statistics=statistics)
-
-    def score(self, split: Split, index: int, prediction: str) -> float:
-        return self.compare(prediction, self.references(self._examples[split][index])).score

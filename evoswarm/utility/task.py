@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -30,7 +29,7 @@ class TaskUtility(ABC, Generic[C]):
     """
 
     config_class: type[C]
-    votes = True
+    votes = False
 
     def __init__(self, config: C, *, root: Path) -> None:
         self.config = config
@@ -131,10 +130,6 @@ class TaskUtility(ABC, Generic[C]):
         """Opening and closing tags of reasoning."""
         return REASONING_TAGS if self.config.reasoning_tags is None else self.config.reasoning_tags
 
-    @abstractmethod
-    def score(self, split: Split, index: int, prediction: str) -> float:
-        """1.0 for a correct prediction, 0.0 for a wrong one."""
-
     def size(self, split: Split) -> int:
         return len(self._examples[split])
 
@@ -187,20 +182,7 @@ class TaskUtility(ABC, Generic[C]):
         return {}
 
     def vote(self, split: Split, index: int, predictions: Sequence[str | None]) -> Outcome:
-        if not self.votes:
-            raise ValueError(f"answers of {self.config.data.path} cannot be put to a vote")
-        return self.judge(split, index, majority(predictions))
-
-    def judge(self, split: Split, index: int, prediction: str | None) -> Outcome:
-        """Score a prediction; None (an answer that could not be parsed) is wrong."""
-        return Outcome(0.0 if prediction is None else self.score(split, index, prediction), prediction)
-
-
-def majority(predictions: Sequence[str | None]) -> str | None:
-    """The most frequent prediction (ties go to the earliest); None if there are no votes."""
-    counts = Counter(prediction for prediction in predictions if prediction is not None)
-    # A Counter keeps the order of first votes, and max returns the first maximum.
-    return max(counts, key=lambda prediction: counts[prediction], default=None)
+        raise ValueError(f"answers of {self.config.data.path} cannot be put to a vote")
 
 
 def refuse(example: Example, problem: object) -> UserError:

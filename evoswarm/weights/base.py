@@ -14,7 +14,7 @@ from evoswarm.errors import UserError
 from evoswarm.weights.expert import Expert, checkpoint_files, open_expert, read_json
 from evoswarm.weights.hub import cached_model, model_folder
 from evoswarm.weights.loaded import loaded_model
-from evoswarm.weights.parameters import are_plain, core_name, embedding_of, is_head
+from evoswarm.weights.parameters import are_plain, by_core, core_name, embedding_of, is_head
 from evoswarm.weights.stored import Stored
 from evoswarm.weights.tensorfile import TensorFile
 
@@ -124,10 +124,7 @@ class BaseTensors:
 
     @cached_property
     def _by_core(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for name in self.stored:
-            found.setdefault(core_name(name), []).append(name)
-        return found
+        return by_core(self.stored)
 
     def _of_fused(self, name: str) -> np.ndarray | None:
         """A tensor that the model has fused: a part of what the files have whole, or the whole of their parts."""

@@ -26,7 +26,7 @@ from transformers.core_model_loading import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from evoswarm.weights.parameters import core_name
+from evoswarm.weights.parameters import by_core, core_name
 
 _CACHES = (r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$")
 """Tensors of earlier versions that transformers leaves out for every model."""
@@ -119,10 +119,7 @@ class ModelNames:
 
     @cached_property
     def _by_core(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for name in self.tensors:
-            found.setdefault(core_name(name), []).append(name)
-        return found
+        return by_core(self.tensors)
 
     def shape(self, location: Location) -> torch.Size:
         """The shape of a tensor of the model, or of a part."""

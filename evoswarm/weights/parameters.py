@@ -33,6 +33,14 @@ def core_name(name: str) -> str:
     return ".".join(parts)
 
 
+def by_core(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names by what they are without the backbone's."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(core_name(name), []).append(name)
+    return found
+
+
 def are_plain(names: Iterable[str], config: Mapping[str, Any]) -> bool:
     """Whether transformers is known to load a model's files under their own names, without asking it.
 

@@ -53,9 +53,6 @@ class AskedUtility(TaskUtility[Asked]):
         yes, no = (option.logprob for option in response.second if isinstance(option, OptionScore))
         return Outcome(float(yes > no), str(response.first), statistics=(1.0, yes))
 
-    def score(self, split: Any, index: int, prediction: str) -> float:
-        raise NotImplementedError
-
 
 class Curious(AskedUtility):
     """Asks about every answer."""

@@ -15,7 +15,8 @@ from architectures import (
     ARCHITECTURES,
     EXPERT_MODULES,
     LLAMA,
-    QWEN_VISION,
+    QWEN3_VISION,
+    QWEN25_VISION,
     SECTIONS,
     add_expert_lora,
     load_architecture,
@@ -41,7 +42,6 @@ SIZES = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32}
 """vLLM's CPU build needs heads of 32 or more."""
 TEXT = LLAMA | SIZES
 MROPE = SECTIONS | {"mrope_section": [8, 4, 4]}
-QWEN3_VISION = ARCHITECTURES["qwen3-vl"].settings["vision_config"]
 SETTINGS: dict[str, dict[str, Any]] = {
     "llama": {"hidden_size": 96, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 32}
     | {"intermediate_size": 112},
@@ -51,7 +51,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "gemma3": {"text_config": TEXT},
     "qwen2.5-vl": {
         "text_config": TEXT | {"rope_parameters": MROPE},
-        "vision_config": QWEN_VISION | {"out_hidden_size": 128},
+        "vision_config": QWEN25_VISION | {"out_hidden_size": 128},
     },
     "qwen3-vl": {
         "text_config": TEXT | {"rope_parameters": MROPE | {"mrope_interleaved": True}},
@@ -63,7 +63,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "mixtral": SIZES,
     "qwen3-moe": SIZES | {"moe_intermediate_size": 64},
 }
-IMAGES = pytest.mark.skipif(find_spec("torchvision") is None, reason="vLLM reads images with torchvision")
+IMAGES = pytest.mark.skipif(
+    find_spec("torchvision") is None,
+    reason="vLLM reads images with torchvision; make test-slow runs these tests with it",
+)
 NAMES = [
     pytest.param(name, marks=IMAGES if "vision_config" in ARCHITECTURES[name].settings else ()) for name in SETTINGS
 ]

@@ -95,6 +95,11 @@ def on_a_worker(run: Driver, nodes: Nodes, actor: str) -> str:
     return host
 
 
+def with_a_scorer_alone(run: Driver) -> str:
+    """A worker that has a scorer and not the coordinator."""
+    return next(name for name in WORKERS if run.actors("Scorer", host=name) and not run.actors("Coord", host=name))
+
+
 def test_a_killed_raylet_and_then_a_killed_node_change_nothing(
     begin: Begin, nodes: Nodes, undisturbed: dict[str, bytes]
 ) -> None:
@@ -113,7 +118,7 @@ def test_a_scorer_that_was_cut_off_for_a_while_answers_too_late_and_changes_noth
     begin: Begin, hosts: Nodes, undisturbed: dict[str, bytes]
 ) -> None:
     run = begin("late", more=", slice_timeout: 1, max_retries: 10")
-    host = next(name for name in WORKERS if run.actors("Scorer", host=name) and not run.actors("Coord", host=name))
+    host = with_a_scorer_alone(run)
     hosts.cut_off(host)
     run.until(
         lambda: "was lost (no answer within 1 s per slice)" in run.output, "the slices are given to the other scorer"
@@ -141,9 +146,7 @@ def test_a_node_whose_network_never_heals_is_replaced_and_changes_nothing(
     begin: Begin, hosts: Nodes, undisturbed: dict[str, bytes]
 ) -> None:
     run = begin("never")
-    hosts.cut_off(
-        next(name for name in WORKERS if run.actors("Scorer", host=name) and not run.actors("Coord", host=name))
-    )
+    hosts.cut_off(with_a_scorer_alone(run))
     run.end()
     assert result_bytes(run.config.run_dir) == undisturbed
 

@@ -13,6 +13,7 @@ from echo import echo_config, engine_made_by
 import evoswarm
 from evoswarm.backend.grade import NO_NUMBER
 from evoswarm.callbacks import Callbacks
+from evoswarm.config import RunConfig
 from evoswarm.engine import ENGINES
 from evoswarm.engine.base import Verified
 from evoswarm.engine.fake import EchoEngine
@@ -48,13 +49,19 @@ class AlwaysOverflows(Overflows):
     always = True
 
 
+def run_bayes(folder: Path) -> tuple[RunConfig, dict[str, Any], list[str]]:
+    """Config, summary and messages of a run."""
+    said: list[str] = []
+    config = echo_config(folder, BAYES)
+    summary = evoswarm.run(config, callbacks=Callbacks(notify=lambda event: said.append(str(event.get("text")))))
+    return config, summary, said
+
+
 def test_where_nothing_helps_the_base_is_the_winner_and_the_report_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(ENGINES, "fake", engine_made_by(OnlyTheBase))
-    said: list[str] = []
-    config = echo_config(tmp_path, BAYES)
-    summary = evoswarm.run(config, callbacks=Callbacks(notify=lambda event: said.append(str(event.get("text")))))
+    config, summary, said = run_bayes(tmp_path)
     assert summary["best"]["recipe"] == {} and summary["best"]["test"] == summary["base"]["test"]
     assert any("does not beat the base model" in text for text in said)
     assert "the base model" in write_report(config.run_dir).read_text()
@@ -66,9 +73,7 @@ def test_an_expert_whose_log_probabilities_are_not_numbers_has_failed_and_is_lef
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(ENGINES, "fake", engine_made_by(Overflows))
-    said: list[str] = []
-    config = echo_config(tmp_path, BAYES)
-    summary = evoswarm.run(config, callbacks=Callbacks(notify=lambda event: said.append(str(event.get("text")))))
+    config, summary, said = run_bayes(tmp_path)
     failed = [name for name, utility in summary["initial"]["all"].items() if utility is None]
     assert 0 < len(failed) < 6 and not set(failed) & set(summary["best"]["recipe"])
     assert any(f"the first, of {failed[0]}: 100 of 100 examples failed" in text and NO_NUMBER in text for text in said)

@@ -1,4 +1,4 @@
-"""Every warning that a run prints is in its summary, whoever gives it and in whichever session."""
+"""A run's summary lists every warning it printed, no matter which part or session issued it."""
 
 from __future__ import annotations
 
