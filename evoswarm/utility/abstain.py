@@ -52,6 +52,11 @@ class Abstain(UtilityConfig):
             raise ValueError("by: marker needs generated answers; set task.method: generate, or by: self_judge")
         return self
 
+    @property
+    def parts(self) -> tuple[UtilityConfig, ...]:
+        """The task."""
+        return (self.task,)
+
     def without_test(self) -> Self:
         """The same without the test split."""
         return self.with_(task=self.task.without_test())

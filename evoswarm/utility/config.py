@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from evoswarm.section import Section
 
 Tag = Annotated[str, Field(min_length=1)]
+Grading = Literal["cpu", "gpu", "service"]
+"""What scoring takes: CPUs of its own, a GPU (a reward model), or the time that a service needs to answer."""
 
 
 class UtilityConfig(Section, ABC):
@@ -20,6 +22,20 @@ class UtilityConfig(Section, ABC):
     """Name of the utility."""
     negative: ClassVar[bool] = False
     """Whether its values can be below 0, so that they have no harmonic mean."""
+    grading: ClassVar[Grading | None] = None
+    """What scoring takes beside the engine, in processes of its own; None: it is cheap, and done where the engine is.
+    A service has limits for a whole run, so that a run has one grader for it."""
+
+    @property
+    def parts(self) -> tuple[UtilityConfig, ...]:
+        """The utilities that this one is made of."""
+        return ()
+
+    @property
+    def all_grading(self) -> frozenset[Grading]:
+        """`grading` of this utility and all of its parts; empty if all of them are cheap."""
+        own = {self.grading} if self.grading is not None else set()
+        return frozenset(own.union(*(part.all_grading for part in self.parts)))
 
     @abstractmethod
     def without_test(self) -> Self:

@@ -31,6 +31,11 @@ class MultiTask(UtilityConfig):
     weights: dict[str, NonNegative] | None = None
     """weighted_sum: the weight of each task, normalized to sum 1; equal by default."""
 
+    @property
+    def parts(self) -> tuple[UtilityConfig, ...]:
+        """The tasks."""
+        return tuple(self.tasks.values())
+
     def without_test(self) -> Self:
         """The same tasks without their test splits."""
         return self.with_(tasks={name: task.without_test() for name, task in self.tasks.items()})
@@ -101,6 +106,21 @@ class MultiTaskUtility:
                 outcomes = task.outcomes(split, [places[i][1] for i in mine], [responses[i] for i in mine])
                 found |= zip(mine, outcomes, strict=True)
         return [found[i] for i in range(len(places))]
+
+    def open(self) -> None:
+        for task in self.tasks.values():
+            task.open()
+
+    def close(self) -> None:
+        for task in self.tasks.values():
+            task.close()
+
+    def learned(self) -> dict[str, str]:
+        return {key: text for task in self.tasks.values() for key, text in task.learned().items()}
+
+    def recall(self, entries: Mapping[str, str]) -> None:
+        for task in self.tasks.values():
+            task.recall(entries)
 
     def ruled_out(self, split: Split, index: int, prefix: str) -> bool:
         name, own = self._places[split][index]

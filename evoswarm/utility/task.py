@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -120,6 +120,18 @@ class TaskUtility(ABC, Generic[C]):
     def assess_all(self, split: Split, indices: Sequence[int], responses: Sequence[Response]) -> list[Outcome]:
         """Score responses from which the reasoning was removed. Override it to score them in one batch."""
         return [self.assess(split, i, response) for i, response in zip(indices, responses, strict=True)]
+
+    def open(self) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+    def learned(self) -> dict[str, str]:
+        return {}
+
+    def recall(self, entries: Mapping[str, str]) -> None:
+        return
 
     @abstractmethod
     def assess(self, split: Split, index: int, response: Response) -> Outcome:

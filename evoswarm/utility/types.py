@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -153,8 +153,33 @@ class Utility(Protocol):
     def outcomes(self, split: Split, indices: Sequence[int], responses: Sequence[Response]) -> list[Outcome]:
         """Score the responses to these requests. An outcome depends on its own response alone.
 
-        What scoring needs besides the data, such as a reward model, is loaded on the first call.
+        What scoring needs besides the data, such as a reward model, is loaded on the first call. If the config says
+        `grading`, this is called in a grader, never next to an engine, and for a service from several threads.
+
+        Raises:
+            UserError: no answer can be scored any more, such as a budget that is spent. The run stops and can be
+                resumed. An answer that cannot be scored is an `Outcome` with an error.
         """
+
+    def open(self) -> None:
+        """Check what scoring needs besides the data. A grader calls it once, before any engine works.
+
+        Raises:
+            UserError: it cannot work, in one line: a missing key, an unreachable endpoint, an unsuitable model.
+        """
+
+    def close(self) -> None:
+        """Release what scoring has loaded."""
+
+    def learned(self) -> dict[str, str]:
+        """What scoring has learned since the last call and cost time or money, such as the answers of a service.
+
+        Returns:
+            JSON text by the sha256 (hex) of what it answers. The run records it, also when `outcomes` raised.
+        """
+
+    def recall(self, entries: Mapping[str, str]) -> None:
+        """Take over what was learned earlier in this run, so that nothing is asked twice. Called before `open`."""
 
     def ruled_out(self, split: Split, index: int, prefix: str) -> bool:
         """Whether every answer to request `index` with this prefix is wrong. Called only if the request has a draft."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evoswarm.utility.types import Outcome, Request, Response, Single, Split, Utility
@@ -27,6 +27,18 @@ class WrappedUtility:
 
     def outcomes(self, split: Split, indices: Sequence[int], responses: Sequence[Response]) -> list[Outcome]:
         return self.inner.outcomes(split, indices, responses)
+
+    def open(self) -> None:
+        self.inner.open()
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def learned(self) -> dict[str, str]:
+        return self.inner.learned()
+
+    def recall(self, entries: Mapping[str, str]) -> None:
+        self.inner.recall(entries)
 
     def ruled_out(self, split: Split, index: int, prefix: str) -> bool:
         return self.inner.ruled_out(split, index, prefix)
