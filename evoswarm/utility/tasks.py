@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from evoswarm.utility.abstain import AbstainUtility
 from evoswarm.utility.custom import CustomUtility
+from evoswarm.utility.drop import DropUtility
 from evoswarm.utility.exact_match import ExactMatchUtility
 from evoswarm.utility.json_answer import JsonUtility
 from evoswarm.utility.loglikelihood import LoglikelihoodUtility
@@ -37,6 +38,7 @@ TASKS: dict[str, MakesUtility] = {
     "ter": TerUtility,
     "rouge": RougeUtility,
     "token_f1": TokenF1Utility,
+    "drop": DropUtility,
     "regex": RegexUtility,
     "json": JsonUtility,
 }
