@@ -28,8 +28,8 @@ class Drop(Task):
 
     type: Literal["drop"] = "drop"
     spans: Literal["all", "any"] | None = None
-    """What several spans of `answers_spans` are, where the file does not say it. all: the parts of one answer (the
-    training split). any: the answers of several people (the validation split). null: refuse them."""
+    """What several spans of `answers_spans` are, which the file does not say. all: the parts of one answer. any: the
+    answers of several people. null: refuse them."""
     separator: Annotated[str, Field(min_length=1)] | None = None
     """Text between the spans of a model's answer, such as `", "`. null: the whole answer is one span, as in
     lm-evaluation-harness."""
