@@ -108,8 +108,8 @@ class DropUtility(TaskUtility[Drop]):
         plain = tuple(dict.fromkeys(span for span, kind in zip(spans, types, strict=True) if kind == "span"))
         if len(plain) > 1 and self.config.spans is None:
             raise ValueError(
-                f"answer has the spans {', '.join(map(repr, plain))[:60]}; set utility.spans: all if they are the parts "
-                "of one answer, or any if each is an answer"
+                f"answer has the spans {', '.join(map(repr, plain))[:60]}; set utility.spans: all if they are the "
+                "parts of one answer, or any if each is an answer"
             )
         yield from [plain] if self.config.spans == "all" and plain else [(span,) for span in plain]
 

@@ -122,7 +122,7 @@ def _records(kind: str, split: str) -> list[dict[str, Any]]:
     records = []
     for number in range(SIZE):
         question, answer = f"{split} {number}", "A" if kind == "multiple_choice" else str(number)
-        record: dict[str, Any] = dict.fromkeys(("question", "problem", "prompt"), question)
+        record: dict[str, Any] = dict.fromkeys(("question", "problem", "prompt", "passage"), question)
         record |= dict.fromkeys(("answer", "solution", "completion"), answer)
         if kind == "multiple_choice":
             record["choices"] = {"A": "one", "B": "two"}
