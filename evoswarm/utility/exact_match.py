@@ -70,6 +70,9 @@ class ExactMatchUtility(VotableUtility[ExactMatch]):
     def answer(self, example: Example) -> str:
         return read_references(example.get("answer"))[0]
 
+    def right_answers(self, split: Split, index: int) -> list[str]:
+        return read_references(self._examples[split][index].get("answer"))
+
     def request(self, example: Example, prompt: Prompt) -> Request:
         request = super().request(example, prompt)
         if self._pattern is not None or self.config.mode == "numeric":

@@ -81,6 +81,10 @@ class TaskUtility(ABC, Generic[C]):
         except ValueError as problem:
             raise refuse(example, problem) from None
 
+    def right_answers(self, split: Split, index: int) -> list[str]:
+        """The right answers as they would follow the prompt, the main one first."""
+        return [self.answer(self._examples[split][index]).strip()]
+
     def request(self, example: Example, prompt: Prompt) -> Request:
         """The request to the model."""
         return Generate(prompt, self.config.max_new_tokens, tuple(self.config.stop))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from evoswarm.utility.abstain import AbstainUtility
+from evoswarm.utility.blend import BlendUtility
 from evoswarm.utility.custom import CustomUtility
 from evoswarm.utility.drop import DropUtility
 from evoswarm.utility.exact_match import ExactMatchUtility
@@ -32,6 +33,7 @@ TASKS: dict[str, MakesUtility] = {
     "exact_match": ExactMatchUtility,
     "custom": CustomUtility,
     "abstain": AbstainUtility,
+    "blend": BlendUtility,
     "loglikelihood": LoglikelihoodUtility,
     "bleu": BleuUtility,
     "chrf": ChrfUtility,

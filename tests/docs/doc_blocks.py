@@ -81,7 +81,7 @@ def make_files(data: dict[str, Any], folder: Path) -> None:
         _make_data(path, "", folder)
     utilities = [data.get("utility"), *data.get("compare", {}).get("targets", {}).values()]
     for utility in filter(None, utilities):
-        for task in utility.get("tasks", {"": utility}).values():
+        for task in utility.get("tasks", {"": utility.get("task", utility)}).values():
             _make_data(task["data"], task["type"], folder)
 
 
