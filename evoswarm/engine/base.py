@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -25,6 +28,12 @@ class Verified:
 
     reply: str | Prefix
     logprob: float | None = None
+
+
+def together(parts: Sequence[OptionScore]) -> OptionScore:
+    """The score of a text, from those of its parts."""
+    logprob, tokens = math.fsum(part.logprob for part in parts), sum(part.tokens for part in parts)
+    return OptionScore(logprob, tokens, all(part.greedy for part in parts))
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,10 @@ class Engine(Protocol):
         self, prompts: Sequence[Prompt], options: Sequence[Sequence[str]]
     ) -> list[tuple[OptionScore, ...]]:
         """Log-probability of each option of each prompt as its continuation, summed over the option's tokens."""
+        ...
+
+    def rolling(self, texts: Sequence[str]) -> list[OptionScore]:
+        """Log-probability of whole texts, which may be longer than the model's context; see `Encoder.windows`."""
         ...
 
     def sleep(self) -> None:
@@ -166,8 +179,7 @@ def _answer(
     drafted: dict[int, float | None] = {}
     chosen = {i: request for i, request in enumerate(requests) if isinstance(request, Choose)}
     if chosen:
-        prompts, options = [r.prompt for r in chosen.values()], [r.options for r in chosen.values()]
-        found |= zip(chosen, speaker(chosen).loglikelihood(prompts, options), strict=True)
+        found |= _chosen(chosen, speaker)
     open_ = {i: request for i, request in enumerate(requests) if isinstance(request, Generate)}
     if ruled_out is not None or logprobs:
         for same in _alike({i: request for i, request in open_.items() if request.draft is not None}):
@@ -186,6 +198,32 @@ def _answer(
         texts = speaker(same).generate(prompts, max_new_tokens=first.max_new_tokens, stop=first.stop)
         found |= zip(same, texts, strict=True)
     return [Reply(found[i], drafted.get(i)) for i in range(len(requests))]
+
+
+def _chosen(
+    requests: Mapping[int, Choose], speaker: Callable[[Iterable[int]], Engine]
+) -> dict[int, tuple[OptionScore, ...]]:
+    """The scores of all options."""
+    found: dict[int, tuple[OptionScore, ...]] = dict.fromkeys(requests, ())
+    rows = [(i, *row) for i, request in requests.items() if not request.rolling for row in _by_prompt(request)]
+    texts = [(i, text) for i, request in requests.items() if request.rolling for text in request.options]
+    if rows:
+        engine = speaker(i for i, _, _ in rows)
+        scores = engine.loglikelihood([prompt for _, prompt, _ in rows], [options for _, _, options in rows])
+        for (i, _, _), row in zip(rows, scores, strict=True):
+            found[i] += row
+    if texts:
+        for (i, _), score in zip(texts, speaker(i for i, _ in texts).rolling([t for _, t in texts]), strict=True):
+            found[i] += (score,)
+    return found
+
+
+def _by_prompt(request: Choose) -> list[tuple[Prompt, tuple[str, ...]]]:
+    """The options in order; neighbors with the same prompt together."""
+    if not request.prompts:
+        return [(request.prompt, request.options)]
+    pairs = zip(request.prompts, request.options, strict=True)
+    return [(prompt, tuple(option for _, option in same)) for prompt, same in groupby(pairs, key=itemgetter(0))]
 
 
 def _alike(requests: Mapping[int, Generate]) -> list[dict[int, Generate]]:

@@ -88,13 +88,31 @@ class Encoder:
         """
         if tag := self._opening(prompt):
             raise options_inside(tag, self.tokenizer.name_or_path)
-        context, whole = self._encode(prompt), self._encode(prompt, option)
+        bare = isinstance(prompt, Chat) and prompt.space_in_options
+        context, whole = self._encode(prompt, bare=bare), self._encode(prompt, option)
         # If the last token of the prompt merges with the option, the option starts earlier: it must have a token.
         split = min(len(context), len(whole) - 1)
         # The options of one prompt are encoded one after another; the prompt is counted once.
         self.tokens["read"] += len(whole) - (split if prompt is self._counted else 0)
         self._counted = prompt
         return whole[:split] or self._start, whole[split:]
+
+    def windows(self, text: str, *, spare: int = 0) -> list[tuple[Ids, Ids]]:
+        """A text as pieces that the model has room for: what comes before each of them, and its tokens.
+
+        As lm-eval's loglikelihood_rolling: the first piece, with BOS if the tokenizer puts it there, comes after the
+        token that starts a text. Each other piece comes after at least the token before it.
+
+        Args:
+            text: anything.
+            spare: tokens for which the model must have room besides.
+        """
+        ids = self._encode(text)
+        size = len(ids) if self._longest is None else max(1, self._longest - spare)
+        self.tokens["read"] += len(ids)
+        later = ((start, min(start + size, len(ids))) for start in range(size, len(ids), size))
+        first = [(self._start, ids[:size])] if ids else []
+        return first + [(ids[end - size - 1 : start], ids[start:end]) for start, end in later]
 
     def draft(self, prompt: Prompt, draft: str) -> tuple[Ids, Ids]:
         """A prompt and its draft; the draft is empty if its first token merges with the prompt."""
@@ -191,11 +209,13 @@ class Encoder:
                 "the prompts, use fewer few-shot examples, or use a model with a longer context"
             )
 
-    def _encode_one(self, prompt: Prompt, option: str = "") -> Ids:
+    def _encode_one(self, prompt: Prompt, option: str = "", *, bare: bool = False) -> Ids:
+        """The ids of a prompt and its continuation; `bare`: without white space at the end of a chat."""
         if isinstance(prompt, str):
             ids = self._once(self._added, self._plain(prompt + option))
         else:
-            ids = self.rendered(self._chat(prompt) + option)
+            text = self._chat(prompt)
+            ids = self.rendered((text.rstrip() if bare else text) + option)
         if unknown := next((number for number in ids if number >= self._rows), None):
             raise UserError(
                 f"{self.tokenizer.name_or_path}: a prompt has token {unknown} ({self._decode([unknown])!r}), and "

@@ -89,6 +89,12 @@ class EchoEngine:
             for prompt, row in zip(prompts, options, strict=True)
         ]
 
+    def rolling(self, texts: Sequence[str]) -> list[OptionScore]:
+        """Each word costs 1 nat at quality 1, and more the lower the quality is."""
+        time.sleep(self._delay)
+        sizes = [len(text.split()) for text in texts]
+        return [OptionScore(-size / self.quality, size) for size in sizes]
+
     def sleep(self) -> None:
         """Does nothing."""
 

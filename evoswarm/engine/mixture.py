@@ -103,6 +103,11 @@ class MixtureEngine(HfEngine):
             found += super().loglikelihood([prompt], [line])
         return found
 
+    def rolling(self, texts: Sequence[str]) -> list[OptionScore]:
+        """See `Engine.rolling`. The weights are those of an empty prompt."""
+        self._now = self.weigh(self, [""])
+        return [score for text in texts for score in super().rolling([text])]
+
     @torch.inference_mode()
     def surprise(self, prompts: Sequence[Prompt]) -> torch.Tensor:
         """Mean negative log-probability of each prompt's tokens under each expert [B, N]; the log of its perplexity."""

@@ -143,6 +143,8 @@ def check_prompts(
         if isinstance(request, Generate):
             ids = encoder.prompt(request.prompt)
             encoder.check(len(ids), more=1)
+        elif request.rolling:
+            continue  # it is cut into what the model has room for
         else:
             ids = sum(encoder.option(request.prompt, max(request.options, key=len)), ())[:-1]
             encoder.check(len(ids), more=spare)

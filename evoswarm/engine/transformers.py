@@ -14,7 +14,7 @@ import torch
 from transformers import GenerationConfig
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from evoswarm.engine.base import Verified
+from evoswarm.engine.base import Verified, together
 from evoswarm.engine.dtype import device_of
 from evoswarm.engine.encode import Ids
 from evoswarm.engine.errors import out_of_memory
@@ -29,6 +29,8 @@ Pairs = list[tuple[Ids, Ids]]
 """(prompt, option) of each option of one request"""
 PADDING = 0
 """Any token: what is padding cannot be seen. The tokenizer's own may have no row in the model."""
+MOST_LOGITS = 1 << 28
+"""Logits of options that are computed at once: 1 GiB in float32."""
 SHARED_FROM = 16
 """Tokens from which a prefix that all prompts of a batch share (few-shot examples) is computed only once."""
 
@@ -164,27 +166,43 @@ class HfEngine:
         pairs = [[self._encoder.option(p, option) for option in row] for p, row in zip(prompts, options, strict=True)]
         if self._branches and _share_prompts(pairs):
             return [scores for part in _parts(pairs, self.batch_size) for scores in self._branch(part)]
-        wanted: dict[Ids, list[Ids]] = {}
-        for context, option in (pair for row in pairs for pair in row):
-            wanted.setdefault(context + option[:-1], []).append(option)
-        found: dict[tuple[Ids, Ids], float] = {}
-        inputs = list(wanted)
-        for start in range(0, len(inputs), self.batch_size):
-            found |= self._score({ids: wanted[ids] for ids in inputs[start : start + self.batch_size]})
-        return [tuple(OptionScore(found[c + o[:-1], o], len(o)) for c, o in row) for row in pairs]
+        found = self._scores([pair for row in pairs for pair in row])
+        return [tuple(found[pair] for pair in row) for row in pairs]
 
-    def _score(self, batch: dict[Ids, list[Ids]]) -> dict[tuple[Ids, Ids], float]:
-        """Log-probability of each option at the end of each input, by (input, option)."""
+    @torch.inference_mode()
+    def rolling(self, texts: Sequence[str]) -> list[OptionScore]:
+        """See `Engine.rolling`."""
+        rows = [self._encoder.windows(text) for text in texts]
+        found = self._scores([pair for row in rows for pair in row])
+        return [together([found[pair] for pair in row]) for row in rows]
+
+    def _scores(self, pairs: Sequence[tuple[Ids, Ids]]) -> dict[tuple[Ids, Ids], OptionScore]:
+        """The scores of pairs of prompt and option."""
+        wanted: dict[Ids, dict[Ids, tuple[Ids, Ids]]] = {}
+        for context, option in pairs:
+            wanted.setdefault(context + option[:-1], {})[option] = context, option
+        found: dict[tuple[Ids, Ids], OptionScore] = {}
+        most = MOST_LOGITS // self.model.get_input_embeddings().weight.shape[0]
+        for batch in _batches({ids: max(map(len, options)) for ids, options in wanted.items()}, self.batch_size, most):
+            scores = self._score({ids: list(wanted[ids]) for ids in batch})
+            found |= {wanted[ids][option]: score for (ids, option), score in scores.items()}
+        return {pair: found[wanted[pair[0] + pair[1][:-1]][pair[1]]] for pair in pairs}
+
+    def _score(self, batch: dict[Ids, list[Ids]]) -> dict[tuple[Ids, Ids], OptionScore]:
+        """The score of each option at the end of each input, by (input, option)."""
         longest = max(len(option) for options in batch.values() for option in options)
         logits = self._forward(self._batch(list(batch), last=longest), keep=longest).logits
-        keys, sums = [], []
+        keys, sums, greedy = [], [], []
         for (ids, options), row in zip(batch.items(), logits, strict=True):
             logprobs = torch.log_softmax(row.float(), dim=-1)
+            likeliest = logprobs.argmax(-1)
             for option in options:
-                tokens = torch.tensor(option, device=row.device)[:, None]
+                tokens = torch.tensor(option, device=row.device)
                 keys.append((ids, option))
-                sums.append(logprobs[-len(option) :].gather(1, tokens).sum())
-        return dict(zip(keys, torch.stack(sums).tolist(), strict=True))
+                sums.append(logprobs[-len(option) :].gather(1, tokens[:, None]).sum())
+                greedy.append((likeliest[-len(option) :] == tokens).all())
+        found = zip(keys, torch.stack(sums).tolist(), torch.stack(greedy).tolist(), strict=True)
+        return {key: OptionScore(total, len(key[1]), hit) for key, total, hit in found}
 
     def _branch(self, pairs: Sequence[Pairs]) -> list[tuple[OptionScore, ...]]:
         """Scores of options of several tokens. The prompts' keys and values are computed once and repeated."""
@@ -205,7 +223,11 @@ class HfEngine:
             rest = self._forward(inputs, keep=width - 1)
             logprobs = torch.cat([logprobs, torch.log_softmax(rest.logits.float(), dim=-1)], dim=1)
         each = logprobs.gather(2, tokens[:, :, None])[:, :, 0].tolist()
-        scores = iter(OptionScore(math.fsum(row[: len(o)]), len(o)) for row, o in zip(each, options, strict=True))
+        hits = (logprobs.argmax(-1) == tokens).tolist()
+        scores = iter(
+            OptionScore(math.fsum(row[: len(o)]), len(o), all(hit[: len(o)]))
+            for row, hit, o in zip(each, hits, options, strict=True)
+        )
         return [tuple(next(scores) for _ in row) for row in pairs]
 
     def _forward(self, inputs: dict[str, Any], *, keep: int, use_cache: bool = False) -> Any:
@@ -277,6 +299,24 @@ def _on_device(model: Any, device: str) -> Any:
     except (RuntimeError, AssertionError) as error:
         what = "choose a smaller model or dtype" if out_of_memory(error) else "set engine.device to cpu or cuda:0"
         raise UserError(f"engine.device: {device} cannot hold the model ({first_line(error)}); {what}") from None
+
+
+def _batches(longest: Mapping[Ids, int], size: int, most: int) -> Iterator[list[Ids]]:
+    """The inputs in batches of up to `size`, whose longest options have at most `most` tokens together; one at least.
+
+    Args:
+        longest: tokens of the longest option at the end of each input.
+        size: `engine.batch_size`.
+        most: a batch computes as many logits for each input as for the one with the longest option.
+    """
+    batch: list[Ids] = []
+    for ids in longest:
+        if batch and (len(batch) == size or (len(batch) + 1) * max(longest[one] for one in [*batch, ids]) > most):
+            yield batch
+            batch = []
+        batch.append(ids)
+    if batch:
+        yield batch
 
 
 def _share_prompts(pairs: Sequence[Pairs]) -> bool:

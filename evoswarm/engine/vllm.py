@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, GenerationConfig
 
-from evoswarm.engine.base import AdaptersNotSupported, Verified
+from evoswarm.engine.base import AdaptersNotSupported, Verified, together
 from evoswarm.engine.encode import Ids
 from evoswarm.engine.errors import EngineDied, dies_on_error
 from evoswarm.engine.load import end_tokens
@@ -203,7 +202,7 @@ class VllmEngine:
         ]
         found = self._scores([item for item in drafts if item[2]] + [item for row in ends for item in row])
         return [
-            found[item] + float(np.logaddexp.reduce([found[end] for end in row])) if row else None
+            found[item].logprob + float(np.logaddexp.reduce([found[end].logprob for end in row])) if row else None
             for item, row in zip(drafts, ends, strict=True)
         ]
 
@@ -215,39 +214,53 @@ class VllmEngine:
         particles = self._of or [None] * len(pairs)
         items = [(who, *pair) for who, row in zip(particles, pairs, strict=True) for pair in row]
         found = self._scores(items)
-        sums = iter(found[item] for item in items)
-        return [tuple(OptionScore(next(sums), len(option)) for _, option in row) for row in pairs]
+        scores = iter(found[item] for item in items)
+        return [tuple(next(scores) for _ in row) for row in pairs]
 
-    def _scores(self, items: Sequence[OptionItem]) -> dict[OptionItem, float]:
-        """Log-probabilities of options."""
+    def rolling(self, texts: Sequence[str]) -> list[OptionScore]:
+        """See `Engine.rolling`."""
+        particles = self._of or [None] * len(texts)
+        rows = [
+            [(who, *pair) for pair in self._encoder.windows(text, spare=2)]  # parts of prompts: one token must follow
+            for who, text in zip(particles, texts, strict=True)
+        ]
+        found = self._scores([item for row in rows for item in row])
+        return [together([found[item] for item in row]) for row in rows]
+
+    def _scores(self, items: Sequence[OptionItem]) -> dict[OptionItem, OptionScore]:
+        """The scores of options."""
         fitting = [item for item in items if len(item[1]) + len(item[2]) < self._longest]
         whole = set() if self._multi_adapter else self._costs.whole(fitting)  # vLLM 0.32: not with adapters
         return self._by_tokens([item for item in items if item not in whole]) | self._by_prompts(list(whole))
 
-    def _by_prompts(self, items: Sequence[OptionItem]) -> dict[OptionItem, float]:
-        """Log-probabilities of options as parts of prompts."""
+    def _by_prompts(self, items: Sequence[OptionItem]) -> dict[OptionItem, OptionScore]:
+        """The scores of options as parts of prompts."""
         settings = [self._settings(max_tokens=1, prompt_logprobs=0) for _ in items]
         outputs = self._run([(who, context + option) for who, context, option in items], settings)
+        each = [
+            [output.prompt_logprobs[i][token] for i, token in enumerate(option, start=len(context))]
+            for (_, context, option), output in zip(items, outputs, strict=True)
+        ]
         return {
-            (who, context, option): math.fsum(
-                output.prompt_logprobs[i][token].logprob for i, token in enumerate(option, start=len(context))
-            )
-            for (who, context, option), output in zip(items, outputs, strict=True)
+            item: together([OptionScore(found.logprob, 1, found.rank == 1) for found in tokens])
+            for item, tokens in zip(items, each, strict=True)
         }
 
-    def _by_tokens(self, items: Sequence[OptionItem]) -> dict[OptionItem, float]:
-        """Log-probabilities of options, with one request for each different prefix of an option."""
+    def _by_tokens(self, items: Sequence[OptionItem]) -> dict[OptionItem, OptionScore]:
+        """The scores of options, with one request for each different prefix of an option."""
         requests = list(in_requests(wanted_tokens(items)))
         settings = [self._settings(max_tokens=1, logprob_token_ids=tokens) for _, tokens in requests]
         outputs = self._run([item for item, _ in requests], settings)
         next_token = {
-            (*item, token): float(output.outputs[0].logprobs[0][token].logprob)
+            (*item, token): OptionScore(
+                float(output.outputs[0].logprobs[0][token].logprob), 1, output.outputs[0].token_ids[0] == token
+            )
             for (item, tokens), output in zip(requests, outputs, strict=True)
             for token in tokens
         }
         return {
-            (who, context, option): math.fsum(
-                next_token[who, context + option[:i], token] for i, token in enumerate(option)
+            (who, context, option): together(
+                [next_token[who, context + option[:i], token] for i, token in enumerate(option)]
             )
             for who, context, option in items
         }

@@ -27,6 +27,8 @@ class Chat:
     """Opening and closing tags of reasoning; the prompt may end inside of it."""
     begun: str = ""
     """The start of the answer, if the model is to continue it."""
+    space_in_options: bool = False
+    """White space at the end of the rendered prompt is scored as the start of each option, as in lm-eval."""
 
     @property
     def text(self) -> str:
@@ -61,12 +63,18 @@ class Choose:
 
     Options are appended to the prompt unchanged: in plain text they include their leading space.
 
+    Attributes:
+        prompts: the prompt of each option, if they differ; `prompt` is the first. Empty: the same for all.
+        rolling: there is no prompt, and options are whole texts; see `Engine.rolling`.
+
     Example:
         Choose("The sky is\\nA. blue\\nB. green\\nAnswer:", options=(" A", " B"))
     """
 
     prompt: Prompt
     options: tuple[str, ...]
+    prompts: tuple[Prompt, ...] = ()
+    rolling: bool = False
 
 
 Request = Generate | Choose
@@ -74,10 +82,14 @@ Request = Generate | Choose
 
 @dataclass(frozen=True)
 class OptionScore:
-    """Sum of the log-probabilities (natural logarithm) of an option's tokens, and the number of tokens."""
+    """Sum of the log-probabilities (natural logarithm) of an option's tokens, and the number of tokens.
+
+    `greedy`: each token is the most likely one, so that the model would write the option.
+    """
 
     logprob: float
     tokens: int
+    greedy: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,17 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from evoswarm.engine import TransformersEngine
-from evoswarm.engine.transformers import HfEngine
+from evoswarm.engine.base import answer
+from evoswarm.engine.transformers import HfEngine, _batches
 from evoswarm.errors import UserError
-from evoswarm.utility.types import OptionScore
+from evoswarm.utility.types import Chat, Choose, OptionScore
 
 PROMPTS = ["2 + 2 =", "The sky is blue and the grass is", "x"]
 OPTIONS = [[" 4", " 5"], [" green", " red", " g"], ["y", "yes"]]
@@ -117,3 +119,59 @@ def test_long_prompts_and_long_options_of_different_requests_fit_into_one_slice(
         assert [score.logprob for score in scores] == pytest.approx(expected, rel=1e-5, abs=1e-4)
     with pytest.raises(UserError, match="the model takes"):
         engine.loglikelihood(["x" * longest], [["abcd", "ef"]])
+
+
+def test_an_option_is_greedy_if_the_model_would_write_it(engine: HfEngine) -> None:
+    prompts = [prompt + end for prompt in PROMPTS for end in ("", " and", " 7")]
+    written = {p: text for p, text in zip(prompts, engine.generate(prompts, max_new_tokens=3), strict=True)}
+    written = {prompt: text for prompt, text in written.items() if len(text) == 3}  # others have special tokens
+    assert len(written) > 1
+    rows = [[text, text[:1], text[:-1] + ("#" if text[-1] != "#" else "!")] for text in written.values()]
+    for scores in engine.loglikelihood(list(written), rows):
+        assert [score.greedy for score in scores] == [True, True, False]
+    for scores in engine.loglikelihood(list(written), [[text[0], "~"] for text in written.values()]):
+        assert [score.greedy for score in scores] == [True, False]  # options of one token are scored without branches
+
+
+@torch.no_grad()
+def test_a_text_longer_than_the_context_is_scored_in_windows_as_lm_eval_does(engine: HfEngine) -> None:
+    pytest.importorskip("lm_eval")
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+    size, tokenizer = engine.model.config.max_position_embeddings, engine.tokenizer
+    texts = ["ab", "the rain in Spain stays mainly in the plain. " * (size // 12), "x" * (size - 1), "x" * size]
+    for text, score in zip(texts, engine.rolling(texts), strict=True):
+        ids, start = tokenizer(text).input_ids, tokenizer.bos_token_id
+        windows = list(get_rolling_token_windows(ids, prefix_token=start, max_seq_len=size, context_len=1))
+        assert engine._encoder.windows(text) == [
+            (tuple(before), tuple(part)) for before, part in map(make_disjoint_window, windows)
+        ]
+        expected = 0.0
+        for before, part in windows:
+            logprobs = torch.log_softmax(engine.model(torch.tensor([before])).logits[0].double(), -1)[-len(part) :]
+            expected += float(logprobs.gather(1, torch.tensor(part)[:, None]).sum())
+        assert score.logprob == pytest.approx(expected, rel=1e-5) and score.tokens == len(ids)
+
+
+def test_long_options_are_computed_in_batches_of_bounded_memory() -> None:
+    longest = {(i,): size for i, size in enumerate([1, 2, 9, 3, 3, 3])}
+    assert [len(batch) for batch in _batches(longest, 4, 9)] == [2, 1, 3]
+    assert [len(batch) for batch in _batches(longest, 2, 100)] == [2, 2, 2]
+
+
+def test_the_options_of_one_request_may_follow_different_prompts(engine: HfEngine) -> None:
+    prompts, options = ("2 + 2 =", "2 + 2 =", ""), (" 4", " 5", " 4")
+    requests = [Choose(prompts[0], options, prompts), Choose("x", ("y",)), Choose("", ("ab c",), rolling=True)]
+    found = [reply.response for reply in answer(engine, requests)]
+    pairs = engine.loglikelihood(["2 + 2 =", "", "x"], [options[:2], options[2:], ["y"]])
+    assert [s.logprob for s in found[0]] == pytest.approx([s.logprob for s in [*pairs[0], *pairs[1]]], abs=1e-4)
+    assert found[1][0].logprob == pytest.approx(pairs[2][0].logprob, abs=1e-4)
+    assert found[2] == (engine.rolling(["ab c"])[0],)
+
+
+def test_white_space_at_the_end_of_a_chat_can_belong_to_the_options(engine: HfEngine) -> None:
+    template = "{% for m in messages %}{{ m['content'] }}{% endfor %}: "
+    chat = Chat((("user", "ab"),), template=template, space_in_options=True)
+    ((score,),) = engine.loglikelihood([chat], [["c"]])
+    ((spaced,),) = engine.loglikelihood([replace(chat, template=template.rstrip())], [[" c"]])
+    assert score == spaced and score.tokens == 2

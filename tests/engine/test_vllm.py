@@ -116,6 +116,25 @@ def test_log_likelihoods_agree_to_a_thousandth(vllm: VllmEngine, reference: Engi
             assert [s.logprob for s in row] == pytest.approx([s.logprob for s in other], abs=1e-3)
 
 
+def test_whole_texts_have_the_log_likelihood_that_transformers_gives(vllm: VllmEngine, reference: Engine) -> None:
+    vllm.install(None)
+    reference.install(None)
+    for one, other in zip(vllm.rolling(LONG), reference.rolling(LONG), strict=True):
+        assert one.logprob == pytest.approx(other.logprob, abs=0.01) and one.tokens == other.tokens
+    (long,) = vllm.rolling([" ".join(LONG)])
+    assert long.logprob < 0 and long.tokens == len(vllm._encoder.prompt(" ".join(LONG)))
+
+
+def test_options_are_greedy_where_transformers_finds_them_greedy(vllm: VllmEngine, reference: Engine) -> None:
+    vllm.install(None)
+    reference.install(None)
+    written = reference.generate(LONG, max_new_tokens=3)
+    rows = [[text, text[:1], text + "zz", "zz"] for text in written]
+    expected = [[o.greedy for o in line] for line in reference.loglikelihood(LONG, rows)]
+    assert [[o.greedy for o in line] for line in vllm.loglikelihood(LONG, rows)] == expected
+    assert all(line[:2] == [True, True] and not any(line[2:]) for line in expected)
+
+
 def test_a_particle_answers_the_same_before_and_after_another(vllm: VllmEngine, reference: Engine) -> None:
     found = {}
     for turn, expert in enumerate(("rev", "sort", "rev", "sort")):
