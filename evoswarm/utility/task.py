@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -13,6 +12,7 @@ from evoswarm.errors import UserError
 from evoswarm.utility.config import Task
 from evoswarm.utility.data import Example, load_examples, overlap_warnings, repeat_warnings, resolve
 from evoswarm.utility.locate import Place, what_follows
+from evoswarm.utility.mean import MeanUtility
 from evoswarm.utility.prompts import compose, continued, delimiter, empty_chat, render, template_fields
 from evoswarm.utility.reasoning import REASONING_TAGS, Tags, opened, without_reasoning
 from evoswarm.utility.references import read_references
@@ -21,7 +21,7 @@ from evoswarm.utility.types import SPLITS, Choose, Generate, Outcome, Prompt, Re
 C = TypeVar("C", bound=Task)
 
 
-class TaskUtility(ABC, Generic[C]):
+class TaskUtility(MeanUtility, Generic[C]):
     """A `Utility` over one data set. The constructor reads, checks and renders everything.
 
     Raises:
@@ -29,7 +29,6 @@ class TaskUtility(ABC, Generic[C]):
     """
 
     config_class: type[C]
-    votes = False
 
     def __init__(self, config: C, *, root: Path) -> None:
         self.config = config
@@ -102,10 +101,6 @@ class TaskUtility(ABC, Generic[C]):
         answers = [self.answered(split, i, response) for i, response in zip(indices, responses, strict=True)]
         return self.assess_all(split, indices, answers)
 
-    def outcome(self, split: Split, index: int, response: Response) -> Outcome:
-        """Score the response to request `index`."""
-        return self.outcomes(split, [index], [response])[0]
-
     def answered(self, split: Split, index: int, response: Response) -> Response:
         """A response without reasoning."""
         if isinstance(response, str):
@@ -125,18 +120,6 @@ class TaskUtility(ABC, Generic[C]):
         """Score responses from which the reasoning was removed. Override it to score them in one batch."""
         return [self.assess(split, i, response) for i, response in zip(indices, responses, strict=True)]
 
-    def open(self) -> None:
-        return
-
-    def close(self) -> None:
-        return
-
-    def learned(self) -> dict[str, str]:
-        return {}
-
-    def recall(self, entries: Mapping[str, str]) -> None:
-        return
-
     @abstractmethod
     def assess(self, split: Split, index: int, response: Response) -> Outcome:
         """Score the response to request `index`, from which the reasoning was removed."""
@@ -154,20 +137,6 @@ class TaskUtility(ABC, Generic[C]):
 
     def example(self, split: Split, index: int) -> dict[str, Any]:
         return {**self._examples[split][index].fields, "question": self._questions[split][index]}
-
-    def ruled_out(self, split: Split, index: int, prefix: str) -> bool:
-        return False
-
-    def aggregate(self, split: Split, scores: Sequence[float]) -> float:
-        if len(scores) != self.size(split) or not scores:
-            raise ValueError(f"{self.size(split)} examples in {split}, {len(scores)} scores")
-        return math.fsum(scores) / len(scores)
-
-    def metrics(self, split: Split, scores: Sequence[float], statistics: Sequence[Sequence[float]]) -> dict[str, float]:
-        return {}
-
-    def gold_logprob(self, split: Split, index: int, logprobs: Sequence[float]) -> float:
-        return logprobs[0] if logprobs else math.nan
 
     def gold_after(self, split: Split, index: int, response: str) -> Request | None:
         request = self._requests[split][index]
@@ -190,15 +159,6 @@ class TaskUtility(ABC, Generic[C]):
     def locate(self, split: Split, index: int, text: str) -> tuple[Place, str] | None:
         """Where the answer is in a text without reasoning, and the right answer to put there; None if unknown."""
         return None
-
-    def weights(self, split: Split) -> list[float]:
-        return [1 / self.size(split)] * self.size(split)
-
-    def task_utilities(self, split: Split, scores: Sequence[float]) -> dict[str, float]:
-        return {}
-
-    def vote(self, split: Split, index: int, predictions: Sequence[str | None]) -> Outcome:
-        raise ValueError(f"answers of {self.config.data.path} cannot be put to a vote")
 
 
 def refuse(example: Example, problem: object) -> UserError:

@@ -1,0 +1,77 @@
+"""The base of utilities that are the mean of their examples' scores."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evoswarm.utility.types import Outcome, Request, Response, Single, Split
+
+
+class MeanUtility(ABC):
+    """The parts of a `Utility` that are the same for all utilities over one data set."""
+
+    votes = False
+
+    @abstractmethod
+    def size(self, split: Split) -> int:
+        """See `Utility.size`."""
+
+    @abstractmethod
+    def requests(self, split: Split) -> list[Request]:
+        """See `Utility.requests`."""
+
+    @abstractmethod
+    def outcomes(self, split: Split, indices: Sequence[int], responses: Sequence[Response]) -> list[Outcome]:
+        """See `Utility.outcomes`."""
+
+    @abstractmethod
+    def example(self, split: Split, index: int) -> dict[str, Any]:
+        """See `Utility.example`."""
+
+    def outcome(self, split: Split, index: int, response: Response) -> Outcome:
+        """Score the response to request `index`."""
+        return self.outcomes(split, [index], [response])[0]
+
+    def follow(self, split: Split, index: int, response: Single) -> Request | None:
+        return None
+
+    def open(self) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+    def learned(self) -> dict[str, str]:
+        return {}
+
+    def recall(self, entries: Mapping[str, str]) -> None:
+        return
+
+    def ruled_out(self, split: Split, index: int, prefix: str) -> bool:
+        return False
+
+    def aggregate(self, split: Split, scores: Sequence[float]) -> float:
+        if len(scores) != self.size(split) or not scores:
+            raise ValueError(f"{self.size(split)} examples in {split}, {len(scores)} scores")
+        return math.fsum(scores) / len(scores)
+
+    def metrics(self, split: Split, scores: Sequence[float], statistics: Sequence[Sequence[float]]) -> dict[str, float]:
+        return {}
+
+    def gold_logprob(self, split: Split, index: int, logprobs: Sequence[float]) -> float:
+        return logprobs[0] if logprobs else math.nan
+
+    def gold_after(self, split: Split, index: int, response: str) -> Request | None:
+        return None
+
+    def weights(self, split: Split) -> list[float]:
+        return [1 / self.size(split)] * self.size(split)
+
+    def task_utilities(self, split: Split, scores: Sequence[float]) -> dict[str, float]:
+        return {}
+
+    def vote(self, split: Split, index: int, predictions: Sequence[str | None]) -> Outcome:
+        raise ValueError(f"answers of {type(self).__name__} cannot be put to a vote")
