@@ -62,7 +62,7 @@ def test_knowledge_crosswords_includes_its_solved_example(make: Make) -> None:
     assert utility.requests("test")[0].prompt.startswith("Question: Pick the correct answer")
 
 
-@pytest.mark.parametrize("kind", sorted(set(UTILITIES) - {"multi_task", "json", "abstain"}))
+@pytest.mark.parametrize("kind", sorted(set(UTILITIES) - {"multi_task", "json", "abstain", "blend"}))
 def test_the_small_files_of_the_same_format_are_read(make: Make, kind: str) -> None:
     name = {"multiple_choice": "choices", "custom": "prompts"}.get(kind, "numbers")
     own = {"custom": PROMPT_ONLY, "regex": {"pattern": "5"}}
