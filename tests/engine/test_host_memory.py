@@ -22,6 +22,8 @@ SHAPE = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 8}
 """380 MB in float32."""
 LARGEST = 4 * 1024 * 2816
 """Bytes of the largest tensor."""
+TENSORS = {"transformers": 2, "vllm": 6}
+"""How many of the largest tensors an engine holds at once; vLLM's CPU build loads two as one, and packs that."""
 VLLM = {"max_model_len": 64, "enforce_eager": True, "block_size": 32}
 
 
@@ -67,7 +69,9 @@ def growth(kind: str, folder: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["transformers", "vllm"])
-def test_a_checkpoint_is_installed_tensor_by_tensor(tmp_path: Path, kind: str) -> None:
+def test_a_checkpoint_is_installed_tensor_by_tensor(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Tensors are freed at once: what malloc keeps of them depends on timing.
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(LARGEST // 16))
     if kind == "vllm":
         pytest.importorskip("vllm", reason="installed by the Makefile on Linux x86-64")
     for name, seed in (("base", 0), ("pool/a", 1), ("pool/b", 2)):
@@ -76,4 +80,4 @@ def test_a_checkpoint_is_installed_tensor_by_tensor(tmp_path: Path, kind: str) -
         found = process.submit(growth, kind, tmp_path).result()
     first, particle, base, again = found["answers"]
     assert first == particle == again != base
-    assert max(found[name] for name in ("particle", "base", "again")) < 5 * LARGEST
+    assert max(found[name] for name in ("particle", "base", "again")) < (TENSORS[kind] + 1) * LARGEST
