@@ -35,6 +35,10 @@ Gpus = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_gpus)]
 """GPUs of one actor, in Ray's units."""
 
 
+MAY_CHANGE = object()
+"""Marks a field that a resumed run may change, because no result depends on it: `Annotated[int, MAY_CHANGE]`."""
+
+
 class Section(BaseModel):
     """A frozen section. Unknown keys are errors. The docstring under a field is its help text."""
 
@@ -72,3 +76,25 @@ class Section(BaseModel):
             old = values.get(name)
             values[name] = old.with_(**change) if isinstance(old, Section) and isinstance(change, Mapping) else change
         return type(self).model_validate(values)
+
+    def lasting(self, *, include: set[str] | None = None, exclude: set[str] | None = None) -> dict[str, Any]:
+        """JSON data without the fields, here and in nested sections, that a resumed run may change."""
+        data = self.model_dump(mode="json", include=include, exclude=exclude)
+        _drop_changing(self, data)
+        return data
+
+
+def _drop_changing(value: Any, data: Any) -> None:
+    """Remove from the JSON data of a value what is marked with `MAY_CHANGE`."""
+    if isinstance(value, Section):
+        for name, field in type(value).model_fields.items():
+            if MAY_CHANGE in field.metadata:
+                data.pop(name, None)
+            elif name in data:
+                _drop_changing(getattr(value, name), data[name])
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            _drop_changing(part, data.get(key))
+    elif isinstance(value, list | tuple):
+        for part, dumped in zip(value, data, strict=True):
+            _drop_changing(part, dumped)

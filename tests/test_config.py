@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import yaml
@@ -14,7 +14,7 @@ import yaml
 from evoswarm.config import RunConfig, dump_config, load_config
 from evoswarm.config.load import load_training, parse_config
 from evoswarm.errors import UserError
-from evoswarm.section import Section
+from evoswarm.section import MAY_CHANGE, Section
 
 GOOD = {"model": "m", "pool": "experts", "utility": {"type": "exact_match", "data": "d.json"}}
 
@@ -316,3 +316,18 @@ def test_a_start_that_is_no_recipe_is_refused(tmp_path: Path, content: str, text
 def test_a_wrong_start_is_one_line(tmp_path: Path, kind: str, start: object, text: str) -> None:
     said = refusal(tmp_path, search={"type": kind, "start": start})
     assert text in said and "search.start" in said and said.count("search.start") == 1
+
+
+def test_settings_that_a_resumed_run_may_change_are_found_in_nested_sections() -> None:
+    class Inner(Section):
+        budget: Annotated[int | None, MAY_CHANGE] = 3
+        rubric: str = "good?"
+
+    class Outer(Section):
+        one: Inner = Inner()
+        several: dict[str, Inner] = {"a": Inner()}
+        listed: list[Inner] = [Inner()]
+
+    lasting = {"rubric": "good?"}
+    assert Outer().lasting() == {"one": lasting, "several": {"a": lasting}, "listed": [lasting]}
+    assert Outer(one=Inner(budget=9)).lasting(include={"one"}) == {"one": lasting}

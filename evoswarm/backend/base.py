@@ -61,9 +61,10 @@ class Evaluation:
 @dataclass
 class Counters:
     """What workers did so far: seconds (summed over workers), bytes of weights moved, tokens, and steps (see `Engine`).
-    Slices queued now."""
+    Slices queued now. `grading` are seconds beside the engine; where scoring is cheap, they are part of `scoring`."""
 
     scoring: float = 0.0
+    grading: float = 0.0
     moving: float = 0.0
     moved_bytes: int = 0
     tokens: Counter[str] = field(default_factory=Counter)

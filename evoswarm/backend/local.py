@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from evoswarm.backend.base import Counters, Evaluation, Job
+from evoswarm.backend.grade import at_once
+from evoswarm.backend.learned import Learned
+from evoswarm.backend.local_grading import LocalGrading
 from evoswarm.backend.pace import Pace
 from evoswarm.backend.pieces import Piece
 from evoswarm.backend.round import Round
@@ -38,6 +41,7 @@ class LocalBackend:
         pool: Pool,
         utility: Utility,
         root: Path | None = None,
+        learned: Learned | None = None,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Load the engine.
@@ -47,15 +51,23 @@ class LocalBackend:
             pool: its experts.
             utility: what is measured.
             root: the folder of saved basis vectors, if there are any.
+            learned: what grading has learned earlier, and gets what it learns.
             warn: is told what the user should know about engine and prompts.
 
         Raises:
-            UserError: the base model cannot be loaded.
+            UserError: the base model cannot be loaded, or what grading needs is missing.
         """
         self.counters = Counters()
         self._base, self._rank = config.model, config.export.rank
         self._materializer = Materializer(pool, root=root, threads=config.engine.cpus)
-        self._worker = Worker(config, pool=pool, utility=utility)
+        self._grading = LocalGrading(
+            utility, threads=at_once(config.utility), learned=learned or Learned(), counters=self.counters
+        )
+        try:
+            self._worker = Worker(config, pool=pool, utility=utility)
+        except BaseException:
+            self._grading.close()
+            raise
         for notice in self._worker.notices:
             warn(notice)
 
@@ -78,14 +90,16 @@ class LocalBackend:
             retries=RETRIES,
         )
         weights = ResidentWeights(self._materializer)
+        self._grading.drop()  # of a round that ended early
         while not round.finished:
-            for call in round.assign(now=clock()):
+            calls = round.assign(now=clock()) if self._grading.has_room else []
+            for call in calls:
                 start = clock()
                 moved = weights.of(round, {index for index, _ in call.work})
                 self.counters.moving += clock() - start
                 pieces = [(round.jobs[index], moved[index], number) for index, number in call.work]
                 try:
-                    done = worker.work([Piece.of(job, w, number) for job, w, number in pieces])
+                    done = worker.ask([Piece.of(job, w, number) for job, w, number in pieces])
                 except EngineDied as error:
                     round.lost(call, str(error), now=clock())
                     worker.start()
@@ -93,7 +107,10 @@ class LocalBackend:
                 self.counters.moving += done.installing
                 self.counters.scoring += done.scoring
                 self.counters.steps += done.steps
-                yield from round.done(call, done, now=clock())
+                round.answered(call, install=done.installing, now=clock())
+                self._grading.add(call, done.results)
+            for call, results in self._grading.graded(wait=not calls):
+                yield from round.graded(call, results)
         worker.sleep()
 
     def save_expert(self, row: Row, folder: Path) -> float | None:
@@ -106,6 +123,7 @@ class LocalBackend:
 
     def close(self) -> None:
         """See `Backend.close`."""
+        self._grading.close()
         self._worker.close()
 
 

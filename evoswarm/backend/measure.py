@@ -47,7 +47,7 @@ def _seconds(worker: Worker, pool: Pool, *, threads: int) -> float:
     number = len(slices.indices) // 2
     for turn in range(2):
         particles = enumerate(islice(cycle(experts), PARTICLES))
-        done = worker.work([Piece((turn, i), weights, "validation", number) for i, weights in particles])
+        done = worker.ask([Piece((turn, i), weights, "validation", number) for i, weights in particles])
     if any(isinstance(result, str) for result in done.results):
         return math.inf
     share = len(slices.requests) / len(slices.indices[number])

@@ -32,8 +32,9 @@ class Round:
         while not round.finished:
             for call in round.assign(now=clock()):
                 start(call)
-            call, done = wait_for_one()
-            evaluations += round.done(call, done, now=clock())
+            call, seconds, answers = wait_for_one()
+            round.answered(call, install=seconds, now=clock())
+            evaluations += round.graded(call, grade(answers))
     """
 
     def __init__(
@@ -105,10 +106,18 @@ class Round:
         return calls
 
     def done(self, call: Call, done: Done[list[Outcome]], *, now: float) -> list[Evaluation]:
-        """Add the results of a call. Returns the evaluations that it completes."""
-        self._pace.ended(call.worker, now=now, slices=len(call.work), installs=call.installs, install=done.installing)
+        """Add the results of a call that its worker has graded itself; see `answered` and `graded`."""
+        self.answered(call, install=done.installing, now=now)
+        return self.graded(call, done.results)
+
+    def answered(self, call: Call, *, install: float, now: float) -> None:
+        """A worker has answered a call and is free. `install`: seconds of the call that it took to install."""
+        self._pace.ended(call.worker, now=now, slices=len(call.work), installs=call.installs, install=install)
+
+    def graded(self, call: Call, results: Sequence[list[Outcome] | str]) -> list[Evaluation]:
+        """Add the results of an answered call. Returns the evaluations that it completes."""
         complete = []
-        for (index, number), result in zip(call.work, done.results, strict=True):
+        for (index, number), result in zip(call.work, results, strict=True):
             assembly = self._open.get(index)
             if assembly is None:
                 continue
@@ -128,6 +137,10 @@ class Round:
             ClusterError: a slice was lost more than `retries` times.
         """
         self._pace.lost(call.worker, now=now, slices=len(call.work), installs=call.installs)
+        self.answers_lost(call, reason)
+
+    def answers_lost(self, call: Call, reason: str | None) -> None:
+        """Return the slices of an answered call to the queue: its answers are gone. Raises as `lost` does."""
         for work in call.work:
             if work[0] not in self._open:
                 continue

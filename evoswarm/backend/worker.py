@@ -140,8 +140,9 @@ class Worker:
         return self._cut[split]
 
     def work(self, pieces: Sequence[Piece]) -> Done[list[Outcome]]:
-        """Answer pieces of work and score them; see `ask` and `Grader.grade`."""
-        return self._grader.grade(self.ask(pieces))
+        """Answer pieces of work and score them, as where scoring is cheap; see `ask` and `Grader.grade`."""
+        done = self.ask(pieces)
+        return done.with_results(self._grader.grade(done.results).checked())
 
     def ask(self, pieces: Sequence[Piece]) -> Done[Answers]:
         """Answer pieces of work.

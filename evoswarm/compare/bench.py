@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evoswarm.backend import Evaluation, Job
-from evoswarm.backend.base import Assembly, failed
+from evoswarm.backend.base import Assembly, Counters, failed
 from evoswarm.backend.local import RETRIES
+from evoswarm.backend.local_grading import LocalGrading
 from evoswarm.backend.pieces import Piece
 from evoswarm.backend.worker import Worker
 from evoswarm.config import RunConfig
 from evoswarm.engine import EngineDied, TransformersEngine
 from evoswarm.errors import UserError
 from evoswarm.loop.directory import RunDirectory
+from evoswarm.loop.learned import LearnedFile
 from evoswarm.rows import ExpertVector, Row
 from evoswarm.utility import Outcome, Split, make_utility
 from evoswarm.weights.expert import read_json
@@ -62,8 +64,10 @@ class Bench:
         self.pool = open_pool(config.pool, model=config.model)
         self.materializer = Materializer(self.pool, threads=config.engine.cpus)
         identity = {"pool": self.pool.hashes, "space": self.pool.space_name, "data": self.utility.sha256}
-        identity |= config.model_dump(mode="json", include={"model", "utility", "engine"})
+        identity |= config.lasting(include={"model", "utility", "engine"})
         self._key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        learned = LearnedFile(folder / "learned" / f"{self._key}.jsonl")
+        self._grading = LocalGrading(self.utility, threads=0, learned=learned, counters=Counters())
         self._make_worker = make_worker
         self._plain: Worker | None = None
         self._mixture: tuple[MixtureEngine, Worker] | None = None
@@ -73,6 +77,7 @@ class Bench:
         for worker in (self._plain, self._mixture and self._mixture[1]):
             if worker:
                 worker.close()
+        self._grading.close()
         self._plain = self._mixture = None
 
     def row(self, name: str, coefficients: dict[str, float]) -> Candidate:
@@ -154,24 +159,23 @@ class Bench:
         cut = worker.slices(split).indices
         assembly = Assembly(job, cut, self.utility)
         for number in range(len(cut)):
-            result = _scored(worker, Piece((candidate.name, split), weights, split, number, texts=True))
+            result = self._scored(worker, Piece((candidate.name, split), weights, split, number, texts=True))
             if isinstance(result, str):
                 return failed(job, result)
             assembly.add(number, result)
         return assembly.evaluation()
 
-
-def _scored(worker: Worker, piece: Piece) -> list[Outcome] | str:
-    """The outcomes of a piece of work, or an error. An engine that dies is restarted, up to `RETRIES` times."""
-    for lives in reversed(range(RETRIES + 1)):
-        try:
-            (result,) = worker.work([piece]).results
-            return result
-        except EngineDied as error:
-            worker.start()
-            if not lives:
-                return f"a slice was lost {RETRIES + 1} times with its engine ({error})"
-    raise AssertionError
+    def _scored(self, worker: Worker, piece: Piece) -> list[Outcome] | str:
+        """The outcomes of a piece of work, or an error. An engine that dies is restarted, up to `RETRIES` times."""
+        for lives in reversed(range(RETRIES + 1)):
+            try:
+                (result,) = self._grading.now(worker.ask([piece]).results)
+                return result
+            except EngineDied as error:
+                worker.start()
+                if not lives:
+                    return f"a slice was lost {RETRIES + 1} times with its engine ({error})"
+        raise AssertionError
 
 
 @dataclass

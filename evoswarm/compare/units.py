@@ -122,7 +122,7 @@ def _seeded(name: str, seed: int | None) -> str:
 def _key(unit: Unit, inputs: Inputs, name: str, seed: int | None) -> str:
     """Hash of everything that a result depends on."""
     about = {"method": name, "budget": unit.comparison.budget, "seed": seed, "inputs": inputs.identity}
-    about |= unit.config.model_dump(mode="json", include={"model", "utility", "engine"})
+    about |= unit.config.lasting(include={"model", "utility", "engine"})
     data = unit.comparison.training if all_methods()[name].trains else {}
     about["training"] = {expert: hashlib.sha256(path.read_bytes()).hexdigest() for expert, path in data.items()}
     about["trainings"] = unit.comparison.trainings.get(name)

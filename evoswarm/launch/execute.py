@@ -20,6 +20,7 @@ from evoswarm.loop.context import RunContext
 from evoswarm.loop.directory import RunDirectory, append_line, to_line
 from evoswarm.loop.evolution import Evolution
 from evoswarm.loop.inputs import Inputs, claim, read_inputs
+from evoswarm.loop.learned import LearnedFile, sort_learned
 from evoswarm.loop.notices import recording
 from evoswarm.loop.summary import ending
 from evoswarm.place import RunPlace
@@ -131,6 +132,7 @@ class Execution:
                 return summary
         finally:
             backend.close()
+            sort_learned(self.directory.learned)
 
     def _finished(self) -> dict[str, Any] | None:
         """The summary of a finished run, unless the config asks for more generations or the file is damaged."""
@@ -155,7 +157,15 @@ def run_locally(
         return [seconds_per_particle(one, pool=inputs.pool, utility=inputs.utility) for one in configs]
 
     def make_backend(settled: RunConfig, place: RunPlace, inputs: Inputs, callbacks: Callbacks) -> LocalBackend:
-        return LocalBackend(settled, pool=inputs.pool, utility=inputs.utility, root=place.path, warn=callbacks.warning)
+        learned = LearnedFile(RunDirectory(place.path).learned)
+        return LocalBackend(
+            settled,
+            pool=inputs.pool,
+            utility=inputs.utility,
+            root=place.path,
+            learned=learned,
+            warn=callbacks.warning,
+        )
 
     return Execution(config, make_backend, measure, callbacks, resume, driver=driver).run()
 

@@ -33,7 +33,7 @@ COUNTERS = {
     "evaluations": ("Evaluations: ok, failed, or known from an equal row.", ("outcome",)),
     "examples": ("Examples answered by an engine.", ()),
     "tokens": ("Tokens read and written by engines.", ("kind",)),
-    "phase_seconds": ("Seconds by phase; scoring and moving are summed over workers.", ("phase",)),
+    "phase_seconds": ("Seconds by phase; scoring, grading and moving are summed over workers.", ("phase",)),
     "moved_bytes": ("Bytes of weights moved from particles to scorers.", ()),
 }
 Series = tuple[str, tuple[str, ...]]
@@ -104,6 +104,7 @@ class Metrics:
         actors, counters = self._actors(), self.counters
         totals: dict[Series, float] = {
             ("phase_seconds", ("scoring",)): counters.scoring,
+            ("phase_seconds", ("grading",)): counters.grading,
             ("phase_seconds", ("moving",)): counters.moving,
             ("moved_bytes", ()): counters.moved_bytes,
             **{("tokens", (kind,)): count for kind, count in counters.tokens.items()},

@@ -12,10 +12,13 @@ from typing import get_args
 import numpy as np
 
 from evoswarm.backend import Evaluation, Job
+from evoswarm.backend.learned import Learned
 from evoswarm.config import RunConfig
 from evoswarm.config.recipe import read_recipe
 from evoswarm.errors import UserError
+from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.inputs import require_installable
+from evoswarm.loop.learned import read_learned
 from evoswarm.loop.summary import metrics_in
 from evoswarm.rows import ExpertPart, Row
 from evoswarm.utility import Split, make_utility
@@ -68,7 +71,10 @@ def measure(
         warn(warning)
     # Saved basis vectors of a recipe are in its run directory.
     root = recipe.resolve().parent if recipe is not None else None
-    with closing(LocalBackend(config, pool=pool, utility=utility, root=root, warn=warn)) as backend:
+    # The run that the expert or the recipe is from has paid for some answers.
+    run = root if adapter is None else adapter.resolve().parent
+    learned = Learned(None if run is None else read_learned(RunDirectory(run).learned))
+    with closing(LocalBackend(config, pool=pool, utility=utility, root=root, learned=learned, warn=warn)) as backend:
         (evaluation,) = backend.evaluate([Job("evaluate", row, split, texts=True)])
     return Measured(**vars(evaluation), metrics=metrics_in(evaluation, utility, split))
 

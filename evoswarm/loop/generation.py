@@ -32,15 +32,16 @@ class Stopwatch:
 
     def __init__(self, workers: Counters) -> None:
         self._workers = workers
-        self._start = time.perf_counter(), workers.scoring, workers.moving
+        self._start = time.perf_counter(), workers.scoring, workers.grading, workers.moving
         self._steps = Counter(workers.steps)
 
     def seconds(self) -> dict[str, float]:
-        """`total` is wall time, `scoring` and `moving` are summed over workers."""
-        start, scoring, moving = self._start
+        """`total` is wall time, `scoring`, `grading` and `moving` are summed over workers."""
+        start, scoring, grading, moving = self._start
         return {
             "total": time.perf_counter() - start,
             "scoring": self._workers.scoring - scoring,
+            "grading": self._workers.grading - grading,
             "moving": self._workers.moving - moving,
         }
 

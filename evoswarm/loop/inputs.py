@@ -111,7 +111,7 @@ def _same_config(directory: RunDirectory, config: RunConfig) -> None:
 
 def _settings(config: RunConfig) -> dict[str, Any]:
     """What a resumed run must not change."""
-    data = config.model_dump(mode="json", exclude=MAY_CHANGE)
+    data = config.lasting(exclude=MAY_CHANGE)
     for section, free in (("search", MAY_CHANGE_IN_SEARCH), ("pool", MAY_CHANGE_IN_POOL)):
         data[section] = {key: value for key, value in data[section].items() if key not in free}
     return data

@@ -149,11 +149,10 @@ def metrics_in(evaluation: Evaluation, utility: Utility, split: Split) -> dict[s
 
 
 def _seconds(directory: RunDirectory) -> dict[str, float]:
-    """Seconds over all sessions: `total` is wall time, `scoring` and `moving` are summed over workers."""
+    """Seconds over all sessions: `total` is wall time, `scoring`, `grading` and `moving` are summed over workers."""
     lines = [record["seconds"] for record in read_timings(directory)]
-    return {
-        key: round(sum(line.get(key, 0.0) for line in lines), 3) for key in ("total", "scoring", "moving", "startup")
-    }
+    keys = ("total", "scoring", "grading", "moving", "startup")
+    return {key: round(sum(line.get(key, 0.0) for line in lines), 3) for key in keys}
 
 
 def sequences(directory: RunDirectory) -> dict[str, float] | None:

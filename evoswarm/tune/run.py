@@ -78,7 +78,7 @@ def _claim(directory: RunDirectory, config: TuneConfig, trials: list[Trial]) -> 
     loose = {"backend", "loggers", "root", "output"}
     # Without the test split: no trial reads it, so it may change before the end.
     asked = [trial.wanted.with_(utility=trial.run.utility) for trial in trials]
-    now = {"tuning": tuning, "trials": [run.model_dump(mode="json", exclude=loose) for run in asked]}
+    now = {"tuning": tuning, "trials": [run.lasting(exclude=loose) for run in asked]}
     path = directory.path / "trials.json"
     if path.exists() and read_json(path) != now:
         raise UserError(

@@ -13,7 +13,7 @@ import pytest
 from evoswarm.backend import Job
 from evoswarm.backend.base import Assembly
 from evoswarm.backend.grade import WRONG, Grader
-from evoswarm.backend.pieces import Answers, Done
+from evoswarm.backend.pieces import Answers
 from evoswarm.engine import Reply, answer
 from evoswarm.errors import UserError
 from evoswarm.loop.journal import Key, _record, evaluation_of
@@ -108,9 +108,8 @@ def test_the_longest_second_request_counts(utility: AskedUtility, tmp_path: Path
 
 def test_answers_of_a_slice_are_scored_in_one_call_and_wrong_beginnings_not_at_all(utility: AskedUtility) -> None:
     replies = [Reply("a b"), Reply(Prefix("x"), draft_logprob=-3.0), Reply("c d")]
-    done = Grader(utility).grade(Done([Answers("validation", (0, 1, 2), replies)], scoring=2.0))
-    (outcomes,) = done.results
-    assert utility.calls == 1 and done.scoring == 2.0
+    (outcomes,) = Grader(utility).grade([Answers("validation", (0, 1, 2), replies)]).checked()
+    assert utility.calls == 1
     assert outcomes[1] == Outcome(WRONG.score, None, logprobs=(-3.0,))  # type: ignore[comparison-overlap]
     assert outcomes[0].score == 0.5  # type: ignore[union-attr]
 
@@ -121,12 +120,13 @@ def test_a_utility_that_raises_fails_its_particle_and_a_user_error_ends_the_run(
         Answers("validation", (1,), [Reply("a b")]),
         "the engine broke",
     ]
-    done = Grader(utility).grade(Done(slices))
-    assert done.results[0] == "RuntimeError: no"
-    assert done.results[1][0].score == 0.5  # type: ignore[union-attr]
-    assert done.results[2] == "the engine broke"
+    results = Grader(utility).grade(slices).checked()
+    assert results[0] == "RuntimeError: no"
+    assert results[1][0].score == 0.5  # type: ignore[union-attr]
+    assert results[2] == "the engine broke"
+    refused = Grader(utility).grade([Answers("validation", (0,), [Reply("refuse")])])
     with pytest.raises(UserError, match="set a key"):
-        Grader(utility).grade(Done([Answers("validation", (0,), [Reply("refuse")])]))
+        refused.checked()
 
 
 def test_statistics_and_log_probabilities_of_options_are_recorded(utility: AskedUtility) -> None:

@@ -39,7 +39,7 @@ def test_a_run_leaves_everything_that_is_promised(tmp_path: Path) -> None:
     assert json.loads(directory.summary.read_text()) == summary
     promised = {
         "algorithm": None, "seed": None, "generations": None, "evaluations": None, "examples_scored": None,
-        "seconds": {"total", "scoring", "moving", "startup"},
+        "seconds": {"total", "scoring", "grading", "moving", "startup"},
         "initial": {"best_expert", "validation", "test", "all"},
         "base": {"validation", "test"},
         "best": {"validation", "test", "generation", "recipe"},
