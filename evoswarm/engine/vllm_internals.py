@@ -297,7 +297,9 @@ def check_patterns(helper: Any, adapter: Mapping[str, Any]) -> None:
 def renaming(model: Any) -> Any:
     """From the names of transformers to those of a vLLM model; None if they are the same. As vLLM loads adapters."""
     mapper: Any = getattr(model, "hf_to_vllm_mapper", None)
-    return mapper.get_rename_mapper() if hasattr(mapper, "get_rename_mapper") else mapper
+    names = ("get_rename_mapper", "get_unstacked_mapper")  # the second one before vLLM 0.29
+    found = [getattr(mapper, name)() for name in names if hasattr(mapper, name)]
+    return found[0] if found else mapper
 
 
 @contextmanager

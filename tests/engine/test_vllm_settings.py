@@ -10,7 +10,7 @@ from evoswarm.engine import TransformersEngine, VllmEngine
 from evoswarm.engine.base import AdaptersNotSupported
 from evoswarm.engine.vllm_config import slots
 from evoswarm.engine.vllm_errors import explain
-from evoswarm.engine.vllm_internals import check_patterns
+from evoswarm.engine.vllm_internals import check_patterns, renaming
 from evoswarm.engine.vllm_settings import arguments
 from evoswarm.toy import world
 from evoswarm.utility.types import Choose, Generate, Request
@@ -130,3 +130,22 @@ def test_modules_with_ranks_of_their_own_are_refused_where_vllm_ignores_them(key
     check_patterns(New(), ADAPTER | {key: {"q_proj": 4}})
     with pytest.raises(ValueError, match="ignores rank_pattern and alpha_pattern"):
         check_patterns(Old(), ADAPTER | {key: {"q_proj": 4}})
+
+
+def test_adapters_keep_the_names_of_modules_that_vllm_loads_as_one() -> None:
+    class Mapper:
+        """Of vLLM 0.26 to 0.28."""
+
+        def get_unstacked_mapper(self) -> str:
+            return "unstacked"
+
+    class Newer(Mapper):
+        def get_rename_mapper(self) -> str:
+            return "renaming"
+
+    class Model:
+        def __init__(self, mapper: object) -> None:
+            self.hf_to_vllm_mapper = mapper
+
+    assert [renaming(Model(mapper)) for mapper in (Mapper(), Newer(), None)] == ["unstacked", "renaming", None]
+    assert renaming(object()) is None
