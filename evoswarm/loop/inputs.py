@@ -57,6 +57,7 @@ def read_inputs(config: RunConfig, *, check: bool = True, samples: bool = False)
     pool = open_pool(config.pool, model=config.model, check=check, samples=samples)
     if check:
         require_installable(config, pool)
+        config.utility.check(config.root)
     if config.export.rank is not None and pool.space is None:
         raise UserError("export.rank: only a mix of LoRA experts can be truncated; omit it")
     make_search(config.search, experts=pool.names, seed=config.seed, layers=pool.layers)

@@ -20,11 +20,14 @@ class UtilityConfig(Section, ABC):
 
     type: str
     """Name of the utility."""
-    negative: ClassVar[bool] = False
-    """Whether its values can be below 0, so that they have no harmonic mean."""
     grading: ClassVar[Grading | None] = None
     """What scoring takes beside the engine, in processes of its own; None: it is cheap, and done where the engine is.
     A service has limits for a whole run, so that a run has one grader for it."""
+
+    @property
+    def negative(self) -> bool:
+        """Whether its values can be below 0, so that they have no harmonic mean."""
+        return False
 
     @property
     def parts(self) -> tuple[UtilityConfig, ...]:
@@ -36,6 +39,15 @@ class UtilityConfig(Section, ABC):
         """`grading` of this utility and all of its parts; empty if all of them are cheap."""
         own = {self.grading} if self.grading is not None else set()
         return frozenset(own.union(*(part.all_grading for part in self.parts)))
+
+    def check(self, root: Path) -> None:
+        """Check what scoring needs besides the data, without loading it; `root` is for relative paths.
+
+        Raises:
+            UserError: it cannot work.
+        """
+        for part in self.parts:
+            part.check(root)
 
     @abstractmethod
     def without_test(self) -> Self:

@@ -42,6 +42,8 @@ class TaskUtility(MeanUtility, Generic[C]):
         self._examples: dict[Split, list[Example]] = {}
         self._requests: dict[Split, list[Request]] = {}
         self._questions: dict[Split, list[str]] = {}
+        self._rendered: dict[Split, list[str]] = {}
+        """The template of each example, filled in, with nothing around it."""
         for split in SPLITS:
             examples = [self.prepare(example) for example in data.splits[split]]
             rendered = [render(template, example) for example in examples]
@@ -49,7 +51,7 @@ class TaskUtility(MeanUtility, Generic[C]):
                 compose(config.prompt, text, shots=solved, shot_text=data.shot_text, chat=self._chat)
                 for text in rendered
             ]
-            self._examples[split] = examples
+            self._examples[split], self._rendered[split] = examples, rendered
             self._requests[split] = [self.request(e, prompt) for e, prompt in zip(examples, prompts, strict=True)]
             self._questions[split] = [
                 str(e.fields.get("question") or e.fields.get("prompt") or text)

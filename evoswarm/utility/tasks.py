@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from evoswarm.utility.abstain import AbstainUtility
 from evoswarm.utility.blend import BlendUtility
+from evoswarm.utility.classifier import ClassifierUtility
 from evoswarm.utility.custom import CustomUtility
 from evoswarm.utility.drop import DropUtility
 from evoswarm.utility.exact_match import ExactMatchUtility
@@ -14,6 +15,7 @@ from evoswarm.utility.json_answer import JsonUtility
 from evoswarm.utility.loglikelihood import LoglikelihoodUtility
 from evoswarm.utility.multiple_choice import MultipleChoiceUtility
 from evoswarm.utility.regex import RegexUtility
+from evoswarm.utility.reward import RewardUtility
 from evoswarm.utility.rouge import RougeUtility
 from evoswarm.utility.token_f1 import TokenF1Utility
 from evoswarm.utility.translation import BleuUtility, ChrfUtility, TerUtility
@@ -43,5 +45,7 @@ TASKS: dict[str, MakesUtility] = {
     "drop": DropUtility,
     "regex": RegexUtility,
     "json": JsonUtility,
+    "reward": RewardUtility,
+    "classifier": ClassifierUtility,
 }
 """Utilities by the `type` of their config. To add one, write its file and add an entry here."""

@@ -151,12 +151,12 @@ def _modules(stored: dict[str, Stored]) -> list[str]:
         return []
 
 
-def no_weights(path: Path) -> str:
-    """The error message for a checkpoint folder without safetensors."""
+def no_weights(path: Path, auto_class: str = "AutoModelForCausalLM") -> str:
+    """The error message for a checkpoint folder without safetensors, which transformers loads by `auto_class`."""
     if any(path.glob("*.bin")):
         return (
             "its weights are a pickle, which can run code and is not read; convert it where you trust it: "
-            "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)"
+            f"{auto_class}.from_pretrained(folder).save_pretrained(folder)"
         )
     return "model.safetensors is missing; save the checkpoint with save_pretrained"
 

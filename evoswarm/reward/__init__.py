@@ -1,0 +1,1 @@
+"""Runs models that score texts: reward models and classifiers, with transformers or vLLM."""
