@@ -64,6 +64,6 @@ class by_type:  # noqa: N801  reads as a function, like pydantic's own annotatio
         return {"oneOf": [self._json_schema(name, entry, handler) for name, entry in self.registry.items()]}
 
     def _json_schema(self, name: str, entry: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        schema = handler(self.section(entry).__pydantic_core_schema__)
+        schema = handler.resolve_ref_schema(handler(self.section(entry).__pydantic_core_schema__))
         needed = [] if name == self.default else ["type"]
         return schema | {"required": [*schema.get("required", []), *needed]}

@@ -23,7 +23,7 @@ SMALL = {
     "hidden_size": 64,
     "intermediate_size": 96,
     "num_hidden_layers": 2,
-    "num_attention_heads": 4,
+    "num_attention_heads": 2,
     "initializer_range": 0.3,
 }
 

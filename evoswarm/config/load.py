@@ -242,7 +242,7 @@ def explain(error: ValidationError) -> str:
 
 def _explain_one(problem: Any) -> str:
     # pydantic adds parts to a location for members of a union.
-    internal = ("lax-or-strict[", "list[", "function-")
+    internal = ("lax-or-strict[", "list[", "function-", "tag-")
     where = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(internal))
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "unknown_key":

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -32,6 +32,7 @@ class Abstain(UtilityConfig):
     """
 
     type: Literal["abstain"] = "abstain"
+    negative: ClassVar[bool] = True
     task: Annotated[Task, by_type(ANSWERED, lambda entry: entry.config_class)]
     """The task, a multiple_choice or an exact_match."""
     by: Literal["self_judge", "marker"] = "self_judge"
@@ -50,11 +51,6 @@ class Abstain(UtilityConfig):
         if self.by == "marker" and getattr(self.task, "method", "generate") != "generate":
             raise ValueError("by: marker needs generated answers; set task.method: generate, or by: self_judge")
         return self
-
-    @property
-    def negative(self) -> bool:
-        """Wrong answers count -1."""
-        return True
 
     @property
     def parts(self) -> tuple[UtilityConfig, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from evoswarm.utility.data import Example
 from evoswarm.utility.prompts import delimiter
@@ -20,14 +20,10 @@ class Loglikelihood(Referenced):
     """
 
     type: Literal["loglikelihood"] = "loglikelihood"
+    negative: ClassVar[bool] = True
     per: Literal["token", "byte", "answer"] = "token"
     """token: divided by the reference's tokens. byte: by its bytes in UTF-8, which compares models of different
     tokenizers. answer: not divided."""
-
-    @property
-    def negative(self) -> bool:
-        """Always."""
-        return True
 
 
 class LoglikelihoodUtility(ReferencedUtility[Loglikelihood]):

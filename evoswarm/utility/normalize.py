@@ -53,11 +53,11 @@ MODEL_SWARMS = Constants(low=-3.060546875, high=2.65625)
 
 
 def _kind(value: Any) -> str:
-    return "constants" if isinstance(value, dict | Constants) else "name"
+    return "tag-constants" if isinstance(value, dict | Constants) else "tag-name"
 
 
 Normalize = Annotated[
-    Annotated[Literal["raw", "model_swarms", "measured"], Tag("name")] | Annotated[Constants, Tag("constants")],
+    Annotated[Literal["raw", "model_swarms", "measured"], Tag("tag-name")] | Annotated[Constants, Tag("tag-constants")],
     Discriminator(_kind),
 ]
 """A way to normalize scores."""

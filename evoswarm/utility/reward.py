@@ -70,7 +70,7 @@ class Reward(ScoredTask):
     @classmethod
     def _paths_alone(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
-            return value
+            raise ValueError("must name each model, as in models: {helpful: PATH}")
         return {name: {"model": model} if isinstance(model, str) else model for name, model in value.items()}
 
     @model_validator(mode="after")

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tiny_scorers import save_scorer
+
 from evoswarm import toy
 from evoswarm.place import is_url
 
@@ -83,6 +85,10 @@ def make_files(data: dict[str, Any], folder: Path) -> None:
     for utility in filter(None, utilities):
         for task in utility.get("tasks", {"": utility.get("task", utility)}).values():
             _make_data(task["data"], task["type"], folder)
+            for model in task.get("models", {}).values():
+                save_scorer(folder / model["model"])
+            if "classifier" in task:
+                save_scorer(folder / task["classifier"], kind="bert", labels=("neutral", "toxic"))
 
 
 def with_toy_base(text: str) -> str:

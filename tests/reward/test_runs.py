@@ -14,6 +14,7 @@ from evoswarm.config.load import parse_config
 from evoswarm.loop.records import read_outcomes
 from evoswarm.toy import world
 from evoswarm.toy.config import target_config
+from evoswarm.utility import make_utility
 from evoswarm.utility.scoring import Exchange, ScoringModel
 
 
@@ -37,15 +38,13 @@ def test_a_run_maximizes_the_reward_that_the_model_gives_to_the_answers(tmp_path
     models = {"helpful": {"model": str(model), "normalize": "model_swarms"}}
     config = run_config(tmp_path, type="reward", models=models, length="concise")
     summary = evoswarm.run(config)
-    finals = {(r["who"], r["split"]): r for r in read_outcomes(config.run_dir / "outcomes" / "final.jsonl")}
-    record = (
-        finals["global_best", "validation"] if ("global_best", "validation") in finals else next(iter(finals.values()))
-    )
-    assert summary["metrics"]
-    utility = evoswarm.utility.make_utility(config.utility, root=config.root)
-    questions = [utility.example(record["split"], i)["question"] for i in range(len(record["scores"]))]
-    assert record["predictions"] and all(text is not None for text in record["predictions"])
+    finals = read_outcomes(config.run_dir / "outcomes" / "final.jsonl")
+    (record,) = (r for r in finals if (r["who"], r["split"]) == ("best_expert", "test"))
+    utility = make_utility(config.utility, root=config.root)
+    questions = [utility.example("test", i)["question"] for i in range(len(record["scores"]))]
     scorer = ScoringModel(model=str(model)).start()
     found = scorer.score([Exchange(q, a) for q, a in zip(questions, record["predictions"], strict=True)])
     assert [row[0] for row in record["statistics"]] == pytest.approx([one.logits[0] for one in found], abs=1e-4)
+    mean = sum(one.logits[0] for one in found) / len(found)
+    assert summary["metrics"]["best_expert"]["test"]["reward/helpful"] == pytest.approx(mean, abs=1e-4)
     assert json.loads((config.run_dir / "summary.json").read_text())["metrics"] == summary["metrics"]

@@ -159,7 +159,7 @@ def test_normalization_by_deviation_is_between_0_and_1_for_any_reward() -> None:
         ({"models": {"a": {"model": "m", "normalize": {"mean": 1, "deviation": 0}}}}, "greater than 0"),
         ({"models": {"a": "m"}, "length": "concise"}, r"set models\.a\.normalize"),
         ({"models": {"a": {"model": "m", "weight": 0}}}, "greater than 0"),
-        ({"models": "m"}, "valid dictionary"),
+        ({"models": "m"}, "must name each model"),
     ],
 )
 def test_a_config_that_cannot_work_is_refused(settings: Any, problem: str) -> None:
