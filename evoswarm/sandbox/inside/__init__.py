@@ -1,0 +1,1 @@
+"""What runs inside of a sandbox. Needs nothing but the standard library; travels there as text."""
