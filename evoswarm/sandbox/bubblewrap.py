@@ -12,6 +12,8 @@ from evoswarm.sandbox.base import Place, Sandbox, text_of
 from evoswarm.sandbox.filter import seccomp_filter
 from evoswarm.sandbox.limits import MIB
 
+_FOLDER = "/own"
+
 
 class Bubblewrap(Sandbox):
     """Namespaces, a seccomp filter and limits. Needs `bwrap` 0.8 or newer and a kernel that allows namespaces."""
@@ -33,11 +35,11 @@ class Bubblewrap(Sandbox):
             if not path.startswith("/usr/") and path != "/usr":
                 command += ["--ro-bind-try", path, path]
         size = ["--size", str(self.limits.disk * MIB)]
-        command += ["--proc", "/proc", "--dev", "/dev", *size, "--tmpfs", "/tmp", "--chdir", "/tmp"]
+        command += ["--proc", "/proc", "--dev", "/dev", *size, "--tmpfs", _FOLDER, "--chdir", _FOLDER]
         return [*command, "--remount-ro", "/dev", "--remount-ro", "/", "--"]
 
     def confinement(self, place: Place) -> dict[str, Any]:
         return {"seccomp": text_of(seccomp_filter())}
 
     def folder(self, place: Place) -> str:
-        return "/tmp"  # noqa: S108  a folder of the sandbox's own
+        return _FOLDER

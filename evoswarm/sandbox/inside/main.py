@@ -81,13 +81,13 @@ def _test(payload: dict[str, Any], peer: Peer, report: Callable[[bool], object])
         except NameError:  # a test may not use it
             continue
     space: dict[str, Any] = {"__name__": "tests", **found}
-    exec(compile(payload["setup"], "<setup>", "exec"), space)
+    exec(compile(payload["setup"], "<setup>", "exec"), space)  # nosec B102
     space.update(found)
     tree = ast.parse(payload["tests"])
     if payload["share"]:
         tree = ast.fix_missing_locations(_Counting().visit(tree))
         space[_COUNT] = one
-    exec(compile(tree, "<tests>", "exec"), space)
+    exec(compile(tree, "<tests>", "exec"), space)  # nosec B102
 
 
 _COUNT = "__evoswarm_count__"
@@ -128,7 +128,7 @@ def _failed(error: BaseException) -> Callable[[str], Any]:
 
 def _run(program: str, name: str) -> types.ModuleType:
     module = sys.modules[name] = types.ModuleType(name)
-    exec(compile(program, "<program>", "exec"), module.__dict__)
+    exec(compile(program, "<program>", "exec"), module.__dict__)  # nosec B102
     return module
 
 
