@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 from rich.box import SIMPLE_HEAD, Box
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.padding import PaddingDimensions
 from rich.table import Table
 
-from evoswarm.loop.card import describe_metrics, describe_recipe
+from evoswarm.loop.card import describe_metrics, describe_recipe, describe_reported, describe_selection
 
 RESULTS = {
     "base": "base",
@@ -55,7 +56,8 @@ def result_table(summaries: dict[str, dict[str, Any]]) -> None:
     console.print(simple_table(("", *summaries), rows, title="Utility on test (on validation)"))
     for name, summary in summaries.items():
         console.print(f"{name}: {describe_recipe(summary['best']['recipe'], shown=6)}", markup=False)
-        for line in [*describe_metrics(summary["metrics"]), *summary["not_beaten"]]:
+        described = describe_selection(summary), describe_reported(summary), describe_metrics(summary["metrics"])
+        for line in [*chain(*described), *summary["not_beaten"]]:
             console.print(f"{name}: {line}", markup=False)
     for summary in summaries.values():
         folder = summary["run_dir"]

@@ -23,7 +23,8 @@ def model_card(config: RunConfig, summary: dict[str, Any], recipe: dict[str, Any
     rows += [("greedy soup of the experts", soup)] if soup else []
     rows += [("this expert", best)]
     table = "\n".join(f"| {name} | {_show(line['validation'])} | {_show(line['test'])} |" for name, line in rows)
-    metrics = "".join(f"{line}. " for line in describe_metrics(summary["metrics"]))
+    more = [*describe_reported(summary), *describe_selection(summary), *describe_metrics(summary["metrics"])]
+    metrics = "".join(f"{line}. " for line in more)
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
     return f"""---
 {header}
@@ -66,6 +67,28 @@ def describe_recipe(experts: dict[str, float], *, shown: int = 12) -> str:
     text = " ".join(f"{'-' if value < 0 else '+'} {abs(value):.2f} {name}" for name, value in terms[:shown])
     rest = f" and {len(terms) - shown} more" if len(terms) > shown else ""
     return text.removeprefix("+ ") + rest
+
+
+def describe_reported(summary: dict[str, Any]) -> list[str]:
+    """`arc (only reported): base 0.41, best expert 0.52, winner 0.55`, a line per task that was not evolved."""
+    expert = summary["initial"]["best_expert"]
+    return [
+        f"{task} (only reported): base {_show(of['base'])}, best expert ({expert}) {_show(of['experts'][expert])}, "
+        f"winner {_show(of['winner'])}"
+        for task, of in summary["reported"].items()
+    ]
+
+
+def describe_selection(summary: dict[str, Any]) -> list[str]:
+    """How the winner was chosen, if not by the search."""
+    if summary["selection"] is None:
+        return []
+    task, candidates = summary["selection"]["task"], summary["selection"]["candidates"]
+    best = max(line["utility"] for line in candidates if line["utility"] is not None)
+    return [
+        f"Chosen by {task} among the best {len(candidates)} rows of the search: {_show(best)} on validation, "
+        f"{_show(candidates[0]['utility'])} for the search's own best"
+    ]
 
 
 _NAMES = {"base": "base", "best_expert": "best expert", "greedy_soup": "greedy soup", "ensemble:0": "winner"}

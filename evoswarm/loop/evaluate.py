@@ -22,7 +22,7 @@ from evoswarm.loop.learned import read_learned
 from evoswarm.loop.summary import metrics_in
 from evoswarm.rows import ExpertPart, Row
 from evoswarm.utility import Split, make_utility
-from evoswarm.utility.multi_task import MultiTask
+from evoswarm.utility.multi_task_config import MultiTask
 from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.expert import read_json
 from evoswarm.weights.pool import Pool, open_pool

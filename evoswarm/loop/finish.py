@@ -11,7 +11,8 @@ from evoswarm.loop.directory import append_line, to_line
 from evoswarm.loop.generation import Stopwatch
 from evoswarm.loop.journal import Journal, Key
 from evoswarm.loop.references import greedy_soup
-from evoswarm.loop.summary import Finals, best_expert, not_beaten, recipe_of, summary_of
+from evoswarm.loop.selection import ranking_of
+from evoswarm.loop.summary import Finals, best_expert, expert_name, not_beaten, recipe_of, summary_of
 from evoswarm.rows import Row
 from evoswarm.search import Best, Search
 from evoswarm.utility import Split
@@ -22,14 +23,16 @@ def finish(context: RunContext, search: Search) -> dict[str, Any]:
     """Measure the finalists on the test split and write every result file.
 
     The finalists are chosen on validation alone: the base, the best initial expert, the greedy soup, and the best
-    `ensemble_size` rows, the first of which is the winner.
+    `ensemble_size` rows, the first of which is the winner (see `ranking_of`). On tasks that are only reported, the
+    base, all experts and the winner are measured.
 
     Returns:
         The summary, as in `summary.json`.
     """
     directory, pool = context.directory, context.inputs.pool
     stopwatch = Stopwatch(context.backend.counters)
-    ranking = search.ranking(context.config.search.ensemble_size)
+    chosen = ranking_of(context, search)
+    ranking = chosen.rows
     context.callbacks.message("writing the best expert")
     kept = context.backend.save_expert(Row.of(search.basis, ranking[0].row), directory.best)
     if kept is not None:
@@ -44,7 +47,7 @@ def finish(context: RunContext, search: Search) -> dict[str, Any]:
     append_line(directory.timings, to_line(timing | {"steps": stopwatch.steps()}))
     for line in not_beaten(finals, context.inputs.utility):
         context.callbacks.warning(line)
-    summary = summary_of(context, search, ranking, finals, soup=soup, kept=kept)
+    summary = summary_of(context, search, chosen, finals, soup=soup, kept=kept)
     kind = kind_of(pool.experts[0].config) if pool.kind == "adapter" else None
     card = model_card(context.config, summary, recipe, setup=kind.setup if kind else "")
     directory.write("best/README.md", card.encode())
@@ -52,20 +55,34 @@ def finish(context: RunContext, search: Search) -> dict[str, Any]:
     return summary
 
 
-def _measure(context: RunContext, search: Search, ranking: list[Best], soup: Row | None) -> Finals:
-    """The evaluations of the finalists by name and split."""
+def _finalists(
+    context: RunContext, search: Search, ranking: list[Best], soup: Row | None
+) -> dict[Key, tuple[str, Row | None]]:
+    """Name and row of each evaluation of a finalist."""
     rows = {"base": None, "best_expert": Row.one(best_expert(search))}
     rows |= {f"ensemble:{i}": Row.of(search.basis, best.row) for i, best in enumerate(ranking)}
+    reported = {name: rows[name] for name in ("base", "ensemble:0")}
+    reported |= {expert_name(name): Row.one(name) for name in search.experts}
     rows |= {"greedy_soup": soup} if soup else {}  # last: a later session may want it, and the others keep their keys
-    has_test = context.inputs.utility.size("test") > 0
-    splits: tuple[Split, ...] = ("validation", "test") if has_test else ("validation",)
-    names = {Key(search.generation, "final", i, split): name for split in splits for i, name in enumerate(rows)}
-    where = "on the test split" if has_test else "(there is no test split)"
-    context.callbacks.message(f"measuring {len(rows)} finalists {where}")
+    splits: dict[Split, dict[str, Row | None]] = {"validation": rows, "test": rows, "report": reported}
+    return {
+        Key(search.generation, "final", i, split): finalist
+        for split, of in splits.items()
+        if context.inputs.utility.size(split)
+        for i, finalist in enumerate(of.items())
+    }
+
+
+def _measure(context: RunContext, search: Search, ranking: list[Best], soup: Row | None) -> Finals:
+    """The evaluations of the finalists by name and split."""
+    finalists = _finalists(context, search, ranking, soup)
+    names = {key: name for key, (name, _) in finalists.items()}
+    where = "on the test split" if context.inputs.utility.size("test") else "(there is no test split)"
+    context.callbacks.message(f"measuring {len(set(names.values()))} finalists {where}")
     journal = Journal(context.directory, "final")
     journal.expect(names)
     found: Finals = {}
-    jobs = {key: key.job(rows[name], texts=True) for key, name in names.items()}
+    jobs = {key: key.job(row, texts=True) for key, (_, row) in finalists.items()}
     for key, evaluation in journal.measure(context, jobs, finalists=names):
         found[names[key], key.split] = evaluation
         context.progress(None, "test", evaluation, done=len(found), of=len(jobs))

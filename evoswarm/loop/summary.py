@@ -15,6 +15,7 @@ from evoswarm.loop.inputs import versions
 from evoswarm.loop.notices import warnings_of
 from evoswarm.loop.records import read_generations, read_timings
 from evoswarm.loop.references import Soup
+from evoswarm.loop.selection import Ranking
 from evoswarm.rows import Row
 from evoswarm.search import Best, Search
 from evoswarm.utility import Split, Utility
@@ -27,14 +28,14 @@ Finals = dict[tuple[str, Split], Evaluation]
 def summary_of(
     context: RunContext,
     search: Search,
-    ranking: Sequence[Best],
+    ranking: Ranking,
     finals: Finals,
     *,
     soup: Soup | None,
     kept: float | None,
 ) -> dict[str, Any]:
     """The content of `summary.json`. `kept` is the share of the squared norm in `best/` if it was truncated."""
-    config, winner, expert = context.config, ranking[0], best_expert(search)
+    config, winner, expert = context.config, ranking.rows[0], best_expert(search)
     pool, last = context.inputs.pool, read_generations(context.directory)[-1]
     initial = dict(zip(search.experts, search.expert_utilities, strict=True))
     return {
@@ -65,9 +66,11 @@ def summary_of(
             "recipe": Row.of(search.basis, winner.row).experts,
             "kept": kept,
         },
+        "selection": ranking.selection,
+        "reported": reported_of(context.inputs.utility, finals, search.experts),
         "metrics": metrics_of(context.inputs.utility, finals),
         "not_beaten": not_beaten(finals, context.inputs.utility),
-        "ensemble": _ensemble(context.inputs.utility, len(ranking), finals),
+        "ensemble": _ensemble(context.inputs.utility, len(ranking.rows), finals),
         "stop_reason": search.stop_reason,
         "ending": ending(config),
         "versions": versions(),
@@ -129,6 +132,30 @@ def not_beaten(finals: Finals, utility: Utility) -> list[str]:
     found = {name: _utility(finals, who, split) for who, name in REFERENCES.items()}
     better = [f"{name} ({u:.4f})" for name, u in found.items() if mine is not None and u is not None and u >= mine]
     return [f"the winner ({mine:.4f}) does not beat {' and '.join(better)} on {split}"] if better else []
+
+
+def expert_name(expert: str) -> str:
+    """The name of an expert among the finalists."""
+    return f"expert:{expert}"
+
+
+def reported_of(utility: Utility, finals: Finals, experts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The utilities of base, winner and every expert on each task that is only reported; None for one that failed."""
+    found = {who: e for (who, split), e in finals.items() if split == "report" and e.utility is not None}
+    utilities = {who: utility.task_utilities("report", [s or 0.0 for s in e.scores]) for who, e in found.items()}
+    tasks = dict.fromkeys(task for of in utilities.values() for task in of)
+
+    def value(who: str, task: str) -> float | None:
+        return utilities.get(who, {}).get(task)
+
+    return {
+        task: {
+            "base": value("base", task),
+            "winner": value("ensemble:0", task),
+            "experts": {name: value(expert_name(name), task) for name in experts},
+        }
+        for task in tasks
+    }
 
 
 def metrics_of(utility: Utility, finals: Finals) -> dict[str, dict[Split, dict[str, float]]]:

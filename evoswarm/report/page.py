@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from evoswarm.loop.card import describe_metrics, describe_recipe
+from evoswarm.loop.card import describe_metrics, describe_recipe, describe_selection
 from evoswarm.report.analysis import graded, rank, sign_test
 from evoswarm.report.drawing import Plot
 from evoswarm.report.findings import (
@@ -89,6 +89,7 @@ def _context(run: Run, plots: Mapping[str, Plot]) -> dict[str, Any]:
         "examples": flip_examples(pair, utility),
         "problem": problem,
         "tasks": task_table(run, utility),
+        "reported": (run.summary or {}).get("reported", {}),
         "failures": failures[:MAX_REASONS],
         "more_failures": max(0, len(failures) - MAX_REASONS),
         "failed": sum(1 for line in run.measured for m in line if m.error),
@@ -199,7 +200,9 @@ def _findings(run: Run) -> list[str]:
             f"On {pair[1].split} it fails on {flips['lost']} examples that the best initial expert solved, and solves "
             f"{flips['gained']} others."
         )
-    return findings + (describe_metrics(run.summary["metrics"]) if run.summary else [])
+    if run.summary is None:
+        return findings
+    return findings + describe_selection(run.summary) + describe_metrics(run.summary["metrics"])
 
 
 def _duration(seconds: float) -> str:

@@ -92,7 +92,12 @@ class Run:
 
     @property
     def winner(self) -> Measurement | None:
-        """The evaluation of the current global best."""
+        """The evaluation of the current global best, or of the row that `select_on` has chosen."""
+        if self.summary and self.summary["selection"]:
+            best = self.summary["best"]
+            wanted = best["generation"], best["particle"], best["validation"]
+            found = (m for line in self.measured for m in line if (m.generation, m.particle, m.utility) == wanted)
+            return next(found, None)
         return self.bests[-1] if self.bests else None
 
     @property

@@ -35,6 +35,11 @@ class UtilityConfig(Section, ABC):
         return ()
 
     @property
+    def choose_from(self) -> int:
+        """How many of the best rows of a search the winner is chosen from by another task; 0: the best row wins."""
+        return 0
+
+    @property
     def all_grading(self) -> frozenset[Grading]:
         """`grading` of this utility and all of its parts; empty if all of them are cheap."""
         own = {self.grading} if self.grading is not None else set()

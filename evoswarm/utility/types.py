@@ -8,8 +8,12 @@ from typing import Any, Literal, Protocol
 
 from evoswarm.utility.reasoning import REASONING_TAGS
 
-Split = Literal["validation", "test"]
+Split = Literal["validation", "test", "select", "report"]
+"""Which examples. select: of the task that chooses the winner; report: of the tasks that are only reported. Only
+multi_task has the last two; for all other utilities they are empty."""
 SPLITS: tuple[Split, ...] = ("validation", "test")
+"""The splits of every data set."""
+ALL_SPLITS: tuple[Split, ...] = (*SPLITS, "select", "report")
 Message = tuple[str, str]
 """(role, content)"""
 
@@ -151,7 +155,7 @@ class Utility(Protocol):
     """Whether the predictions of several experts can be combined by majority vote."""
 
     def size(self, split: Split) -> int:
-        """Number of examples; 0 if the config has no test split."""
+        """Number of examples; 0 if there is no such split."""
 
     def requests(self, split: Split) -> list[Request]:
         """One request per example, always in the same order."""

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evoswarm.errors import UserError
-from evoswarm.utility import OptionScore, Outcome
+from evoswarm.utility import OptionScore, Outcome, make_utility
 from evoswarm.utility.multi_task import harmonic_mean
+from evoswarm.utility.requests import every_request
+from evoswarm.utility.types import ALL_SPLITS
 
 Make = Callable[..., Any]
 Refusal = Callable[..., str]
@@ -95,3 +99,63 @@ def test_tasks_that_can_be_negative_have_no_harmonic_mean(make: Make) -> None:
     tasks = {"a": {"type": "loglikelihood", "data": "x.json"}, "b": {"type": "token_f1", "data": "x.json"}}
     with pytest.raises(ValueError, match=r"a \(loglikelihood\) can be negative; set combine: weighted_sum"):
         make("multi_task", tasks=tasks)
+
+
+THREE = {"facts": CHOICES, "sums": NUMBERS, "stories": STORIES}
+
+
+def test_tasks_that_are_not_evolved_have_their_own_split(make: Make) -> None:
+    utility = make("multi_task", tasks=THREE | {"sums": NUMBERS}, evolve=["facts"], select_on="sums", report=True)
+    assert [utility.size(split) for split in ("validation", "test", "select")] == [3, 2, 4]
+    reported = {utility.example("report", i)["task"] for i in range(utility.size("report"))}
+    assert reported == {"sums", "stories"} and utility.votes  # only the evolved tasks vote
+    (outcome,) = utility.outcomes("select", [3], ["15.0"])
+    assert outcome == Outcome(1.0, "15") and utility.aggregate("select", [1.0, 0.0, 0.0, 0.0]) == 0.25
+    assert utility.aggregate("validation", [1.0, 0.0, 0.0]) == pytest.approx(1 / 3)
+    assert len(list(every_request(utility))) == sum(utility.size(split) for split in ALL_SPLITS)
+
+
+def test_a_task_that_chooses_is_not_evolved_unless_named_and_reported_only_on_test(make: Make) -> None:
+    untested = {**NUMBERS, "data": {"path": "numbers.json", "test": None}}
+    utility = make("multi_task", tasks={"facts": CHOICES, "sums": untested}, select_on="sums")
+    assert [utility.size(split) for split in ALL_SPLITS] == [3, 2, 4, 0]
+    both = make("multi_task", **TASKS, select_on="sums", evolve=["facts", "sums"])
+    assert [both.size(split) for split in ALL_SPLITS] == [7, 3, 4, 0]
+
+
+def test_a_reported_task_without_a_test_split_is_reported_on_validation_with_a_warning(make: Make) -> None:
+    untested = {**NUMBERS, "data": {"path": "numbers.json", "test": None}}
+    utility = make("multi_task", tasks={"facts": CHOICES, "sums": untested}, evolve=["facts"])
+    assert utility.size("report") == 4
+    assert utility.warnings == ["task sums has no test split and is reported on validation"]
+
+
+def test_without_test_nothing_is_reported(make: Make) -> None:
+    config = make("multi_task", tasks=THREE, evolve=["facts"], select_on="sums").config.without_test()
+    utility = make_utility(config, root=Path(__file__).parent / "data")
+    assert [utility.size(split) for split in ALL_SPLITS] == [3, 0, 4, 0]
+
+
+def test_one_evolved_task_may_be_negative_and_needs_no_mean(make: Make) -> None:
+    likely = {"type": "loglikelihood", "data": "numbers.json"}
+    utility = make("multi_task", tasks={"likely": likely, "sums": NUMBERS}, select_on="sums")
+    assert utility.aggregate("validation", [-1.0] * 4) == -1.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"evolve": ["fact"]}, "evolve: unknown task 'fact'; did you mean facts?"),
+        ({"select_on": "nothing"}, "select_on: unknown task 'nothing'"),
+        ({"evolve": ["facts", "facts"]}, "evolve names facts twice"),
+        ({"evolve": []}, "evolve names no task"),
+        ({"select_on": "sums", "candidates": 1}, "greater than or equal to 2"),
+        (
+            {"evolve": ["facts"], "combine": "weighted_sum", "weights": {"facts": 1, "sums": 1}},
+            "weights must name each evolved task once: facts",
+        ),
+    ],
+)
+def test_roles_that_cannot_work_are_refused(make: Make, settings: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        make("multi_task", **TASKS, **settings)
