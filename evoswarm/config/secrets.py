@@ -21,6 +21,8 @@ _VALUES = re.compile(
     """,
     re.VERBOSE,
 )
+_REFERENCE = re.compile(r"(\w+ )?\$(\w+|\{\w+\})")
+"""A value from the environment, as in `Bearer $KEY`."""
 
 
 def secrets_in(data: Any, where: str = "") -> list[str]:
@@ -34,6 +36,6 @@ def secrets_in(data: Any, where: str = "") -> list[str]:
 
 def _of(key: str, value: Any, where: str) -> list[str]:
     place = f"{where}.{key}" if where else key
-    if _NAMES.search(key) and isinstance(value, str) and value:
+    if _NAMES.search(key) and isinstance(value, str) and value and not _REFERENCE.fullmatch(value):
         return [place]
     return secrets_in(value, place)

@@ -22,8 +22,8 @@ from evoswarm.utility.templates import read_template
 from evoswarm.utility.types import Chat, Message, Prompt
 
 
-def template_fields(template: str) -> list[str]:
-    """Names of the fields in a template, in order.
+def template_fields(template: str, *, key: str = "prompt.template") -> list[str]:
+    """Names of the fields in a template, in order. `key` names the setting in messages.
 
     Raises:
         UserError: it is not a Python format string over named fields.
@@ -31,10 +31,10 @@ def template_fields(template: str) -> list[str]:
     try:
         parts = list(string.Formatter().parse(template))
     except ValueError as error:
-        raise UserError(f"prompt.template {template!r} is broken: {error}; write literal braces as {{{{ }}}}") from None
+        raise UserError(f"{key} {template!r} is broken: {error}; write literal braces as {{{{ }}}}") from None
     names = [name.split(".")[0].split("[")[0] for _, name, _, _ in parts if name is not None]
     if any(not name or name.isdecimal() for name in names):
-        raise UserError(f"prompt.template {template!r} has a field without name; write literal braces as {{{{ }}}}")
+        raise UserError(f"{key} {template!r} has a field without name; write literal braces as {{{{ }}}}")
     return names
 
 
@@ -55,19 +55,21 @@ def with_choices(template: str) -> str:
     return template.removesuffix(tail) + "\n{choices}" + tail
 
 
-def render(template: str, example: Example) -> str:
+def render(template: str, example: Example, *, key: str = "prompt.template") -> str:
     """Fill the template with the example's fields; `{choices}` becomes lines such as `A. text`.
+
+    `key` names the setting in messages.
 
     Raises:
         UserError: the example does not have a field of the template, or the field cannot be formatted.
     """
     fields = dict(example.fields)
-    names = template_fields(template)
+    names = template_fields(template, key=key)
     for name in names:
         if fields.get(name) is None:
             state = "is null" if name in fields else "is missing"
             raise UserError(
-                f"{example.where}: prompt.template names {{{name}}}, which {state}; "
+                f"{example.where}: {key} names {{{name}}}, which {state}; "
                 f"the record has {', '.join(map(str, fields))}; correct the template or map the field with data.columns"
             )
     try:
@@ -75,7 +77,7 @@ def render(template: str, example: Example) -> str:
             fields["choices"] = read_choices(fields["choices"]).lettered()
         return template.format_map(fields)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise UserError(f"{example.where}: prompt.template {template!r} does not fit this record: {error}") from None
+        raise UserError(f"{example.where}: {key} {template!r} does not fit this record: {error}") from None
 
 
 def delimiter(prompt: Prompt) -> str:

@@ -11,6 +11,7 @@ from evoswarm.utility.classifier import ClassifierUtility
 from evoswarm.utility.custom import CustomUtility
 from evoswarm.utility.drop import DropUtility
 from evoswarm.utility.exact_match import ExactMatchUtility
+from evoswarm.utility.http import HttpUtility
 from evoswarm.utility.json_answer import JsonUtility
 from evoswarm.utility.loglikelihood import LoglikelihoodUtility
 from evoswarm.utility.multiple_choice import MultipleChoiceUtility
@@ -47,5 +48,6 @@ TASKS: dict[str, MakesUtility] = {
     "json": JsonUtility,
     "reward": RewardUtility,
     "classifier": ClassifierUtility,
+    "http": HttpUtility,
 }
 """Utilities by the `type` of their config. To add one, write its file and add an entry here."""

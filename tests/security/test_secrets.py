@@ -60,9 +60,11 @@ def test_ordinary_configs_contain_no_secrets() -> None:
         "model": "org/hf_model-7b",
         "utility": {"max_new_tokens": 32, "columns": {"question": "token", "answer": "secret"}},
         "engine": {"args": {"tokenizer_mode": "slow", "max_num_batched_tokens": 64, "hf_token": None, "seed": 3}},
+        "headers": {"X-Api-Key": "$SCORE_KEY", "Auth-Token": "Bearer ${SCORE_KEY}"},
         "pool": ["s3://bucket/a", "hdfs://namenode:9000/b", "/data/token/x"],
     }
     assert secrets_in(ordinary) == []
+    assert secrets_in({"api_key": "$ecret word", "token": "a$b"}) == ["api_key", "token"]
 
 
 def keys(schema: Any) -> set[str]:
