@@ -14,6 +14,7 @@ from evoswarm.backend.ray.measure import measure_on_cluster
 from evoswarm.backend.ray.scheduling import hide_gpus
 from evoswarm.callbacks import Callbacks, Event
 from evoswarm.config import RunConfig
+from evoswarm.launch.cut_off import end_when_cut_off
 from evoswarm.launch.execute import Execution
 from evoswarm.launch.metrics import Metrics
 from evoswarm.loop.inputs import Inputs
@@ -23,13 +24,15 @@ from evoswarm.place import RunPlace
 class Coordinator:
     """Runs the loop in one thread and answers the driver in others.
 
-    If its process is lost, Ray restarts it and repeats `run`, which resumes from the newest checkpoint.
+    If its process is lost, Ray restarts it and repeats `run`, which resumes from the newest checkpoint. If its node is
+    cut off, it ends itself, so that the new one gets the run directory.
     """
 
     def __init__(self, config: RunConfig, *, resume: str, check: bool, driver: int) -> None:
         """`check`: whether pool and data must still be checked; `driver`: process id of the driver."""
         hide_gpus()
         context = ray.get_runtime_context()
+        end_when_cut_off(context.gcs_address)
         self._events: deque[Event] = deque()
         self._stop = threading.Event()
         self._metrics = Metrics(config.name, generations=config.search.max_generations)

@@ -73,7 +73,7 @@ class Metrics:
     def close(self) -> None:
         """Publish the last numbers and end the thread."""
         self._end.set()
-        self._publish()
+        self.publish()
 
     def _generation(self, event: Event) -> None:
         self._now["generation", ()] = event["generation"]
@@ -95,12 +95,13 @@ class Metrics:
     def _repeat(self) -> None:
         while not self._end.is_set():
             try:
-                self._publish()
+                self.publish()
             except Exception:  # metrics must never end a run
                 logging.getLogger(__name__).warning("publishing metrics failed", exc_info=True)
             self._end.wait(PERIOD_SECONDS)
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
+        """Give Ray all numbers."""
         actors, counters = self._actors(), self.counters
         totals: dict[Series, float] = {
             ("phase_seconds", ("scoring",)): counters.scoring,

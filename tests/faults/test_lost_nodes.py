@@ -151,6 +151,18 @@ def test_a_node_whose_network_never_heals_is_replaced_and_changes_nothing(
     assert result_bytes(run.config.run_dir) == undisturbed
 
 
+def test_a_coordinator_whose_network_never_heals_ends_itself_and_lets_the_new_one_continue(
+    begin: Begin, hosts: Nodes, undisturbed: dict[str, bytes]
+) -> None:
+    run = begin("zombie")
+    host = on_a_worker(run, hosts, "Coordinator")
+    hosts.cut_off(host)
+    run.until(lambda: not run.actors("Coordinator", host=host), "the old one has ended")
+    assert "is still held by" in run.output  # the new one waited
+    run.end()
+    assert result_bytes(run.config.run_dir) == undisturbed
+
+
 def test_clocks_that_jump_by_a_day_forth_and_back_change_nothing(
     begin: Begin, folder: Path, undisturbed: dict[str, bytes]
 ) -> None:

@@ -57,7 +57,7 @@ sinks = [ray.remote(num_cpus=0)(Sink).options(resources=place).remote() for plac
 moved = source.move.remote()
 for sink, nodes in 2 * list(zip(sinks, (1, 1, 2, 2))):
     grown, views = ray.get(sink.receive.remote(moved))
-    assert grown < SIZE / 4 and all(views), (grown, views)
+    assert grown < SIZE and all(views), (grown, views)  # a copy of bf16 alone has 2 * SIZE
     found = len(get_object_locations([moved])[moved]["node_ids"])
     assert found in (nodes, 2), found
 ray.shutdown()
