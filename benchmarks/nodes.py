@@ -24,6 +24,7 @@ from typing import Any
 import psutil
 
 from evoswarm.errors import UserError
+from evoswarm.launch.connect import TASK_RECORDS
 from k8s.hosts import Hosts
 
 PATIENCE_SECONDS = 120
@@ -52,13 +53,14 @@ class Nodes:
         self._commands: dict[str, tuple[list[str], Path]] = {}
         self._raylets: dict[str, subprocess.Popen[Any]] = {}
         self._started: list[subprocess.Popen[Any]] = []
+        self._severed: set[str] = set()
         self._label, self._port = f"{os.getpid()}-{secrets.token_hex(4)}", 0
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         root = f"{Path(__file__).parents[1]}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         own = {"PATH": path, "PYTHONPATH": root, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
-        self.environment = kept | own | token | HEALTH
+        self.environment = kept | own | token | HEALTH | dict([TASK_RECORDS])
         self.head = ""
 
     @property
@@ -146,7 +148,14 @@ class Nodes:
         raise UserError(f"{name} did not start: {log.read_text()[-2000:]}")
 
     def revive(self, name: str) -> None:
-        """Restart a node that has ended, with its original command, and wait until it is up."""
+        """Restart a node that has ended or was cut off, with its original command, and wait until it is up.
+
+        A node that was cut off may end a while after its network has healed, when Ray tells it that it was given up.
+        """
+        if name in self._severed:
+            self.cut_off(name, heal=True)
+            self._severed.remove(name)
+            self.kill(name)
         if self._raylets[name].poll() is not None or not self.processes(name, "raylet"):
             self.kill(name)
             self._launch(name)
@@ -187,6 +196,7 @@ class Nodes:
     def cut_off(self, name: str, *, heal: bool = False) -> None:
         """Pull the cable between a node and all others, or plug it in again."""
         assert self._hosts is not None, "nodes of one host cannot be cut off"
+        self._severed.add(name)
         self._hosts.link(name, up=heal)
 
     def _mark(self, name: str) -> str:

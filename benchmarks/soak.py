@@ -65,7 +65,7 @@ class Soak:
             self.killed.append(title.lower())
 
     def _sample(self) -> Sample:
-        """Unique memory in MB per kind of process (the largest one), and counts."""
+        """Own memory in MB per kind of process (the largest one), and counts."""
         found: dict[str, list[psutil.Process]] = {name: [] for name in WATCHED}
         processes = self._nodes.processes("head")
         for process in processes:
@@ -76,12 +76,28 @@ class Soak:
                 found[kind].append(process)
         sample: Sample = {"generation": self._driver.generations - 1, "processes": len(processes)}
         for name, group in found.items():
-            sample[name] = max((process.memory_full_info().uss / 1e6 for process in group), default=0.0)
+            sample[name] = max(map(own_megabytes, group), default=0.0)
             sample[f"{name} files"] = max((process.num_fds() for process in group), default=0)
         store = [m.rss for p in found["raylet"] for m in p.memory_maps() if "plasma" in m.path]
         sample["object store"] = sum(store) / 1e6
         sample["run files"] = sum(path.is_file() for path in self._driver.config.run_dir.rglob("*"))
         return sample
+
+
+def own_megabytes(process: psutil.Process) -> float:
+    """Memory that is not pages of files: the kernel drops and reads those as it likes.
+
+    Raises:
+        psutil.Error: the process has ended.
+    """
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    except OSError:
+        raise psutil.NoSuchProcess(process.pid) from None
+    found = dict(line.split(":", 1) for line in status.splitlines())
+    if "RssAnon" not in found:
+        raise psutil.ZombieProcess(process.pid)
+    return int(found["RssAnon"].split()[0]) * 1024 / 1e6
 
 
 def growth(samples: list[Sample], name: str) -> tuple[float, float]:
@@ -103,7 +119,7 @@ def plot(samples: list[Sample], path: Path) -> None:
     for name in (*WATCHED, "object store"):
         there = [s for s in samples if s[name]]
         axes.plot([s["generation"] for s in there], [s[name] for s in there], label=name, linewidth=1.2)
-    axes.set(xlabel="generation", ylabel="unique memory, MB", ylim=(0, None))
+    axes.set(xlabel="generation", ylabel="own memory, MB", ylim=(0, None))
     axes.legend(frameon=False, ncols=2, fontsize=8)
     figure.savefig(path, dpi=120)
 

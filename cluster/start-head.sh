@@ -6,7 +6,7 @@
 set -euo pipefail
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}"
 # Ray's GCS keeps 3 kB for each of the last 100,000 calls, unless it is told to keep fewer.
-export RAY_task_events_max_num_task_in_gcs="${RAY_task_events_max_num_task_in_gcs:-10000}"
+export RAY_task_events_max_num_task_in_gcs="${RAY_task_events_max_num_task_in_gcs:-5000}"
 export RAY_USAGE_STATS_ENABLED="${RAY_USAGE_STATS_ENABLED:-0}"
 
 if [[ ! -s $RAY_AUTH_TOKEN_PATH ]]; then

@@ -19,7 +19,7 @@ from evoswarm.launch.signals import sigterm_kept
 
 CONNECT_SECONDS = 5.0
 """How long an address may take to accept a connection."""
-TASK_RECORDS = ("RAY_task_events_max_num_task_in_gcs", "10000")
+TASK_RECORDS = ("RAY_task_events_max_num_task_in_gcs", "5000")
 """How many calls the GCS of a cluster that starts here keeps for the dashboard, 3 kB each. Ray's default is 100,000."""
 TOKEN_HINT = "put the cluster's token into RAY_AUTH_TOKEN, the file named by RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token"
 

@@ -55,8 +55,6 @@ def started(folder: Path, request: pytest.FixtureRequest) -> Iterator[Nodes]:
 def nodes(started: Nodes) -> Nodes:
     """The cluster, with every node up, whatever the last test has done to them."""
     for name in WORKERS:
-        if started.kind == "network namespaces":
-            started.cut_off(name, heal=True)
         started.revive(name)
     return started
 
