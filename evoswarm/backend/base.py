@@ -25,6 +25,7 @@ class Job:
         split: which examples.
         texts: return every prediction, not only the scores.
         logprobs: return the log-probabilities of the gold answer too; those of options are always returned.
+        raw: for a baseline (see `Utility.baselines`): the utility is the mean of the scores, as there is no other yet.
         affinity: number of the particle, a hint where its weights are resident; None if it does not matter.
     """
 
@@ -33,6 +34,7 @@ class Job:
     split: Split = "validation"
     texts: bool = False
     logprobs: bool = False
+    raw: bool = False
     affinity: int | None = None
 
 
@@ -145,15 +147,23 @@ class Assembly:
             index, reason = failed[0]
             name = self.utility.example(split, index).get("id", index)
             return None, f"{len(failed)} of {len(outcomes)} examples failed, first example {name}: {reason}"
-        try:
-            value = self.utility.aggregate(split, [outcome.score or 0.0 for outcome in outcomes])
-        except UserError as error:
-            return None, str(error)
-        except OverflowError:
-            value = math.inf
-        if not math.isfinite(value):
-            return None, "the scores are too large to be combined into a finite utility"
-        return value, None
+        scores = [outcome.score or 0.0 for outcome in outcomes]
+        if self.job.raw:
+            return math.fsum(scores) / len(scores), None
+        return combined(self.utility, split, scores)
+
+
+def combined(utility: Utility, split: Split, scores: Sequence[float]) -> tuple[float | None, str | None]:
+    """The utility of the scores of all examples, or why they have none."""
+    try:
+        value = utility.aggregate(split, scores)
+    except UserError as error:
+        return None, str(error)
+    except OverflowError:
+        value = math.inf
+    if not math.isfinite(value):
+        return None, "the scores are too large to be combined into a finite utility"
+    return value, None
 
 
 def _known(values: Sequence[tuple[float, ...]]) -> list[Sequence[float]]:

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from evoswarm.backend.worker import Worker
 from evoswarm.config import RunConfig
 from evoswarm.engine import EngineDied, TransformersEngine
 from evoswarm.errors import UserError
+from evoswarm.loop.baseline_rows import baseline_rows, compared
+from evoswarm.loop.baselines import give
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.learned import LearnedFile
 from evoswarm.rows import ExpertVector, Row
@@ -64,11 +67,13 @@ class Bench:
         self.pool = open_pool(config.pool, model=config.model)
         self.materializer = Materializer(self.pool, threads=config.engine.cpus)
         identity = {"pool": self.pool.hashes, "space": self.pool.space_name, "data": self.utility.sha256}
+        identity |= compared(self.utility, pool=self.pool, root=config.root)
         identity |= config.lasting(include={"model", "utility", "engine"})
         self._key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
         learned = LearnedFile(folder / "learned" / f"{self._key}.jsonl")
         self._grading = LocalGrading(self.utility, threads=0, learned=learned, counters=Counters())
         self._make_worker = make_worker
+        self._calibrated: set[Split] = set()
         self._plain: Worker | None = None
         self._mixture: tuple[MixtureEngine, Worker] | None = None
 
@@ -91,6 +96,8 @@ class Bench:
         Raises:
             UserError: it failed.
         """
+
+        self._calibrate(split)
 
         def evaluate() -> dict[str, Any]:
             evaluation = self._evaluate(candidate, split)
@@ -153,8 +160,36 @@ class Bench:
         engine.weigh = candidate.mix
         return worker
 
-    def _evaluate(self, candidate: Candidate, split: Split) -> Evaluation:
-        worker, job = self._worker(candidate), Job(candidate.name, None, split, texts=True)
+    def _calibrate(self, split: Split) -> None:
+        """Measure the models that the utility compares with, if it does; see `Utility.baselines`."""
+        if split in self._calibrated:
+            return
+        self._calibrated.add(split)
+        rows = baseline_rows(self.utility, split, pool=self.pool, root=self.config.root)
+        records = [{"who": name, **self._baseline(i, row, split)} for i, (name, row) in enumerate(rows)]
+        give(self.utility, split, records)
+
+    def _baseline(self, number: int, row: Row | None, split: Split) -> dict[str, Any]:
+        """Scores and error of a model that the utility compares with. A failure is not remembered."""
+        candidate = Candidate(f"baseline {number}", make=partial(self._made, row))
+
+        def evaluate() -> dict[str, Any]:
+            evaluation = self._evaluate(candidate, split, raw=True)
+            if evaluation.error is not None:
+                raise UserError(evaluation.error)
+            return {"scores": evaluation.scores, "error": None}
+
+        try:
+            record: dict[str, Any] = self.remember(candidate.name, evaluate, kind=split)[0]
+        except UserError as error:
+            return {"scores": [], "error": str(error)}
+        return record
+
+    def _made(self, row: Row | None) -> Weights | None:
+        return None if row is None else self.materializer.one(row)
+
+    def _evaluate(self, candidate: Candidate, split: Split, *, raw: bool = False) -> Evaluation:
+        worker, job = self._worker(candidate), Job(candidate.name, None, split, texts=True, raw=raw)
         weights = candidate.make() if candidate.mix is None else None
         cut = worker.slices(split).indices
         assembly = Assembly(job, cut, self.utility)

@@ -19,6 +19,7 @@ from evoswarm.config import RunConfig
 from evoswarm.config.compare import CompareConfig, Comparison
 from evoswarm.config.run import LocalBackend
 from evoswarm.errors import UserError
+from evoswarm.loop.baselines import restore
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.inputs import Inputs, read_inputs
 from evoswarm.loop.records import read_generations, read_outcomes, read_timings
@@ -184,6 +185,7 @@ def _search_results(unit: Unit, inputs: Inputs, callbacks: Callbacks) -> list[Re
         "seconds": sum(line["seconds"]["total"] for line in read_timings(directory) if "phase" not in line),
         "curve": [[line["evaluations"], line["best"]] for line in read_generations(directory)],
     }
+    restore(inputs.utility, directory)
     finals = {(line["who"], line["split"]): line for line in read_outcomes(directory.outcomes / "final.jsonl")}
     return [shared | {"method": name} | _final(inputs.utility, finals, method=name) for name in unit.methods]
 

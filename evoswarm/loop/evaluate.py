@@ -16,12 +16,14 @@ from evoswarm.backend.learned import Learned
 from evoswarm.config import RunConfig
 from evoswarm.config.recipe import read_recipe
 from evoswarm.errors import UserError
+from evoswarm.loop.baselines import calibrate_with, needs_baselines, restore
 from evoswarm.loop.directory import RunDirectory
+from evoswarm.loop.history import written_config
 from evoswarm.loop.inputs import require_installable
 from evoswarm.loop.learned import read_learned
 from evoswarm.loop.summary import metrics_in
 from evoswarm.rows import ExpertPart, Row
-from evoswarm.utility import Split, make_utility
+from evoswarm.utility import Split, Utility, UtilityConfig, make_utility
 from evoswarm.utility.multi_task_config import MultiTask
 from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.expert import read_json
@@ -74,9 +76,32 @@ def measure(
     # The run that the expert or the recipe is from has paid for some answers.
     run = root if adapter is None else adapter.resolve().parent
     learned = Learned(None if run is None else read_learned(RunDirectory(run).learned))
+    _calibrate(config, utility, run)
     with closing(LocalBackend(config, pool=pool, utility=utility, root=root, learned=learned, warn=warn)) as backend:
         (evaluation,) = backend.evaluate([Job("evaluate", row, split, texts=True)])
     return Measured(**vars(evaluation), metrics=metrics_in(evaluation, utility, split))
+
+
+def _calibrate(config: RunConfig, utility: Utility, run: Path | None) -> None:
+    """Calibrate a utility that other models define: from the run directory `run` if it is of the same utility and data,
+    otherwise by measuring them."""
+    from evoswarm.backend.local import LocalBackend
+
+    if not needs_baselines(utility) or (
+        run is not None and _same_utility(config, utility, run) and restore(utility, RunDirectory(run))
+    ):
+        return
+    pool = open_pool(config.pool, model=config.model)
+    with closing(LocalBackend(config, pool=pool, utility=utility)) as backend:
+        calibrate_with(backend, utility, pool=pool, root=config.root)
+
+
+def _same_utility(config: RunConfig, utility: Utility, run: Path) -> bool:
+    directory = RunDirectory(run)
+    if not directory.exists or not directory.inputs.exists():
+        return False
+    same_data = read_json(directory.inputs).get("data") == utility.sha256
+    return same_data and written_config(run).utility == config.utility
 
 
 def _pool_of(recipe: Path | None, config: RunConfig) -> PoolConfig:
@@ -138,10 +163,10 @@ def utility_matrix(config: RunConfig, *, pool: Path | str) -> list[Column]:
     Raises:
         UserError: the experts or the data do not fit.
     """
+    tasks: dict[str, UtilityConfig] = {config.name: config.utility}
     if isinstance(config.utility, MultiTask):
         tasks = {f"{config.name}/{name}": task for name, task in config.utility.tasks.items()}
-        return [_column(config.with_(utility=task), name, pool) for name, task in tasks.items()]
-    return [_column(config, config.name, pool)]
+    return [_column(config.with_(utility=task.with_(penalty=None)), name, pool) for name, task in tasks.items()]
 
 
 def _column(config: RunConfig, task: str, folder: Path | str) -> Column:

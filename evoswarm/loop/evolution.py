@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from evoswarm.backend import Evaluation
+from evoswarm.backend.base import combined
 from evoswarm.errors import UserError
+from evoswarm.loop.baselines import calibrate
 from evoswarm.loop.checkpoint import restore_newest, save_checkpoint
 from evoswarm.loop.context import RunContext
 from evoswarm.loop.directory import append_line, generation_name, to_line
@@ -38,6 +41,7 @@ class Evolution:
         config, pool = self.context.config, self.context.inputs.pool
         search = make_search(config.search, experts=pool.names, seed=config.seed, layers=pool.layers)
         self._restore(search)
+        self._calibrate(search)
         while search.stop_reason is None:
             self.generation(search)
         return finish(self.context, search)
@@ -143,6 +147,16 @@ class Evolution:
         self._cache.restore(last=search.generation)
         for line in read_generations(self._directory)[-1:]:
             self._totals = Totals(line["evaluations"], line["examples_scored"], line["examples_reused"])
+
+    def _calibrate(self, search: Search) -> None:
+        """Measure what the utility compares with. Rows that the search asks for again are not measured again."""
+        utility = self.context.inputs.utility
+        for row, evaluation in calibrate(self.context, "validation", logprobs=search.config.logprobs):
+            if search.generation < 0:
+                self._totals.examples_scored += evaluation.examples
+            if row is not None and row.terms and evaluation.error is None:
+                value, error = combined(utility, "validation", [score or 0.0 for score in evaluation.scores])
+                self._cache.give(row, replace(evaluation, utility=value, error=error))
 
     def _last_recorded(self) -> int:
         """The generation up to which all lines and outcomes are complete; -1 if there is none."""

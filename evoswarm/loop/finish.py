@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from evoswarm.errors import UserError
+from evoswarm.loop.baselines import calibrate
 from evoswarm.loop.card import model_card
 from evoswarm.loop.context import RunContext
 from evoswarm.loop.directory import append_line, to_line
@@ -42,6 +43,7 @@ def finish(context: RunContext, search: Search) -> dict[str, Any]:
     recipe = recipe_of(context, search, ranking[0])
     directory.write_json(directory.recipe.name, recipe)
     soup = greedy_soup(context, search)
+    calibrate(context, "test")
     finals = _measure(context, search, ranking, soup.row if soup else None)
     timing = {"generation": search.generation, "phase": "final", "examples": 0, "seconds": stopwatch.seconds()}
     append_line(directory.timings, to_line(timing | {"steps": stopwatch.steps()}))

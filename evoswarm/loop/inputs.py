@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from evoswarm.config import RunConfig, dump_config
 from evoswarm.config.loggers import require
 from evoswarm.errors import UserError
+from evoswarm.loop.baseline_rows import compared
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.history import written_config
 from evoswarm.search import make_search
@@ -32,11 +33,14 @@ class Inputs:
 
     pool: Pool
     utility: Utility
+    compared: dict[str, Any] = field(default_factory=dict)
+    """What the utility compares with; see `baseline_rows.compared`."""
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Hashes of everything; reads all files."""
-        return {"pool": self.pool.hashes, "space": self.pool.space_name, "data": self.utility.sha256}
+        found = {"pool": self.pool.hashes, "space": self.pool.space_name, "data": self.utility.sha256}
+        return found | self.compared
 
     @property
     def warnings(self) -> list[str]:
@@ -61,7 +65,7 @@ def read_inputs(config: RunConfig, *, check: bool = True, samples: bool = False)
     if config.export.rank is not None and pool.space is None:
         raise UserError("export.rank: only a mix of LoRA experts can be truncated; omit it")
     make_search(config.search, experts=pool.names, seed=config.seed, layers=pool.layers)
-    return Inputs(pool, utility)
+    return Inputs(pool, utility, compared(utility, pool=pool, root=config.root))
 
 
 def require_installable(config: RunConfig, pool: Pool) -> None:

@@ -30,9 +30,9 @@ class Key(NamedTuple):
         """The key of a record."""
         return cls(record["generation"], record["phase"], record["particle"], record["split"])
 
-    def job(self, row: Row | None, *, texts: bool = False, logprobs: bool = False) -> Job:
+    def job(self, row: Row | None, *, texts: bool = False, logprobs: bool = False, raw: bool = False) -> Job:
         """The job that measures a row under this name."""
-        return Job(self, row, self.split, texts=texts, logprobs=logprobs, affinity=self.particle)
+        return Job(self, row, self.split, texts=texts, logprobs=logprobs, raw=raw, affinity=self.particle)
 
 
 class Journal:

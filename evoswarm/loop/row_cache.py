@@ -15,7 +15,7 @@ from evoswarm.backend import Evaluation
 from evoswarm.loop.directory import RunDirectory, generation_name
 from evoswarm.loop.journal import Key, evaluation_of, outcome_path
 from evoswarm.loop.records import Record, read_outcomes
-from evoswarm.rows import BasisVector, basis_from_dict, basis_to_dict
+from evoswarm.rows import BasisVector, Row, basis_from_dict, basis_to_dict
 
 
 def rows_path(directory: RunDirectory, generation: int) -> Path:
@@ -81,6 +81,7 @@ class RowCache:
     def __init__(self, directory: RunDirectory) -> None:
         self._directory = directory
         self._keys: dict[bytes, Key] = {}
+        self._given: dict[bytes, Evaluation] = {}
 
     def restore(self, *, last: int) -> None:
         """Read the records up to generation `last`."""
@@ -94,8 +95,15 @@ class RowCache:
         """Add the successful evaluations of a finished generation, by digest of their rows."""
         self._keys |= keys
 
+    def give(self, row: Row, evaluation: Evaluation) -> None:
+        """Add the successful evaluation of a row that was measured before the search."""
+        basis, coefficients = [vector for vector, _ in row.terms], [value for _, value in row.terms]
+        self._given[digests(basis, np.array([coefficients]))[0]] = evaluation
+
     def find(self, digest: bytes) -> Evaluation | None:
         """The evaluation of an equal row; None if there is none."""
+        if digest in self._given:
+            return self._given[digest]
         key = self._keys.get(digest)
         if key is None:
             return None

@@ -19,6 +19,7 @@ from evoswarm.loop.selection import Ranking
 from evoswarm.rows import Row
 from evoswarm.search import Best, Search
 from evoswarm.utility import Split, Utility
+from evoswarm.utility.multi_task import MultiTaskUtility
 from evoswarm.utility.types import SPLITS
 
 Finals = dict[tuple[str, Split], Evaluation]
@@ -67,6 +68,7 @@ def summary_of(
             "kept": kept,
         },
         "selection": ranking.selection,
+        "scales": scales_of(context.inputs.utility),
         "reported": reported_of(context.inputs.utility, finals, search.experts),
         "metrics": metrics_of(context.inputs.utility, finals),
         "not_beaten": not_beaten(finals, context.inputs.utility),
@@ -132,6 +134,13 @@ def not_beaten(finals: Finals, utility: Utility) -> list[str]:
     found = {name: _utility(finals, who, split) for who, name in REFERENCES.items()}
     better = [f"{name} ({u:.4f})" for name, u in found.items() if mine is not None and u is not None and u >= mine]
     return [f"the winner ({mine:.4f}) does not beat {' and '.join(better)} on {split}"] if better else []
+
+
+def scales_of(utility: Utility) -> dict[str, list[float]]:
+    """The utilities that became 0 and 1, by task of a multi_task that normalizes."""
+    return (
+        {task: list(scale) for task, scale in utility.scales.items()} if isinstance(utility, MultiTaskUtility) else {}
+    )
 
 
 def expert_name(expert: str) -> str:

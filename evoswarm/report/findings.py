@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from evoswarm.errors import UserError
+from evoswarm.loop.baselines import restore
 from evoswarm.report.analysis import Emergence, Flips, emergence, flips, rank
 from evoswarm.report.read import Measurement, Run, predictions
 from evoswarm.search.operators import first_experts
@@ -116,6 +117,8 @@ def open_utility(run: Run) -> tuple[Utility | None, str | None]:
         return None, f"the data can no longer be read: {error}"
     if run.hashes[""] and utility.sha256 != run.hashes[""]:
         return None, "the data has changed since the run started"
+    if run.finals and not restore(utility, run.directory):
+        return None, "the records of the models that the utility compares with are missing"
     return utility, None
 
 

@@ -64,6 +64,7 @@ class Run:
         hashes: sha256 of each expert, and of the data under the key "".
         under_way: evaluations on record of a generation that is not finished.
         notes: what could not be read, one line each.
+        directory: where all of this is.
     """
 
     config: RunConfig
@@ -78,6 +79,7 @@ class Run:
     hashes: dict[str, str]
     under_way: int
     notes: tuple[str, ...]
+    directory: RunDirectory
 
     @property
     def initial(self) -> tuple[Measurement, ...]:
@@ -151,6 +153,7 @@ def _load(directory: RunDirectory) -> Run:
         hashes={**hashes.get("pool", {}), "": hashes.get("data", "")},
         under_way=sum(len(read_outcomes(path)) for path in sorted(directory.outcomes.glob("*.partial.jsonl"))),
         notes=tuple(notes),
+        directory=directory,
     )
 
 

@@ -9,6 +9,7 @@ from collections import ChainMap
 from pathlib import Path
 
 from evoswarm.utility.config import UtilityConfig
+from evoswarm.utility.flips import penalized
 from evoswarm.utility.multi_task import MultiTaskUtility
 from evoswarm.utility.slices import slices
 from evoswarm.utility.tasks import TASKS, MakesUtility
@@ -38,7 +39,8 @@ def make_utility(config: UtilityConfig, *, root: Path) -> Utility:
     Raises:
         UserError: the data, the prompt or the function is invalid.
     """
-    return UTILITIES[config.type](config, root=root)
+    utility = UTILITIES[config.type](config, root=root)
+    return utility if config.separate else penalized(utility, config)
 
 
 __all__ = [

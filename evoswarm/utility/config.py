@@ -8,11 +8,28 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from evoswarm.section import Section
+from evoswarm.section import NonNegative, Section
 
 Tag = Annotated[str, Field(min_length=1)]
 Grading = Literal["cpu", "gpu", "service"]
 """What scoring takes: CPUs of its own, a GPU (a reward model), or the time that a service needs to answer."""
+
+
+class Penalty(Section):
+    """What a utility loses for examples that an old model had right and the new one gets wrong (MUSCLE)."""
+
+    flips: NonNegative
+    """Weight of the mean drop of the score, max(0, old - new) per example; 0 only reports it."""
+    against: Annotated[str, Field(min_length=1)] = "base"
+    """The old model: base, the name of an expert, or the path of a recipe or of a run directory. It is measured once,
+    at the start of a run."""
+
+    @field_validator("against")
+    @classmethod
+    def _one_model(cls, value: str) -> str:
+        if value == "experts":
+            raise ValueError("against must be one model; name an expert")
+        return value
 
 
 class UtilityConfig(Section, ABC):
@@ -20,6 +37,11 @@ class UtilityConfig(Section, ABC):
 
     type: str
     """Name of the utility."""
+    penalty: Penalty | None = None
+    """Lower the utility by the examples that an old model had right and the new one gets wrong. For multi_task: of
+    every evolved task that has no penalty of its own."""
+    separate: ClassVar[bool] = False
+    """Whether each part has a utility of its own."""
     grading: ClassVar[Grading | None] = None
     """What scoring takes beside the engine, in processes of its own; None: it is cheap, and done where the engine is.
     A service has limits for a whole run, so that a run has one grader for it."""
@@ -53,6 +75,12 @@ class UtilityConfig(Section, ABC):
         """
         for part in self.parts:
             part.check(root)
+
+    @model_validator(mode="after")
+    def _penalty_is_outside(self) -> Self:
+        if not self.separate and any(part.penalty is not None for part in self.parts):
+            raise ValueError(f"a part of {self.type} has no utility of its own; give the penalty to {self.type}")
+        return self
 
     @abstractmethod
     def without_test(self) -> Self:

@@ -67,6 +67,12 @@ class MeanUtility(ABC):
     def gold_after(self, split: Split, index: int, response: str) -> Request | None:
         return None
 
+    def baselines(self, split: Split) -> Sequence[str]:
+        return ()
+
+    def calibrate(self, split: Split, measured: Mapping[str, Sequence[Sequence[float]]]) -> None:
+        return
+
     def weights(self, split: Split) -> list[float]:
         return [1 / self.size(split)] * self.size(split)
 

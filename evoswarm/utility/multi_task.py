@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from evoswarm.errors import UserError
+from evoswarm.utility.flips import penalized
 from evoswarm.utility.multi_task_config import MultiTask
+from evoswarm.utility.scales import Scale, by_base, by_experts
 from evoswarm.utility.tasks import TASKS
 from evoswarm.utility.types import SPLITS, Outcome, Request, Response, Single, Split, Utility
 
@@ -29,6 +31,7 @@ class MultiTaskUtility:
 
     harmonic_mean: n / sum_k 1 / u_k over the n evolved tasks' utilities u_k, and 0 if one of them is 0.
     weighted_sum: sum_k w_k u_k, weights normalized to sum 1.
+    With `normalize`, u_k is on the scale of its task; the harmonic mean takes what is below that scale for 0.
 
     The requests are those of the first task, then of the second, ... An example's `id` is "task/id". Validation and
     test are those of the evolved tasks, select is the validation split of the task `select_on`, and report holds the
@@ -43,7 +46,10 @@ class MultiTaskUtility:
 
     def __init__(self, config: MultiTask, *, root: Path) -> None:
         self.config = config
-        self.tasks: dict[str, Utility] = {n: TASKS[task.type](task, root=root) for n, task in config.tasks.items()}
+        self.tasks: dict[str, Utility] = {
+            name: penalized(TASKS[task.type](task, root=root), task) for name, task in config.own_tasks.items()
+        }
+        self._scales = given_scales(config)
         self._evolved = {name: self.tasks[name] for name in config.evolved}
         self.votes = all(task.votes for task in self._evolved.values())
         untested = [name for name, task in self._evolved.items() if not task.size("test")]
@@ -127,8 +133,40 @@ class MultiTaskUtility:
         place = self._places[split][index]
         return self.tasks[place.task].gold_after(place.split, place.example, response)
 
+    def baselines(self, split: Split) -> list[str]:
+        """Those of the evolved tasks, and on validation those of `normalize`."""
+        parts = self._parts[split].items() if split in SPLITS else ()
+        tasks = [name for task, own in parts for name in self.tasks[task].baselines(own)]
+        mine = {"base": ["base"], "experts": ["base", "experts"]}.get(str(self.config.normalize), [])
+        return list(dict.fromkeys(tasks + (mine if split == "validation" else [])))
+
+    def calibrate(self, split: Split, measured: Mapping[str, Sequence[Sequence[float]]]) -> None:
+        owned = {name: [self._by_task(split, scores) for scores in lists] for name, lists in measured.items()}
+        for task, own in self._parts[split].items():
+            names = self.tasks[task].baselines(own)
+            self.tasks[task].calibrate(own, {name: [of[task] for of in owned[name]] for name in names})
+        if split == "validation" and self.config.normalize in ("base", "experts"):
+            base, *experts = (
+                self.task_utilities(split, scores) for name in ("base", "experts") for scores in measured.get(name, ())
+            )
+            self._scales = by_base(base) if self.config.normalize == "base" else by_experts(base, experts)
+
+    @property
+    def scales(self) -> dict[str, Scale]:
+        """The scales of evolved tasks that are normalized; empty before `calibrate`."""
+        return self._scales or {}
+
+    def _scale(self, task: str) -> Scale:
+        if self._scales is None:
+            raise ValueError("base and experts have not been measured")
+        return self._scales.get(task, Scale())
+
+    def _shares(self) -> dict[str, float]:
+        """The weights of the evolved tasks, not normalized."""
+        return self.config.weights or dict.fromkeys(self._evolved, 1.0)
+
     def weights(self, split: Split) -> list[float]:
-        shares = self.config.weights or dict.fromkeys(self._parts[split], 1.0)
+        shares = {k: w / (self._scale(k).high - self._scale(k).low) for k, w in self._shares().items()}
         total = math.fsum(shares.values())
         parts = self._parts[split].items()
         return [shares[name] / total * w for name, own in parts for w in self.tasks[name].weights(own)]
@@ -155,14 +193,15 @@ class MultiTaskUtility:
 
     def aggregate(self, split: Split, scores: Sequence[float]) -> float:
         utilities = self.task_utilities(split, scores)
-        if len(utilities) == 1:
-            return next(iter(utilities.values()))
-        if split == "report":  # the tasks may be of any kind, and are shown one by one
+        if split not in SPLITS:  # of one task, or of tasks of any kind, which are shown one by one
             return math.fsum(utilities.values()) / len(utilities)
+        scaled = {name: self._scale(name).of(utility) for name, utility in utilities.items()}
+        if len(scaled) == 1:
+            return next(iter(scaled.values()))
         if self.config.combine == "harmonic_mean":
-            return harmonic_mean(utilities)
-        weights = self.config.weights or dict.fromkeys(utilities, 1.0)
-        return math.fsum(weights[k] * u for k, u in utilities.items()) / math.fsum(weights.values())
+            return harmonic_mean({k: max(0.0, u) if k in self.scales else u for k, u in scaled.items()})
+        shares = self._shares()
+        return math.fsum(shares[k] * u for k, u in scaled.items()) / math.fsum(shares.values())
 
     @property
     def reasoning_tags(self) -> list[tuple[str, str]]:
@@ -178,6 +217,13 @@ class MultiTaskUtility:
     def sha256(self) -> str:
         lines = "".join(f"{name} {task.sha256}\n" for name, task in self.tasks.items())
         return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def given_scales(config: MultiTask) -> dict[str, Scale] | None:
+    """The scales that a config gives; None if they must be measured."""
+    if isinstance(config.normalize, dict):
+        return {name: Scale(*ends) for name, ends in config.normalize.items()}
+    return {} if config.normalize == "none" else None
 
 
 def harmonic_mean(utilities: Mapping[str, float]) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -18,6 +19,7 @@ class MultiTask(UtilityConfig):
     """Several tasks as one utility (MS, section 3.2; GENOME, weighted sum)."""
 
     type: Literal["multi_task"] = "multi_task"
+    separate: ClassVar[bool] = True
     tasks: dict[str, Annotated[UtilityConfig, by_type(TASKS, lambda entry: entry.config_class)]]
     """The tasks by name."""
     evolve: list[str] | None = None
@@ -35,6 +37,10 @@ class MultiTask(UtilityConfig):
     """harmonic_mean (MS) or weighted_sum (GENOME) of the evolved tasks."""
     weights: dict[str, NonNegative] | None = None
     """weighted_sum: the weight of each evolved task, normalized to sum 1; equal by default."""
+    normalize: Literal["none", "base", "experts"] | dict[str, tuple[float, float]] = "none"
+    """What the tasks' utilities are before they are combined. base: divided by that of the base model. experts: 0 for
+    the base model and 1 for the best expert of the task. A mapping {task: [low, high]}: 0 at low and 1 at high; tasks
+    that it does not name stay as they are. Base and experts are measured once, at the start of a run."""
 
     @property
     def parts(self) -> tuple[UtilityConfig, ...]:
@@ -45,6 +51,12 @@ class MultiTask(UtilityConfig):
     def evolved(self) -> list[str]:
         """The tasks that the search maximizes, in the order of `tasks`."""
         return [name for name in self.tasks if (name != self.select_on if self.evolve is None else name in self.evolve)]
+
+    @property
+    def own_tasks(self) -> dict[str, UtilityConfig]:
+        """The tasks, the evolved ones with their penalty."""
+        shared = {name for name in self.evolved if self.tasks[name].penalty is None and self.penalty is not None}
+        return {name: task.with_(penalty=self.penalty) if name in shared else task for name, task in self.tasks.items()}
 
     @property
     def choose_from(self) -> int:
@@ -67,7 +79,7 @@ class MultiTask(UtilityConfig):
 
     @model_validator(mode="after")
     def _tasks_can_be_combined(self) -> Self:
-        negative = [f"{name} ({self.tasks[name].type})" for name in self.evolved if self.tasks[name].negative]
+        negative = self._can_be_negative()
         if negative and self.combine == "harmonic_mean" and len(self.evolved) > 1:
             raise ValueError(
                 f"combine: harmonic_mean needs utilities of 0 or more, and {', '.join(negative)} can be negative; set "
@@ -80,6 +92,40 @@ class MultiTask(UtilityConfig):
         if self.weights is not None and sum(self.weights.values()) == 0:
             raise ValueError("weights are all zero; give at least one task a positive weight")
         return self
+
+    @model_validator(mode="after")
+    def _scales_fit(self) -> Self:
+        if isinstance(self.normalize, dict):
+            self._check_names("normalize", list(self.normalize))
+            for name, (low, high) in self.normalize.items():
+                if name not in self.evolved:
+                    raise ValueError(f"normalize names {name}, which is not evolved; leave it out")
+                if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                    raise ValueError(f"normalize: the range of {name} is [{low:g}, {high:g}]; give [low, high]")
+        negative = self._can_be_negative()
+        if self.normalize == "base" and negative:
+            raise ValueError(f"normalize: base needs utilities above 0, and {', '.join(negative)} can be negative")
+        return self
+
+    @model_validator(mode="after")
+    def _reported_tasks_have_no_penalty(self) -> Self:
+        for name, task in self.tasks.items():
+            if task.penalty is not None and name not in self.evolved:
+                raise ValueError(f"task {name} has a penalty and is not evolved; leave the penalty out")
+        return self
+
+    def _can_be_negative(self) -> list[str]:
+        """The evolved tasks whose utilities can be below 0 when they are combined."""
+        found = []
+        for name in self.evolved:
+            task, scaled = self.own_tasks[name], isinstance(self.normalize, dict) and name in self.normalize
+            if self.normalize == "experts":
+                found.append(f"{name} (below the base model)")
+            elif task.penalty is not None and not scaled:
+                found.append(f"{name} (with its penalty)")
+            elif task.negative and not scaled:
+                found.append(f"{name} ({task.type})")
+        return found
 
     def _check_names(self, key: str, names: Sequence[str]) -> None:
         for i, name in enumerate(names):

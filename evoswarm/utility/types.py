@@ -216,6 +216,17 @@ class Utility(Protocol):
         or mark that follows in the response. Generate: nothing follows, and the draft is the right answer.
         """
 
+    def baselines(self, split: Split) -> Sequence[str]:
+        """Models whose scores on a split define the utility: `base`, `experts` (each), an expert's name, or a recipe's
+        path. Where there are any, the utility has no value before `calibrate`."""
+
+    def calibrate(self, split: Split, measured: Mapping[str, Sequence[Sequence[float]]]) -> None:
+        """Take the baselines' scores of a split, by name: of the experts one list each. Validation comes first.
+
+        Raises:
+            UserError: they define no utility.
+        """
+
     def weights(self, split: Split) -> list[float]:
         """Share of each example in the utility; they sum to 1. Approximate if the utility is no weighted mean."""
 

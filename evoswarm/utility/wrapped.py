@@ -57,6 +57,12 @@ class WrappedUtility:
     def gold_after(self, split: Split, index: int, response: str) -> Request | None:
         return self.inner.gold_after(split, index, response)
 
+    def baselines(self, split: Split) -> Sequence[str]:
+        return self.inner.baselines(split)
+
+    def calibrate(self, split: Split, measured: Mapping[str, Sequence[Sequence[float]]]) -> None:
+        self.inner.calibrate(split, measured)
+
     def weights(self, split: Split) -> list[float]:
         return [1 / self.size(split)] * self.size(split)
 
