@@ -7,6 +7,7 @@ import math
 import os
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from string import Template
 from typing import Annotated, Any, ClassVar, Literal
@@ -139,10 +140,14 @@ class HttpUtility(ServiceUtility[Http, Any]):
     async def disconnect(self) -> None:
         await self._client.aclose()
 
-    def questions(self, split: Split, index: int, answer: str) -> dict[str, Any]:
+    @cached_property
+    def named(self) -> list[str]:
+        return fields_in(self.config.body)
+
+    def questions(self, split: Split, index: int, answer: str) -> list[tuple[str, Any]]:
         example = self.shown(split, index, answer)
         body = render_body(self.config.body, example)
-        return {content_hash([self.config.url, self.config.score, body]): body}
+        return [(content_hash([self.config.url, self.config.score, body]), body)]
 
     async def ask(self, questions: Sequence[Any]) -> list[Answer]:
         body = questions[0]

@@ -13,6 +13,7 @@ from evoswarm.utility.drop import DropUtility
 from evoswarm.utility.exact_match import ExactMatchUtility
 from evoswarm.utility.http import HttpUtility
 from evoswarm.utility.json_answer import JsonUtility
+from evoswarm.utility.judge import JudgeUtility
 from evoswarm.utility.loglikelihood import LoglikelihoodUtility
 from evoswarm.utility.multiple_choice import MultipleChoiceUtility
 from evoswarm.utility.regex import RegexUtility
@@ -49,5 +50,6 @@ TASKS: dict[str, MakesUtility] = {
     "reward": RewardUtility,
     "classifier": ClassifierUtility,
     "http": HttpUtility,
+    "judge": JudgeUtility,
 }
 """Utilities by the `type` of their config. To add one, write its file and add an entry here."""

@@ -24,7 +24,7 @@ class Reply:
 
 @dataclass
 class Server:
-    """What a server was asked: bodies of POST in order, and the headers of the last request."""
+    """What a server was asked: bodies of POST in order, and the headers of the last request in lower case."""
 
     url: str
     bodies: list[Any] = field(default_factory=list)
@@ -47,7 +47,7 @@ def serve(answer: Callable[[Any, int], Reply | Any], *, models: list[str] | None
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             with lock:
                 server.bodies.append(body)
-                server.headers = dict(self.headers)
+                server.headers = {name.lower(): value for name, value in self.headers.items()}
                 server.times.append(time.monotonic())
                 number, open_now = len(server.bodies), open_now + 1
                 server.at_once = max(server.at_once, open_now)

@@ -79,7 +79,7 @@ def test_an_answer_is_sent_with_fields_and_a_key_and_its_score_is_scaled(
         outcomes = utility.outcomes("validation", [3], ["<think>hm</think> an {answer} "])
     assert outcomes == [Outcome(pytest.approx(0.2), "an {answer}")]
     assert server.bodies == [{"text": "question 3|an {answer}", "model": "m", "n": 3, "options": {}}]
-    assert server.headers["X-Key"] == "abc"
+    assert server.headers["x-key"] == "abc"
 
 
 def test_batches_keep_their_order_and_equal_answers_are_sent_once(opened: Opened) -> None:
@@ -88,7 +88,8 @@ def test_batches_keep_their_order_and_equal_answers_are_sent_once(opened: Opened
         answers = ["a" * (1 + i % 6) for i in ALL]
         assert scores(utility, answers) == [(1 + i % 6) / 100 for i in ALL]
         assert scores(utility, answers[:3]) == [0.01, 0.02, 0.03]
-    assert server.bodies == [{"text": ["a", "aa", "aaa", "aaaa"]}, {"text": ["aaaaa", "aaaaaa"]}]
+    sent = sorted(body["text"] for body in server.bodies)
+    assert sent == [["a", "aa", "aaa", "aaaa"], ["aaaaa", "aaaaaa"]]
 
 
 def test_equal_answers_that_are_on_their_way_are_not_sent_again(opened: Opened) -> None:
@@ -307,7 +308,7 @@ def test_no_message_shows_the_key(opened: Opened, monkeypatch: pytest.MonkeyPatc
     with serve(lambda body, n: Reply({"error": "no such key: very-private"}, 401)) as server:
         settings = {"url": f"{server.url}/s?key=$SCORE_KEY", "headers": {"Authorization": "Bearer $SCORE_KEY"}}
         message = stops(opened(server, **settings), ["text"])
-        assert server.headers["Authorization"] == "Bearer very-private"
+        assert server.headers["authorization"] == "Bearer very-private"
     assert "very-private" not in message and "***" in message
 
 
@@ -342,7 +343,7 @@ def test_half_a_character_is_sent_as_a_question_mark(opened: Opened) -> None:
         ({"limits": {"budget": {"money": 5}}}, "needs prices"),
         ({"score": "a..b"}, "utility.score 'a..b' is no JMESPath"),
         ({"body": {"text": "{answer} {subject}"}}, "utility.body names {subject}, which is missing"),
-        ({"body": {"text": "{answer} {reference}"}}, "utility.body names {reference}, which is missing"),
+        ({"body": {"text": "{answer} {reference}"}}, "field 'answer' is missing"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(opened: Opened, settings: dict[str, Any], reason: str) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
@@ -12,7 +11,6 @@ from typing import Any, Generic, TypeVar
 
 from evoswarm.errors import UserError
 from evoswarm.utility.data import Example
-from evoswarm.utility.references import is_missing, read_references
 from evoswarm.utility.service.account import Account
 from evoswarm.utility.service.config import ServiceTask
 from evoswarm.utility.service.memory import Answer, Memory, Unanswered, content_hash
@@ -37,11 +35,15 @@ class ServiceUtility(TaskUtility[C], Generic[C, Q]):
         self._account = Account(config.limits.budget)
         owner = content_hash(config.lasting())
         self._memory: Memory[Q] = Memory(self.ask, size=self.batch, account=self._account, owner=owner)
+        self.prepare_service()
         for split in SPLITS:
             for index in range(self.size(split)):
                 self.questions(split, index, PROBE)  # so that a field that an example lacks is found now
         self._lock = Lock()
         self._thread: LoopThread | None = None
+
+    def prepare_service(self) -> None:
+        """Read what questions need besides the examples."""
 
     @property
     def batch(self) -> int:
@@ -69,8 +71,8 @@ class ServiceUtility(TaskUtility[C], Generic[C, Q]):
         """Release it."""
 
     @abstractmethod
-    def questions(self, split: Split, index: int, answer: str) -> dict[str, Q]:
-        """What to ask about the answer to an example, by content hash."""
+    def questions(self, split: Split, index: int, answer: str) -> list[tuple[str, Q]]:
+        """What to ask about the answer to an example, each with its content hash."""
 
     @abstractmethod
     async def ask(self, questions: Sequence[Q]) -> list[Answer]:
@@ -95,13 +97,21 @@ class ServiceUtility(TaskUtility[C], Generic[C, Q]):
         """The outcome of an empty answer that is not sent."""
         return Outcome(self.config.empty_score, "")
 
+    @property
+    @abstractmethod
+    def named(self) -> Collection[str]:
+        """Names of the fields that questions show."""
+
     def shown(self, split: Split, index: int, answer: str) -> Example:
-        """An example for templates: `answer` is the answer to score, `reference` the example's own."""
+        """An example for templates: `answer` is the answer to score, `reference` the example's own.
+
+        Raises:
+            UserError: a question shows the reference, and there is none.
+        """
         example = self._examples[split][index]
         fields = {"question": self._questions[split][index], **example.fields}
-        if "reference" not in fields and not is_missing(fields.get("answer")):
-            with suppress(ValueError):
-                fields["reference"] = read_references(fields["answer"])[0]
+        if "reference" in self.named and "reference" not in fields:
+            fields["reference"] = self.answer(example)
         return replace(example, fields={**fields, "answer": answer})
 
     def open(self) -> None:
@@ -125,12 +135,13 @@ class ServiceUtility(TaskUtility[C], Generic[C, Q]):
     def assess_all(self, split: Split, indices: Sequence[int], responses: Sequence[Response]) -> list[Outcome]:
         texts = [_text(response) for response in responses]
         asked = [
-            {} if self._is_given(text) else self.questions(split, index, text)
+            [] if self._is_given(text) else self.questions(split, index, text)
             for index, text in zip(indices, texts, strict=True)
         ]
-        everything = {key: question for questions in asked for key, question in questions.items()}
+        everything = {key: question for questions in asked for key, question in questions}
         found = self._connected().run(self._memory.answers(everything)) if everything else {}
-        return [self._outcome(text, [found[key] for key in keys]) for text, keys in zip(texts, asked, strict=True)]
+        said = [[found[key] for key, _ in questions] for questions in asked]
+        return [self._outcome(text, answers) for text, answers in zip(texts, said, strict=True)]
 
     def assess(self, split: Split, index: int, response: Response) -> Outcome:
         return self.assess_all(split, [index], [response])[0]
