@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from evoswarm.backend import Evaluation, Job
 from evoswarm.backend.base import Assembly, Counters, failed
-from evoswarm.backend.local import RETRIES
+from evoswarm.backend.local import RETRIES, LocalBackend
 from evoswarm.backend.local_grading import LocalGrading
 from evoswarm.backend.pieces import Piece
 from evoswarm.backend.worker import Worker
@@ -24,6 +24,7 @@ from evoswarm.loop.baseline_rows import baseline_rows, compared
 from evoswarm.loop.baselines import give
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.learned import LearnedFile
+from evoswarm.loop.normalization import base_on, with_normalization
 from evoswarm.rows import ExpertVector, Row
 from evoswarm.utility import Outcome, Split, make_utility
 from evoswarm.weights.expert import read_json
@@ -62,20 +63,24 @@ class Bench:
             UserError: pool or data cannot be used.
         """
         config = config.with_(engine=config.engine.merged())  # candidates come one by one, and of any rank
-        self.config, self.directory = config, RunDirectory(folder)
-        self.utility = make_utility(config.utility, root=config.root)
+        self.directory, utility = RunDirectory(folder), make_utility(config.utility, root=config.root)
         self.pool = open_pool(config.pool, model=config.model)
         self.materializer = Materializer(self.pool, threads=config.engine.cpus)
-        identity = {"pool": self.pool.hashes, "space": self.pool.space_name, "data": self.utility.sha256}
-        identity |= compared(self.utility, pool=self.pool, root=config.root)
+        identity = {"pool": self.pool.hashes, "space": self.pool.space_name, "data": utility.sha256}
+        identity |= compared(utility, pool=self.pool, root=config.root)
         identity |= config.lasting(include={"model", "utility", "engine"})
         self._key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        self.config = with_normalization(config, RunDirectory(folder / "measured" / self._key), self._base)
+        self.utility = utility if self.config is config else make_utility(self.config.utility, root=config.root)
         learned = LearnedFile(folder / "learned" / f"{self._key}.jsonl")
         self._grading = LocalGrading(self.utility, threads=0, learned=learned, counters=Counters())
         self._make_worker = make_worker
         self._calibrated: set[Split] = set()
         self._plain: Worker | None = None
         self._mixture: tuple[MixtureEngine, Worker] | None = None
+
+    def _base(self, raw: RunConfig) -> Evaluation:
+        return base_on(LocalBackend(raw, pool=self.pool, utility=make_utility(raw.utility, root=raw.root)))
 
     def close(self) -> None:
         """Release the engines: the next unit of the same process starts its own."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from evoswarm.backend import Backend
+from evoswarm.backend import Backend, Evaluation
 from evoswarm.callbacks import Callbacks, Event
 from evoswarm.config import RunConfig
 from evoswarm.errors import STORAGE_ERRORS, UserError
@@ -21,6 +21,7 @@ from evoswarm.loop.directory import RunDirectory, append_line, to_line
 from evoswarm.loop.evolution import Evolution
 from evoswarm.loop.inputs import Inputs, claim, read_inputs
 from evoswarm.loop.learned import LearnedFile, sort_learned
+from evoswarm.loop.normalization import base_on, with_normalization
 from evoswarm.loop.notices import recording
 from evoswarm.loop.summary import ending
 from evoswarm.place import RunPlace
@@ -119,6 +120,8 @@ class Execution:
             measure=self.measure,
             message=callbacks.message,
         )
+        settled = self._with_normalization(config, inputs, callbacks)
+        config, inputs = settled, inputs if settled is config else inputs.of(settled)
         backend = self.make_backend(config, self.place, inputs, callbacks)
         seconds = time.perf_counter() - self._start
         generation = max(generations_saved(self.directory), default=-1)
@@ -133,6 +136,13 @@ class Execution:
         finally:
             backend.close()
             sort_learned(self.directory.learned)
+
+    def _with_normalization(self, config: RunConfig, inputs: Inputs, callbacks: Callbacks) -> RunConfig:
+        def measure(settled: RunConfig) -> Evaluation:
+            callbacks.message("measuring the rewards of the base model, for normalize: measured")
+            return base_on(self.make_backend(settled, self.place, inputs.of(settled), callbacks))
+
+        return with_normalization(config, self.directory, measure)
 
     def _finished(self) -> dict[str, Any] | None:
         """The summary of a finished run, unless the config asks for more generations or the file is damaged."""

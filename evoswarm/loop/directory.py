@@ -32,6 +32,7 @@ class RunDirectory:
         self.generations = path / "generations.jsonl"
         self.timings = path / "timings.jsonl"
         self.warnings = path / "warnings.jsonl"
+        self.normalization = path / "normalization.json"
         self.learned = path / "learned.jsonl"
         self.outcomes = path / "outcomes"
         self.summary = path / "summary.json"

@@ -21,6 +21,7 @@ from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.history import written_config
 from evoswarm.loop.inputs import require_installable
 from evoswarm.loop.learned import read_learned
+from evoswarm.loop.normalization import base_on, with_normalization
 from evoswarm.loop.summary import metrics_in
 from evoswarm.rows import ExpertPart, Row
 from evoswarm.utility import Split, Utility, UtilityConfig, make_utility
@@ -76,20 +77,19 @@ def measure(
     # The run that the expert or the recipe is from has paid for some answers.
     run = root if adapter is None else adapter.resolve().parent
     learned = Learned(None if run is None else read_learned(RunDirectory(run).learned))
-    _calibrate(config, utility, run)
+    record = run if run is not None and _same_utility(config, utility, run) else None
+    config, utility = _settled(config, pool, utility)
+    _calibrate(config, utility, record)
     with closing(LocalBackend(config, pool=pool, utility=utility, root=root, learned=learned, warn=warn)) as backend:
         (evaluation,) = backend.evaluate([Job("evaluate", row, split, texts=True)])
     return Measured(**vars(evaluation), metrics=metrics_in(evaluation, utility, split))
 
 
 def _calibrate(config: RunConfig, utility: Utility, run: Path | None) -> None:
-    """Calibrate a utility that other models define: from the run directory `run` if it is of the same utility and data,
-    otherwise by measuring them."""
+    """Calibrate a utility that other models define: from the run directory `run`, or by measuring them."""
     from evoswarm.backend.local import LocalBackend
 
-    if not needs_baselines(utility) or (
-        run is not None and _same_utility(config, utility, run) and restore(utility, RunDirectory(run))
-    ):
+    if not needs_baselines(utility) or (run is not None and restore(utility, RunDirectory(run))):
         return
     pool = open_pool(config.pool, model=config.model)
     with closing(LocalBackend(config, pool=pool, utility=utility)) as backend:
@@ -102,6 +102,17 @@ def _same_utility(config: RunConfig, utility: Utility, run: Path) -> bool:
         return False
     same_data = read_json(directory.inputs).get("data") == utility.sha256
     return same_data and written_config(run).utility == config.utility
+
+
+def _settled(config: RunConfig, pool: Pool, utility: Utility) -> tuple[RunConfig, Utility]:
+    """A config with measured constants (`normalize: measured`), and its utility."""
+    from evoswarm.backend.local import LocalBackend
+
+    def measured(raw: RunConfig) -> Evaluation:
+        return base_on(LocalBackend(raw, pool=pool, utility=make_utility(raw.utility, root=raw.root)))
+
+    settled = with_normalization(config, None, measured)
+    return settled, utility if settled is config else make_utility(settled.utility, root=settled.root)
 
 
 def _pool_of(recipe: Path | None, config: RunConfig) -> PoolConfig:
@@ -175,7 +186,7 @@ def _column(config: RunConfig, task: str, folder: Path | str) -> Column:
     opened = open_pool(config.pool.with_(experts=folder, include_base=False), model=config.model)
     require_installable(config, opened)
     rows = {BASE_MODEL: None, **{name: Row.one(name) for name in opened.names}}
-    utility = make_utility(config.utility, root=config.root)
+    config, utility = _settled(config, opened, make_utility(config.utility, root=config.root))
     with closing(LocalBackend(config, pool=opened, utility=utility)) as backend:
         evaluations = {found.key: found for found in backend.evaluate([Job(*item) for item in rows.items()])}
     found = {name: evaluations[name] for name in rows}

@@ -42,6 +42,10 @@ class Inputs:
         found = {"pool": self.pool.hashes, "space": self.pool.space_name, "data": self.utility.sha256}
         return found | self.compared
 
+    def of(self, config: RunConfig) -> Inputs:
+        """The same pool with the utility of a config."""
+        return Inputs(self.pool, make_utility(config.utility, root=config.root))
+
     @property
     def warnings(self) -> list[str]:
         """Messages for the user, one line each."""

@@ -76,8 +76,8 @@ def normalized(score: float, how: Normalize) -> float:
     return (MODEL_SWARMS if how == "model_swarms" else how).normalized(score)
 
 
-def measured(scores: Sequence[float]) -> Constants:
-    """The mean and the standard deviation of scores.
+def measured(scores: Sequence[float]) -> dict[str, float]:
+    """The mean and the standard deviation of scores, as `Constants`.
 
     Raises:
         ValueError: they are all the same.
@@ -85,4 +85,4 @@ def measured(scores: Sequence[float]) -> Constants:
     deviation = statistics.pstdev(scores)
     if deviation == 0:
         raise ValueError("gives the same score to every answer of the base model")
-    return Constants(mean=statistics.fmean(scores), deviation=deviation)
+    return {"mean": statistics.fmean(scores), "deviation": deviation}

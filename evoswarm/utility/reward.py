@@ -86,10 +86,10 @@ class Reward(ScoredTask):
         if all(model.normalize != "measured" for model in self.models.values()):
             return None
         models = {name: model.with_(normalize="raw") for name, model in self.models.items()}
-        return self.with_(models=models, length=None)
+        return self.with_(models=models, length=None, penalty=None)
 
-    def measured(self, statistics: Sequence[Sequence[float]]) -> Self:
-        """The config with constants in place of `measured`.
+    def constants(self, statistics: Sequence[Sequence[float]]) -> dict[str, dict[str, float]]:
+        """Mean and deviation of the rewards of each model that is measured.
 
         Args:
             statistics: of each of the base model's validation answers, from `to_measure`.
@@ -97,15 +97,19 @@ class Reward(ScoredTask):
         Raises:
             UserError: a model gives the same reward to every answer.
         """
-        models = dict(self.models)
+        found = {}
         for place, (name, model) in enumerate(self.models.items()):
-            if model.normalize != "measured":
-                continue
-            try:
-                models[name] = model.with_(normalize=measured([row[place] for row in statistics]))
-            except ValueError as problem:
-                raise UserError(f"models.{name}: {model.model} {problem}; give constants as normalize") from None
-        return self.with_(models=models)
+            if model.normalize == "measured":
+                try:
+                    found[name] = measured([row[place] for row in statistics])
+                except ValueError as problem:
+                    raise UserError(f"models.{name}: {model.model} {problem}; give constants as normalize") from None
+        return found
+
+    def with_constants(self, constants: Mapping[str, Mapping[str, float]]) -> Self:
+        """The config with constants in place of `measured`."""
+        settled = {name: {"normalize": dict(values)} for name, values in constants.items()}
+        return self.with_(models={name: model.with_(**settled.get(name, {})) for name, model in self.models.items()})
 
 
 class RewardUtility(ScoredUtility[Reward]):

@@ -136,16 +136,18 @@ def test_the_share_of_cut_texts_is_a_metric(reward: Make) -> None:
 def test_measured_constants_are_mean_and_deviation_of_the_base_models_rewards(reward: Make) -> None:
     config: Reward = reward(normalize="measured").config
     assert config.to_measure is not None and config.to_measure.models["helpful"].normalize == "raw"
-    settled = config.measured([(1.0, 7.0), (3.0, 7.0)])
+    constants = config.constants([(1.0, 7.0), (3.0, 7.0)])
+    assert constants == {"helpful": {"mean": 2.0, "deviation": 1.0}}
+    settled = config.with_constants(constants)
     assert settled.models["helpful"].normalize == Constants(mean=2.0, deviation=1.0) and settled.to_measure is None
     with pytest.raises(UserError, match=r"models\.helpful: .* gives the same score to every answer"):
-        config.measured([(1.0, 7.0), (1.0, 9.0)])
+        config.constants([(1.0, 7.0), (1.0, 9.0)])
     with closing(reward(normalize="measured")) as utility, pytest.raises(UserError, match="normalize: measured"):
         utility.outcomes("validation", [0], ["x"])
 
 
 def test_normalization_by_deviation_is_between_0_and_1_for_any_reward() -> None:
-    constants = measured([0.0, 1e-3])
+    constants = Constants(**measured([0.0, 1e-3]))
     assert [constants.normalized(x) for x in (-1e300, 5e-4, 1e300)] == [0, pytest.approx(0.5), 1]
 
 
