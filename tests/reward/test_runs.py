@@ -21,7 +21,7 @@ from evoswarm.loop.records import read_outcomes
 from evoswarm.toy import world
 from evoswarm.toy.config import target_config
 from evoswarm.utility import make_utility
-from evoswarm.utility.multi_task import MultiTask
+from evoswarm.utility.multi_task_config import MultiTask
 from evoswarm.utility.scoring import Exchange, ScoringModel
 
 
