@@ -1,7 +1,7 @@
 """Runs programs that a model wrote, and their tests, where they can do no harm."""
 
 from evoswarm.sandbox.base import Sandbox
-from evoswarm.sandbox.choose import SANDBOXES, open_sandbox
+from evoswarm.sandbox.choose import SANDBOXES, check_sandbox, open_sandbox
 from evoswarm.sandbox.limits import Limits
 from evoswarm.sandbox.run import Tests, Verdict, run_program, run_tests
 from evoswarm.sandbox.watch import Ended, SandboxError
@@ -14,6 +14,7 @@ __all__ = [
     "SandboxError",
     "Tests",
     "Verdict",
+    "check_sandbox",
     "open_sandbox",
     "run_program",
     "run_tests",

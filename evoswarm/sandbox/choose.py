@@ -13,6 +13,7 @@ from pathlib import Path
 from evoswarm.errors import UserError
 from evoswarm.sandbox.base import ENVIRONMENT, Sandbox
 from evoswarm.sandbox.bubblewrap import Bubblewrap
+from evoswarm.sandbox.filter import seccomp_filter
 from evoswarm.sandbox.landlock import Landlock, Unprotected
 from evoswarm.sandbox.limits import MIB, Limits
 from evoswarm.sandbox.python import find_python
@@ -90,6 +91,16 @@ def open_sandbox(
         f"no sandbox for the programs of utility: {{type: code}} holds here: {'; '.join(problems)}; use a machine with "
         "bubblewrap or Linux 6.2, or set utility.sandbox: none to run programs of the model unprotected"
     )
+
+
+def check_sandbox(wanted: str) -> None:
+    """Check that the packages of a sandbox are installed, without trying it.
+
+    Raises:
+        UserError: one is missing.
+    """
+    if SANDBOXES.get(wanted, Bubblewrap).protects:
+        seccomp_filter()
 
 
 def _problem(sandbox: Sandbox) -> str | None:

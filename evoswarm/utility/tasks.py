@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from evoswarm.utility.abstain import AbstainUtility
 from evoswarm.utility.blend import BlendUtility
 from evoswarm.utility.classifier import ClassifierUtility
+from evoswarm.utility.code import CodeUtility
 from evoswarm.utility.custom import CustomUtility
 from evoswarm.utility.drop import DropUtility
 from evoswarm.utility.exact_match import ExactMatchUtility
@@ -47,6 +48,7 @@ TASKS: dict[str, MakesUtility] = {
     "drop": DropUtility,
     "regex": RegexUtility,
     "json": JsonUtility,
+    "code": CodeUtility,
     "reward": RewardUtility,
     "classifier": ClassifierUtility,
     "http": HttpUtility,
