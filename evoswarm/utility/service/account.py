@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import asyncio
+from collections import Counter
+from typing import Any, NamedTuple
 
 from evoswarm.errors import UserError
 from evoswarm.utility.service.config import Budget, Prices
@@ -26,7 +28,8 @@ class Account:
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
         self.spent = Usage()
-        self._recorded = 0
+        self._sent: Counter[asyncio.Task[Any] | None] = Counter()
+        self._unanswered = 0
         self._largest = Usage(requests=1)
         self._in_flight = 0
 
@@ -47,6 +50,7 @@ class Account:
                     "resume"
                 )
         self.spent = self.spent.plus(Usage(requests=1))
+        self._sent[asyncio.current_task()] += 1
         self._in_flight += 1
 
     def ended(self) -> None:
@@ -54,19 +58,23 @@ class Account:
         self._in_flight -= 1
 
     def answered(self, usage: Usage) -> Usage:
-        """Count what an answer cost, besides its request.
+        """Count what an answer cost, besides its requests.
 
         Returns:
-            The same with the requests that were sent since the last answer, so that the usage of all answers adds up.
+            The same with the requests that this task has sent for it, and with those that led to no answer before, so
+            that the usage of all answers adds up.
         """
         self._add(usage)
-        sent, self._recorded = self.spent.requests - self._recorded, self.spent.requests
+        sent, self._unanswered = self._unanswered + self._sent.pop(asyncio.current_task(), 0), 0
         return usage._replace(requests=sent)
+
+    def gave_up(self) -> None:
+        """This task sends nothing more: requests of it without an answer are added to the next answer."""
+        self._unanswered += self._sent.pop(asyncio.current_task(), 0)
 
     def recall(self, usage: Usage) -> None:
         """Count what was spent in an earlier part of the run."""
         self._add(usage)
-        self._recorded += usage.requests
 
     def _add(self, usage: Usage) -> None:
         self.spent = self.spent.plus(usage)

@@ -73,6 +73,7 @@ class Memory(Generic[Q]):
         try:
             return await self._in_parts(questions)
         finally:
+            self._account.gave_up()
             for key in questions:
                 del self._asked[key]
 

@@ -1,0 +1,90 @@
+"""Whole runs whose answers a service scores: budgets, kills, and what is asked again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from echo import echo_config, make_world, result_bytes
+from service_server import Server, serve
+
+import evoswarm
+from evoswarm.config import RunConfig
+from evoswarm.errors import UserError
+from evoswarm.loop.learned import read_learned
+
+SETTINGS = ("search.population=4", "search.max_generations=2", "engine.batch_size=8")
+
+
+def opinion(body: Any, number: int) -> Any:
+    """A score that depends on the text alone."""
+    return {"score": int(hashlib.sha256(body["text"].encode()).hexdigest()[:4], 16) / 0xFFFF}
+
+
+def scored_config(folder: Path, url: str, name: str, **limits: Any) -> RunConfig:
+    if not (folder / "it.yaml").exists():
+        make_world(folder, experts=4, validation=20, test=10)
+        config = yaml.safe_load((folder / "it.yaml").read_text())
+        utility = {"type": "http", "data": "echo.json", "url": url, "score": "score"}
+        utility["body"] = {"text": "{question} | {answer}"}
+        (folder / "it.yaml").write_text(yaml.safe_dump(config | {"utility": utility}))
+    return echo_config(folder, *SETTINGS, f"name={name}", f"utility.limits={json.dumps(limits)}")
+
+
+def texts(server: Server) -> list[str]:
+    return [body["text"] for body in server.bodies]
+
+
+def test_a_budget_that_ends_in_the_middle_of_a_generation_stops_the_run_and_nothing_is_lost(tmp_path: Path) -> None:
+    with serve(opinion) as server:
+        evoswarm.run(scored_config(tmp_path, server.url, "whole"))
+        asked = texts(server)
+        assert len(set(asked)) == len(asked)
+        server.bodies.clear()
+        for requests in len(asked) // 3, len(asked) // 2:
+            with pytest.raises(UserError, match=f"utility.limits.budget.requests: {requests} of {requests} are spent"):
+                evoswarm.run(scored_config(tmp_path, server.url, "parts", budget={"requests": requests}))
+            assert len(server.bodies) == requests
+        parts = scored_config(tmp_path, server.url, "parts", concurrency=3)
+        evoswarm.run(parts)
+        assert sorted(texts(server)) == sorted(asked)
+        assert result_bytes(parts.run_dir) == result_bytes(tmp_path / "runs" / "whole")
+
+
+@pytest.mark.slow
+def test_a_killed_run_asks_again_only_what_was_not_recorded_and_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    victims: list[tuple[int, int]] = []
+
+    def answer(body: Any, number: int) -> Any:
+        for pid, at in victims:
+            if number == at:
+                os.kill(pid, signal.SIGKILL)
+        return opinion(body, number)
+
+    with serve(answer) as server:
+        evoswarm.run(scored_config(tmp_path, server.url, "whole"))
+        asked = texts(server)
+        server.bodies.clear()
+        parts = scored_config(tmp_path, server.url, "parts", concurrency=2)
+        (tmp_path / "parts.yaml").write_text(yaml.safe_dump(parts.model_dump(mode="json", exclude={"root"})))
+        process = subprocess.Popen([sys.executable, "-m", "evoswarm", "run", str(tmp_path / "parts.yaml")])
+        victims.append((process.pid, len(asked) // 2))
+        assert process.wait(timeout=120) == -signal.SIGKILL
+        recorded, before = read_learned(parts.run_dir / "learned.jsonl"), texts(server)
+        assert recorded
+        victims.clear()
+        evoswarm.run(parts)
+        assert set(texts(server)) == set(asked)
+        assert len(server.bodies) - len(asked) <= len(before) - len(recorded)
+        assert result_bytes(parts.run_dir) == result_bytes(tmp_path / "runs" / "whole")
+        assert (
+            parts.run_dir.joinpath("learned.jsonl").read_bytes() == (tmp_path / "runs/whole/learned.jsonl").read_bytes()
+        )
