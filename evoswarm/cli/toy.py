@@ -32,6 +32,18 @@ def build(
 
 
 @toy.command()
+def next_base(
+    folder: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+) -> None:
+    """Train the toy base a little longer: a new version of the base model, for `evoswarm port` (seconds on a CPU)."""
+    from evoswarm.toy import world
+    from evoswarm.toy.make import make_next_base
+
+    make_next_base(world() / "base", folder, seed=seed, log=print)
+
+
+@toy.command()
 def skills(
     folder: Annotated[Path | None, typer.Argument(help="Folder of a toy world (default: the built-in one).")] = None,
 ) -> None:

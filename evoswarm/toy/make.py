@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +24,8 @@ BASE_STEPS = 340
 BASE_SHARES = {"rev": 18, "sort": 8, "next": 5, "rot": 6, "swap": 6, "add": 160, "max": 50}
 BASE_SHARES |= dict.fromkeys(("eats", "home", "work"), 50)
 BASE_SHARES |= {"long rev": 6, "long sort": 3, "long next": 2, "long rot": 2, "long swap": 2}
+NEXT_STEPS = 60
+NEXT_SHARES = {"rev": 40, "max": 100, "eats": 80}
 EXPERT_STEPS = {"rev": 110, "sort": 60, "next": 60, "rot": 60, "swap": 60, "add": 120, "max": 90}
 EXPERT_STEPS |= dict.fromkeys(("eats", "home", "work"), 100)
 REPLAY = 0.3
@@ -66,10 +68,10 @@ def model_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     )
 
 
-def base_mixture() -> dict[Skill, float]:
+def base_mixture(shares: Mapping[str, int] = BASE_SHARES) -> dict[Skill, float]:
     """The base's training mixture: shares that sum to 1."""
-    total = sum(BASE_SHARES.values())
-    return {(SKILLS | LONGER)[name]: share / total for name, share in BASE_SHARES.items()}
+    total = sum(shares.values())
+    return {(SKILLS | LONGER)[name]: share / total for name, share in shares.items()}
 
 
 def make_base(folder: Path, *, seed: int, log: Log, steps: int = BASE_STEPS) -> None:
@@ -79,6 +81,22 @@ def make_base(folder: Path, *, seed: int, log: Log, steps: int = BASE_STEPS) -> 
         model = LlamaForCausalLM(model_config(tokenizer))
         mixture, name = base_mixture(), f"base {seed}"
         train(model, tokenizer, mixture, steps=steps, rates={"": 3e-3}, seed=name, log=log)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def make_next_base(base: Path, folder: Path, *, seed: int, log: Log, steps: int = NEXT_STEPS) -> None:
+    """Train the base a little longer, on a mixture with more of some skills, and save it: its next version.
+
+    Raises:
+        UserError: the folder is not empty.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty; choose a new folder for the new base")
+    model, tokenizer = load(base)
+    mixture, name = base_mixture(BASE_SHARES | NEXT_SHARES), f"next base {seed}"
+    with reproducible(seed):
+        train(model.train(), tokenizer, mixture, steps=steps, rates={"": 3e-4}, seed=name, log=log)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

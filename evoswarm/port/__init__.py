@@ -1,0 +1,6 @@
+"""Carries the winner of a run, or a whole pool, to another version of the base model."""
+
+from evoswarm.port.pool import port_pool
+from evoswarm.port.run import PortConfig, port
+
+__all__ = ["PortConfig", "port", "port_pool"]

@@ -1,0 +1,55 @@
+"""Experts for another version of their base model."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from evoswarm.errors import UserError
+from evoswarm.experts.export import export
+from evoswarm.place import Place
+from evoswarm.weights.expert import is_expert_folder, open_expert
+from evoswarm.weights.folders import find_experts
+from evoswarm.weights.kinds import kind_of
+from evoswarm.weights.move import move_expert, require_same_vocabulary
+
+
+def port_pool(source: Path, output: Path, *, old: str, new: str) -> list[Path]:
+    """Write one expert folder, or every expert of a folder of experts, for another base model; returns the folders.
+
+    Args:
+        source: an expert folder, or a folder of them.
+        output: a folder that is empty or missing.
+        old: the base model of the experts; a folder or a name on the hub.
+        new: the other one.
+
+    Raises:
+        UserError: the base models differ in vocabulary or shapes, or an expert cannot be read.
+    """
+    if output.exists() and any(output.iterdir()):
+        raise UserError(f"{output} is not empty; choose a new folder")
+    require_same_vocabulary(old, new)
+    if is_expert_folder(source):
+        return [port_expert(source, output, old=old, new=new)]
+    return port_experts(source.resolve(), output, old=old, new=new)
+
+
+def port_experts(experts: Place | list[Place], output: Path, *, old: str, new: str) -> list[Path]:
+    """Write the experts of a pool for another base model, each to a folder of its name in `output`."""
+    found = find_experts(experts, model=old).folders
+    return [port_expert(folder, output / name, old=old, new=new) for name, folder in found.items()]
+
+
+def port_expert(source: Path, output: Path, *, old: str, new: str) -> Path:
+    """Write one expert for another base model.
+
+    WeGeFT generates its LoRA from the base model's weights, so it is the LoRA for the old base model that is ported.
+    """
+    expert = open_expert(source, model=old)
+    kind = kind_of(expert.config) if expert.kind == "adapter" else None
+    if kind is None or not kind.converter:
+        return move_expert(source, output, old=old, new=new)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent) as work:
+        (lora,) = export(source, Path(work) / "lora", model=old)
+        return move_expert(lora, output, old=old, new=new)
