@@ -56,9 +56,8 @@ def _show(result: dict[str, Any], output: Path) -> None:
         rows.append((line["model"], *(f"{line[split]:.3f}" for split in splits), *more))
     header = ("", *splits, "lost", "gained", "negative flips", "inconsistency")
     wide_console().print(simple_table(header, rows, title="lost, gained: examples, against the old winner"))
-    print(
-        f"scale {result['scale']:g} of {', '.join(f'{s} ({v:.3f})' for s, v in result['scales'].items() if v is not None)}"
-    )
+    tried = ", ".join(f"{scale} ({value:.3f})" for scale, value in result["scales"].items() if value is not None)
+    print(f"scale {result['scale']:g} of {tried}")
     for name, shares in result["surviving"].items():
         share = shares[splits[0]]
         print(f"{name}: " + ("there was no gain to keep" if share is None else f"{share:.0%} of the gain survives"))
