@@ -17,7 +17,7 @@ OPEN = """
 import sys
 from evoswarm.sandbox import *
 sandbox = open_sandbox(sys.argv[1], limits=Limits(seconds=2, wall=30, memory=512), programs=2)
-threads = "from threading import Thread\\nt = [Thread(target=print, args=(1,)) for _ in range(9)]\\n[x.start() for x in t]"
+threads = "import threading as t\\na = [t.Thread(target=print, args=(1,)) for _ in range(9)]\\n[x.start() for x in a]"
 tests = Tests("assert add(1, 2) == 3", ("add",))
 print(sandbox.name, len(run_program(sandbox, threads, "").output))
 print(run_tests(sandbox, "def add(a, b): return a + b", tests, share=False).problem)
