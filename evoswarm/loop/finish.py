@@ -61,6 +61,7 @@ def _finalists(
     context: RunContext, search: Search, ranking: list[Best], soup: Row | None
 ) -> dict[Key, tuple[str, Row | None]]:
     """Name and row of each evaluation of a finalist."""
+    utility = context.inputs.utility
     rows = {"base": None, "best_expert": Row.one(best_expert(search))}
     rows |= {f"ensemble:{i}": Row.of(search.basis, best.row) for i, best in enumerate(ranking)}
     reported = {name: rows[name] for name in ("base", "ensemble:0")}
@@ -70,7 +71,7 @@ def _finalists(
     return {
         Key(search.generation, "final", i, split): finalist
         for split, of in splits.items()
-        if context.inputs.utility.size(split)
+        if split in utility.splits and utility.size(split)
         for i, finalist in enumerate(of.items())
     }
 

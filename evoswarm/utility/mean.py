@@ -7,13 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evoswarm.utility.types import Outcome, Request, Response, Single, Split
+from evoswarm.utility.types import SPLITS, Outcome, Request, Response, Single, Split
 
 
 class MeanUtility(ABC):
     """The parts of a `Utility` that are the same for all utilities over one data set."""
 
     votes = False
+    splits: Sequence[Split] = SPLITS
 
     @abstractmethod
     def size(self, split: Split) -> int:

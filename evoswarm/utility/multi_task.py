@@ -78,6 +78,10 @@ class MultiTaskUtility:
                 found[name] = "validation"
         return found
 
+    @property
+    def splits(self) -> list[Split]:
+        return list(self._parts)
+
     def size(self, split: Split) -> int:
         return len(self._places[split])
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evoswarm.utility.types import ALL_SPLITS, Generate, OptionScore, Request, Single, Utility
+from evoswarm.utility.types import Generate, OptionScore, Request, Single, Utility
 
 
 def every_request(utility: Utility) -> Iterator[Request]:
     """The requests of all splits, each with the one that follows an answer of full length."""
-    for split in ALL_SPLITS:
+    for split in utility.splits:
         for index, request in enumerate(utility.requests(split)):
             yield request
             second = utility.follow(split, index, _longest_answer(request))

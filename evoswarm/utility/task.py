@@ -132,10 +132,10 @@ class TaskUtility(MeanUtility, Generic[C]):
         return REASONING_TAGS if self.config.reasoning_tags is None else self.config.reasoning_tags
 
     def size(self, split: Split) -> int:
-        return len(self._examples.get(split, ()))
+        return len(self._examples[split])
 
     def requests(self, split: Split) -> list[Request]:
-        return list(self._requests.get(split, ()))
+        return list(self._requests[split])
 
     def example(self, split: Split, index: int) -> dict[str, Any]:
         return {**self._examples[split][index].fields, "question": self._questions[split][index]}

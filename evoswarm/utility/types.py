@@ -9,11 +9,10 @@ from typing import Any, Literal, Protocol
 from evoswarm.utility.reasoning import REASONING_TAGS
 
 Split = Literal["validation", "test", "select", "report"]
-"""Which examples. select: of the task that chooses the winner; report: of the tasks that are only reported. Only
-multi_task has the last two; for all other utilities they are empty."""
+"""Which examples. Only multi_task has the last two: select, of the task that chooses the winner, and report, of the
+tasks that are only reported."""
 SPLITS: tuple[Split, ...] = ("validation", "test")
 """The splits of every data set."""
-ALL_SPLITS: tuple[Split, ...] = (*SPLITS, "select", "report")
 Message = tuple[str, str]
 """(role, content)"""
 
@@ -154,8 +153,12 @@ class Utility(Protocol):
     votes: bool
     """Whether the predictions of several experts can be combined by majority vote."""
 
+    @property
+    def splits(self) -> Sequence[Split]:
+        """The splits that it can be asked for."""
+
     def size(self, split: Split) -> int:
-        """Number of examples; 0 if there is no such split."""
+        """Number of examples; 0 if the config has no such split."""
 
     def requests(self, split: Split) -> list[Request]:
         """One request per example, always in the same order."""

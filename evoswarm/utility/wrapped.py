@@ -16,6 +16,10 @@ class WrappedUtility:
         self.inner = inner
         self.votes = inner.votes
 
+    @property
+    def splits(self) -> Sequence[Split]:
+        return self.inner.splits
+
     def size(self, split: Split) -> int:
         return self.inner.size(split)
 

@@ -18,14 +18,13 @@ from evoswarm.utility import make_utility
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["chrf", "loglikelihood", "abstain"])
+@pytest.mark.parametrize("kind", ["chrf", "loglikelihood", "abstain", "blend"])
 def test_the_summary_has_the_metrics_of_every_finalist(tmp_path: Path, kind: str) -> None:
     data = target_config("trio", algorithm="random_search")
     data["utility"] = {key: data["utility"][key] for key in ("data", "prompt") if key in data["utility"]}
     task = data["utility"] | {"type": kind, "max_new_tokens": 4}
-    data["utility"] = (
-        task if kind != "abstain" else {"type": kind, "question": "ok?", "task": task | {"type": "exact_match"}}
-    )
+    of_a_task = {"abstain": {"type": "abstain", "question": "ok?"}, "blend": {"type": "blend"}}
+    data["utility"] = of_a_task[kind] | {"task": task | {"type": "exact_match"}} if kind in of_a_task else task
     data |= {"output": str(tmp_path), "backend": {"type": "local"}, "references": False}
     data["search"] = {"type": "random_search", "population": 2, "max_generations": 1, "ensemble_size": 1}
     config = parse_config(data, root=world())

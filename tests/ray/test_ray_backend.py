@@ -23,12 +23,21 @@ def alive() -> list[str]:
 
 GENOME = "search={type: genome_plus, population: 4, max_population: 5, max_generations: 3, sigma: 0.2}"
 
+ROLES = (
+    "utility={type: multi_task, evolve: [a], select_on: b, penalty: {flips: 0.5, against: e1}, normalize: experts, "
+    "tasks: {"
+    "a: {type: exact_match, data: {path: echo.json, limit: 40, test_limit: 20}}, "
+    "b: {type: exact_match, data: {path: echo.json, validation: test, test: dev, test_limit: 30}}, "
+    "c: {type: exact_match, data: {path: echo.json, limit: 10, test_limit: 25}}}}"
+)
+
 
 @pytest.mark.parametrize(
     "settings",
     [
         (GENOME,),
         pytest.param((GENOME, "pool={experts: experts, space: product}", "export.rank=6"), marks=pytest.mark.slow),
+        pytest.param((GENOME, ROLES), marks=pytest.mark.slow),
         pytest.param(("search={type: evolmerge, population: 4, max_generations: 3}",), marks=pytest.mark.slow),
     ],
 )

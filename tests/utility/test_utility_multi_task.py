@@ -13,7 +13,8 @@ from evoswarm.errors import UserError
 from evoswarm.utility import OptionScore, Outcome, make_utility
 from evoswarm.utility.multi_task import harmonic_mean
 from evoswarm.utility.requests import every_request
-from evoswarm.utility.types import ALL_SPLITS
+
+ALL_SPLITS = ("validation", "test", "select", "report")
 
 Make = Callable[..., Any]
 Refusal = Callable[..., str]
