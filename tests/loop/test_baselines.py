@@ -174,3 +174,11 @@ def test_a_comparison_measures_the_same_utility(tmp_path: Path, utility: dict[st
     assert found.utility == summary["initial"]["all"]["e3"]
     assert bench.measure(Candidate("base"), "test")[0].utility == summary["base"]["test"]
     bench.close()
+
+
+def test_a_search_that_learns_from_outcomes_weighs_them_as_the_penalty_does(tmp_path: Path) -> None:
+    search = {"type": "bayes", "population": 3, "max_evaluations": 14, "ensemble_size": 2}
+    config = run_config(tmp_path, flips("e1", 1.0), search=search)
+    summary = evoswarm.run(config)
+    assert summary["evaluations"] <= 14 and summary["best"]["validation"] >= summary["initial"]["all"]["e1"]
+    assert all(len(record["logprobs"]) == 40 for record in records(config, "gen_0000"))
