@@ -40,6 +40,7 @@ class CodeUtility(TaskUtility[Code]):
     def __init__(self, config: Code, *, root: Path) -> None:
         super().__init__(config, root=root)
         self._sandbox: Sandbox | None = None
+        self._threads: ThreadPoolExecutor | None = None
         self._known: dict[str, Verdict] = {}
         self._learned: dict[str, str] = {}
         self._tests = {split: [self._read(example) for example in self._examples[split]] for split in SPLITS}
@@ -69,11 +70,14 @@ class CodeUtility(TaskUtility[Code]):
                 packages=config.packages,
                 programs=self._at_once,
             )
+            self._threads = ThreadPoolExecutor(self._at_once, "program")
             if config.verify:
                 self._verify()
 
     def close(self) -> None:
-        self._sandbox = None
+        if self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)
+        self._sandbox = self._threads = None
 
     def learned(self) -> dict[str, str]:
         found, self._learned = self._learned, {}
@@ -86,9 +90,9 @@ class CodeUtility(TaskUtility[Code]):
 
     def assess_all(self, split: Split, indices: Sequence[int], responses: Sequence[Response]) -> list[Outcome]:
         self.open()
+        assert self._threads is not None
         programs = [self._program(split, i, response) for i, response in zip(indices, responses, strict=True)]
-        with ThreadPoolExecutor(self._at_once) as threads:
-            return list(threads.map(lambda i, program: self._outcome(split, i, program), indices, programs))
+        return list(self._threads.map(lambda i, program: self._outcome(split, i, program), indices, programs))
 
     def assess(self, split: Split, index: int, response: Response) -> Outcome:
         return self.assess_all(split, [index], [response])[0]

@@ -54,7 +54,7 @@ class Code(Task):
     output: int = Field(4, ge=1)
     """MiB that a program may print."""
     programs: int | None = Field(None, ge=1)
-    """Programs that run at the same time. null: one for each CPU of the grader."""
+    """Programs that run at the same time. null: one for each CPU of the machine."""
     verify: bool = False
     """Before the search, check that each reference solution (`canonical_solution`, `code`, `solutions`) passes."""
 

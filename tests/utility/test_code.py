@@ -86,6 +86,14 @@ def test_reference_solutions_pass_and_wrong_ones_do_not(utility: Callable[..., A
     assert made.requests("validation")[0].prompt
 
 
+def test_the_example_has_solutions_that_pass(make: Callable[..., Any]) -> None:
+    examples = Path(__file__).parents[2] / "examples"
+    made = make("code", examples, data={"path": "programs.jsonl", "test": None}, verify=True)
+    made.open()
+    assert made.size("validation") == 4
+    made.close()
+
+
 def test_a_share_of_the_tests(utility: Callable[..., Any]) -> None:
     assert scores(utility(MBPP_SANITIZED, score="share"), "def root(x): return 3") == [1 / 3]
     assert scores(utility(PLAIN, score="share"), "print(4)") == [0.5]
