@@ -71,12 +71,12 @@ def describe_recipe(experts: dict[str, float], *, shown: int = 12) -> str:
 
 def describe_reported(summary: dict[str, Any]) -> list[str]:
     """`arc (only reported): base 0.41, best expert 0.52, winner 0.55`, a line per task that was not evolved."""
-    expert = summary["initial"]["best_expert"]
-    return [
-        f"{task} (only reported): base {_show(of['base'])}, best expert ({expert}) {_show(of['experts'][expert])}, "
-        f"winner {_show(of['winner'])}"
-        for task, of in summary["reported"].items()
-    ]
+    lines = []
+    for task, of in summary["reported"].items():
+        expert = summary["initial"]["best_expert"]
+        best = f"best expert ({expert}) {_show(of['experts'][expert])}"
+        lines.append(f"{task} (only reported): base {_show(of['base'])}, {best}, winner {_show(of['winner'])}")
+    return lines
 
 
 def describe_selection(summary: dict[str, Any]) -> list[str]:
