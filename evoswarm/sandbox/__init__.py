@@ -3,7 +3,7 @@
 from evoswarm.sandbox.base import Sandbox
 from evoswarm.sandbox.choose import SANDBOXES, check_sandbox, open_sandbox
 from evoswarm.sandbox.limits import Limits
-from evoswarm.sandbox.run import Tests, Verdict, run_program, run_tests
+from evoswarm.sandbox.run import Tests, Verdict, missing_modules, run_program, run_tests
 from evoswarm.sandbox.watch import Ended, SandboxError
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Tests",
     "Verdict",
     "check_sandbox",
+    "missing_modules",
     "open_sandbox",
     "run_program",
     "run_tests",

@@ -7,12 +7,17 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from evoswarm.sandbox.base import Sandbox
 from evoswarm.sandbox.watch import Ended
+
+_MISSING = """
+import importlib.util, json
+print(json.dumps([name for name in json.loads(input()) if importlib.util.find_spec(name) is None]))
+"""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,16 @@ def run_program(sandbox: Sandbox, program: str, stdin: str) -> Ended:
         payload = {"role": "stream", "program": program}
         with sandbox.process(payload, stdin=file, stdout=subprocess.PIPE) as process:
             return process.wait()
+
+
+def missing_modules(sandbox: Sandbox, names: Iterable[str]) -> list[str]:
+    """Those of the modules that a program in the sandbox cannot import.
+
+    Raises:
+        SandboxError: the sandbox did not start it.
+    """
+    ended = run_program(sandbox, _MISSING, json.dumps(sorted(names)))
+    return list(json.loads(ended.output))
 
 
 def run_tests(sandbox: Sandbox, program: str, tests: Tests, *, share: bool) -> Verdict:

@@ -11,12 +11,12 @@ from dataclasses import astuple, replace
 from pathlib import Path
 
 from evoswarm.errors import UserError
-from evoswarm.sandbox import SANDBOXES, Sandbox, SandboxError, Tests, Verdict, open_sandbox
+from evoswarm.sandbox import SANDBOXES, Sandbox, SandboxError, Tests, Verdict, missing_modules, open_sandbox
 from evoswarm.sandbox import run_tests as run_functions
 from evoswarm.utility.code_answer import program_of
 from evoswarm.utility.code_config import Code
 from evoswarm.utility.code_streams import run_streams
-from evoswarm.utility.code_tests import Streams, read_solution, read_tests
+from evoswarm.utility.code_tests import Streams, imported, read_solution, read_tests
 from evoswarm.utility.data import Example
 from evoswarm.utility.task import TaskUtility, refuse
 from evoswarm.utility.types import SPLITS, Chat, Outcome, Response, Split
@@ -70,6 +70,7 @@ class CodeUtility(TaskUtility[Code]):
                 packages=config.packages,
                 programs=self._at_once,
             )
+            self._check_modules(self._sandbox)
             self._threads = ThreadPoolExecutor(self._at_once, "program")
             if config.verify:
                 self._verify()
@@ -152,6 +153,19 @@ class CodeUtility(TaskUtility[Code]):
         if isinstance(tests, Tests):
             return run_functions(self._sandbox, program, tests, share=share)
         return run_streams(self._sandbox, program, tests, share=share, tolerance=self.config.tolerance)
+
+    def _check_modules(self, sandbox: Sandbox) -> None:
+        """Check that tests can import what they need: otherwise every program fails them."""
+        tests = [one for split in SPLITS for one in self._tests[split] if isinstance(one, Tests)]
+        try:
+            missing = missing_modules(sandbox, set().union(*map(imported, tests)))
+        except (SandboxError, ValueError) as error:
+            raise UserError(f"the sandbox {sandbox.name} failed: {error}; raise the limits of utility") from None
+        if missing:
+            raise UserError(
+                f"{self.config.data.path}: tests import {', '.join(missing)}, which programs of "
+                f"{sandbox.python.executable} cannot; set utility.packages: true, and utility.python to one that has it"
+            )
 
     def _verify(self) -> None:
         """Check that the reference solutions pass."""

@@ -53,7 +53,7 @@ class Code(Task):
     """MiB of files that a program may write. They are deleted when it ends."""
     output: int = Field(4, ge=1)
     """MiB that a program may print."""
-    programs: int | None = Field(None, ge=1)
+    programs: int | None = Field(None, ge=1, le=1000)
     """Programs that run at the same time. null: one for each CPU of the machine."""
     verify: bool = False
     """Before the search, check that each reference solution (`canonical_solution`, `code`, `solutions`) passes."""

@@ -79,6 +79,15 @@ def read_solution(fields: Mapping[str, Any]) -> str | None:
     return None
 
 
+def imported(tests: Tests) -> set[str]:
+    """Names of the modules that tests import."""
+    trees = filter(None, (parsed_code(text) for text in (tests.source, tests.setup)))
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    found |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    return {name.split(".")[0] for name in found}
+
+
 def defined(tree: ast.Module) -> set[str]:
     """Names of the functions, classes, imports and variables at the top of a module."""
     return {name for node in tree.body for name in _bound(node)}

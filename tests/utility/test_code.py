@@ -135,6 +135,14 @@ def test_solutions_that_fail_are_refused_if_asked_for(utility: Callable[..., Any
         utility(PLAIN | {"solution": "print(5)"}, verify=True).open()
 
 
+def test_tests_that_need_a_package_are_refused_without_it(utility: Callable[..., Any]) -> None:
+    record = MBPP_SANITIZED | {"test_imports": ["import no_such_package.part as p", "from os import path"]}
+    needs_numpy = MBPP_SANITIZED | {"test_imports": ["import math, numpy"]}
+    assert scores(utility(needs_numpy, sandbox="none", packages=True), str(needs_numpy["code"])) == [1.0]
+    with pytest.raises(UserError, match="tests import no_such_package, which .* set utility.packages: true"):
+        utility(record).open()
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
