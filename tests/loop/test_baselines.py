@@ -11,6 +11,7 @@ from echo import make_world, result_bytes
 from loop_helpers import run_in_pieces
 
 import evoswarm
+from evoswarm.backend.worker import Worker
 from evoswarm.compare.bench import Bench, Candidate
 from evoswarm.config import RunConfig
 from evoswarm.config.load import parse_config
@@ -169,7 +170,8 @@ def test_a_pool_that_is_no_better_than_the_base_has_no_scale(tmp_path: Path) -> 
 def test_a_comparison_measures_the_same_utility(tmp_path: Path, utility: dict[str, Any]) -> None:
     config = run_config(tmp_path, utility)
     summary = evoswarm.run(config)
-    bench = Bench(config, tmp_path / "bench")
+    # As on Ray, the worker has a copy of the utility that is not calibrated.
+    bench = Bench(config, tmp_path / "bench", make_worker=lambda config, pool, utility: Worker(config, pool=pool))
     found = bench.measure(bench.row("expert e3", {"e3": 1.0}), "validation")[0]
     assert found.utility == summary["initial"]["all"]["e3"]
     assert bench.measure(Candidate("base"), "test")[0].utility == summary["base"]["test"]
