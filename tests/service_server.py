@@ -32,6 +32,8 @@ class Server:
     at_once: int = 0
     """Most requests at the same time."""
     times: list[float] = field(default_factory=list)
+    on_request: Callable[[int], object] = lambda number: None
+    """Called with the number of each request before it is answered."""
 
 
 @contextmanager
@@ -51,6 +53,7 @@ def serve(answer: Callable[[Any, int], Reply | Any], *, models: list[str] | None
                 server.times.append(time.monotonic())
                 number, open_now = len(server.bodies), open_now + 1
                 server.at_once = max(server.at_once, open_now)
+            server.on_request(number)
             reply = answer(body, number)
             reply = reply if isinstance(reply, Reply) else Reply(reply)
             time.sleep(reply.delay)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from evoswarm.backend.base import Counters
 from evoswarm.backend.grade import Graded, Grader
@@ -13,6 +13,8 @@ from evoswarm.backend.pieces import Answers
 from evoswarm.backend.round import Call
 from evoswarm.utility import Outcome, Utility
 
+KEPT_EVERY = 0.5
+"""Seconds after which what was learned in unfinished slices is recorded."""
 Results = list[list[Outcome] | str]
 
 
@@ -60,10 +62,16 @@ class LocalGrading:
         """
         while self._calls and (wait or self._calls[0][1].done()):
             call, future = self._calls[0]
+            self._wait_for(future)
             graded = future.result()
             self._calls.popleft()
             yield call, self._taken(graded)
             wait = False
+
+    def _wait_for(self, future: Future[Graded]) -> None:
+        """Keep what the utility learns meanwhile, so that a kill loses little of a long slice."""
+        while wait([future], timeout=KEPT_EVERY).not_done:
+            self._learned.add(self._utility.learned())
 
     def now(self, answered: Sequence[Answers | str]) -> Results:
         """The results of answers, graded in this thread; raises as `graded` does."""

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from echo import echo_config, make_world, result_bytes
-from service_server import Server, serve
+from service_server import Reply, Server, serve
 
 import evoswarm
 from evoswarm.config import RunConfig
@@ -59,32 +59,37 @@ def test_a_budget_that_ends_in_the_middle_of_a_generation_stops_the_run_and_noth
         assert result_bytes(parts.run_dir) == result_bytes(tmp_path / "runs" / "whole")
 
 
+def kill_at(folder: Path, server: Server, number: int, config: RunConfig) -> dict[str, str]:
+    """Start the run in a process that is killed at its request of this number. Returns what it has recorded."""
+    (folder / "it-alone.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json", exclude={"root"})))
+    process = subprocess.Popen([sys.executable, "-m", "evoswarm", "run", str(folder / "it-alone.yaml")])
+    server.on_request = lambda n: os.kill(process.pid, signal.SIGKILL) if n == number else None
+    assert process.wait(timeout=120) == -signal.SIGKILL
+    server.on_request = lambda n: None
+    return read_learned(config.run_dir / "learned.jsonl")
+
+
 @pytest.mark.slow
 def test_a_killed_run_asks_again_only_what_was_not_recorded_and_ends_in_the_same_bytes(tmp_path: Path) -> None:
-    victims: list[tuple[int, int]] = []
-
-    def answer(body: Any, number: int) -> Any:
-        for pid, at in victims:
-            if number == at:
-                os.kill(pid, signal.SIGKILL)
-        return opinion(body, number)
-
-    with serve(answer) as server:
-        evoswarm.run(scored_config(tmp_path, server.url, "whole"))
+    with serve(opinion) as server:
+        whole = scored_config(tmp_path, server.url, "whole")
+        evoswarm.run(whole)
         asked = texts(server)
         server.bodies.clear()
         parts = scored_config(tmp_path, server.url, "parts", concurrency=2)
-        (tmp_path / "parts.yaml").write_text(yaml.safe_dump(parts.model_dump(mode="json", exclude={"root"})))
-        process = subprocess.Popen([sys.executable, "-m", "evoswarm", "run", str(tmp_path / "parts.yaml")])
-        victims.append((process.pid, len(asked) // 2))
-        assert process.wait(timeout=120) == -signal.SIGKILL
-        recorded, before = read_learned(parts.run_dir / "learned.jsonl"), texts(server)
+        recorded = kill_at(tmp_path, server, len(asked) // 2, parts)
         assert recorded
-        victims.clear()
+        lost = len(server.bodies) - len(recorded)
         evoswarm.run(parts)
-        assert set(texts(server)) == set(asked)
-        assert len(server.bodies) - len(asked) <= len(before) - len(recorded)
-        assert result_bytes(parts.run_dir) == result_bytes(tmp_path / "runs" / "whole")
-        assert (
-            parts.run_dir.joinpath("learned.jsonl").read_bytes() == (tmp_path / "runs/whole/learned.jsonl").read_bytes()
-        )
+        assert set(texts(server)) == set(asked) and len(server.bodies) - len(asked) <= lost
+        assert result_bytes(parts.run_dir) == result_bytes(whole.run_dir)
+        learned = [(config.run_dir / "learned.jsonl").read_bytes() for config in (parts, whole)]
+        assert learned[0] == learned[1]
+
+
+@pytest.mark.slow
+def test_a_kill_in_the_middle_of_a_slow_slice_loses_the_answers_of_the_last_second_only(tmp_path: Path) -> None:
+    with serve(lambda body, number: Reply(opinion(body, number), delay=0.15)) as server:
+        config = scored_config(tmp_path, server.url, "slow", concurrency=1)
+        recorded = kill_at(tmp_path, server, 18, config.with_(engine={"batch_size": 64}))
+        assert len(recorded) >= 18 - 1 / 0.15

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -310,6 +311,26 @@ def test_no_message_shows_the_key(opened: Opened, monkeypatch: pytest.MonkeyPatc
         message = stops(opened(server, **settings), ["text"])
         assert server.headers["authorization"] == "Bearer very-private"
     assert "very-private" not in message and "***" in message
+
+
+def test_closing_ends_what_waits_for_an_answer(opened: Opened) -> None:
+    with serve(lambda body, n: Reply(length(body, n), delay=1.5)) as server:
+        utility = opened(server)
+        ended: list[Any] = []
+
+        def wait() -> None:
+            with pytest.raises(CancelledError):
+                scores(utility, ["text"])
+            ended.append(time.monotonic())
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        while not server.bodies:
+            time.sleep(0.01)
+        start = time.monotonic()
+        utility.close()
+        thread.join()
+        assert ended[0] - start < 1
 
 
 def test_an_empty_answer_can_have_a_fixed_score(opened: Opened) -> None:

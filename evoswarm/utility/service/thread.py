@@ -24,6 +24,16 @@ class LoopThread:
         """The result of a coroutine; raises what it raises."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
-    def close(self) -> None:
-        """End the thread."""
+    def close(self, last: Coroutine[Any, Any, None] | None = None) -> None:
+        """Cancel what still runs, run the last coroutine, and end the thread."""
+        self.run(_cancel_all())
+        if last is not None:
+            self.run(last)
         self._loop.call_soon_threadsafe(self._loop.stop)
+
+
+async def _cancel_all() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -123,8 +123,7 @@ class ServiceUtility(TaskUtility[C], Generic[C, Q]):
     def close(self) -> None:
         thread, self._thread = self._thread, None
         if thread is not None:
-            thread.run(self.disconnect())
-            thread.close()
+            thread.close(self.disconnect())
 
     def learned(self) -> dict[str, str]:
         return self._memory.learned()
