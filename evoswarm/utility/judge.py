@@ -18,7 +18,7 @@ from evoswarm.utility.prompts import render, template_fields
 from evoswarm.utility.reasoning import without_reasoning
 from evoswarm.utility.recorded import recorded_answers
 from evoswarm.utility.service.memory import Answer, Unanswered, content_hash
-from evoswarm.utility.service.ratings import expected, read_rating, read_verdict
+from evoswarm.utility.service.ratings import expected, read_json, read_rating, read_verdict, verdict_format
 from evoswarm.utility.service.utility import ServiceUtility
 from evoswarm.utility.types import SPLITS, Outcome, Split
 
@@ -94,8 +94,10 @@ class JudgeUtility(ServiceUtility[Judge, Question]):
     def _parameters(self, name: str) -> dict[str, Any]:
         """What a judge is asked with, besides the text."""
         judge = self.config.judges[name]
+        options = list(self.config.options)
         forms: dict[str, dict[str, Any]] = {
-            "choice": {"max_tokens": 8, "structured_outputs": {"choice": list(self.config.options)}},
+            "choice": {"max_tokens": 8, "structured_outputs": {"choice": options}},
+            "json": {"max_tokens": 32, "response_format": verdict_format(options)},
             "expected": {"max_tokens": 1, "logprobs": True, "top_logprobs": 20},
             "text": {"max_tokens": self.config.judge_tokens},
         }
@@ -104,7 +106,9 @@ class JudgeUtility(ServiceUtility[Judge, Question]):
 
     async def ask(self, questions: Sequence[Question]) -> list[Answer]:
         (question,) = questions
-        return [await self._endpoints.ask(question.judge, question.text, self._parameters(question.judge))]
+        answer = await self._endpoints.ask(question.judge, question.text, self._parameters(question.judge))
+        top = [(token, logprob) for token, logprob in answer.value["top"] if token.strip() in self.config.options]
+        return [answer._replace(value=answer.value | {"top": top})]
 
     def scored(self, answer: str, said: Sequence[Any]) -> Outcome:
         each = len(said) // len(self.config.judges)
@@ -135,6 +139,8 @@ class JudgeUtility(ServiceUtility[Judge, Question]):
         if config.rating == "expected":
             return expected(said["top"], options, least=config.least_mass)
         text = without_reasoning(said["text"])
+        if config.rating == "json":
+            return options.get(read_json(text))
         if config.rating == "choice" or config.against is not None:
             verdict = read_verdict(text, list(options))
             return None if verdict is None else options[verdict]
@@ -145,6 +151,7 @@ class JudgeUtility(ServiceUtility[Judge, Question]):
     def _advice(self) -> str:
         return {
             "choice": "does its server know structured_outputs? Otherwise set utility.rating: expected or text",
+            "json": "does its server know response_format? Otherwise set utility.rating: choice, expected or text",
             "expected": "do ratings come first, with top_logprobs? Otherwise set utility.rating: choice or text",
             "text": "does utility.rubric ask for the rating in this form? Is utility.judge_tokens large enough?",
         }[self.config.rating]

@@ -90,10 +90,11 @@ class Judge(ServiceTask):
     """What a judge is asked: a Python format string over `{question}`, `{answer}`, the answer to rate, `{reference}`,
     the example's own `answer`, and the other fields of the example. With `against`: `{first}` and `{second}`, of which
     one is the answer, and the verdict is A, B, or C for a tie. null: a general one."""
-    rating: Literal["choice", "expected", "text"] = "choice"
-    """choice: the answer is constrained to the ratings (structured_outputs of vLLM). expected: the mean rating under
-    the probabilities of the first token (top_logprobs), which has fewer ties; ratings have one digit. text: read
-    `Rating: 4`, or `[[A]]` with `against`, in a free answer."""
+    rating: Literal["choice", "json", "expected", "text"] = "choice"
+    """choice: the answer is constrained to the ratings (structured_outputs of vLLM). json: the same as an object of a
+    JSON Schema (response_format of OpenAI and others). expected: the mean rating under the probabilities of the first
+    token (top_logprobs), which has fewer ties; ratings have one digit. text: read `Rating: 4`, or `[[A]]` with
+    `against`, in a free answer."""
     lowest: int = Field(1, ge=0)
     """The worst rating, which becomes 0."""
     highest: int = Field(5, le=100)
@@ -133,8 +134,9 @@ class Judge(ServiceTask):
         if self.rubric is not None:
             return self.rubric
         if self.against is not None:
-            return PAIR_RUBRIC.format(form=", as [[A]], [[B]] or [[C]]" if self.rating == "text" else ", as one letter")
-        form = ', as "Rating: ?"' if self.rating == "text" else ", as the number alone"
+            form = {"text": ", as [[A]], [[B]] or [[C]]", "json": " (verdict)"}.get(self.rating, ", as one letter")
+            return PAIR_RUBRIC.format(form=form)
+        form = {"text": ', as "Rating: ?"', "json": " (verdict)"}.get(self.rating, ", as the number alone")
         return RUBRIC.format(lowest=self.lowest, highest=self.highest, form=form)
 
     @property

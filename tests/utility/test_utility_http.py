@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,24 @@ def test_a_resumed_run_asks_nothing_twice_and_gets_the_same(opened: Opened) -> N
         second.recall(learned | {"other": '{"of": "another utility"}', "list": "[1]"})
         assert second.outcomes("validation", range(5), answers) == before and second.learned() == {}
         assert len(server.bodies) == 5
+
+
+def test_two_tasks_of_one_run_have_a_budget_each(write: Callable[[str, Any], Path]) -> None:
+    root = write("d.json", {"dev": EXAMPLES})
+    with serve(length) as server:
+        task = {"type": "http", "data": {"path": "d.json", "test": None}, "url": server.url, "score": "out.score"}
+        tasks = {
+            name: task | {"body": {"text": f"{name} {{answer}}"}, "limits": {"budget": {"requests": 12}}}
+            for name in ("a", "b")
+        }
+        config = UTILITIES["multi_task"].config_class(tasks=tasks)
+        places, answers = range(24), ["text"] * 24
+        first, second = (make_utility(config, root=root) for _ in range(2))
+        with closing(first), closing(second):
+            before = first.outcomes("validation", places, answers)
+            second.recall(first.learned())
+            assert second.outcomes("validation", places, answers) == before and len(server.bodies) == 2
+            assert None not in [o.score for o in second.outcomes("validation", [0, 12], ["new", "new"])]
 
 
 def test_what_was_learned_belongs_to_the_utility_and_not_to_its_limits(opened: Opened) -> None:

@@ -77,6 +77,15 @@ def test_a_rating_is_chosen_from_the_scale_and_scaled(opened: Opened) -> None:
     assert body["structured_outputs"] == {"choice": ["1", "2", "3", "4", "5"]}
 
 
+def test_a_rating_can_be_a_field_of_an_object(opened: Opened) -> None:
+    replies = {"good": '{"verdict": "4"}', "odd": '{"verdict": 4}', "text": "4"}
+    with serve(lambda body, n: completion(replies[asked(body)])) as server:
+        outcomes = rated(opened(server, rubric="{answer}", rating="json"), "good", "odd", "text")
+        assert [outcome.score for outcome in outcomes] == [0.75, None, None]
+    schema = server.bodies[0]["response_format"]["json_schema"]["schema"]
+    assert schema["properties"]["verdict"]["enum"] == ["1", "2", "3", "4", "5"]
+
+
 def test_the_expected_rating_is_the_mean_under_the_probabilities_of_its_tokens(opened: Opened) -> None:
     replies = {
         "sure": completion("5", top={"5": 0.8, " 4": 0.1, "Sure": 0.1}),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 RATING = re.compile(
     r"""
@@ -38,6 +40,27 @@ def read_verdict(text: str, options: Sequence[str]) -> str | None:
     """The option in a text: as `[[A]]`, or the whole text. None: there is none, or there are several."""
     found = set(VERDICT.findall(text)) or {text.strip(_MARKS + ".")}
     return found.pop() if len(found) == 1 and found <= set(options) else None
+
+
+def verdict_format(options: Sequence[str]) -> dict[str, Any]:
+    """The `response_format` of an object whose only field is one of the options."""
+    field = {"type": "string", "enum": list(options)}
+    schema = {
+        "type": "object",
+        "properties": {"verdict": field},
+        "required": ["verdict"],
+        "additionalProperties": False,
+    }
+    return {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": schema}}
+
+
+def read_json(text: str) -> str:
+    """The option in an object of `verdict_format`; "": there is none."""
+    try:
+        verdict = json.loads(text)["verdict"]
+    except (ValueError, LookupError, TypeError):
+        return ""
+    return verdict if isinstance(verdict, str) else ""
 
 
 def expected(top: Sequence[tuple[str, float]], options: Mapping[str, float], *, least: float) -> float | None:
