@@ -17,11 +17,14 @@ from transformers import (
 from evoswarm.errors import UserError, first_line
 from evoswarm.reward.texts import TextEncoder
 from evoswarm.utility.scoring import Facts, ScoringModel
-from evoswarm.weights.expert import checkpoint_files, no_weights
+from evoswarm.weights.expert import checkpoint_files, no_weights, read_json
 from evoswarm.weights.hub import cached_model, model_folder
 from evoswarm.weights.tensorfile import TensorFile
 
 CLASS = "AutoModelForSequenceClassification"
+INSTEAD = "give a reward model or a classifier"
+OTHER_HEADS = ("ForTokenClassification", "ProcessReward", "ForQuestionAnswering", "ForMultipleChoice")
+"""Parts of the names of architectures whose head has the tensors of a score head, and another meaning."""
 
 
 def inspect(settings: ScoringModel) -> Facts:
@@ -43,12 +46,14 @@ def read_config(settings: ScoringModel) -> PretrainedConfig:
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
+        if not settings.trust_remote_code and "auto_map" in read_json(Path(folder) / "config.json"):
+            what = "comes with code of its own; set trust_remote_code: true if you trust its author"
+            raise UserError(f"{settings.model}: {what}") from None
         raise UserError(f"{settings.model}: the configuration cannot be read ({first_line(error)})") from None
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING and not remote_classes(config):
-        raise UserError(
-            f"{settings.model}: a {config.model_type} model has no sequence-classification form; give a reward "
-            "model or a classifier"
-        )
+        raise UserError(f"{settings.model}: a {config.model_type} model has no sequence-classification form; {INSTEAD}")
+    if other := [name for name in config.architectures or [] if any(head in name for head in OTHER_HEADS)]:
+        raise UserError(f"{settings.model}: is {other[0]}, which does not score whole texts; {INSTEAD}")
     return config
 
 
@@ -103,6 +108,6 @@ def no_head(config: PretrainedConfig, missing: list[str]) -> str:
     names = ", ".join(config.architectures or []) or config.model_type
     kind = "is a generative model" if "ForCausalLM" in names or "ForConditionalGeneration" in names else "is"
     return (
-        f"{kind} ({names}) without a score head: its files do not contain {missing[0]}; give a reward model or a "
-        "classifier, saved as a sequence-classification model"
+        f"{kind} ({names}) without a score head: its files do not contain {missing[0]}; {INSTEAD}, saved as a "
+        "sequence-classification model"
     )
