@@ -55,6 +55,7 @@ class Case:
         engine: settings of the engine.
         placement: the actors on this hardware.
         hardware: the machines.
+        scoring: bytes of the models that score answers.
     """
 
     shape: Shape
@@ -63,6 +64,7 @@ class Case:
     engine: EngineSettings
     placement: Placement
     hardware: Hardware
+    scoring: int = 0
 
     @property
     def on_gpu(self) -> bool:

@@ -15,6 +15,7 @@ from evoswarm.errors import UserError
 from evoswarm.loop.inputs import Inputs
 from evoswarm.plan.hardware import GB, Hardware
 from evoswarm.plan.inspect import connected, hardware_of
+from evoswarm.plan.scoring import scoring_bytes
 from evoswarm.plan.text import duration
 from evoswarm.weights.expert import checkpoint_files
 
@@ -83,9 +84,12 @@ def check_host(config: RunConfig, hardware: Hardware, callbacks: Callbacks) -> N
         nodes = [Nodes("node", hardware.nodes, hardware.cpus, 0)]
         unlabeled = config.with_(backend=config.backend.with_(scorer_labels={}, particle_labels={}))
         scorers = math.ceil(place_run(unlabeled, nodes).scorers / hardware.nodes)
-    if size > have:
+    scoring = scoring_bytes(config.utility, config.root) / GB
+    if size + scoring > have:
+        more = f", the models that score answers {scoring:.1f} GB," if scoring else ""
         raise UserError(
-            f"the base model has {size:.1f} GB and a node {have:.1f} GB of memory; use nodes with more memory, or GPUs"
+            f"the base model has {size:.1f} GB{more} and a node {have:.1f} GB of memory; use nodes with more memory, "
+            "or GPUs"
         )
     if scorers * size > have:
         callbacks.warning(

@@ -92,6 +92,6 @@ def node_memory(case: Case, gpu: GpuMemory | None) -> NodeMemory:
         scorers=int(scorers * (PROCESS_GB["scorer"] * GB + weights)),
         particles=int(particles * (PROCESS_GB["particle"] * GB + resident)),
         object_store=(2 * particles + scorers) * shape.expert_bytes,
-        other=int(PROCESS_GB["other"] * GB),
+        other=int(PROCESS_GB["other"] * GB) + (case.scoring if gpu is None else 0),
         page_cache=case.experts * shape.expert_bytes + shape.weight_bytes,
     )

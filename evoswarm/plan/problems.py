@@ -8,6 +8,7 @@ from dataclasses import replace
 from evoswarm.plan.case import Case
 from evoswarm.plan.hardware import GB
 from evoswarm.plan.memory import gpu_memory, node_memory
+from evoswarm.plan.scoring import scoring_problems
 
 OBJECT_STORE_SHARE = 0.3
 """Ray's default share of a node's memory."""
@@ -17,7 +18,7 @@ SPLITS = (2, 4, 8)
 
 def problems(case: Case) -> list[str]:
     """Why the run does not fit, each with what to change; empty if it fits."""
-    return [*_gpu_problem(case), *_node_problem(case)]
+    return [*_gpu_problem(case), *scoring_problems(case.scoring, case.hardware.gpu), *_node_problem(case)]
 
 
 def _gpu_problem(case: Case) -> list[str]:

@@ -16,6 +16,7 @@ from evoswarm.plan.case import Case, EngineSettings
 from evoswarm.plan.estimate import Plan, estimate
 from evoswarm.plan.hardware import Hardware
 from evoswarm.plan.read import shape_of, workload_of
+from evoswarm.plan.scoring import scoring_bytes
 
 
 def plan_run(config: RunConfig, inputs: Inputs, hardware: Hardware) -> Plan:
@@ -35,7 +36,9 @@ def plan_run(config: RunConfig, inputs: Inputs, hardware: Hardware) -> Plan:
     tokenizer = engine.tokenizer(model=config.model, experts=inputs.pool.experts, utility=inputs.utility)
     workload = workload_of(inputs.utility, tokenizer)
     shape = shape_of(config.model, inputs.pool, dtype=engine.dtype, trust_remote_code=trust)
-    plan = estimate(Case(shape, workload, len(inputs.pool.names), EngineSettings.of(engine), placement, hardware))
+    scoring = scoring_bytes(config.utility, config.root)
+    settings = EngineSettings.of(engine)
+    plan = estimate(Case(shape, workload, len(inputs.pool.names), settings, placement, hardware, scoring))
     lack = (
         missing(placement, nodes) if isinstance(config.backend, RayBackend) else _missing_here(engine.ranks, hardware)
     )

@@ -10,8 +10,11 @@ from echo import echo_config
 from evoswarm.callbacks import Callbacks
 from evoswarm.errors import UserError
 from evoswarm.plan.fit import check_host
-from evoswarm.plan.hardware import Hardware
+from evoswarm.plan.hardware import Gpu, Hardware
 from evoswarm.plan.inspect import host_memory
+from evoswarm.plan.scoring import scoring_bytes, scoring_problems
+from evoswarm.utility.multi_task_config import MultiTask
+from evoswarm.utility.reward import Reward
 
 
 def test_a_run_without_gpus_and_with_too_little_host_memory_says_by_how_much_and_what_to_change(tmp_path: Path) -> None:
@@ -35,6 +38,28 @@ def test_a_run_without_gpus_and_with_too_little_host_memory_says_by_how_much_and
         UserError, match=r"has 5\.0 GB and a node 4\.5 GB of memory; use nodes with more memory, or GPUs"
     ):
         check_host(local, tiny, callbacks)
+
+
+def test_the_models_that_score_answers_need_memory_too(tmp_path: Path) -> None:
+    for name, size in (("base", 2), ("reward", 3), ("other", 1)):
+        (tmp_path / name).mkdir()
+        with (tmp_path / name / "model.safetensors").open("wb") as file:
+            file.truncate(size * 10**9)
+    plain = echo_config(tmp_path, f"model={tmp_path / 'base'}")
+    data = plain.utility.model_dump(mode="json")["data"]
+    reward = Reward(data=data, models={"a": "reward", "b": str(tmp_path / "other"), "c": "not/here"})
+    tasks = {"kind": reward, "right": plain.utility}
+    utility = MultiTask.model_validate({"tasks": tasks, "combine": "weighted_sum"})
+    config = plain.with_(utility=utility, root=tmp_path)
+    assert scoring_bytes(config.utility, tmp_path) == 4 * 10**9
+    hardware = Hardware(1, 0, 4, None, 5)
+    check_host(plain, hardware, Callbacks())
+    expected = r"has 2\.0 GB, the models that score answers 4\.0 GB, and a node 5\.0 GB of memory"
+    with pytest.raises(UserError, match=expected):
+        check_host(config, hardware, Callbacks())
+    assert scoring_problems(4 * 10**9, Gpu("card", 5, 1, 1)) == []
+    (problem,) = scoring_problems(6 * 10**9, Gpu("card", 5, 1, 1))
+    assert problem.startswith("the models that score answers have 6.0 GB and a GPU has 5 GB")
 
 
 def test_the_memory_limit_of_a_container_counts(tmp_path: Path) -> None:

@@ -1,0 +1,35 @@
+"""Memory of the models that score answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evoswarm.errors import UserError
+from evoswarm.plan.hardware import GB, Gpu
+from evoswarm.utility import UtilityConfig
+from evoswarm.utility.scored import ScoredTask
+from evoswarm.weights.expert import checkpoint_files
+from evoswarm.weights.hub import cached_model
+
+
+def scoring_bytes(utility: UtilityConfig, root: Path) -> int:
+    """Size of the files of all models that score answers, as far as they are on this machine."""
+    models = utility.scorers.values() if isinstance(utility, ScoredTask) else ()
+    return sum(_bytes(model.at(root).model) for model in models) + sum(scoring_bytes(p, root) for p in utility.parts)
+
+
+def _bytes(model: str) -> int:
+    folder = cached_model(model)
+    try:
+        return 0 if folder is None else sum(path.stat().st_size for path in checkpoint_files(folder))
+    except UserError:
+        return 0
+
+
+def scoring_problems(size: int, gpu: Gpu | None) -> list[str]:
+    """Why models of a size do not fit on one GPU; empty if they do."""
+    if gpu is None or size <= gpu.memory_gb * GB:
+        return []
+    return [
+        f"the models that score answers have {size / GB:.1f} GB and a GPU has {gpu.memory_gb:g} GB; use smaller ones"
+    ]
