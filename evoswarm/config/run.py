@@ -9,10 +9,12 @@ from pydantic import Field, field_validator, model_validator
 
 from evoswarm.config.backend import BACKENDS, LocalBackend, RayBackend
 from evoswarm.config.loggers import LOGGERS, TensorBoard, Wandb
+from evoswarm.config.objectives import check_objectives
 from evoswarm.engine import ENGINES, EngineConfig, TransformersEngine
 from evoswarm.place import Place, RunPlace
 from evoswarm.registry import by_type
 from evoswarm.search import SEARCHES, Evolution, ModelSwarms
+from evoswarm.search.pareto import Pareto
 from evoswarm.section import NonNegative, Section
 from evoswarm.utility import UTILITIES, UtilityConfig
 from evoswarm.weights.config import ExportConfig, PoolConfig
@@ -69,6 +71,12 @@ class RunConfig(Section):
     @classmethod
     def _experts_alone(cls, value: Any) -> Any:
         return {"experts": value} if isinstance(value, str | Path | list) else value
+
+    @model_validator(mode="after")
+    def _objectives_fit(self) -> Self:
+        if isinstance(self.search, Pareto):
+            check_objectives(self.search, self.utility)
+        return self
 
     @model_validator(mode="after")
     def _one_process_in_a_bundle(self) -> Self:

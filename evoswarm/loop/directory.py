@@ -38,6 +38,7 @@ class RunDirectory:
         self.summary = path / "summary.json"
         self.recipe = path / "recipe.json"
         self.best = path / "best"
+        self.front = path / "front"
         self.report = path / "report.html"
         self.plots = path / "plots"
         self.basis = path / "basis"

@@ -113,13 +113,13 @@ class Evolution:
         save_rows(self._directory, search.generation, search.basis, record.rows)
         self._rebase(search)
         self._totals.evaluations += len(record.evaluations)
-        line, timing = record.line(search, self._totals), record.timing(examples)
+        line, timing = record.line(search, self._totals, self.context.inputs.utility), record.timing(examples)
         append_line(self._directory.generations, to_line(line))
         append_line(self._directory.timings, to_line(timing))
         save_checkpoint(self._directory, search)
         self._callbacks.generation(line, timing)
         if search.generation == 0:
-            for warning in signal_warnings(self._directory, search):
+            for warning in signal_warnings(self._directory, search, self.context.inputs.utility):
                 self._callbacks.warning(warning)
 
     def _rebase(self, search: Search) -> None:

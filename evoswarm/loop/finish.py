@@ -9,11 +9,12 @@ from evoswarm.loop.baselines import calibrate
 from evoswarm.loop.card import model_card
 from evoswarm.loop.context import RunContext
 from evoswarm.loop.directory import append_line, to_line
+from evoswarm.loop.front import write_front
 from evoswarm.loop.generation import Stopwatch
 from evoswarm.loop.journal import Journal, Key
 from evoswarm.loop.references import greedy_soup
 from evoswarm.loop.selection import ranking_of
-from evoswarm.loop.summary import Finals, best_expert, expert_name, not_beaten, recipe_of, summary_of
+from evoswarm.loop.summary import Finals, best_expert, expert_name, not_beaten, recipe_of, summary_of, voter
 from evoswarm.rows import Row
 from evoswarm.search import Best, Search
 from evoswarm.utility import Split
@@ -23,9 +24,9 @@ from evoswarm.weights.kinds import kind_of
 def finish(context: RunContext, search: Search) -> dict[str, Any]:
     """Measure the finalists on the test split and write every result file.
 
-    The finalists are chosen on validation alone: the base, the best initial expert, the greedy soup, and the best
-    `ensemble_size` rows, the first of which is the winner (see `ranking_of`). On tasks that are only reported, the
-    base, all experts and the winner are measured.
+    The finalists are chosen on validation alone: the base, the best initial expert, the greedy soup, and the best rows
+    of the search, the first of which is the winner (see `ranking_of`). On tasks that are only reported, the base, all
+    experts and the winner are measured.
 
     Returns:
         The summary, as in `summary.json`.
@@ -49,7 +50,8 @@ def finish(context: RunContext, search: Search) -> dict[str, Any]:
     append_line(directory.timings, to_line(timing | {"steps": stopwatch.steps()}))
     for line in not_beaten(finals, context.inputs.utility):
         context.callbacks.warning(line)
-    summary = summary_of(context, search, chosen, finals, soup=soup, kept=kept)
+    front = write_front(context, search, ranking, finals)
+    summary = summary_of(context, search, chosen, finals, soup=soup, kept=kept, front=front)
     kind = kind_of(pool.experts[0].config) if pool.kind == "adapter" else None
     card = model_card(context.config, summary, recipe, setup=kind.setup if kind else "")
     directory.write("best/README.md", card.encode())
@@ -63,8 +65,8 @@ def _finalists(
     """Name and row of each evaluation of a finalist."""
     utility = context.inputs.utility
     rows = {"base": None, "best_expert": Row.one(best_expert(search))}
-    rows |= {f"ensemble:{i}": Row.of(search.basis, best.row) for i, best in enumerate(ranking)}
-    reported = {name: rows[name] for name in ("base", "ensemble:0")}
+    rows |= {voter(i): Row.of(search.basis, best.row) for i, best in enumerate(ranking)}
+    reported = {name: rows[name] for name in ("base", voter(0))}
     reported |= {expert_name(name): Row.one(name) for name in search.experts}
     rows |= {"greedy_soup": soup} if soup else {}  # last: a later session may want it, and the others keep their keys
     splits: dict[Split, dict[str, Row | None]] = {"validation": rows, "test": rows, "report": reported}

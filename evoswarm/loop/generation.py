@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,7 +15,11 @@ from evoswarm.backend import Evaluation
 from evoswarm.backend.base import Counters
 from evoswarm.loop.directory import RunDirectory, generation_name
 from evoswarm.loop.journal import Journal, Key
+from evoswarm.loop.outcomes import task_utilities
 from evoswarm.search import Search
+from evoswarm.utility import Utility
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -96,7 +100,7 @@ class GenerationRecord:
             "steps": self._stopwatch.steps(),
         }
 
-    def line(self, search: Search, totals: Totals) -> dict[str, Any]:
+    def line(self, search: Search, totals: Totals, utility: Utility) -> dict[str, Any]:
         """The line of `generations.jsonl`."""
         best, worst = search.global_best, search.global_worst
         assert best is not None and worst is not None
@@ -110,15 +114,22 @@ class GenerationRecord:
             "worst": worst.utility,
             "median": float(np.median(present)) if present else None,
             "utilities": _by_phase(self.evaluations, lambda evaluation: evaluation.utility),
+            "tasks": _by_phase(self._by_task(utility), lambda found: found),
             "failed": _by_phase(failed, lambda evaluation: evaluation.error),
             **asdict(totals),
             "step_length": search.step_length,
             "basis_size": len(search.basis),
             "forecast": search.forecast and search.forecast.to_dict(),
+            "front": search.front and search.front.to_dict(),
         }
 
+    def _by_task(self, utility: Utility) -> dict[Key, dict[str, float]]:
+        """The utility of each task, for every successful evaluation of a utility that has tasks."""
+        found = {key: task_utilities(e, utility, "validation") for key, e in self.evaluations.items()}
+        return {key: tasks for key, tasks in found.items() if tasks}
 
-def _by_phase(evaluations: dict[Key, Evaluation], value: Callable[[Evaluation], Any]) -> dict[str, dict[str, Any]]:
+
+def _by_phase(evaluations: dict[Key, T], value: Callable[[T], Any]) -> dict[str, dict[str, Any]]:
     """{phase: {particle: value}}"""
     result: dict[str, dict[str, Any]] = {}
     for key, evaluation in evaluations.items():

@@ -19,7 +19,7 @@ class Ranking:
     """The best rows, the winner first.
 
     Attributes:
-        rows: at most `ensemble_size` rows.
+        rows: at most `finalists` rows of the search.
         selection: for `summary.json`: the task that chose them, and the utilities of the candidates on it, in the
             search's own order; None if the search chose.
     """
@@ -37,7 +37,7 @@ def ranking_of(context: RunContext, search: Search) -> Ranking:
     Raises:
         UserError: no candidate can be measured.
     """
-    utility, size = context.config.utility, context.config.search.ensemble_size
+    utility, size = context.config.utility, context.config.search.finalists
     if not isinstance(utility, MultiTask) or utility.select_on is None:
         return Ranking(search.ranking(size))
     known = search.ranking(max(size, utility.candidates))

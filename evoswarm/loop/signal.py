@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
 
 from evoswarm.backend import Evaluation
 from evoswarm.loop.directory import RunDirectory, generation_name
 from evoswarm.loop.journal import evaluation_of, outcome_path
+from evoswarm.loop.outcomes import task_utilities
 from evoswarm.loop.records import read_outcomes
 from evoswarm.search import Search
+from evoswarm.utility import Utility
 
 SHOWN = 40
 """Most characters of an answer in a warning."""
@@ -18,11 +21,12 @@ FEW = 20
 """A surrogate of fewer examples than this knows little."""
 
 
-def signal_warnings(directory: RunDirectory, search: Search) -> list[str]:
-    """`missing_signal` and `missing_outcomes` of a run whose generation 0 is recorded."""
+def signal_warnings(directory: RunDirectory, search: Search, utility: Utility) -> list[str]:
+    """`missing_signal`, `missing_outcomes` and `equal_tasks` of a run whose generation 0 is recorded."""
     records = read_outcomes(outcome_path(directory, generation_name(0)))
     found = {search.experts[r["particle"]]: evaluation_of(r) for r in records if r["phase"] == "experts"}
-    return missing_signal(found) + (missing_outcomes(found) if search.config.logprobs else [])
+    warnings = missing_signal(found) + (missing_outcomes(found) if search.config.logprobs else [])
+    return warnings + (equal_tasks(found, utility) if search.config.several else [])
 
 
 def missing_outcomes(evaluations: Mapping[str, Evaluation]) -> list[str]:
@@ -45,6 +49,18 @@ def missing_outcomes(evaluations: Mapping[str, Evaluation]) -> list[str]:
             "found in the text, or not in digits); the search learns from their scores alone"
         )
     return found
+
+
+def equal_tasks(evaluations: Mapping[str, Evaluation], utility: Utility) -> list[str]:
+    """One warning for each pair of objectives on which all experts have the same utility."""
+    found = [task_utilities(evaluation, utility, "validation") for evaluation in evaluations.values()]
+    known = [tasks for tasks in found if tasks]
+    pairs = combinations(known[0], 2) if len(known) > 1 else ()
+    return [
+        f"tasks {one} and {other} have the same utility for every expert, so they are one objective; check their data"
+        for one, other in pairs
+        if all(tasks[one] == tasks[other] for tasks in known)
+    ]
 
 
 def missing_signal(evaluations: Mapping[str, Evaluation]) -> list[str]:

@@ -13,6 +13,7 @@ from evoswarm.loop.context import RunContext
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.inputs import versions
 from evoswarm.loop.notices import warnings_of
+from evoswarm.loop.outcomes import task_utilities
 from evoswarm.loop.records import read_generations, read_timings
 from evoswarm.loop.references import Soup
 from evoswarm.loop.selection import Ranking
@@ -34,8 +35,12 @@ def summary_of(
     *,
     soup: Soup | None,
     kept: float | None,
+    front: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """The content of `summary.json`. `kept` is the share of the squared norm in `best/` if it was truncated."""
+    """The content of `summary.json`.
+
+    `kept` is the share of the squared norm in `best/` if it was truncated, `front` the content of `front.json`.
+    """
     config, winner, expert = context.config, ranking.rows[0], best_expert(search)
     pool, last = context.inputs.pool, read_generations(context.directory)[-1]
     initial = dict(zip(search.experts, search.expert_utilities, strict=True))
@@ -71,8 +76,10 @@ def summary_of(
         "scales": scales_of(context.inputs.utility),
         "reported": reported_of(context.inputs.utility, finals, search.experts),
         "metrics": metrics_of(context.inputs.utility, finals),
+        "tasks": tasks_of(context.inputs.utility, finals),
+        "front": front and {key: front[key] for key in ("size", "reference", "hypervolume", "rows")},
         "not_beaten": not_beaten(finals, context.inputs.utility),
-        "ensemble": _ensemble(context.inputs.utility, len(ranking.rows), finals),
+        "ensemble": None if front else _ensemble(context.inputs.utility, len(ranking.rows), finals),
         "stop_reason": search.stop_reason,
         "ending": ending(config),
         "versions": versions(),
@@ -176,6 +183,20 @@ def metrics_of(utility: Utility, finals: Finals) -> dict[str, dict[Split, dict[s
     return found
 
 
+def tasks_of(utility: Utility, finals: Finals) -> dict[str, dict[Split, dict[str, float]]]:
+    """The utility of each task of every finalist by split; empty if the utility is one task."""
+    found: dict[str, dict[Split, dict[str, float]]] = {}
+    for (who, split), evaluation in finals.items():
+        if tasks := task_utilities(evaluation, utility, split):
+            found.setdefault(who, {})[split] = tasks
+    return found
+
+
+def voter(i: int) -> str:
+    """The name of the i-th row of the ranking among the finalists. The first is the winner."""
+    return f"ensemble:{i}"
+
+
 def metrics_in(evaluation: Evaluation, utility: Utility, split: Split) -> dict[str, float]:
     """The metrics of an evaluation; empty if it failed, or the utility has none."""
     if evaluation.utility is None:
@@ -208,7 +229,7 @@ def _ensemble(utility: Utility, size: int, finals: Finals) -> dict[str, Any] | N
         return None
     votes: dict[str, float | None] = {}
     for split in SPLITS:
-        lines = [finals[f"ensemble:{i}", split].predictions for i in range(size) if utility.size(split)]
+        lines = [finals[voter(i), split].predictions for i in range(size) if utility.size(split)]
         votes[split] = _vote(utility, split, lines)
     return {"k": size, **votes}
 

@@ -9,11 +9,14 @@ from evoswarm.search.bayes import BayesSearch
 from evoswarm.search.cma_es import CmaEsSearch, EvolMergeSearch
 from evoswarm.search.config import Evolution
 from evoswarm.search.evogm import EvoGMSearch
+from evoswarm.search.front import Front
 from evoswarm.search.genome import GenomeSearch
 from evoswarm.search.genome_plus import GenomePlusSearch
 from evoswarm.search.lorahub import LoraHubSearch
 from evoswarm.search.m2n2 import M2N2Search
 from evoswarm.search.model_swarms import ModelSwarms, ModelSwarmsSearch
+from evoswarm.search.nsga2 import Nsga2Search
+from evoswarm.search.pareto_swarms import ParetoSwarmsSearch
 from evoswarm.search.pso_merging import PsoMergingSearch
 from evoswarm.search.random_search import RandomMixSearch
 from evoswarm.search.soup import GreedySoupSearch, UniformSoupSearch
@@ -26,6 +29,8 @@ SEARCHES: dict[str, type[Search]] = {
     "pso_merging": PsoMergingSearch,
     "m2n2": M2N2Search,
     "evogm": EvoGMSearch,
+    "nsga2": Nsga2Search,
+    "pareto_swarms": ParetoSwarmsSearch,
     "random_search": RandomMixSearch,
     "cma_es": CmaEsSearch,
     "evolmerge": EvolMergeSearch,
@@ -42,4 +47,15 @@ def make_search(config: Evolution, *, experts: Sequence[str], seed: int, layers:
     return SEARCHES[config.type](config, experts=experts, seed=seed, layers=layers)
 
 
-__all__ = ["SEARCHES", "Ask", "Best", "Evolution", "Member", "ModelSwarms", "Outcomes", "Search", "make_search"]
+__all__ = [
+    "SEARCHES",
+    "Ask",
+    "Best",
+    "Evolution",
+    "Front",
+    "Member",
+    "ModelSwarms",
+    "Outcomes",
+    "Search",
+    "make_search",
+]

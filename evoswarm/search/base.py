@@ -13,6 +13,7 @@ from evoswarm.errors import UserError, did_you_mean
 from evoswarm.rows import BasisVector, ExpertVector, basis_from_dict, basis_to_dict
 from evoswarm.search.config import Evolution
 from evoswarm.search.forecast import Forecast
+from evoswarm.search.front import Front
 from evoswarm.search.greedy import greedy_soup
 from evoswarm.search.operators import distinct_top
 from evoswarm.search.state import (
@@ -116,6 +117,10 @@ class Search(ABC):
         """How many evaluations must be left for generation t, the next one, to start."""
         return self.config.population
 
+    def _measured(self, ask: Ask, utilities: np.ndarray, outcomes: Outcomes) -> Measured:
+        """The rows of an ask with what was measured."""
+        return Measured.of(ask.rows, utilities, generation=ask.generation, particles=ask.particles)
+
     def _learn(self, fresh: Measured, outcomes: Outcomes) -> None:
         """Use the outcomes of fresh rows, before the generation goes on. Most searches need only the utilities."""
         return
@@ -128,6 +133,11 @@ class Search(ABC):
     @property
     def forecast(self) -> Forecast | None:
         """What was expected of the rows of the last generation; None if nothing was."""
+        return None
+
+    @property
+    def front(self) -> Front | None:
+        """The rows that no other row beats on every objective; None for a search of one objective."""
         return None
 
     # Ask and tell
@@ -157,10 +167,11 @@ class Search(ABC):
         if not all(u is None or np.isfinite(u) for u in utilities):
             raise ValueError("a utility is NaN or infinite; tell None for an evaluation that failed")
         values = np.array([FAILED if u is None else float(u) for u in utilities])
-        fresh = Measured.of(ask.rows, values, generation=ask.generation, particles=ask.particles)
+        learned = Outcomes.of_utilities(values) if outcomes is None else outcomes
+        fresh = self._measured(ask, values, learned)
         self.state.observe(fresh)
         self.state.evaluations += len(fresh)
-        self._learn(fresh, Outcomes.of_utilities(values) if outcomes is None else outcomes)
+        self._learn(fresh, learned)
         self._pending = None
         try:
             self._pending = steps.send(fresh)
@@ -226,7 +237,7 @@ class Search(ABC):
         """
         if self.generation < 0:
             return None
-        waited = self.generation - int(self.state.best.generations[0])
+        waited = self.generation - self._last_gain
         if self.config.patience is not None and waited >= self.config.patience:
             return "patience"
         if self.generation >= self.config.max_generations:
@@ -235,6 +246,11 @@ class Search(ABC):
         if limit is not None and self.state.evaluations + self.most_rows(self.generation + 1) > limit:
             return "max_evaluations"
         return None
+
+    @property
+    def _last_gain(self) -> int:
+        """The generation since which `patience` counts."""
+        return int(self.state.best.generations[0])
 
     @property
     def expert_utilities(self) -> list[float | None]:

@@ -89,6 +89,10 @@ class Evolution(Section):
     """It learns from the outcomes of all examples."""
     logprobs: ClassVar[bool] = False
     """It also learns from the log-probabilities of their right answers."""
+    several: ClassVar[bool] = False
+    """It looks for a front: its objectives are the tasks of a multi_task utility."""
+    progress: ClassVar[str] = "the global best"
+    """What must improve within `patience`."""
     prefers_product: ClassVar[bool] = False
     """LoRA experts are mixed in product space unless the config says otherwise."""
     package: ClassVar[str] = ""
@@ -100,6 +104,11 @@ class Evolution(Section):
     def most_particles(self) -> int:
         """The largest population that the search can reach."""
         return self.population
+
+    @property
+    def finalists(self) -> int:
+        """At the end, this many of the best rows are measured on the test split."""
+        return self.ensemble_size
 
     @property
     def expert_places(self) -> int:

@@ -114,7 +114,7 @@ class GeneticSearch(Search):
 
     def _most_offspring(self, t: int, members: int) -> int:
         """Number of offspring of `members` members in generation t if none of them fails."""
-        crossed = [stream(self.seed, "crossover", t, i).random() for i in range(members // 2)]
+        crossed = [stream(self.seed, "crossover", t, i).random() for i in range(self._trials(members))]
         children = sum(draw < self.config.cross_rate for draw in crossed)
         return children + sum(self._mutates(t, i) for i in range(members + children))
 
@@ -122,15 +122,22 @@ class GeneticSearch(Search):
         return self._most_offspring(t, len(self.state.members))
 
     def _children(self, t: int) -> np.ndarray:
-        members = self.state.members
-        good, weights = members.succeeded, roulette_weights(members.utilities)
-        children = []
-        for i in range(len(members) // 2 if good.sum() >= 2 else 0):
+        members, children = self.state.members, []
+        for i in range(self._trials(len(members)) if members.succeeded.sum() >= 2 else 0):
             rng = stream(self.seed, "crossover", t, i)
             if rng.random() < self.config.cross_rate:
-                a, b = roulette(rng, weights, good, 2)
-                children.append(cross(members.rows[a], members.rows[b], weights[a], weights[b]))
+                children.append(self._child(rng))
         return np.reshape(children, (len(children), len(self.basis)))
+
+    def _trials(self, members: int) -> int:
+        """Crossover trials over so many members."""
+        return members // 2
+
+    def _child(self, rng: np.random.Generator) -> np.ndarray:
+        """The child [J] of two parents; at least two members did not fail."""
+        members, weights = self.state.members, roulette_weights(self.state.members.utilities)
+        a, b = roulette(rng, weights, members.succeeded, 2)
+        return cross(members.rows[a], members.rows[b], weights[a], weights[b])
 
     def _mutates(self, t: int, i: int) -> bool:
         return bool(stream(self.seed, "mutation", t, i).random() < self.config.mutation_rate)

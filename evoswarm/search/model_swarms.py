@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import model_validator
@@ -22,10 +22,9 @@ from evoswarm.search.swarm import SwarmState, move
 from evoswarm.section import NonNegative, Rate
 
 
-class ModelSwarms(Pulls, Evolution):
-    """Particle swarm optimization over experts (Model Swarms, arXiv 2410.11163, section 2)."""
+class Swarming(Pulls, Evolution):
+    """The settings of Model Swarms."""
 
-    type: Literal["model_swarms"] = "model_swarms"
     min_step_length: NonNegative = 0.1
     """The step length does not fall below this (MS code)."""
     restart_patience: Rate | None = 0.5
@@ -63,10 +62,16 @@ class ModelSwarms(Pulls, Evolution):
         return {"restart_patience": None} | data if without else data
 
     @model_validator(mode="after")
-    def _restart_needs_patience(self) -> ModelSwarms:
+    def _restart_needs_patience(self) -> Self:
         if self.patience is None and self.restart_patience is not None:
             raise ValueError("restart_patience is a share of patience; set patience, or restart_patience: null")
         return self
+
+
+class ModelSwarms(Swarming):
+    """Particle swarm optimization over experts (Model Swarms, arXiv 2410.11163, section 2)."""
+
+    type: Literal["model_swarms"] = "model_swarms"
 
 
 @dataclass
@@ -103,10 +108,10 @@ class ModelSwarmsSearch(Search):
     Every move is affine: the coefficients of a particle always sum to 1.
     """
 
-    config_class = ModelSwarms
-    config: ModelSwarms
+    config_class: type[Swarming] = ModelSwarms
+    config: Swarming
     state: ModelSwarmsState
-    state_class = ModelSwarmsState
+    state_class: type[ModelSwarmsState] = ModelSwarmsState
 
     @property
     def step_length(self) -> float:
@@ -140,13 +145,23 @@ class ModelSwarmsSearch(Search):
     def _advance(self, t: int) -> Steps:
         self._restart()
         state, config = self.state, self.config
-        particles, random = state.particles, config.weight_randomness
-        particles.rows = move(state, particles.rows, pulls=config, seed=self.seed, generation=t, random=random)
+        particles, random, leaders = state.particles, config.weight_randomness, self._leaders(t)
+        particles.rows = move(
+            state, particles.rows, pulls=config, seed=self.seed, generation=t, random=random, leaders=leaders
+        )
         state.step_length = max(config.step_length_factor * state.step_length, config.min_step_length)
         kept = np.flatnonzero(~self._dropped(t))
         fresh = yield self._ask(t, "move", kept, particles.rows[kept])
         particles.put(kept, fresh)
-        state.clocks[improve(state.bests, kept, fresh)] = t
+        state.clocks[self._improve(kept, fresh)] = t
+
+    def _leaders(self, t: int) -> np.ndarray | None:
+        """The positions [N, J] that pull the particles; None: the global best."""
+        return None
+
+    def _improve(self, kept: np.ndarray, fresh: Measured) -> np.ndarray:
+        """Update the personal bests of the particles `kept`. Returns those that improved."""
+        return improve(self.state.bests, kept, fresh)
 
     def _restart(self) -> None:
         if self.config.patience is None or self.config.restart_patience is None:

@@ -49,9 +49,9 @@ def pull(
 ) -> np.ndarray:
     """New velocities [P, J]: [r_v f_v v + r_p f_p (p - x) + r_g f_g (g - x) + r_w f_w (x - w)] / C, C = sum of r f.
 
-    Positions x, velocities v and personal bests p are [P, J], global best g and worst w [J]. `weights` [P, 4] is r f
-    of inertia, cognitive, social and repel. Without a personal best (mask `has_best` [P]) the cognitive term is 0 and
-    is not in C. If C is 0, the velocity is 0.
+    Positions x, velocities v and personal bests p are [P, J], global best g [J] or one for each particle
+    [P, J], global worst w [J]. `weights` [P, 4] is r f of inertia, cognitive, social and repel. Without a personal best
+    (mask `has_best` [P]) the cognitive term is 0 and is not in C. If C is 0, the velocity is 0.
     Source: Model Swarms (arXiv 2410.11163), equation 1; GENOME (arXiv 2503.01155), succession.
     """
     used = weights.copy()

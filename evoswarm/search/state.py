@@ -73,18 +73,18 @@ class Measured:
         """Mask [M]: the evaluation did not fail."""
         return self.utilities != FAILED
 
-    def take(self, index: Any) -> Measured:
+    def take(self, index: Any) -> Self:
         """A copy of the entries of an index array or mask, in its order."""
-        return Measured(*(getattr(self, part.name)[index].copy() for part in fields(self)))
+        return type(self)(*(getattr(self, part.name)[index].copy() for part in fields(self)))
 
     def put(self, index: np.ndarray, entries: Measured) -> None:
         """Overwrite the entries at `index`, in place, by copies."""
         for part in fields(self):
             getattr(self, part.name)[index] = getattr(entries, part.name)
 
-    def join(self, other: Measured) -> Measured:
+    def join(self, other: Self) -> Self:
         """These entries followed by the other's."""
-        return Measured(*(np.concatenate([getattr(self, p.name), getattr(other, p.name)]) for p in fields(self)))
+        return type(self)(*(np.concatenate([getattr(self, p.name), getattr(other, p.name)]) for p in fields(self)))
 
     def entries(self) -> Iterator[Best]:
         """The entries for a caller, with copies of the rows."""
@@ -100,17 +100,21 @@ class Outcomes:
         scores: [M, E]; NaN for rows that failed.
         gold: log-probability of the right answer including its end [M, E]; NaN if unknown.
         weights: share of each example in the utility [E]; they sum to 1.
+        tasks: names of the K tasks of the utility; a utility that is one task is its own only task.
+        objectives: utility of each task [M, K]; NaN for rows that failed.
     """
 
     scores: np.ndarray
     gold: np.ndarray
     weights: np.ndarray
+    tasks: tuple[str, ...] = ()
+    objectives: np.ndarray = field(default_factory=no_rows)
 
     @classmethod
     def of_utilities(cls, utilities: np.ndarray) -> Self:
         """Where only utilities [M] are known: one example."""
         values = np.where(utilities == FAILED, np.nan, utilities)[:, None]
-        return cls(values, np.full_like(values, np.nan), np.ones(1))
+        return cls(values, np.full_like(values, np.nan), np.ones(1), ("utility",), values)
 
 
 @dataclass(frozen=True, eq=False)

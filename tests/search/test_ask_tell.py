@@ -158,6 +158,9 @@ def test_the_ranking_is_distinct_sorted_and_starts_with_the_global_best(kind):
     search = search_of(kind, max_generations=5, patience=None)
     run(search, flaky)
     ranking = search.ranking(8)
+    if search.config.several:  # the ranking is the front, and with one objective that is one row
+        assert [best.utility for best in ranking] == [search.global_best.utility]
+        return
     assert len({best.row.tobytes() for best in ranking}) == len(ranking) >= 4
     assert [best.utility for best in ranking] == sorted((best.utility for best in ranking), reverse=True)
     assert ranking[0].row.tolist() == search.global_best.row.tolist()
