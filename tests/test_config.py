@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from evoswarm.config import RunConfig, dump_config, load_config
-from evoswarm.config.load import load_training, parse_config
+from evoswarm.config.load import apply_overrides, load_training, parse_config
 from evoswarm.errors import UserError
 from evoswarm.section import MAY_CHANGE, Section
 
@@ -331,3 +331,14 @@ def test_settings_that_a_resumed_run_may_change_are_found_in_nested_sections() -
     lasting = {"rubric": "good?"}
     assert Outer().lasting() == {"one": lasting, "several": {"a": lasting}, "listed": [lasting]}
     assert Outer(one=Inner(budget=9)).lasting(include={"one"}) == {"one": lasting}
+
+
+def test_keys_keep_their_order_with_and_without_overrides(tmp_path: Path) -> None:
+    tasks = {name: {"type": "exact_match", "data": "x.json"} for name in ("words", "quiet", "apples")}
+    data = {"model": "m", "pool": "experts", "utility": {"type": "multi_task", "tasks": tasks}}
+    for overrides in ((), ("seed=3",), (f"utility.tasks={json.dumps(tasks)}",)):
+        config = parse_config(apply_overrides(data, overrides), root=tmp_path)
+        assert list(config.utility.tasks) == ["words", "quiet", "apples"]
+        path = tmp_path / "written.yaml"
+        path.write_text(dump_config(config))
+        assert list(load_config(path).utility.tasks) == ["words", "quiet", "apples"]

@@ -71,7 +71,8 @@ class Reporter:
     def _generation(self, event: Event) -> None:
         rate = event["examples"] / max(event["seconds"]["total"], 1e-9)
         median = "-" if event["median"] is None else f"{event['median']:.4f}"
-        line = f"best {event['best']:.4f}  median {median}  {rate:,.0f} examples/s"
+        front = f"  hypervolume {event['front']['hypervolume']:.4f}" if event["front"] else ""
+        line = f"best {event['best']:.4f}  median {median}{front}  {rate:,.0f} examples/s"
         if self._bar:
             self._bar.update(self._task, completed=event["generation"] + 1, state=line)
         else:

@@ -75,12 +75,21 @@ def materialize(
     output: Output,
     generation: Annotated[int | None, typer.Option(help="Generation (default: the last one).")] = None,
     particle: Annotated[int | None, typer.Option(help="Particle (default: the global best).")] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="A recipe instead: the name of a file in front/, or a file that reweigh has written."),
+    ] = None,
 ) -> None:
-    """Write the weights of any particle from any generation of a run."""
-    from evoswarm.loop.history import position, save_position
+    """Write the weights of any particle from any generation of a run, or of any recipe over its pool."""
+    from evoswarm.loop.history import position, row_of_recipe, save_position
     from evoswarm.storage.cache import local_copy
 
+    if recipe is not None and (generation is not None or particle is not None):
+        raise UserError("materialize: give --recipe, or --generation and --particle, not both")
     folder = local_copy(run_dir)
-    row = position(folder, generation=generation, particle=particle)
+    if recipe is not None:
+        row = row_of_recipe(folder, recipe)
+    else:
+        row = position(folder, generation=generation, particle=particle)
     save_position(folder, row, output)
     print(json.dumps(row.experts))

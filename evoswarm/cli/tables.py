@@ -59,9 +59,28 @@ def result_table(summaries: dict[str, dict[str, Any]]) -> None:
         described = describe_selection(summary), describe_reported(summary), describe_metrics(summary["metrics"])
         for line in [*chain(*described), *summary["not_beaten"]]:
             console.print(f"{name}: {line}", markup=False)
+    for name, summary in summaries.items():
+        if summary["front"]:
+            front_table(console, name, summary["front"])
     for summary in summaries.values():
         folder = summary["run_dir"]
         console.print(f"expert {folder}/best  report {folder}/report.html", markup=False, soft_wrap=True)
+
+
+def front_table(console: Console, name: str, front: dict[str, Any]) -> None:
+    """Print the written rows of a front: each task on test (on validation), and the hypervolume."""
+    tasks = list(front["reference"])
+    rows = [
+        (row["recipe"] + (" *" if row["winner"] else ""), *(_task(row["tasks"], task) for task in tasks))
+        for row in front["rows"]
+    ]
+    volume = _cell(front["hypervolume"])
+    title = f"{name}: front of {front['size']} rows, hypervolume of those shown {volume}, tasks on test (on validation)"
+    console.print(simple_table(("front/", *tasks), rows, title=title))
+
+
+def _task(by_split: dict[str, dict[str, float]], task: str) -> str:
+    return _cell({split: by_split.get(split, {}).get(task) for split in ("validation", "test")})
 
 
 def _cell(line: dict[str, Any] | None) -> str:

@@ -125,7 +125,7 @@ def dump_config(config: Section) -> str:
 
 def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """`data` with each `a.b=value` set; `data` itself is left as it is."""
-    result: dict[str, Any] = yaml.safe_load(yaml.safe_dump(data)) or {}
+    result: dict[str, Any] = yaml.safe_load(yaml.safe_dump(data, sort_keys=False)) or {}
     for text in overrides:
         key, separator, value = text.partition("=")
         if not separator or not key:

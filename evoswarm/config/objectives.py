@@ -8,7 +8,7 @@ from itertools import combinations
 from evoswarm.errors import did_you_mean
 from evoswarm.search.pareto import MOST_OBJECTIVES, Pareto
 from evoswarm.utility import UtilityConfig
-from evoswarm.utility.multi_task import MultiTask
+from evoswarm.utility.multi_task_config import MultiTask
 
 
 def check_objectives(search: Pareto, utility: UtilityConfig) -> None:
@@ -22,16 +22,27 @@ def check_objectives(search: Pareto, utility: UtilityConfig) -> None:
             f"search.type {search.type} needs several objectives, and utility.type {utility.type} is one; list them as "
             "the tasks of utility.type multi_task, or use a search for one objective"
         )
-    if len(utility.tasks) > MOST_OBJECTIVES:
+    if utility.select_on is not None:
         raise ValueError(
-            f"search.type {search.type} takes at most {MOST_OBJECTIVES} objectives, and utility.tasks has "
-            f"{len(utility.tasks)}; leave some out, or use a search for one objective"
+            f"search.type {search.type} chooses its winner by search.choose or search.weights; leave out "
+            "utility.select_on, and report that task with utility.evolve"
         )
-    for (one, first), (other, second) in combinations(utility.tasks.items(), 2):
+    names = utility.evolved
+    if len(names) == 1:
+        raise ValueError(
+            f"search.type {search.type} needs several objectives, and utility.evolve names one task, {names[0]}; name "
+            "more, or use a search for one objective"
+        )
+    if len(names) > MOST_OBJECTIVES:
+        raise ValueError(
+            f"search.type {search.type} takes at most {MOST_OBJECTIVES} objectives, and the utility has {len(names)}; "
+            "leave some out with utility.evolve, or use a search for one objective"
+        )
+    for (one, first), (other, second) in combinations(((name, utility.tasks[name]) for name in names), 2):
         if first == second:
             raise ValueError(f"utility.tasks: {one} and {other} are the same task, which is one objective; remove one")
     for key, given in (("weights", search.weights), ("reference", search.reference)):
-        if given is not None and (problem := misnamed(given, utility.tasks)):
+        if given is not None and (problem := misnamed(given, names)):
             raise ValueError(f"search.{key}: {problem}")
 
 

@@ -24,6 +24,7 @@ def generation_scalars(record: dict[str, Any], timing: dict[str, Any]) -> Scalar
         **{f"utility/quantile_{q}": float(np.percentile(measured, q)) for q in QUANTILES if measured},
         "search/step_length": record["step_length"],
         "search/basis_size": record["basis_size"],
+        **({f"front/{name}": record["front"][name] for name in ("hypervolume", "rows")} if record["front"] else {}),
         "cost/evaluations": record["evaluations"],
         "cost/examples": record["examples_scored"],
         "cost/failed": sum(map(len, record["failed"].values())),
@@ -38,6 +39,8 @@ def final_scalars(summary: dict[str, Any]) -> Scalars:
     lines = {"": summary["best"], "base_": summary["base"], "best_expert_": summary["initial"]}
     lines |= {"ensemble_": summary["ensemble"]} if summary["ensemble"] else {}
     found = {f"final/{who}{split}": line[split] for who, line in lines.items() for split in ("validation", "test")}
+    volumes = summary["front"]["hypervolume"] if summary["front"] else {}
+    found |= {f"final/hypervolume_{name}": value for name, value in volumes.items()}
     found |= {"final/evaluations": summary["evaluations"], "final/seconds": summary["seconds"]["total"]}
     return {name: float(value) for name, value in found.items() if value is not None}
 

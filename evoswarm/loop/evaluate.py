@@ -72,8 +72,7 @@ def measure(
     require_installable(config, pool)
     for warning in [*pool.warnings, *(_other_space(pool, config.pool) if recipe is not None else [])]:
         warn(warning)
-    # Saved basis vectors of a recipe are in its run directory.
-    root = recipe.resolve().parent if recipe is not None else None
+    root = None if recipe is None else _folder_of_vectors(recipe.resolve())
     # The run that the expert or the recipe is from has paid for some answers.
     run = root if adapter is None else adapter.resolve().parent
     learned = Learned(None if run is None else read_learned(RunDirectory(run).learned))
@@ -113,6 +112,12 @@ def _settled(config: RunConfig, pool: Pool, utility: Utility) -> tuple[RunConfig
 
     settled = with_normalization(config, None, measured)
     return settled, utility if settled is config else make_utility(settled.utility, root=settled.root)
+
+
+def _folder_of_vectors(recipe: Path) -> Path:
+    """Where the saved vectors of a recipe are: next to it, or in the run directory of its `front/`."""
+    run = RunDirectory(recipe.parent.parent)
+    return run.path if recipe.parent == run.front and run.exists else recipe.parent
 
 
 def _pool_of(recipe: Path | None, config: RunConfig) -> PoolConfig:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from evoswarm.config import RunConfig, load_config
 from evoswarm.config.load import parse_config
+from evoswarm.config.recipe import read_recipe
 from evoswarm.errors import UserError
 from evoswarm.loop.checkpoint import checkpoint_path, generations_saved, load_checkpoint
 from evoswarm.loop.directory import RunDirectory
-from evoswarm.rows import Row
+from evoswarm.rows import ExpertPart, Row
 from evoswarm.search import Search, make_search
+from evoswarm.weights.expert import read_json
 from evoswarm.weights.materialize import Materializer
 from evoswarm.weights.pool import Pool, open_pool
 from evoswarm.weights.save import save_expert
@@ -89,6 +91,23 @@ def position(run_dir: Path, *, generation: int | None = None, particle: int | No
         last = max(members)
         raise UserError(f"{run_dir}: generation {search.generation} has no particle {particle}, only 0 to {last}")
     return Row.of(search.basis, members[particle].row)
+
+
+def row_of_recipe(run_dir: Path, recipe: Path) -> Row:
+    """The row of a recipe over the pool of a run. A name without a folder is a file in the run's `front/`.
+
+    Raises:
+        UserError: there is no run, the recipe cannot be read, or it belongs to another pool.
+    """
+    directory = RunDirectory(run_dir)
+    directory.require()
+    inside = directory.front / recipe
+    row, data = read_recipe(inside if recipe.name == str(recipe) and inside.exists() else recipe)
+    pool, given = read_json(directory.inputs)["pool"], data.get("pool", {})
+    named = {vector.name for vector, _ in row.terms if isinstance(vector, ExpertPart)}
+    if wrong := sorted(name for name in named if name not in pool or given.get(name, pool[name]) != pool[name]):
+        raise UserError(f"{recipe}: the pool of {run_dir} has no expert {wrong[0]}, or another one of that name")
+    return row
 
 
 def save_position(run_dir: Path, row: Row, output: Path) -> None:

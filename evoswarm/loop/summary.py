@@ -90,19 +90,22 @@ def summary_of(
 
 def recipe_of(context: RunContext, search: Search, winner: Best) -> dict[str, Any]:
     """The content of `recipe.json`."""
-    row = Row.of(search.basis, winner.row)
+    row, inputs = Row.of(search.basis, winner.row), context.inputs
+    data = recipe_data(context.config, row, kind=inputs.pool.kind, identity=inputs.identity)
+    return data | {"generation": winner.generation, "particle": winner.particle, "utility": winner.utility}
+
+
+def recipe_data(config: RunConfig, row: Row, *, kind: str, identity: dict[str, Any]) -> dict[str, Any]:
+    """A recipe, without where its row was measured. `identity` is the content of `inputs.json`."""
     return {
-        "base": context.config.model,
-        "kind": context.inputs.pool.kind,
-        "space": context.inputs.pool.space_name,
+        "base": config.model,
+        "kind": kind,
+        "space": identity["space"],
         "experts": row.experts,
         "terms": row.to_list(),
-        "generation": winner.generation,
-        "particle": winner.particle,
-        "utility": winner.utility,
-        "algorithm": context.config.search.type,
-        "seed": context.config.seed,
-        "pool": context.inputs.identity["pool"],
+        "algorithm": config.search.type,
+        "seed": config.seed,
+        "pool": identity["pool"],
     }
 
 

@@ -160,6 +160,20 @@ class BayesSearch(SamplingSearch):
         if state.ended and fresh.utilities[0] >= state.told.utilities[state.told.generations == 0].max():
             state.best = fresh
 
+    def optimum(self, weights: np.ndarray) -> tuple[np.ndarray, float, float]:
+        """The row [J] near the measured ones whose expected mean score is highest under other weights [E] of examples.
+
+        Returns:
+            The row, its expected mean score, and the standard deviation of that. The state does not change.
+        """
+        surrogate = self._surrogate()
+        center = surrogate.rows[surrogate.utility(surrogate.rows, weights).argmax()]
+        region = Box(center, self.config.radius, LOW, HIGH)
+        starts = region.starts(STARTS, stream(self.seed, "bayes optimum"))
+        rows = optima(surrogate, region, weights[None], starts[None])
+        means, deviations = surrogate.forecast(rows, weights)
+        return self._whole(rows)[0], float(means[0]), float(deviations[0])
+
     def _surrogate(self) -> Surrogate:
         """Fitted to all rows so far."""
         scores, gold, known = np.moveaxis(self.state.outcomes, -1, 0)

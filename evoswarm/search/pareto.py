@@ -54,8 +54,9 @@ class Pareto(Evolution):
         return self.front_size
 
     def at_budget(self, budget: int, *, experts: int) -> dict[str, Any]:
-        """A comparison is by the utility, and measures the winner alone."""
-        return super().at_budget(budget, experts=experts) | {"choose": "utility", "front_size": 1}
+        """A comparison is by the utility, and measures the winner alone. Small generations fill the budget better."""
+        more = {"population": 10, "choose": "utility", "front_size": 1}
+        return super().at_budget(budget, experts=experts) | more
 
     @field_validator("ensemble_size")
     @classmethod
@@ -117,8 +118,11 @@ class ParetoSearch(Search):
     state_class: type[ParetoState] = ParetoState
 
     def _measured(self, ask: Ask, utilities: np.ndarray, outcomes: Outcomes) -> Vectored:
-        sound = (utilities != FAILED) & np.isfinite(outcomes.objectives).all(axis=1)
-        vectors = np.where(sound[:, None], outcomes.objectives, FAILED)
+        told = outcomes.objectives
+        if not outcomes.tasks:  # no row, or none that succeeded
+            told = np.full((len(utilities), len(self.state.tasks)), np.nan)
+        sound = (utilities != FAILED) & np.isfinite(told).all(axis=1)
+        vectors = np.where(sound[:, None], told, FAILED)
         plain = super()._measured(ask, np.where(sound, utilities, FAILED), outcomes)
         return Vectored(plain.rows, plain.utilities, plain.generations, plain.particles, vectors[:, :, None])
 

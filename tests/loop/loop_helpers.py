@@ -24,6 +24,8 @@ ALGORITHMS = (
     "pso_merging",
     "m2n2",
     "evogm",
+    "nsga2",
+    "pareto_swarms",
     *SOUPS,
 )
 

@@ -19,6 +19,8 @@ CASES = {
     "pso_merging": {"population": 7},
     "m2n2": {"population": 6, "offspring": 3, "layers": 3},
     "evogm": {"population": 6, "round_generations": 2},
+    "nsga2": {"population": 6, "mutation_rate": 0.4, "max_noise_vectors": 3},
+    "pareto_swarms": {"population": 6, "drop_particles": 0.3},
 }
 GENERATIONS = 9
 
