@@ -78,11 +78,11 @@ class TwoTasks:
         """The utility of each task."""
         return [list(task_utilities(e, self.utility, split).values()) for e in self.measure(rows, split)]
 
-    def run(self, kind: str, *, budget: int, weight: float = 0.5) -> Block:
+    def run(self, kind: str, *, budget: int, weight: float = 0.5, **more: Any) -> Block:
         """Everything that a search measures; `weight` is that of the first task."""
         config_class = SEARCHES[kind].config_class
         settings = {"type": kind} | config_class(type=kind).at_budget(budget, experts=self.size)
-        settings |= {"population": SMALL} if kind in ("model_swarms", "genome") else {}
+        settings |= ({"population": SMALL} if kind in ("model_swarms", "genome") else {}) | more
         search = make_search(config_class(**settings), experts=self.pool.names, seed=self.seed)
         found: Block = []
         while search.stop_reason is None:
@@ -116,6 +116,8 @@ def methods(budget: int) -> dict[str, Callable[[TwoTasks], Block]]:
         "3 x genome": lambda world: world.three("genome", budget),
         "3 x bayes": lambda world: world.three("bayes", budget),
         "nsga2": lambda world: world.run("nsga2", budget=budget),
+        "nsga2, no mutation": lambda world: world.run("nsga2", budget=budget, mutation_rate=0.0),
+        "nsga2, no mutation, blend 0": lambda world: world.run("nsga2", budget=budget, mutation_rate=0.0, blend=0.0),
         "pareto_swarms": lambda world: world.run("pareto_swarms", budget=budget),
     }
 

@@ -36,6 +36,7 @@ class Method:
         gradients: it trains an adapter.
         adapters: it works on adapters only.
         votes: it takes a majority vote.
+        several: its objectives are the tasks of multi_task.
         package: Python package that it needs in addition to evoswarm's own dependencies.
     """
 
@@ -50,6 +51,7 @@ class Method:
     gradients: bool = False
     adapters: bool = False
     votes: bool = False
+    several: bool = False
     package: str = ""
 
 
@@ -59,7 +61,8 @@ def fixed_method(run: fixed.Function, **needs: Any) -> Method:
 
 
 def _search_method(name: str, config: type[Evolution]) -> Method:
-    return Method("search", _first_line(config), search=name, seeded=True, package=config.package)
+    several, package = config.several, config.package
+    return Method("search", _first_line(config), search=name, seeded=True, several=several, package=package)
 
 
 def _first_line(described: object) -> str:
@@ -103,12 +106,13 @@ SET_BY_COMPARISON = {"type", "max_evaluations", "max_generations", "patience"}
 
 
 def chosen_methods(
-    comparison: Comparison, config: RunConfig, pool: Pool, *, mute: Sequence[str] = ()
+    comparison: Comparison, config: RunConfig, pool: Pool, *, mute: Sequence[str] = (), single: Sequence[str] = ()
 ) -> tuple[list[str], dict[str, str]]:
     """Methods to run, and why the others cannot run.
 
     Methods that the comparison names must run; with `methods: null`, those that cannot run are left out with a reason.
-    `config` is the run of any target; `mute` are the targets whose answers cannot be voted on.
+    `config` is the run of any target; `mute` are the targets whose answers cannot be voted on, `single`
+    those that have one objective.
 
     Raises:
         UserError: an unknown name, a named method that cannot run or needs more than the budget, or training data that
@@ -118,6 +122,9 @@ def chosen_methods(
     names = list(methods) if comparison.methods is None else comparison.methods
     _check_names(names, comparison)
     found = {name: _missing(methods[name], comparison, config, pool, mute) for name in names}
+    found |= {
+        name: f"needs several objectives, and {single[0]} has one" for name in names if methods[name].several and single
+    }
     missing = {name: reason for name, reason in found.items() if reason is not None}
     for name, reason in missing.items() if comparison.methods is not None else ():
         raise UserError(f"compare.methods: {name} {reason}")

@@ -11,6 +11,7 @@ from evoswarm.compare.result import summarize
 from evoswarm.compare.units import Result, Unit, run_unit, units
 from evoswarm.compare.write import write_comparison
 from evoswarm.config.compare import CompareConfig
+from evoswarm.config.objectives import has_objectives
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import ClusterError, Stopped, UserError
 from evoswarm.loop.directory import RunDirectory
@@ -35,7 +36,8 @@ def compare(config: CompareConfig, *, callbacks: Callbacks = SILENT) -> dict[str
     runs = [(name, run) for name, target in config.targets.items() for _, run in target.groups]
     utilities = [(name, make_utility(run.utility, root=run.root)) for name, run in runs]
     mute = [name for name, utility in utilities if not utility.votes]
-    methods, missing = chosen_methods(comparison, first, pool, mute=mute)
+    single = [name for name, run in runs if not has_objectives(run.utility)]
+    methods, missing = chosen_methods(comparison, first, pool, mute=mute, single=single)
     for warning in dict.fromkeys([*pool.warnings, *(w for _, utility in utilities for w in utility.warnings)]):
         callbacks.warning(warning)
     for name, reason in missing.items():

@@ -46,6 +46,15 @@ def check_objectives(search: Pareto, utility: UtilityConfig) -> None:
             raise ValueError(f"search.{key}: {problem}")
 
 
+def has_objectives(utility: UtilityConfig) -> bool:
+    """Whether a search for several objectives can run on a utility."""
+    try:
+        check_objectives(Pareto(type="pareto"), utility)
+    except ValueError:
+        return False
+    return True
+
+
 def misnamed(given: Mapping[str, float], tasks: Iterable[str]) -> str | None:
     """What is wrong with the names of numbers that are given by task; None if each task has one."""
     names = list(tasks)

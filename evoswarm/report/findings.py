@@ -54,7 +54,8 @@ def finalist_flips(run: Run) -> list[tuple[str, Flips]]:
     if pair is None:
         return []
     before, winner = pair
-    others = [(f"voter {i + 1}", run.finals.get((f"ensemble:{i}", winner.split))) for i in range(1, MAX_COMPARED - 1)]
+    who = "row" if run.config.search.several else "voter"
+    others = [(f"{who} {i + 1}", run.finals.get((f"ensemble:{i}", winner.split))) for i in range(1, MAX_COMPARED - 1)]
     lines = [("winner", winner), *others, ("base model", run.finals.get(("base", winner.split)))]
     return [(name, flips(before.scores, m.scores)) for name, m in lines if m and len(m.scores) == len(before.scores)]
 

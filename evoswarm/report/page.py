@@ -31,7 +31,7 @@ STOPPED = {
     "max_evaluations": "another generation could have gone above its {max_evaluations} evaluations (max_evaluations)",
     "converged": "the surrogate expected no gain of {min_gain} (min_gain)",
     "finished": "there is nothing left to try",
-    "patience": "the global best had not improved for {patience} generations (patience)",
+    "patience": "{progress} had not improved for {patience} generations (patience)",
 }
 
 
@@ -77,6 +77,7 @@ def _context(run: Run, plots: Mapping[str, Plot]) -> dict[str, Any]:
         "recipe": _recipe(run),
         "facts": _facts(run),
         "captions": _captions(run),
+        "reference": _reference(run),
         "falls": any(after["best"] < before["best"] for before, after in pairwise(run.generations)),
         "findings": _findings(run),
         "origin": origin_of(run, winner).sentence if winner and run.initial else None,
@@ -137,7 +138,10 @@ def _status(run: Run) -> dict[str, str]:
     search, done = run.config.search, len(run.generations) - 1
     if run.summary:
         reason = STOPPED.get(run.summary["stop_reason"], run.summary["stop_reason"] or "it ended")
-        return {"label": "finished", "text": "Stopped because " + reason.format(**search.model_dump()) + "."}
+        return {
+            "label": "finished",
+            "text": "Stopped because " + reason.format(**search.model_dump(), progress=search.progress) + ".",
+        }
     if done < 0:
         return {"label": "unfinished", "text": "No generation is finished yet, so there are no results."}
     text = f"Generation {done} of at most {search.max_generations} is finished. The test split has not been read yet."
@@ -210,6 +214,12 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 120 else f"{minutes} min {rest} s"
+
+
+def _reference(run: Run) -> str:
+    """The reference point of the hypervolume; empty without a front."""
+    front = run.generations[-1]["front"] if run.generations else None
+    return ", ".join(f"{clean(task, 80)} {value:.4g}" for task, value in front["reference"].items()) if front else ""
 
 
 def _captions(run: Run) -> dict[str, str]:

@@ -15,6 +15,7 @@ from evoswarm.report.analysis import Flips, coefficients, evenly, principal_plan
 from evoswarm.report.drawing import BEST, CALM, EXTRA, FAINT, INK, PAPER, WORST, Plot, legend, plain, render
 from evoswarm.report.findings import emergence_of, finalist_flips, origin_of, track
 from evoswarm.report.forecasts import calibration, gains, predicted_of
+from evoswarm.report.fronts import front_plots
 from evoswarm.report.read import Measurement, Run
 
 MAX_LINES = 60
@@ -36,6 +37,7 @@ def all_plots(run: Run) -> dict[str, Plot]:
         plots.append(render("trajectories", partial(trajectories, run=run), height=3.8))
         if winner.experts:
             plots.append(render("recipe", partial(recipe, winner=winner), height=_bars_height(len(winner.experts))))
+    plots += front_plots(run)
     if predicted := predicted_of(run):
         plots.append(render("calibration", partial(calibration, predicted=predicted), height=3.8))
         plots.append(render("gains", partial(gains, predicted=predicted), height=3.0))

@@ -24,8 +24,6 @@ ALGORITHMS = (
     "pso_merging",
     "m2n2",
     "evogm",
-    "nsga2",
-    "pareto_swarms",
     *SOUPS,
 )
 

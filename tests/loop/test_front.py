@@ -249,14 +249,22 @@ def test_more_objectives_than_a_front_can_have_are_refused(tmp_path: Path) -> No
 
 def test_a_failed_row_is_never_on_the_front(tmp_path: Path) -> None:
     config = objectives_config(tmp_path)
-    (tmp_path / "quiet.py").unlink()
+    evoswarm.run(config)
+    quiet = np.array([r["scores"][30:] for r in read_lines(config.run_dir / "outcomes" / "gen_0001.jsonl")])
+    some = int(np.abs(quiet.mean(axis=0) - 0.5).argmin())  # some rows answer this one, and fail from now on
     (tmp_path / "shaky.py").write_text(
         "def score(example, response):\n"
-        "    if response != '?' and example['id'] == 10003:\n        raise ValueError('no')\n"
+        f"    if response != '?' and str(example['id']) == '{10_000 + some}':\n        raise ValueError('no')\n"
         "    return float(response == '?')\n"
     )
-    config = objectives_config(tmp_path, "utility.tasks.quiet.function=shaky:score", "name=shaky")
-    summary = evoswarm.run(config)
-    lines = read_lines(RunDirectory(config.run_dir).generations)
-    assert any(line["failed"] for line in lines)
+    shaky = objectives_config(tmp_path, "utility.tasks.quiet.function=shaky:score", "name=shaky")
+    summary = evoswarm.run(shaky)
+    assert any(line["failed"] for line in read_lines(RunDirectory(shaky.run_dir).generations))
     assert all(row["tasks"]["validation"] for row in summary["front"]["rows"])
+
+
+def test_what_select_on_and_evolve_leave_of_the_objectives_is_checked(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="leave out utility.select_on"):
+        objectives_config(tmp_path, "utility.select_on=words", "utility.evolve=[quiet]")
+    with pytest.raises(UserError, match="utility.evolve names one task, quiet"):
+        objectives_config(tmp_path, "utility.evolve=[quiet]")

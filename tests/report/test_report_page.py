@@ -347,3 +347,19 @@ def test_a_missing_checkpoint_and_missing_outcomes_are_reported(make_run: MakeRu
         "the checkpoint of generation 0 cannot be read" in text
         and "the outcomes of 1 generations are missing, the first is 2" in text
     )
+
+
+def test_a_run_on_several_tasks_shows_them_against_each_other_and_a_front_its_hypervolume(tmp_path: Path) -> None:
+    from objectives import objectives_config
+
+    import evoswarm
+    from evoswarm.report import write_report
+
+    for kind, more in (("nsga2", {"hypervolume"}), ("model_swarms", set())):
+        config = objectives_config(tmp_path / kind, search=kind)
+        evoswarm.run(config)
+        page = write_report(config.run_dir).read_text()
+        plots = {path.stem for path in (config.run_dir / "plots").iterdir()}
+        assert plots >= {"front-1"} | more and ("hypervolume" in plots) == bool(more)
+        assert "rows on the tasks words and quiet" in page
+        assert ("Reference point: words 0, quiet 0." in page) == bool(more)
