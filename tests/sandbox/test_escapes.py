@@ -197,6 +197,8 @@ def test_programs_die_with_the_process_that_started_them(sandbox: Sandbox) -> No
     endless = f"import time; unique_{os.getpid()} = time.sleep(50)"
     opening = f"s = open_sandbox({sandbox.name!r}, limits=Limits(wall=60))\nprint('open', flush=True)"
     code = f"from evoswarm.sandbox import *\n{opening}\nrun_program(s, {endless!r}, '')"
+    temporary = Path(tempfile.gettempdir())
+    before = set(temporary.glob("evoswarm-program-*"))
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
     ) as grader:
@@ -204,6 +206,8 @@ def test_programs_die_with_the_process_that_started_them(sandbox: Sandbox) -> No
         family = wait_for(lambda: descendants(grader.pid))
         grader.kill()
     assert wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in family))
+    for folder in set(temporary.glob("evoswarm-program-*")) - before:  # nobody was left to remove it
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def descendants(pid: int) -> list[int]:
