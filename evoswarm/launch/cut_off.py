@@ -1,4 +1,4 @@
-"""Ends a coordinator whose node is cut off from the cluster: elsewhere Ray has started another one, which waits."""
+"""Ends a process that runs a search on a node that is cut off: elsewhere Ray has started another one, which waits."""
 
 from __future__ import annotations
 
@@ -8,13 +8,30 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 
-from evoswarm.launch.connect import CONNECT_SECONDS
-
-TRY_SECONDS, TRIES = 10.0, 8
-"""A head that does not answer so many times in a row is lost: after 80 to 120 s, because each try may take 5 s."""
+TRY_SECONDS, ANSWER_SECONDS, TRIES = 10.0, 5.0, 8
+"""A head that does not answer so many times in a row is lost: after 80 to 120 s."""
 
 
+def session_of_worker() -> str | None:
+    """If this process is a worker of Ray (of a tuning or a comparison), let it end when it is cut off.
+
+    Returns:
+        What this process has in common with the one that Ray starts in its place; None if it is no worker.
+    """
+    if (ray := sys.modules.get("ray")) is None or not ray.is_initialized():
+        return None
+    from evoswarm.backend.ray.private import is_worker
+
+    if not is_worker():
+        return None
+    context = ray.get_runtime_context()
+    end_when_cut_off(context.gcs_address)
+    return f"{context.gcs_address} {context.get_job_id()}"
+
+
+@cache
 def end_when_cut_off(head: str) -> None:
     """Watch the head at this address (host:port) from a thread, and end this process when the head is lost.
 
@@ -23,7 +40,9 @@ def end_when_cut_off(head: str) -> None:
 
     def watch() -> None:
         until_lost(lambda: is_open(head), sleep=time.sleep)
-        print(f"{head} does not answer: this node is cut off, and its coordinator ends", file=sys.stderr, flush=True)
+        print(
+            f"{head} does not answer: this node is cut off, and process {os.getpid()} ends", file=sys.stderr, flush=True
+        )
         os._exit(1)
 
     threading.Thread(target=watch, name="evoswarm-cut-off", daemon=True).start()
@@ -33,7 +52,7 @@ def is_open(address: str) -> bool:
     """Whether something accepts a connection at host:port."""
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
     except OSError:
         return False
     return True

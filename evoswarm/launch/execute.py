@@ -13,6 +13,7 @@ from evoswarm.callbacks import Callbacks, Event
 from evoswarm.config import RunConfig
 from evoswarm.errors import STORAGE_ERRORS, UserError
 from evoswarm.launch.choice import Measure, with_engine
+from evoswarm.launch.cut_off import session_of_worker
 from evoswarm.launch.status import FILE, StatusWriter
 from evoswarm.loggers.follow import Loggers
 from evoswarm.loop.checkpoint import generations_saved
@@ -45,7 +46,7 @@ class Execution:
         resume: "auto", "never" or "must".
         check: False if pool and data have been checked.
         driver: process on this machine that the run belongs to.
-        session: identifies the coordinator, also after a restart elsewhere.
+        session: identifies the coordinator or worker, also after a restart elsewhere.
     """
 
     config: RunConfig
@@ -177,7 +178,8 @@ def run_locally(
             warn=callbacks.warning,
         )
 
-    return Execution(config, make_backend, measure, callbacks, resume, driver=driver).run()
+    session = session_of_worker()
+    return Execution(config, make_backend, measure, callbacks, resume, driver=driver, session=session).run()
 
 
 def _uploading(callbacks: Callbacks, mirror: Mirror) -> Callbacks:

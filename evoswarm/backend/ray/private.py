@@ -31,6 +31,11 @@ def actors_of_job(job: str) -> list[dict[str, Any]]:
     return list(state.actor_table(None, ray.JobID(bytes.fromhex(job))).values())
 
 
+def is_worker() -> bool:
+    """Whether this process is a worker of a Ray cluster, not its driver."""
+    return bool(ray._private.worker.global_worker.mode == ray._private.worker.WORKER_MODE)
+
+
 def free_resources() -> dict[str, dict[str, float]]:
     """Free resources of each node, by node id."""
     free: dict[str, dict[str, float]] = available_resources_per_node()
