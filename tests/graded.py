@@ -11,13 +11,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+from echo import echo_config
+
 from evoswarm.config import RunConfig
 from evoswarm.errors import UserError
 from evoswarm.section import MAY_CHANGE
 from evoswarm.utility import TASKS, Outcome, Response, Split
 from evoswarm.utility.config import Grading, Task
 from evoswarm.utility.task import TaskUtility
-from tests.echo import echo_config
 
 
 class Asked(Task):
@@ -25,14 +26,18 @@ class Asked(Task):
 
     type: Literal["asked"] = "asked"
     grading: ClassVar[Grading | None] = "service"
-    log: Path
+    log: Annotated[Path, MAY_CHANGE]
     """Gets a line per question, process and thread; `open` adds a line too."""
     seconds: float = 0.0
     """Of each answer that is asked about."""
     budget: Annotated[int, MAY_CHANGE] = 10**9
     """Questions per run."""
-    kill_at: int | None = None
-    """The process is killed at this question, once."""
+    kill_at: Annotated[int | None, MAY_CHANGE] = None
+    """The process is killed at this question."""
+    kills: int = 1
+    """How often it is killed in all."""
+    hang_at: Annotated[int | None, MAY_CHANGE] = None
+    """Scoring hangs at this question, once."""
 
 
 class Computed(Asked):
@@ -78,16 +83,19 @@ class AskedUtility(TaskUtility[Asked]):
     def _ask(self, question: str, key: str) -> None:
         if len(self._known) >= self.config.budget:
             raise UserError("utility.budget: spent; raise it, then resume")
-        if len(self._known) == self.config.kill_at and not self._killed.exists():
-            self._killed.touch()
+        if len(self._known) == self.config.kill_at and self._happened("killed") < self.config.kills:
             os.kill(os.getpid(), signal.SIGKILL)
+        if len(self._known) == self.config.hang_at and not self._happened("hung"):
+            time.sleep(1000)
         time.sleep(self.config.seconds)
         self._say(question)
         self._known[key] = self._new[key] = str(int(key[:4], 16) / 2**17)
 
-    @property
-    def _killed(self) -> Path:
-        return self.config.log.with_suffix(".killed")
+    def _happened(self, what: str) -> int:
+        """How often something has happened before now."""
+        times = len(list(self.config.log.parent.glob(f"{self.config.log.stem}.{what}*")))
+        self.config.log.with_suffix(f".{what}{times}").touch()
+        return times
 
     def _say(self, text: str) -> None:
         with self.config.log.open("a") as file:
@@ -107,7 +115,8 @@ TASKS.setdefault("computed", ComputedUtility)
 def graded_config(folder: Path, *overrides: str, type: str = "asked") -> RunConfig:
     """The config of the echo world with this utility; its log is `asked.log`."""
     utility = f"utility={{type: {type}, data: {{path: echo.json, limit: 40}}, log: {folder}/asked.log}}"
-    return echo_config(folder, utility, "engine.batch_size=8", *overrides)
+    search = "search={type: model_swarms, population: 4, max_generations: 2}"
+    return echo_config(folder, search, utility, "engine.batch_size=8", *overrides)
 
 
 def questions(folder: Path) -> list[str]:

@@ -68,7 +68,7 @@ def validate(
 
     Of each tensor a few values are read, and all of them when the run starts.
     """
-    from evoswarm.loop.inputs import check_prompts, read_inputs
+    from evoswarm.loop.inputs import check_grading, check_prompts, read_inputs
     from evoswarm.plan.fit import fit_here
 
     if k8s is not None:
@@ -79,6 +79,7 @@ def validate(
     with results_only():
         inputs = read_inputs(checked, samples=True)
         warnings = [*inputs.warnings, *check_prompts(checked, inputs)]
+        check_grading(checked, inputs)
         notices = fit_here(checked, inputs)
     sizes = {split: inputs.utility.size(split) for split in ("validation", "test")}
     facts: dict[str, Any] = {

@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import Any
 
 from evoswarm.config import RunConfig, dump_config
+from evoswarm.config.backend import LocalBackend
 from evoswarm.config.loggers import require
 from evoswarm.errors import UserError
 from evoswarm.loop.baseline_rows import compared
@@ -92,6 +93,17 @@ def check_prompts(config: RunConfig, inputs: Inputs) -> list[str]:
     engine, utility = config.engine, inputs.utility
     tokenizer = engine.tokenizer(model=config.model, experts=inputs.pool.experts, utility=utility)
     return engine.check_prompts(model=config.model, tokenizer=tokenizer, utility=utility)
+
+
+def check_grading(config: RunConfig, inputs: Inputs) -> None:
+    """Check what scoring needs in this process, if that takes neither a network nor a GPU: a sandbox.
+
+    Raises:
+        UserError: it cannot work here.
+    """
+    if isinstance(config.backend, LocalBackend) and config.utility.all_grading == {"cpu"}:
+        inputs.utility.open()
+        inputs.utility.close()
 
 
 def claim(directory: RunDirectory, config: RunConfig, identity: dict[str, Any], *, resume: str) -> None:

@@ -9,18 +9,20 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from evoswarm.callbacks import SILENT, Callbacks
 from evoswarm.errors import UserError
 from evoswarm.storage.lease import Lease
-from evoswarm.storage.remote import Remote, StorageError
+from evoswarm.storage.remote import Remote, Stamp, StorageError
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 _LAST = ("generations.jsonl", "timings.jsonl", "checkpoints/", "recipe.json", "summary.json", "status.json")
 """Uploaded last, in this order."""
 _OWN = ("lock",)
+_GROWING = "learned.jsonl"
+"""Entries that are valid whenever they were written, and that cost money: of two versions, the larger one is kept."""
 Shape = tuple[int, int]
 
 
@@ -82,24 +84,32 @@ class Mirror:
                 f"{self._folder} has more of this run than {self._remote.url}: continuing from there"
             )
             return
+        own = (*_OWN, *self._longer(there))
         for path in self._folder.iterdir() if self._folder.exists() else ():
-            if path.name not in _OWN:
+            if path.name not in own:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        names = [name for name in there if name != self._lease.name]
+        names = [name for name in there if name not in (self._lease.name, *own)]
         if names:
             self._callbacks.message(f"downloading {len(names)} files from {self._remote.url}")
         for name in names:
             self._remote.get(name, self._folder / name)
             self._there[name] = _shape(self._folder / name)
 
+    def _longer(self, there: Mapping[str, Stamp]) -> list[str]:
+        """What this run has learned here and could not upload before it was killed."""
+        here = self._folder / _GROWING
+        larger = here.exists() and here.stat().st_size > there.get(_GROWING, (0, 0))[0]
+        return [_GROWING] if larger and self._is_same_run() else []
+
     def _is_ahead(self, there: Iterable[str]) -> bool:
         """Whether this run could not upload everything when it last ran here. Equal inputs give equal bytes."""
         here = (str(path.relative_to(self._folder)) for path in self._folder.glob("checkpoints/gen_*"))
         newest = max((_by_number(name) for name in there if name.startswith("checkpoints/")), default=[])
+        return max(map(_by_number, here), default=[]) > newest and self._is_same_run()
+
+    def _is_same_run(self) -> bool:
         inputs = self._folder / "inputs.json"
-        if max(map(_by_number, here), default=[]) <= newest or not inputs.exists():
-            return False
-        return self._remote.read("inputs.json") == inputs.read_bytes()
+        return inputs.exists() and self._remote.read("inputs.json") == inputs.read_bytes()
 
     def _push(self) -> None:
         if self._lease.lost:

@@ -194,7 +194,8 @@ class Utility(Protocol):
         """What scoring has learned since the last call and cost time or money, such as the answers of a service.
 
         Returns:
-            JSON text by the sha256 (hex) of what it answers. The run records it, also when `outcomes` raised.
+            JSON text by the sha256 (hex) of what it answers. The run records it, also when `outcomes` raised. Called
+            from several threads, also while another one scores.
         """
 
     def recall(self, entries: Mapping[str, str]) -> None:

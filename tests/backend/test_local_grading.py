@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from echo import result_bytes
+from graded import graded_config, questions
 
 import evoswarm
 from evoswarm.backend import Job
 from evoswarm.backend.local import LocalBackend
 from evoswarm.callbacks import Callbacks
+from evoswarm.compare.bench import Bench
+from evoswarm.config.backend import RayBackend
 from evoswarm.errors import Stopped, UserError
+from evoswarm.loop.evaluate import measure
+from evoswarm.loop.inputs import check_grading, read_inputs
 from evoswarm.loop.learned import LearnedFile, read_learned
 from evoswarm.utility import make_utility
 from evoswarm.weights.pool import open_pool
-from tests.echo import result_bytes
-from tests.graded import graded_config, questions
 
 
 def test_a_graded_run_asks_about_every_answer_once_and_keeps_what_it_learned(tmp_path: Path) -> None:
@@ -80,6 +85,35 @@ def test_what_scoring_needs_is_checked_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^utility\.budget: is 0"):
         evoswarm.run(config)
     assert not questions(tmp_path) and not (config.run_dir / "generations.jsonl").exists()
+
+
+def test_evaluate_knows_what_the_run_of_an_expert_has_learned(tmp_path: Path) -> None:
+    config = graded_config(tmp_path, "search.max_generations=0")
+    summary = evoswarm.run(config)
+    asked = len(questions(tmp_path))
+    measured = measure(config, adapter=config.run_dir / "best", recipe=None, split="test")
+    assert measured.utility == summary["best"]["test"] and len(questions(tmp_path)) == asked
+    measure(config, adapter=None, recipe=config.run_dir / "recipe.json", split="test")
+    assert len(questions(tmp_path)) == asked
+
+
+def test_a_comparison_asks_nothing_twice(tmp_path: Path) -> None:
+    config = graded_config(tmp_path)
+    for _ in range(2):
+        with closing(Bench(config, tmp_path / "target")) as bench:
+            evaluation, _ = bench.measure(bench.row("mean", {"e0": 0.5, "e1": 0.5}), "validation")
+        assert evaluation.examples == 40 and len(questions(tmp_path)) == 40
+        shutil.rmtree(tmp_path / "target" / "measured")  # the evaluation was lost, what was learned was not
+
+
+def test_validate_checks_what_takes_no_network_and_no_gpu(tmp_path: Path) -> None:
+    service = graded_config(tmp_path, "utility.budget=0")
+    check_grading(service, read_inputs(service, check=False))
+    sandbox = graded_config(tmp_path, "utility.budget=0", type="computed")
+    with pytest.raises(UserError, match=r"^utility\.budget: is 0"):
+        check_grading(sandbox, read_inputs(sandbox, check=False))
+    elsewhere = sandbox.with_(backend=RayBackend())
+    check_grading(elsewhere, read_inputs(elsewhere, check=False))
 
 
 def test_a_torn_line_of_what_was_learned_is_dropped_and_later_lines_are_kept(tmp_path: Path) -> None:
