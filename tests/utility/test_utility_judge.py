@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -329,6 +330,14 @@ def test_a_budget_of_tokens_needs_a_server_that_counts_them(opened: Opened) -> N
     with serve(lambda body, n: completion("3") | {"usage": None}) as server:
         assert rated(opened(server), "a")[0].score == 0.5
         assert "does not say how many tokens" in refuses(opened(server, limits={"budget": {"tokens": 100}}))
+
+
+def test_a_package_that_is_missing_is_named_with_its_extra(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    utility = opened(Server("http://localhost"))
+    utility.config.check(Path())
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(UserError, match=r"^utility.type: judge needs openai: pip install '.\[judge\]'"):
+        utility.config.check(Path())
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from evoswarm.utility.service.retry import AGAIN, STOP, Trouble, backoff, retry_
 
 IN_A_ROW = 10
 """Requests that fail one after another before the service counts as broken."""
+SHORTEST_SECRET = 6
 RESUME = "every answer is kept: rerun the command to resume"
 Send = Callable[[httpx2.Request], Awaitable[httpx2.Response]]
 
@@ -25,8 +26,9 @@ class Patience:
     """Sends requests, and repeats those that can succeed."""
 
     def __init__(self, limits: Limits, account: Account, *, hide: tuple[str, ...]) -> None:
-        """`hide` are secrets that no message may contain."""
-        self._limits, self._account, self._hide = limits, account, hide
+        """`hide` are secrets that no message may contain; what is very short is none, and occurs in other words."""
+        self._limits, self._account = limits, account
+        self._hide = [secret for secret in hide if len(secret) >= SHORTEST_SECRET]
         self._slots = asyncio.Semaphore(limits.concurrency)
         self._interval = 60 / limits.requests_per_minute if limits.requests_per_minute else 0.0
         self._next = self._paused_until = 0.0
@@ -66,7 +68,9 @@ class Patience:
             async with asyncio.timeout(self._limits.timeout):
                 response = await send(request)
         except (httpx2.HTTPError, TimeoutError) as error:
-            raise self._error(request, f"cannot be reached ({first_line(error)}); start it, or correct it") from None
+            raise self._error(
+                request, f"cannot be reached ({first_line(error)}); start it, or correct the URL"
+            ) from None
         if response.status_code == 401:
             self._read(response)
         return _json(response)
