@@ -15,6 +15,7 @@ from evoswarm.utility.exact_match import ExactMatchUtility
 from evoswarm.utility.http import HttpUtility
 from evoswarm.utility.json_answer import JsonUtility
 from evoswarm.utility.judge import JudgeUtility
+from evoswarm.utility.lm_eval.utility import LmEvalUtility
 from evoswarm.utility.loglikelihood import LoglikelihoodUtility
 from evoswarm.utility.multiple_choice import MultipleChoiceUtility
 from evoswarm.utility.regex import RegexUtility
@@ -53,5 +54,6 @@ TASKS: dict[str, MakesUtility] = {
     "classifier": ClassifierUtility,
     "http": HttpUtility,
     "judge": JudgeUtility,
+    "lm_eval": LmEvalUtility,
 }
 """Utilities by the `type` of their config. To add one, write its file and add an entry here."""

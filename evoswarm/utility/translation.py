@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -81,6 +81,30 @@ class Ter(SacreBleu):
         return _sacrebleu().TER(**settings, case_sensitive=self.case_sensitive)
 
 
+class SacreMetric:
+    """A metric of sacrebleu: of one text, and of all texts as one corpus."""
+
+    def __init__(self, make: Callable[[bool], Any], *, lower: bool) -> None:
+        """
+        Args:
+            make: gives the metric for one text (True) or for a corpus.
+            lower: less is better.
+        """
+        self._sentence, self._corpus, self._lower = make(True), make(False), lower
+
+    def compare(self, text: str, references: Sequence[str]) -> Compared:
+        """The score of a text, 0 to 1, more is better."""
+        # sacrebleu has no public call that gives the statistics; they are what its corpus_score adds up.
+        (statistics,) = self._corpus._extract_corpus_statistics([text], [[reference] for reference in references])
+        score = self._sentence._aggregate_and_compute([statistics]).score
+        share = min(max(score / 100, 0.0), 1.0) if math.isfinite(score) else 0.0
+        return Compared(1.0 - share if self._lower else share, tuple(statistics))
+
+    def whole(self, statistics: Sequence[Sequence[float]]) -> float:
+        """The metric of all texts, in sacrebleu's unit of 100."""
+        return float(self._corpus._aggregate_and_compute([list(s) for s in statistics]).score)
+
+
 class SacreBleuUtility(SimilarityUtility[SacreBleu]):
     """The mean over examples of a metric of one sentence, 0 to 1.
 
@@ -89,21 +113,14 @@ class SacreBleuUtility(SimilarityUtility[SacreBleu]):
     """
 
     def __init__(self, config: SacreBleu, *, root: Path) -> None:
-        self._sentence, self._corpus = config.metric(True), config.metric(False)
+        self._metric = SacreMetric(config.metric, lower=isinstance(config, Ter))
         super().__init__(config, root=root)
 
     def compare(self, text: str, references: Sequence[str]) -> Compared:
-        # sacrebleu has no public call that gives the statistics; they are what its corpus_score adds up.
-        (statistics,) = self._corpus._extract_corpus_statistics([text], [[reference] for reference in references])
-        return Compared(self._unit(self._sentence._aggregate_and_compute([statistics]).score), tuple(statistics))
+        return self._metric.compare(text, references)
 
     def metrics(self, split: Split, scores: Sequence[float], statistics: Sequence[Sequence[float]]) -> dict[str, float]:
-        return {self.config.type: float(self._corpus._aggregate_and_compute([list(s) for s in statistics]).score)}
-
-    def _unit(self, score: float) -> float:
-        """A score of sacrebleu as 0 to 1, more is better."""
-        share = min(max(score / 100, 0.0), 1.0) if math.isfinite(score) else 0.0
-        return 1.0 - share if isinstance(self.config, Ter) else share
+        return {self.config.type: self._metric.whole(statistics)}
 
 
 class BleuUtility(SacreBleuUtility):

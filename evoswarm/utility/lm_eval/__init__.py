@@ -1,0 +1,1 @@
+"""Tasks of lm-evaluation-harness (Gao et al., 2024) as utilities."""
