@@ -36,6 +36,10 @@ class LmEval(UtilityConfig):
     """Solved examples before the question; null: as the task says."""
     fewshot_seed: int = 1234
     """Seed of their choice; the default is lm-eval's."""
+    validation_split: str | None = None
+    """Split of the data set that the search sees, such as `train`; null: the task's validation split."""
+    test_split: str | None = None
+    """Split of the data set that the run reports on at the end; null: the task's test split."""
     split: SeededSplit | None = None
     """For a task with one split: which part is for the search. The rest is the test split."""
     test: bool = True

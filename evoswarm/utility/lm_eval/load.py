@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from evoswarm.errors import UserError, first_line
-from evoswarm.utility.lm_eval.config import LmEval, SeededSplit
+from evoswarm.utility.lm_eval.config import LmEval
 from evoswarm.utility.lm_eval.settings import Settings
+from evoswarm.utility.lm_eval.splits import Numbered, Record, Splits, numbered_docs, split_names
 from evoswarm.utility.types import Chat, Split
-
-Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -38,15 +35,22 @@ def load_task(settings: Settings, path: Path) -> Any:
     try:
         task = next(iter(TaskManager(include_defaults=False).load(settings)["tasks"].values()))
     except Exception as error:  # a task's code, the hub and the data set may raise anything
-        data = settings.get("dataset_path")
+        data = f"the data set {settings['dataset_path']}" if settings.get("dataset_path") else "its data set"
         raise UserError(
-            f"{path}: the task cannot be loaded ({type(error).__name__}: {first_line(error)[:200]}); if its data set "
-            f"{data} has to be downloaded, do it once where there is a network, or give local files (dataset_path: "
-            "json, dataset_kwargs: {data_files: ...})"
+            f"{path}: the task cannot be loaded ({type(error).__name__}: {first_line(error)[:200]}); if {data} has to "
+            "be downloaded, load it once where there is a network, or give local files (dataset_path: json, "
+            "dataset_kwargs: {data_files: ...})"
         ) from None
     if not isinstance(task, ConfigurableTask):
         raise UserError(f"{path}: the task's class is no ConfigurableTask of lm-eval; give a task with a YAML file")
     return task
+
+
+def names_of(task: Any, config: LmEval, *, where: str) -> Splits:
+    """The splits of a task that are in use; see `split_names`."""
+    settings = task.config
+    found = {"validation": settings.validation_split, "test": settings.test_split, "training": settings.training_split}
+    return split_names(config, where=where, **found)
 
 
 class Documents:
@@ -60,19 +64,26 @@ class Documents:
         """
         self._task, self._config, self._where, self._chat = task, config, where, chat
         self._shots()
-        self.by_split: dict[Split, list[Document]] = {"validation": [], "test": []}
-        names, numbered = self._splits()
+        names = names_of(task, config, where=where)
+        numbered = numbered_docs(task, config, names, where=where)
         pool = self._pool()
-        if config.split is not None and pool == names["validation"]:
+        if names.seeded and pool == names.validation:  # never a document of the test split
             task.sampler.replace_df([record for _, record in numbered["validation"]])
+        self.warnings: list[str] = []
+        if pool is not None and pool == names.test and not names.seeded:
+            self.warnings = [
+                f"{where}: the examples in the prompts are from the test split {pool!r}, so the search sees its "
+                "answers; set fewshot_split in the task's file"
+            ]
         test_split = task.config.test_split
-        limits: dict[Split, int | None] = {"validation": config.limit, "test": config.test_limit}
-        for split, limit in limits.items():
-            if pool == names[split]:  # so that no document is among its own examples
+        self.by_split: dict[Split, list[Document]] = {}
+        by_use: dict[Split, str | None] = {"validation": names.validation, "test": names.test}
+        for split, name in by_use.items():
+            if pool is not None and pool == name:  # so that no document is among its own examples
                 task.config.test_split = task.fewshot_cfg.split = pool
             else:  # lm-eval evaluates the validation split of a task that has no other
-                task.config.test_split = test_split if split == "test" or config.split else None
-            self.by_split[split] = self._built(numbered[split][:limit])
+                task.config.test_split = test_split if split == "test" or names.seeded else None
+            self.by_split[split] = self._built(numbered[split])
 
     def _shots(self) -> None:
         fixed, asked = self._task.config.num_fewshot, self._config.num_fewshot
@@ -88,34 +99,7 @@ class Documents:
         name = examples.split or settings.training_split or settings.validation_split or settings.test_split
         return None if name is None else str(name)
 
-    def _splits(self) -> tuple[dict[Split, str | None], dict[Split, list[tuple[int, Record]]]]:
-        """The name and the numbered records of each split."""
-        task, seeded = self._task, self._config.split
-        names: dict[Split, str | None] = {"validation": task.config.validation_split, "test": task.config.test_split}
-        both = None not in names.values() and names["validation"] != names["test"]
-        if both and seeded is not None:
-            raise UserError(f"{self._where}: has a validation and a test split; remove utility.split")
-        if both or (names["test"] is None and names["validation"] is not None and not self._config.test):
-            test = self._numbered(task.test_docs, self._config.test_limit) if self._config.test else []
-            return names, {"validation": self._numbered(task.validation_docs, self._config.limit), "test": test}
-        only = names["validation"] or names["test"]
-        if seeded is None:
-            raise UserError(
-                f"{self._where}: has only one split, {only!r}, and a search needs one that it does not report on; set "
-                "utility.split: {validation: 0.5} for a seeded choice of half of its documents"
-            )
-        whole = self._numbered(task.test_docs if task.has_test_docs() else task.validation_docs, None)
-        chosen = _chosen(seeded, len(whole), self._where)
-        parts: dict[Split, list[tuple[int, Record]]] = {
-            "validation": [pair for pair in whole if pair[0] in chosen],
-            "test": [pair for pair in whole if pair[0] not in chosen] if self._config.test else [],
-        }
-        return {"validation": only, "test": only}, parts
-
-    def _numbered(self, docs: Any, limit: int | None) -> list[tuple[int, Record]]:
-        return list(enumerate(islice(docs(), limit)))
-
-    def _built(self, numbered: Sequence[tuple[int, Record]]) -> list[Document]:
+    def _built(self, numbered: Numbered) -> list[Document]:
         """The documents with the requests that lm-eval builds for them."""
         task, config = self._task, self._config
         if not numbered:
@@ -150,13 +134,3 @@ class Documents:
         turns = turns if add_generation_prompt else turns[:-1]
         messages = tuple((turn["role"], turn["content"]) for turn in turns)
         return replace(self._chat, messages=messages, begun=begun, space_in_options=True)
-
-
-def _chosen(split: SeededSplit, total: int, where: str) -> set[int]:
-    count = split.validation if isinstance(split.validation, int) else round(split.validation * total)
-    if not 0 < count < total:
-        raise UserError(
-            f"{where}: utility.split.validation: {split.validation} takes {count} of {total} documents; "
-            "leave some for both splits"
-        )
-    return set(random.Random(split.seed).sample(range(total), count))

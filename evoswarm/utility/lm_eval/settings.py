@@ -7,25 +7,30 @@ from pathlib import Path
 from typing import Any
 
 from evoswarm.errors import UserError, first_line
+from evoswarm.utility.lm_eval.config import LmEval
+from evoswarm.utility.lm_eval.splits import split_names
 
 Settings = dict[str, Any]
 HONORED = {"until", "do_sample", "temperature", "max_gen_toks", "top_p", "top_k"}
 """Settings of generation that greedy decoding uses, or that mean nothing without sampling."""
 
 
-def read_settings(path: Path) -> Settings:
+def read_settings(path: Path, config: LmEval) -> Settings:
     """The settings in a YAML file and in those that it includes; functions are imported.
 
     Raises:
         UserError: the file cannot be read, is no task, or asks for what cannot work.
     """
-    _refuse(_read(path, resolve_func=False), path)
-    settings = _read(path, resolve_func=True)
-    return (
-        settings
-        | {"dataset_kwargs": _located(settings.get("dataset_kwargs"), path.parent)}
-        | _data_set(settings.get("dataset_path"), path.parent)
-    )
+    given = {"validation_split": config.validation_split, "test_split": config.test_split}
+    own = {key: name for key, name in given.items() if name is not None}
+    plain = _read(path, resolve_func=False) | own
+    _refuse(plain, path)
+    if "class" not in plain:  # before a data set is downloaded
+        names = {kind: plain.get(f"{kind}_split") for kind in ("validation", "test", "training")}
+        split_names(config, where=str(plain["task"]), **names)
+    settings = _read(path, resolve_func=True) | own
+    settings["dataset_kwargs"] = _located(settings.get("dataset_kwargs"), path.parent)
+    return settings | _data_set(settings.get("dataset_path"), path.parent)
 
 
 def _read(path: Path, *, resolve_func: bool) -> Settings:
@@ -33,6 +38,8 @@ def _read(path: Path, *, resolve_func: bool) -> Settings:
 
     try:
         return dict(load_yaml(path, resolve_func=resolve_func))
+    except ImportError as error:
+        raise UserError(f"{path}: the task's code needs a package ({first_line(error)}); install it") from None
     except Exception as error:  # reading runs the task's code, which may raise anything
         raise UserError(f"{path}: cannot be read as a task of lm-eval ({first_line(error)}); correct it") from None
 

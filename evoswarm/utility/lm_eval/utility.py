@@ -18,7 +18,7 @@ from evoswarm.utility.config import PromptConfig
 from evoswarm.utility.data import overlap_warnings, repeat_warnings
 from evoswarm.utility.lm_eval.config import LmEval
 from evoswarm.utility.lm_eval.find import find_task
-from evoswarm.utility.lm_eval.load import Document, Documents, load_task
+from evoswarm.utility.lm_eval.load import Documents, load_task
 from evoswarm.utility.lm_eval.metric import Metric, make_metric
 from evoswarm.utility.lm_eval.quiet import require, undisturbed
 from evoswarm.utility.lm_eval.request import request_of, results_of
@@ -49,11 +49,11 @@ class LmEvalUtility(MeanUtility):
         require()
         with undisturbed():
             path = find_task(config, root=root)
-            self._task = load_task(read_settings(path), path)
+            self._task = load_task(read_settings(path, config), path)
             name = self._where = str(self._task.config.task)
             chat = empty_chat(PromptConfig(**config.chat()), root=root, reasoning_tags=self.reasoning_tags)
-            documents = Documents(self._task, config, where=name, chat=chat).by_split
-            self._documents: dict[Split, list[Document]] = documents
+            found = Documents(self._task, config, where=name, chat=chat)
+            documents = self._documents = found.by_split
             self._filter = self._chosen_filter()
             self._requests: dict[Split, list[Request]] = {
                 split: [request_of(document, config, where=name) for document in documents[split]] for split in SPLITS
@@ -67,6 +67,7 @@ class LmEvalUtility(MeanUtility):
         ids = [str(document.number) for document in documents["test"]]
         asked = {split: list(map(_asked, self._requests[split])) for split in SPLITS}
         self.warnings: list[str] = [
+            *found.warnings,
             *overlap_warnings(asked, ids, path=Path(name)),
             *repeat_warnings(self._requests, path=Path(name)),
         ]
