@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from tiny_scorers import save_scorer
 
 from evoswarm import toy
@@ -83,7 +84,10 @@ def make_files(data: dict[str, Any], folder: Path) -> None:
         _make_data(path, "", folder)
     utilities = [data.get("utility"), *data.get("compare", {}).get("targets", {}).values()]
     for utility in filter(None, utilities):
-        for task in utility.get("tasks", {"": utility.get("task", utility)}).values():
+        for task in utility.get("tasks", {"": _inner(utility)}).values():
+            if task["type"] == "lm_eval":
+                _make_task(task, folder)
+                continue
             _make_data(task["data"], task["type"], folder)
             for model in task.get("models", {}).values():
                 save_scorer(folder / model["model"])
@@ -100,6 +104,23 @@ def _link(folder: Path, place: str, target: Path) -> None:
     if not is_url(place) and not (folder / place).exists() and not (folder / place).parent.is_symlink():
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         (folder / place).symlink_to(target)
+
+
+def _inner(utility: dict[str, Any]) -> dict[str, Any]:
+    """The utility that has the data."""
+    task = utility.get("task")
+    return task if isinstance(task, dict) else utility
+
+
+def _make_task(utility: dict[str, Any], folder: Path) -> None:
+    """Write a task of lm-eval that a page shows, and its data."""
+    shown = (b.text for page in PAGES for b in blocks_of(page) if b.text.startswith(f"task: {utility['task']}\n"))
+    tasks = folder / utility["include_path"]
+    tasks.mkdir(exist_ok=True)
+    text = next(shown)
+    (tasks / f"{utility['task']}.yaml").write_text(text)
+    for split, name in yaml.safe_load(text)["dataset_kwargs"]["data_files"].items():
+        _write(tasks / name, _records("", split), None)
 
 
 def _make_data(data: str | dict[str, Any], kind: str, folder: Path) -> None:
