@@ -128,7 +128,11 @@ class Encoder:
         """
         last = self._length(tokens, stop)
         self.tokens["written"] += last
-        return self._opening(prompt) + self._clean(cut(self._decode(tokens[:last]), stop))
+        ended = last > 0 and tokens[last - 1] in self.ends_of(tuple(stop))
+        text = cut(self._decode(tokens[:last]), stop)
+        if ended:  # a stop string may begin in the name of the end token
+            text = min(self._decode(tokens[: last - 1]), text, key=len)
+        return self._opening(prompt) + self._clean(text)
 
     def reply(self, prompt: Prompt, tokens: Sequence[int], *, max_new_tokens: int, stop: Sequence[str]) -> str | Prefix:
         """The first tokens of a greedy answer as text: the whole answer if it ends with them, else a prefix."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from real_tokenizers import MISTRAL, TOKENIZERS, bytes_bpe, from_disk, pieces, sentence_pieces
+from tiny_models import END, EOS, make_tokenizer
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -221,3 +222,10 @@ def test_a_tokenizer_of_few_letters_has_its_bos_before_a_text_too() -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>", add_bos_token=True)
     assert tokenizer("01").input_ids == [0, 2, 3]
     assert encoder(tokenizer).prompt("01") == (0, 2, 3)
+
+
+def test_a_stop_string_is_not_looked_for_in_the_name_of_the_end_token() -> None:
+    tokenizer = make_tokenizer()
+    made = Encoder(tokenizer, ends=[EOS, END], longest=None)
+    answer = [*tokenizer("ab", add_special_tokens=False).input_ids, END]  # <end> has an e
+    assert made.text("x", answer, stop=("e",)) == made.text("x", answer) == "ab"

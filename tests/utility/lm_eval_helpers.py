@@ -23,7 +23,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "doc_to_choice": "choices",
         "doc_to_target": "gold",
         "metric_list": [{"metric": name, **MEAN} for name in ("acc", "acc_norm", "acc_mutual_info")]
-        + [{"metric": name} for name in ("brier_score", "f1", "mcc")],
+        + [{"metric": name} for name in ("brier_score", "mcc")],
     },
     "last_word": {
         "output_type": "loglikelihood",
@@ -64,7 +64,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "doc_to_text": "{{gold % 2}}",
         "doc_to_choice": ["the plum {{word}}", "a fig {{word}}"],
         "doc_to_target": "{{question}}",
-        "metric_list": [{"metric": "acc", **MEAN}],
+        "metric_list": [{"metric": "acc", **MEAN}, {"metric": "f1"}, {"metric": "mcc"}],
     },
 }
 

@@ -94,11 +94,11 @@ OPTIONS = [
     ),
 ]
 METRICS = {
-    "colors": ["acc", "acc_norm", "acc_mutual_info", "brier_score", "f1", "mcc"],
+    "colors": ["acc", "acc_norm", "acc_mutual_info", "brier_score", "mcc"],
     "last_word": ["acc", "perplexity"],
     "pages": ["word_perplexity", "byte_perplexity", "bits_per_byte"],
     "say": ["exact_match", "chrf", "bleu", "ter"],
-    "either": ["acc"],
+    "either": ["acc", "f1", "mcc"],
 }
 
 
@@ -303,6 +303,11 @@ NOT_TASKS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "metric": ({}, {"metric": "acc"}, "the task has no metric 'acc'; set it to one of: exact_match, chrf"),
     "filters": ({}, {"filter": None}, "utility.filter: filters: the task has several; set it to one of: whole, "),
     "median": ({"metric_list": [{"metric": "exact_match", "aggregation": "median"}]}, {}, "aggregated by median"),
+    "f1": (
+        TASKS["colors"] | {"metric_list": [{"metric": "f1"}]},
+        {"metric": "f1", "filter": "whole"},
+        "f1 cannot be computed",
+    ),
     "no_shots": ({"num_fewshot": 0}, {"num_fewshot": 3}, "the task allows no examples"),
     "shots": ({}, {"num_fewshot": 100}, "lower utility.num_fewshot"),
     "broken": ({"doc_to_text": "{{ 1 / 0 }}"}, {}, "ZeroDivisionError"),

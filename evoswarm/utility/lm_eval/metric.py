@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -23,6 +24,14 @@ class Metric(ABC):
     @abstractmethod
     def score(self, value: Any) -> Compared:
         """The score of what lm-eval computes for one document, more is better, and its statistics."""
+
+    def check(self, options: int) -> None:
+        """Check that the value over all documents exists, whatever the model chooses among so many options.
+
+        Raises:
+            ValueError: it does not.
+        """
+        return
 
     @abstractmethod
     def whole(self, statistics: Sequence[Sequence[float]]) -> float:
@@ -67,6 +76,9 @@ class Labels(Metric):
     def score(self, value: Any) -> Compared:
         gold, chosen = map(int, value)
         return Compared(float(gold == chosen), (float(gold), float(chosen)))
+
+    def check(self, options: int) -> None:
+        self.whole(list(itertools.product(range(options), repeat=2)))
 
     def whole(self, statistics: Sequence[Sequence[float]]) -> float:
         return float(self.aggregate([(int(gold), int(chosen)) for gold, chosen in statistics]))

@@ -148,12 +148,14 @@ class LmEvalUtility(MeanUtility):
         name = _one(self.config.metric, names or known, key="metric", where=self._where)
         metric = make_metric(self._task, name, where=self._where)
         if name in computed:
+            asked = [r for split in SPLITS for r in self._requests[split] if isinstance(r, Choose)]
             try:
                 metric.score(computed[name])
+                metric.check(max((len(request.options) for request in asked), default=0))
             except (TypeError, ValueError) as error:
                 raise UserError(
-                    f"{self._where}: metric {name} gives {str(computed[name])[:60]} for a document, which cannot be "
-                    f"aggregated ({first_line(error)}); choose another metric"
+                    f"{self._where}: metric {name} cannot be computed from what the task gives for a document, "
+                    f"{str(computed[name])[:60]} ({first_line(error)[:200]}); choose another metric"
                 ) from None
         return metric
 
