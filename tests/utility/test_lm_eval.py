@@ -338,7 +338,7 @@ def test_names_that_are_no_task_are_refused_with_the_nearest_ones(
         "gsm8": "did you mean gsm8k",
         "mmlu": "stands for several tasks (mmlu_stem, mmlu_other)",
         "humaneval": "use type: code",
-        "lost.yaml": "does not exist",
+        "nowhere.yaml": "does not exist",
         str(tmp_path): "has no YAML file of a task",
         str(folder): "set task to the path of a file, or to a name with include_path",
     }.items():
@@ -382,3 +382,33 @@ def test_the_index_of_the_tasks_of_lm_eval_is_made_once(tmp_path: Path, monkeypa
     first = find._built_in()
     monkeypatch.setattr(find, "_index", None)
     assert find._built_in() == first and Path(first["gsm8k"]).is_file() and "mmlu_stem" in first["mmlu"]
+
+
+@pytest.mark.slow
+def test_a_run_maximizes_a_task_of_lm_eval_and_reports_its_metric(folder: Path, tmp_path: Path) -> None:
+    from evoswarm import run
+    from evoswarm.config.load import parse_config
+
+    config = {
+        "name": "colors",
+        "model": str(BASE),
+        "pool": str(world() / "experts"),
+        "search": {"type": "model_swarms", "population": 2, "max_generations": 1},
+        "utility": {
+            "type": "multi_task",
+            "tasks": {
+                "say": {"type": "lm_eval", "task": "say", "metric": "chrf", "filter": "whole", "limit": 6},
+                "pages": {"type": "lm_eval", "task": "pages", "metric": "byte_perplexity", "test_limit": 3},
+            },
+            "combine": "weighted_sum",
+        },
+        "engine": {"type": "transformers", "batch_size": 4},
+        "backend": {"type": "local"},
+        "output": str(tmp_path / "runs"),
+    }
+    for task in config["utility"]["tasks"].values():  # type: ignore[index]
+        task["include_path"] = str(folder)
+    run(parse_config(config, root=folder))
+    summary = json.loads((tmp_path / "runs" / "colors" / "summary.json").read_text())
+    metrics = summary["metrics"]["ensemble:0"]["test"]
+    assert metrics["pages/byte_perplexity"] > 1 and 0 <= metrics["say/chrf"] <= 100
