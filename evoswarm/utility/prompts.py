@@ -56,7 +56,8 @@ def with_choices(template: str) -> str:
 
 
 def render(template: str, example: Example, *, key: str = "prompt.template") -> str:
-    """Fill the template with the example's fields; `{choices}` becomes lines such as `A. text`.
+    """Fill the template with the example's fields; `{choices}` becomes lines such as `A. text`. A record without a
+    question, but with a `prompt`, has that as its question (the instructions of Model Swarms).
 
     `key` names the setting in messages.
 
@@ -64,13 +65,16 @@ def render(template: str, example: Example, *, key: str = "prompt.template") -> 
         UserError: the example does not have a field of the template, or the field cannot be formatted.
     """
     fields = dict(example.fields)
+    if "question" not in fields and "prompt" in fields:
+        fields["question"] = fields["prompt"]
     names = template_fields(template, key=key)
     for name in names:
         if fields.get(name) is None:
             state = "is null" if name in fields else "is missing"
             raise UserError(
                 f"{example.where}: {key} names {{{name}}}, which {state}; "
-                f"the record has {', '.join(map(str, fields))}; correct the template or map the field with data.columns"
+                f"the record has {', '.join(map(str, example.fields))}; correct the template or map the field with "
+                "data.columns"
             )
     try:
         if "choices" in names:

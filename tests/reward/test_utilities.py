@@ -23,7 +23,7 @@ from evoswarm.utility.scoring import Exchange, Scored, ScoringModel
 
 Make = Callable[..., Any]
 ANSWERS = [" fine\nsecond line", "no", "<think>hm</think>yes", "", "ab", "c"]
-DATA = {"path": "questions.json", "columns": {"question": "prompt"}}
+DATA = {"path": "questions.json"}
 
 
 @contextmanager
