@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import socket
 import subprocess
 import sys
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evoswarm.errors import UserError
 from evoswarm.toy import world
@@ -22,20 +23,20 @@ from evoswarm.utility import UTILITIES, make_utility
 pytest.importorskip("vllm", reason="installed by the Makefile on Linux x86-64")
 pytestmark = pytest.mark.slow
 SECONDS = 600
-TEMPLATE = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
-ANSWERS = ["abc", "cab", "bca", "12", "add 1 2"]
+RUBRIC = "{answer} add 12 34"
+"""The toy base answers with digits."""
+ANSWERS = ["abc", "cab", "OK", "12", "sort"]
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the server, which has one model and a key."""
     folder = tmp_path_factory.mktemp("server")
-    (folder / "chat.jinja").write_text(TEMPLATE)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     model = ["--model", str(world() / "base"), "--served-model-name", "toy", "--max-model-len", "64"]
-    options = ["--enforce-eager", "--api-key", "abc", "--chat-template", str(folder / "chat.jinja")]
+    options = ["--enforce-eager", "--api-key", "abc", "--dtype", "float32"]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", port]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen([*command, *model, *options], stdout=log, stderr=log)
@@ -69,7 +70,7 @@ def judge(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
     def make(model: str = "toy", key_env: str = "JUDGE_KEY", **settings: Any) -> Any:
         judges = {"toy": {"base_url": url, "model": model, "key_env": key_env, "prices": {"input": 1}}}
-        known = {"data": {"path": "d.json", "test": None}, "judges": judges, "rubric": "{question} {answer}"}
+        known = {"data": {"path": "d.json", "test": None}, "judges": judges, "rubric": RUBRIC}
         made.append(make_utility(UTILITIES["judge"].config_class(**known | settings), root=tmp_path))
         made[-1].open()
         return made[-1]
@@ -85,25 +86,34 @@ def scores(utility: Any) -> list[float]:
     return [outcome.score for outcome in outcomes]
 
 
-@pytest.mark.parametrize("rating", ["choice", "json"])
-def test_a_structured_answer_is_always_a_rating(judge: Any, rating: str) -> None:
-    utility = judge(rating=rating)
+def test_a_structured_choice_is_always_a_rating(judge: Any) -> None:
+    utility = judge()
     found = scores(utility)
     assert set(found) <= {0, 0.25, 0.5, 0.75, 1}
     entries = [json.loads(text) for text in utility.learned().values()]
     assert all(entry["usage"][0] == 1 and entry["usage"][1] > 5 for entry in entries)
 
 
-def test_the_expected_rating_comes_from_the_probabilities_of_the_first_token(judge: Any) -> None:
-    utility = judge(rating="expected", least_mass=0)
+def expected_digit(answer: str) -> float:
+    """The mean digit that the model answers with, from its logits in transformers."""
+    tokenizer = AutoTokenizer.from_pretrained(world() / "base")
+    model = AutoModelForCausalLM.from_pretrained(world() / "base", dtype=torch.float32)
+    chat = [{"role": "user", "content": RUBRIC.format(answer=answer)}]
+    ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    with torch.no_grad():
+        probabilities = model(**ids).logits[0, -1].softmax(-1)
+    digits = probabilities[tokenizer.convert_tokens_to_ids(list("0123456789"))]
+    return float((digits * torch.arange(10)).sum() / digits.sum())
+
+
+def test_the_expected_rating_is_that_of_the_model_in_transformers(judge: Any) -> None:
+    utility = judge(rating="expected", lowest=0, highest=9)
     found = scores(utility)
-    assert all(0 <= score <= 1 for score in found) and not set(found) <= {0, 0.25, 0.5, 0.75, 1}
-    values = [json.loads(text)["answer"] for text in utility.learned().values()]
-    assert all(value["top"] and math.fsum(math.exp(p) for _, p in value["top"]) <= 1.001 for value in values)
+    assert found == pytest.approx([expected_digit(answer) / 9 for answer in ANSWERS], abs=2e-3)
 
 
 def test_pairs_are_judged_in_both_orders(judge: Any) -> None:
-    utility = judge(against="reference", rubric="{first} {second}")
+    utility = judge(against="reference", rubric="{first} {second} add 12 34")
     found = scores(utility)
     assert set(found) <= {0, 0.25, 0.5, 0.75, 1} and found[0] == 0.5  # it is the reference
 
