@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from evoswarm.cli import compare, experts, jobs, plan, port, report, reweigh, run, toy, training, tune
+from evoswarm.cli import compare, experts, jobs, plan, port, report, reweigh, run, serve, toy, training, tune
 from evoswarm.errors import STORAGE_ERRORS, ClusterError, Stopped, UserError
 
 app = typer.Typer(
@@ -20,7 +20,8 @@ for command in (
     *(run.run, run.resume, run.validate, run.schema, plan.plan),
     *(jobs.submit, jobs.status, jobs.logs, jobs.stop, jobs.list_),
     *(experts.inspect, experts.evaluate, compare.compare, tune.tune),
-    *(report.report, report.export, report.materialize, reweigh.reweigh, port.port, toy.demo),
+    *(report.report, report.export, report.materialize, reweigh.reweigh, port.port),
+    *(serve.serve, serve.chat, toy.demo),
 ):
     app.command(command.__name__.rstrip("_"))(command)
 app.add_typer(training.experts, name="experts")

@@ -37,7 +37,13 @@ _PLAIN = ("UnquantizedLinearMethod", "UnquantizedEmbeddingMethod")
 
 
 def set_environment(*, threads: int, deterministic: bool = False) -> None:
-    """Set variables before vLLM is imported, except those that the user has set.
+    """Set the variables of `environment` before vLLM is imported, except those that the user has set."""
+    for name, value in environment(threads=threads, deterministic=deterministic).items():
+        os.environ.setdefault(name, value)
+
+
+def environment(*, threads: int, deterministic: bool = False) -> dict[str, str]:
+    """Environment variables for vLLM.
 
     VLLM_ENABLE_V1_MULTIPROCESSING=0: run the engine in this process (another process takes 20 s more to start).
     VLLM_CPU_KVCACHE_SPACE=1: GiB of key-value cache of the CPU build; the default is half of the machine's memory.
@@ -46,7 +52,7 @@ def set_environment(*, threads: int, deterministic: bool = False) -> None:
     nvcc (vLLM #49497).
     VLLM_LOGGING_LEVEL=WARNING; VLLM_NO_USAGE_STATS=1: nothing is sent anywhere.
     """
-    for name, value in {
+    return {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -56,8 +62,7 @@ def set_environment(*, threads: int, deterministic: bool = False) -> None:
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_NO_USAGE_STATS": "1",
         **({"VLLM_BATCH_INVARIANT": "1"} if deterministic else {}),
-    }.items():
-        os.environ.setdefault(name, value)
+    }
 
 
 def start_after_numba() -> None:

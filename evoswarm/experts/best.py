@@ -31,8 +31,10 @@ def write_truncated(run_dir: Path, output: Path, *, rank: int) -> float:
     )
 
 
-def write_merged(run_dir: Path, output: Path) -> None:
+def write_merged(run_dir: Path, output: Path, *, expert: Path | None = None) -> None:
     """Write the base model with the best LoRA of a run merged in, and its tokenizer. Needs memory for the model.
+
+    `expert` is the folder of another LoRA of the run.
 
     Raises:
         UserError: it is no LoRA, or the base model cannot be loaded.
@@ -41,7 +43,7 @@ def write_merged(run_dir: Path, output: Path) -> None:
     from evoswarm.engine.load import load_model
     from evoswarm.engine.tokenizer import run_tokenizer
 
-    pool, config = _best(run_dir), written_config(run_dir)
+    pool, config = _best(run_dir, expert), written_config(run_dir)
     trust = isinstance(config.engine, ModelEngine) and config.engine.trust_remote_code
     model = load_model(config.model, TransformersEngine(device="cpu", trust_remote_code=trust))
     Installer(model, pool.adapter).install(Materializer(pool).one(Row.one(pool.names[0])))
@@ -52,10 +54,9 @@ def write_merged(run_dir: Path, output: Path) -> None:
     run_tokenizer(config.model, best, trust_remote_code=trust).tokenizer.save_pretrained(output)
 
 
-def _best(run_dir: Path) -> Pool:
-    pool = open_pool(
-        PoolConfig(experts=[RunDirectory(run_dir).best.resolve()]), model=written_config(run_dir).model, alone=True
-    )
+def _best(run_dir: Path, expert: Path | None = None) -> Pool:
+    folder = expert or RunDirectory(run_dir).best
+    pool = open_pool(PoolConfig(experts=[folder.resolve()]), model=written_config(run_dir).model, alone=True)
     if pool.space is None:
         raise UserError(f"{run_dir}: its best expert is no LoRA, so it is exported as it is; omit --rank and --merged")
     return pool

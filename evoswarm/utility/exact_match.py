@@ -95,8 +95,11 @@ class ExactMatchUtility(VotableUtility[ExactMatch]):
 
     def assess(self, split: Split, index: int, response: Response) -> Outcome:
         assert isinstance(response, str)
-        found = response if self._pattern is None else ([None, *matches(self._pattern, response)])[-1]
-        return self.judge(split, index, None if found is None else self._comparable(found))
+        return self.judge(split, index, self.read(response))
+
+    def read(self, answer: str) -> str | None:
+        found = answer if self._pattern is None else ([None, *matches(self._pattern, answer)])[-1]
+        return None if found is None else self._comparable(found)
 
     def locate(self, split: Split, index: int, text: str) -> tuple[Place, str] | None:
         place = self._place(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from string import ascii_uppercase
 from typing import Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from evoswarm.utility.choices import Reading, read_choices
 from evoswarm.utility.config import Task
 from evoswarm.utility.data import Example
 from evoswarm.utility.locate import Place, letter_place
-from evoswarm.utility.parsing import parse_choice
+from evoswarm.utility.parsing import normalize, parse_choice
 from evoswarm.utility.prompts import delimiter, with_choices
 from evoswarm.utility.readings import are_texts, number_reading
 from evoswarm.utility.reasoning import opened, options_inside
@@ -104,6 +105,12 @@ class MultipleChoiceUtility(VotableUtility[MultipleChoice]):
             return Outcome(None, None, f"{example.where}: the log-likelihoods of the options are not numbers")
         outcome = self.judge(split, index, list(example.fields["choices"])[values.index(max(values))])
         return replace(outcome, logprobs=logprobs)
+
+    def read(self, answer: str) -> str | None:
+        """The letter, or with `options: texts` the text of the option."""
+        if self._letters:
+            return parse_choice(answer, dict.fromkeys(ascii_uppercase, ""))
+        return normalize(answer, ignore_case=True, ignore_punctuation=True) or None
 
     def gold_logprob(self, split: Split, index: int, logprobs: Sequence[float]) -> float:
         fields = self._examples[split][index].fields

@@ -20,6 +20,10 @@ class VotableUtility(TaskUtility[C]):
     votes = True
 
     @abstractmethod
+    def read(self, answer: str) -> str | None:
+        """The prediction in an answer to any question; None if it cannot be read."""
+
+    @abstractmethod
     def score(self, split: Split, index: int, prediction: str) -> float:
         """1.0 for a correct prediction, 0.0 for a wrong one."""
 

@@ -48,9 +48,10 @@ def objects(folder: str, *kinds: str) -> list[Object]:
 
 
 def clusters(folder: str) -> list[Object]:
-    """The RayClusterSpecs of a folder's RayJobs and RayClusters."""
+    """The RayClusterSpecs of a folder's RayJobs, RayClusters and RayServices."""
     jobs, services = objects(folder, "RayJob"), objects(folder, "RayCluster")
-    return [item["spec"]["rayClusterSpec"] for item in jobs] + [item["spec"] for item in services]
+    served = [item["spec"]["rayClusterConfig"] for item in objects(folder, "RayService")]
+    return [item["spec"]["rayClusterSpec"] for item in jobs] + [item["spec"] for item in services] + served
 
 
 def templates(folder: str) -> Iterator[tuple[str, Object]]:
@@ -80,8 +81,10 @@ def _validators() -> dict[str, Draft202012Validator]:
     job = json.loads((SCHEMAS / "kuberay-v1.7-rayjob-v1.json").read_text())
     spec = job["properties"]["spec"]["properties"]["rayClusterSpec"]
     cluster = job | {"properties": job["properties"] | {"spec": spec}}
+    service = json.loads((SCHEMAS / "kuberay-v1.7-rayservice-v1.json").read_text())
+    service["properties"]["spec"]["properties"]["rayClusterConfig"] = spec
     others = yaml.safe_load((SCHEMAS / "others.yaml").read_text())
-    schemas = {"RayJob": job, "RayCluster": cluster} | others
+    schemas = {"RayJob": job, "RayCluster": cluster, "RayService": service} | others
     return {kind: Draft202012Validator(strict(schema)) for kind, schema in schemas.items()}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from k8s_helpers import FOLDERS, clusters, objects, pins, templates, validate, version
 
 from evoswarm.backend.ray.placement import place_run
@@ -16,6 +17,7 @@ from evoswarm.plan.case import Case, EngineSettings
 from evoswarm.plan.hardware import GB, Hardware
 from evoswarm.plan.problems import problems
 from evoswarm.plan.sizes import Shape, Workload
+from evoswarm.serve.cluster import ServeArgs
 from evoswarm.toy import world
 
 every_folder = pytest.mark.parametrize("folder", FOLDERS)
@@ -181,9 +183,29 @@ def test_ray_pods_reach_only_each_other_and_dns(folder: str) -> None:
     assert {(port["protocol"], port["port"]) for port in dns["ports"]} == {("UDP", 53), ("TCP", 53)}
     assert {port["port"] for rule in spec["ingress"] for port in rule.get("ports", [])} == {8265, 8080}
     for policy in objects(folder, "NetworkPolicy"):
-        rules = [rule for rule in policy["spec"]["egress"] if {"port": 53, "protocol": "UDP"} in rule.get("ports", [])]
+        rules = [rule for rule in policy["spec"].get("egress", []) if {"port": 53, "protocol": "UDP"} in rule.get("ports", [])]
         assert all({"ipBlock": {"cidr": NODE_LOCAL_DNS}} in rule["to"] for rule in rules)
-        assert len(rules) == (policy["metadata"]["name"] != "evoswarm-autoscaler")
+        assert len(rules) == (policy["metadata"]["name"] not in ("evoswarm-autoscaler", "evoswarm-serve"))
+
+
+def test_the_service_answers_only_labeled_pods_and_asks_for_a_key() -> None:
+    (service,) = objects("overlays/serve", "RayService")
+    config = yaml.safe_load(service["spec"]["serveConfigV2"])
+    (application,) = config["applications"]
+    module, _, name = application["import_path"].partition(":")
+    assert (module, name) == ("evoswarm.serve.cluster", "build")
+    args = ServeArgs.model_validate(application["args"])
+    (policy,) = [p for p in objects("overlays/serve", "NetworkPolicy") if p["metadata"]["name"] == "evoswarm-serve"]
+    (rule,) = policy["spec"]["ingress"]
+    assert rule["from"] == [{"podSelector": {"matchLabels": {"evoswarm.io/client": "true"}}}]
+    assert rule["ports"] == [{"protocol": "TCP", "port": config["http_options"]["port"]}]
+    for _, template in templates("overlays/serve"):
+        (container,) = template["spec"]["containers"]
+        (key,) = [entry for entry in container["env"] if entry["name"] == args.api_key_env]
+        assert key["valueFrom"] == {"secretKeyRef": {"name": "evoswarm-api-key", "key": "key"}}
+    (group,) = service["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    cpus = int(group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
+    assert args.replicas <= group["replicas"] * (cpus // args.cpus)
 
 
 @every_folder

@@ -1,0 +1,197 @@
+"""What a run has to serve: the winner, its base model, the ensemble's members, and any particle by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+
+from evoswarm.config import RunConfig
+from evoswarm.engine.vllm_settings import RANKS
+from evoswarm.errors import UserError
+from evoswarm.experts.best import write_merged
+from evoswarm.experts.export import export
+from evoswarm.loop.directory import RunDirectory, generation_name
+from evoswarm.loop.history import search_at, written_config
+from evoswarm.loop.records import read_outcomes
+from evoswarm.rows import Row
+from evoswarm.serve.winner import Say, particle_folder, row_folder, serving, winner_folder
+from evoswarm.utility import make_utility
+from evoswarm.utility.votable import VotableUtility
+from evoswarm.weights.blocks import whole_tensors
+from evoswarm.weights.expert import Expert, open_expert
+from evoswarm.weights.kinds import kind_of
+from evoswarm.weights.merge import lora_modules
+
+BASE, WINNER, ENSEMBLE = "base", "winner", "ensemble"
+"""Names of models."""
+_PARTICLE = re.compile(r"gen_(\d+)/particle_(\d+)")
+"""Names of particles: `gen_3/particle_2`."""
+
+
+@dataclass
+class Offer:
+    """The models of one server.
+
+    Attributes:
+        run_dir: the run.
+        config: of the run.
+        model: what vLLM loads: the base model of adapters, or a checkpoint.
+        model_name: the name of that model.
+        adapters: folder of each adapter that is served from the start.
+        voters: names of the ensemble's members, best first; empty: no ensemble is offered.
+        read: the utility's parser of answers, for the vote.
+    """
+
+    run_dir: Path
+    config: RunConfig
+    model: str
+    model_name: str
+    adapters: dict[str, Path] = field(default_factory=dict)
+    voters: tuple[str, ...] = ()
+    read: Callable[[str], str | None] | None = None
+    _lock: Lock = field(default_factory=Lock)
+
+    @property
+    def names(self) -> list[str]:
+        """All names that are offered from the start."""
+        shown = [name for name in self.adapters if name not in self.voters or name == WINNER]
+        return [*shown, self.model_name, *([ENSEMBLE] if self.voters else [])]
+
+    @property
+    def rank(self) -> int:
+        """The highest rank of the adapters that are served from the start; 0 without adapters."""
+        return max((_rank(open_expert(folder)) for folder in self.adapters.values()), default=0)
+
+    def particle(self, name: str) -> Path | None:
+        """The adapter of `gen_3/particle_2`; None for another name. Written on first use.
+
+        Raises:
+            UserError: the run has no such particle.
+        """
+        found = _PARTICLE.fullmatch(name)
+        if found is None or not self.adapters:
+            return None
+        generation, number = map(int, found.groups())
+        with self._lock:  # two requests may name the same particle
+            return _servable(particle_folder(self.run_dir, generation, number), self.config)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to serve of a run.
+
+    Attributes:
+        ensemble: the ensemble too.
+        merged: the winner merged into the base model, and nothing else.
+        generation: a particle of this generation in place of the winner; None: the last one.
+        particle: this particle in place of the winner; None: the global best.
+        overrides: settings of the run's config to change, such as `engine.args.max_model_len=4096`.
+    """
+
+    ensemble: bool = False
+    merged: bool = False
+    generation: int | None = None
+    particle: int | None = None
+    overrides: Sequence[str] = ()
+
+
+def make_offer(run_dir: Path, choice: Choice, *, say: Say = lambda text: None) -> Offer:
+    """The models to serve; writes weights that do not exist yet to `serving/` in the run directory.
+
+    The winner of a run that is not finished is its best so far. `say` is told what takes long, and what is served in
+    place of what.
+
+    Raises:
+        UserError: the answers cannot be voted on, or vLLM cannot serve the winner.
+    """
+    config = written_config(run_dir, overrides=choice.overrides)
+    winner = winner_folder(run_dir, generation=choice.generation, particle=choice.particle, say=say)
+    checkpoint = open_expert(winner, model=config.model).kind == "checkpoint"
+    if choice.ensemble and (checkpoint or choice.merged):
+        reason = "its particles are checkpoints" if checkpoint else "--merged serves one model"
+        raise UserError(f"--ensemble: serves adapters of one base model, and {reason}; leave it out")
+    if checkpoint or choice.merged:
+        return Offer(run_dir, config, str(winner if checkpoint else merged_folder(run_dir, winner, say=say)), WINNER)
+    offer = Offer(run_dir, config, config.model, BASE, {WINNER: _servable(winner, config)})
+    return _with_ensemble(offer) if choice.ensemble else offer
+
+
+def merged_folder(run_dir: Path, winner: Path, *, say: Say) -> Path:
+    """The base model with the winner merged in; written once."""
+    beside = serving(run_dir) if winner == RunDirectory(run_dir).best else winner.parent
+    folder = beside / f"{winner.name}-merged"
+    if not folder.exists():
+        say("merging the winner into the base model")
+        write_merged(run_dir, folder, expert=winner)
+    return folder
+
+
+def slot_rank(offer: Offer, most: int | None) -> int:
+    """vLLM's `max_lora_rank` for an offer: the smallest that it has for its adapters, and for rank `most`.
+
+    Raises:
+        UserError: vLLM has no slots of this rank.
+    """
+    rank = max(offer.rank, most or 0)
+    fitting = [known for known in RANKS if known >= rank]
+    if not fitting:
+        raise UserError(
+            f"{offer.run_dir}: vLLM serves adapters up to rank {RANKS[-1]}, not {rank}; use --merged, or lower the "
+            "rank with `evoswarm export --rank`"
+        )
+    return fitting[0]
+
+
+def _with_ensemble(offer: Offer) -> Offer:
+    utility = make_utility(offer.config.utility, root=offer.config.root)
+    if not isinstance(utility, VotableUtility):
+        raise UserError(
+            f"--ensemble: the answers of utility.type {offer.config.utility.type} cannot be voted on; leave it out"
+        )
+    rows = _ranking(offer.run_dir)
+    if len(rows) < 2:
+        raise UserError("--ensemble: the run has one voter (search.ensemble_size: 1); leave it out")
+    generation = search_at(offer.run_dir, None).generation
+    for number, row in enumerate(rows[1:], start=2):
+        name = f"voter_{number}"
+        folder = serving(offer.run_dir) / generation_name(generation) / name
+        offer.adapters[name] = _servable(row_folder(offer.run_dir, folder, row), offer.config)
+    offer.voters, offer.read = tuple(offer.adapters), utility.read
+    return offer
+
+
+def _ranking(run_dir: Path) -> Sequence[Row]:
+    """The members of the ensemble, best first."""
+    directory = RunDirectory(run_dir)
+    if directory.finished:
+        lines = read_outcomes(directory.outcomes / "final.jsonl")
+        found = {line["who"]: Row.from_list(line["row"]) for line in lines if line["who"].startswith("ensemble:")}
+        return [found[name] for name in sorted(found, key=lambda name: int(name.partition(":")[2]))]
+    search = search_at(run_dir, None)
+    return [Row.of(search.basis, best.row) for best in search.ranking(search.config.ensemble_size)]
+
+
+def _servable(folder: Path, config: RunConfig) -> Path:
+    """A LoRA that vLLM serves. What is no LoRA yet is converted once.
+
+    Raises:
+        UserError: the adapter holds whole tensors.
+    """
+    expert = open_expert(folder, model=config.model)
+    kind = kind_of(expert.config)
+    if kind is not None and kind.converter:
+        lora = folder.with_name(f"{folder.name}-lora")
+        return lora if lora.exists() else export(folder, lora, model=config.model)[0]
+    if whole := whole_tensors(expert):
+        raise UserError(
+            f"{expert.path}: holds {next(iter(whole.values()))} as a whole, which vLLM cannot serve as an adapter; use "
+            "--merged"
+        )
+    return expert.path
+
+
+def _rank(expert: Expert) -> int:
+    return max((pair.a.shape[0] for pair in lora_modules(expert.specs).values()), default=0)
