@@ -21,8 +21,8 @@ from evoswarm.serve.offer import ENSEMBLE, Offer
 
 RETRY_SECONDS = "5"
 """When a client should ask again while vLLM is restarted."""
-_HIDDEN = {"v1/load_lora_adapter", "v1/unload_lora_adapter"}
-"""Calls with which a client could replace a model."""
+_HIDDEN = "lora_adapter"
+"""In the paths of calls with which a client could replace a model."""
 _HOP = {"host", "authorization", "content-length", "connection", "transfer-encoding"}
 
 
@@ -92,7 +92,7 @@ class Front:
         """Any other call of vLLM's server."""
         if refused := self._unauthorized(request):
             return refused
-        if request.path_params["path"] in _HIDDEN:
+        if _HIDDEN in request.path_params["path"]:
             return _error(404, "adapters are loaded by their names alone: use gen_3/particle_2 as the model")
         return await self._forward(request, await request.body())
 
