@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
@@ -59,6 +60,7 @@ class VllmServer:
         Raises:
             UserError: it ended, or does not answer in time.
         """
+        self.stop()  # the rest of a server that died
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-m", MODULE, "--host", "127.0.0.1", "--port", str(port), *self._arguments]
@@ -70,6 +72,7 @@ class VllmServer:
                 stderr=log,
                 env=self._environment,
                 preexec_fn=_end_with_parent,
+                process_group=0,
             )
         end = time.monotonic() + START_SECONDS
         while not self._answers():
@@ -97,15 +100,15 @@ class VllmServer:
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
-        """End the process."""
+        """End the process and its children; those of a process that was killed do not end by themselves."""
         if self._process is None:
             return
         self._process.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
         self._process = None
 
     def _answers(self) -> bool:

@@ -123,7 +123,11 @@ def test_a_particle_is_loaded_once(client: TestClient, upstream: Upstream) -> No
 @pytest.mark.parametrize(
     ("name", "status", "message"),
     [
-        ("nobody", 404, "no model 'nobody'; there are winner, base, ensemble, and particles by names like gen_3/partic"),
+        (
+            "nobody",
+            404,
+            "no model 'nobody'; there are winner, base, ensemble, and particles by names like gen_3/partic",
+        ),
         ("gen_7/particle_0", 404, "there is no generation 7, only 0 to 2"),
         ("gen_1/particle_3", 404, "has no particle 3"),
     ],
@@ -135,7 +139,12 @@ def test_a_model_that_does_not_exist_is_named(client: TestClient, name: str, sta
 
 def test_clients_cannot_replace_a_model(client: TestClient, upstream: Upstream) -> None:
     body = {"lora_name": "winner", "lora_path": "/elsewhere"}
-    for path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "//v1/load_lora_adapter", "/v1//load%5Flora_adapter"):
+    for path in (
+        "/v1/load_lora_adapter",
+        "/v1/unload_lora_adapter",
+        "//v1/load_lora_adapter",
+        "/v1//load%5Flora_adapter",
+    ):
         assert client.post(path, json=body, headers=KEY).status_code == 404, path
     assert not upstream.asked
 

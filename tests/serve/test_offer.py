@@ -71,7 +71,9 @@ def test_checkpoints_are_one_model_without_ensemble(tmp_path: Path) -> None:
         save_llama(tmp_path / "full" / name, seed=seed + 5)
     folder = finished_run(tmp_path, pool=str(tmp_path / "full"))
     offer = make_offer(folder, Choice())
-    assert offer.names == ["winner"] and offer.model == str(folder / "best") and offer.particle("gen_0/particle_0") is None
+    assert (
+        offer.names == ["winner"] and offer.model == str(folder / "best") and offer.particle("gen_0/particle_0") is None
+    )
     with pytest.raises(UserError, match="--ensemble: serves adapters of one base model, and its particles are checkp"):
         make_offer(folder, Choice(ensemble=True))
 
@@ -80,9 +82,13 @@ def test_whole_tensors_are_served_merged(tmp_path: Path) -> None:
     base = save_llama(tmp_path / "base", seed=0)
     for seed, name in enumerate("ab"):
         save_adapter(base, tmp_path / "whole" / name, seed=seed, modules_to_save=["lm_head"])
-    (tmp_path / "d.json").write_text('{"dev": [{"question": "a", "answer": "x"}], "test": [{"question": "b", "answer": "x"}]}')
+    (tmp_path / "d.json").write_text(
+        '{"dev": [{"question": "a", "answer": "x"}], "test": [{"question": "b", "answer": "x"}]}'
+    )
     folder = finished_run(tmp_path, pool=str(tmp_path / "whole"))
-    with pytest.raises(UserError, match="holds lm_head.weight as a whole, which vLLM cannot serve as an adapter; use --m"):
+    with pytest.raises(
+        UserError, match="holds lm_head.weight as a whole, which vLLM cannot serve as an adapter; use --m"
+    ):
         make_offer(folder, Choice())
 
 
@@ -98,14 +104,18 @@ def test_answers_that_cannot_be_voted_on_have_no_ensemble(tmp_path: Path) -> Non
     finished_run(tmp_path)
     utility = {"type": "regex", "pattern": "x", "data": str(tmp_path / "d.json"), "max_new_tokens": 2}
     folder = finished_run(tmp_path, utility=utility, name="s")
-    with pytest.raises(UserError, match="--ensemble: the answers of utility.type regex cannot be voted on; leave it out"):
+    with pytest.raises(
+        UserError, match="--ensemble: the answers of utility.type regex cannot be voted on; leave it out"
+    ):
         make_offer(folder, Choice(ensemble=True))
 
 
 def test_the_rank_of_the_slots_is_the_smallest_that_fits(run_dir: Path) -> None:
     offer = make_offer(run_dir, Choice())
     assert offer.rank >= 4 and slot_rank(offer, None) in (8, 16) and slot_rank(offer, 33) == 64
-    with pytest.raises(UserError, match=r"vLLM serves adapters up to rank 512, not 600; use --merged, or lower the rank"):
+    with pytest.raises(
+        UserError, match=r"vLLM serves adapters up to rank 512, not 600; use --merged, or lower the rank"
+    ):
         slot_rank(offer, 600)
 
 

@@ -30,7 +30,17 @@ pytestmark = pytest.mark.slow
 def serving(run_dir: Path, *options: str) -> Iterator[tuple[openai.OpenAI, psutil.Process, Path]]:
     """A client of `evoswarm serve`, the server's process, and its output."""
     port, log = free_port(), run_dir.parent / "serve.log"
-    command = [sys.executable, "-m", "evoswarm", "serve", str(run_dir), "--port", str(port), "--api-key-env", "SERVE_KEY"]
+    command = [
+        sys.executable,
+        "-m",
+        "evoswarm",
+        "serve",
+        str(run_dir),
+        "--port",
+        str(port),
+        "--api-key-env",
+        "SERVE_KEY",
+    ]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, *options, "--", "--enforce-eager"], stderr=output, env=os.environ | {"SERVE_KEY": "right"}
@@ -95,12 +105,14 @@ def test_a_served_run(tmp_path: Path) -> None:
         assert httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 401  # also behind the front
 
         # A killed server comes back, with the particle.
+        engines = inner.children(recursive=True)
         inner.send_signal(signal.SIGKILL)
         wait_for(lambda: "vLLM died" in log.read_text())
         with pytest.raises(openai.APIStatusError) as caught:
             ask(client, "winner", WORDS[0])
         assert caught.value.status_code == 503
         wait_for(lambda: "vLLM is up again" in log.read_text())
+        assert engines and not any(engine.is_running() for engine in engines)
         assert text_of(ask(client, "winner", WORDS[0])) == alone["winner"]
         assert ask(client, "gen_1/particle_0", WORDS[0]).model == "gen_1/particle_0"
         children = process.children(recursive=True)
