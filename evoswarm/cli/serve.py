@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from evoswarm.cli.progress import console, results_only
 from evoswarm.cli.report import RunDir
 from evoswarm.cli.run import Overrides
+from evoswarm.errors import UserError
+
+if TYPE_CHECKING:
+    from evoswarm.serve.offer import Offer
 
 Generation = Annotated[
     int | None, typer.Option(help="Take a particle of this generation in place of the winner (default: the last one).")
@@ -35,6 +41,12 @@ def serve(
     max_rank: Annotated[
         int | None, typer.Option(min=1, help="Highest rank of particles that are asked for by name.")
     ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Deploy the merged winner with Ray Serve LLM on this cluster: auto or host:port.")
+    ] = None,
+    replicas: Annotated[int, typer.Option(min=1, help="With --address: number of replicas.")] = 1,
+    cpus: Annotated[int, typer.Option(min=1, help="With --address: CPUs of each replica.")] = 1,
+    gpus: Annotated[int, typer.Option(min=0, help="With --address: GPUs of each replica.")] = 0,
     generation: Generation = None,
     particle: Particle = None,
     set_: Overrides = None,
@@ -44,16 +56,21 @@ def serve(
 ) -> None:
     """Serve a run with vLLM behind OpenAI's API: the models `winner`, `base`, `ensemble`, `gen_3/particle_2`, ..."""
     from evoswarm.serve.offer import Choice, make_offer
+    from evoswarm.storage.cache import local_copy
+
+    choice = Choice(ensemble, merged or address is not None, generation, particle, tuple(set_ or ()))
+    if address is not None:
+        offer = make_offer(local_copy(run_dir), choice, say=_say)
+        return _deploy(offer, address, api_key_env, {"replicas": replicas, "cpus": cpus, "gpus": gpus})
+    _require_extra()
     from evoswarm.serve.run import api_key, listen
     from evoswarm.serve.run import serve as serve_offer
     from evoswarm.serve.vllm import VllmServer
-    from evoswarm.storage.cache import local_copy
 
     key = api_key(api_key_env, host=host)
     listener = listen(host, port)
     folder = local_copy(run_dir)
     with results_only():
-        choice = Choice(ensemble, merged, generation, particle, tuple(set_ or ()))
         offer = make_offer(folder, choice, say=_say)
         vllm = VllmServer(offer, most_rank=max_rank, options=vllm_options or ())
     _say("starting vLLM")
@@ -96,6 +113,28 @@ def chat(
                 with results_only():
                     answer = conversation.ask(line.strip())
                 print(answer, flush=True)
+
+
+def _deploy(offer: Offer, address: str, variable: str | None, size: dict[str, int]) -> None:
+    _require_extra("ray.serve.llm")
+    from evoswarm.engine import VllmEngine
+    from evoswarm.serve.cluster import ServeArgs, deploy
+
+    engine = offer.config.engine if isinstance(offer.config.engine, VllmEngine) else VllmEngine()
+    named = {"api_key_env": variable} if variable else {}
+    _say(f"deploying {offer.model}")
+    deploy(ServeArgs(model=Path(offer.model), engine=engine, **named, **size), address=address)
+    _say("serving winner on the cluster, port 8000; `serve status` shows it, `serve shutdown` ends it")
+
+
+def _require_extra(module: str = "vllm") -> None:
+    """Check that the packages of the extra `serve` are here."""
+    try:
+        if find_spec(module) is not None:
+            return
+    except ImportError:
+        pass
+    raise UserError("evoswarm serve needs more packages; install them with `pip install 'evoswarm[serve]'`")
 
 
 def _say(text: str) -> None:

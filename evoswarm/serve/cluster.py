@@ -16,10 +16,12 @@ from ray.serve.llm.ingress import OpenAiIngress, make_fastapi_ingress
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from evoswarm.config.run import RayBackend
 from evoswarm.engine import VllmEngine
 from evoswarm.engine.vllm_internals import environment
 from evoswarm.engine.vllm_settings import arguments
-from evoswarm.errors import UserError
+from evoswarm.errors import UserError, first_line
+from evoswarm.launch.connect import connected
 from evoswarm.section import Section
 
 
@@ -114,3 +116,17 @@ class KeyRequired:
         problem = "the API key is missing or wrong" if key else f"the server has no key: set {self._variable}"
         body = {"error": {"message": problem, "type": "invalid_request_error"}}
         await JSONResponse(body, 401 if key else 503)(scope, receive, send)
+
+
+def deploy(args: ServeArgs, *, address: str) -> None:
+    """Deploy the application on a running cluster, and wait until it answers; it stays when this process ends.
+
+    Raises:
+        UserError: the cluster cannot be reached, or the application does not start.
+    """
+    with connected(RayBackend(address=address)):
+        try:
+            serve.start(http_options={"host": "0.0.0.0"})  # nosec B104: it answers only requests with the key
+            serve.run(build(args.model_dump(mode="json")), name="evoswarm", route_prefix="/")
+        except RuntimeError as error:
+            raise UserError(f"the application does not start ({first_line(error)}); see `serve status`") from None
