@@ -183,7 +183,11 @@ def test_ray_pods_reach_only_each_other_and_dns(folder: str) -> None:
     assert {(port["protocol"], port["port"]) for port in dns["ports"]} == {("UDP", 53), ("TCP", 53)}
     assert {port["port"] for rule in spec["ingress"] for port in rule.get("ports", [])} == {8265, 8080}
     for policy in objects(folder, "NetworkPolicy"):
-        rules = [rule for rule in policy["spec"].get("egress", []) if {"port": 53, "protocol": "UDP"} in rule.get("ports", [])]
+        rules = [
+            rule
+            for rule in policy["spec"].get("egress", [])
+            if {"port": 53, "protocol": "UDP"} in rule.get("ports", [])
+        ]
         assert all({"ipBlock": {"cidr": NODE_LOCAL_DNS}} in rule["to"] for rule in rules)
         assert len(rules) == (policy["metadata"]["name"] not in ("evoswarm-autoscaler", "evoswarm-serve"))
 
