@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -117,13 +116,10 @@ def chat(
 
 def _deploy(offer: Offer, address: str, variable: str | None, size: dict[str, int]) -> None:
     _require_extra("ray.serve.llm")
-    from evoswarm.engine import VllmEngine
-    from evoswarm.serve.cluster import ServeArgs, deploy
+    from evoswarm.serve.cluster import deploy, serve_args
 
-    engine = offer.config.engine if isinstance(offer.config.engine, VllmEngine) else VllmEngine()
-    named = {"api_key_env": variable} if variable else {}
     _say(f"deploying {offer.model}")
-    deploy(ServeArgs(model=Path(offer.model), engine=engine, **named, **size), address=address)
+    deploy(serve_args(offer, variable, **size), address=address)
     _say("serving winner on the cluster, port 8000; `serve status` shows it, `serve shutdown` ends it")
 
 

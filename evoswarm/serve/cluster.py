@@ -23,6 +23,7 @@ from evoswarm.engine.vllm_settings import arguments
 from evoswarm.errors import UserError, first_line
 from evoswarm.launch.connect import connected
 from evoswarm.section import Section
+from evoswarm.serve.offer import Offer
 
 
 class ServeArgs(Section):
@@ -116,6 +117,13 @@ class KeyRequired:
         problem = "the API key is missing or wrong" if key else f"the server has no key: set {self._variable}"
         body = {"error": {"message": problem, "type": "invalid_request_error"}}
         await JSONResponse(body, 401 if key else 503)(scope, receive, send)
+
+
+def serve_args(offer: Offer, variable: str | None, *, replicas: int, cpus: int, gpus: int) -> ServeArgs:
+    """The application for the model of an offer. `variable` has the key; None: the default."""
+    engine = offer.config.engine if isinstance(offer.config.engine, VllmEngine) else VllmEngine()
+    found = ServeArgs(model=Path(offer.model), engine=engine, replicas=replicas, cpus=cpus, gpus=gpus)
+    return found.with_(api_key_env=variable) if variable else found
 
 
 def deploy(args: ServeArgs, *, address: str) -> None:
