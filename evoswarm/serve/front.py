@@ -58,7 +58,7 @@ class Front:
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
-        async with httpx.AsyncClient(timeout=None, limits=limits) as client:
+        async with httpx.AsyncClient(timeout=httpx.Timeout(None, connect=10), limits=limits) as client:
             self._client = client
             yield
 
