@@ -12,6 +12,7 @@ from evoswarm.compare.routing import read_texts
 from evoswarm.config import RunConfig
 from evoswarm.config.compare import Comparison
 from evoswarm.config.load import parse_config
+from evoswarm.config.objectives import has_objectives
 from evoswarm.errors import UserError, did_you_mean
 from evoswarm.search import SEARCHES, Evolution, make_search
 from evoswarm.weights.pool import Pool
@@ -122,9 +123,9 @@ def chosen_methods(
     names = list(methods) if comparison.methods is None else comparison.methods
     _check_names(names, comparison)
     found = {name: _missing(methods[name], comparison, config, pool, mute) for name in names}
-    found |= {
-        name: f"needs several objectives, and {single[0]} has one" for name in names if methods[name].several and single
-    }
+    alone = [*single, *([] if has_objectives(config.utility) else ["the utility"])]
+    if alone:
+        found |= {name: f"needs several objectives, and {alone[0]} has one" for name in names if methods[name].several}
     missing = {name: reason for name, reason in found.items() if reason is not None}
     for name, reason in missing.items() if comparison.methods is not None else ():
         raise UserError(f"compare.methods: {name} {reason}")

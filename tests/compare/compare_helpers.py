@@ -11,7 +11,9 @@ from evoswarm.compare.methods import all_methods
 from evoswarm.config.compare import CompareConfig, parse_compare
 from evoswarm.config.load import apply_overrides
 
-WITHOUT_MODEL = [name for name, method in all_methods().items() if not (method.mixes or method.gradients)]
+WITHOUT_MODEL = [
+    name for name, method in all_methods().items() if not (method.mixes or method.gradients or method.several)
+]
 
 
 FAST = {"searches": {"evogm": {"epochs": 2}}}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from compare_helpers import WITHOUT_MODEL, config_of
 from echo import make_world
+from objectives import two_tasks
 
 from evoswarm.backend.worker import Worker
 from evoswarm.callbacks import Callbacks
@@ -62,7 +63,7 @@ def test_each_search_is_an_ordinary_run_with_the_seed_and_never_stopped_by_patie
     config, _ = done
     runs = config.folder / "target" / "searches" / "budget-60"
     assert {path.name for path in runs.iterdir()} == {
-        f"{m.search}-{s}" for m in all_methods().values() if m.search for s in (3, 8)
+        f"{m.search}-{s}" for m in all_methods().values() if m.search and not m.several for s in (3, 8)
     }
     for path in runs.iterdir():
         summary = json.loads((path / "summary.json").read_text())
@@ -274,6 +275,16 @@ def test_without_names_what_cannot_run_is_left_out_with_its_reason(tmp_path: Pat
     kept, missing = chosen_methods(config.comparison, run, open_pool(run.pool, model=run.model))
     assert "ties" in kept and "cma_es" in kept
     assert set(missing) >= {"pack_weights", "pack_tokens", "cbtm"} and "training data" in missing["cbtm"]
+    assert missing["nsga2"] == "needs several objectives, and the utility has one"
+
+
+def test_searches_for_several_objectives_are_compared_by_the_utility(tmp_path: Path) -> None:
+    utility = f"utility={json.dumps(two_tasks(tmp_path))}"
+    methods = ["best_expert", "nsga2", "pareto_swarms"]
+    config = config_of(tmp_path, utility, budget=40, seeds=[1], methods=methods)
+    lines = lines_of(compare(config))
+    for name in ("nsga2", "pareto_swarms"):
+        assert lines[name]["validation"] >= lines["best_expert"]["validation"] and lines[name]["utility"]
 
 
 def test_with_the_least_budget_every_method_runs(tmp_path: Path) -> None:

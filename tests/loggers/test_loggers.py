@@ -19,7 +19,9 @@ from evoswarm.config import RunConfig
 from evoswarm.config.loggers import TensorBoard
 from evoswarm.errors import Stopped, UserError
 from evoswarm.loggers.follow import Loggers
+from evoswarm.loggers.series import final_scalars, generation_scalars
 from evoswarm.loop.directory import RunDirectory, read_lines
+from evoswarm.loop.records import read_generations, read_timings
 
 BOTH = "loggers=[{type: tensorboard}, {type: wandb, project: swarms, mode: offline}]"
 TENSORBOARD = "loggers=[{type: tensorboard}]"
@@ -214,3 +216,16 @@ def test_a_missing_package_gives_one_error_line_before_the_run(
 def test_mistakes_in_the_loggers_give_one_error_line(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         echo_config(tmp_path, f"loggers={text}")
+
+
+def test_the_hypervolume_of_a_front_is_logged(tmp_path: Path) -> None:
+    from objectives import objectives_config
+
+    config = objectives_config(tmp_path, "search.max_generations=1")
+    summary = evoswarm.run(config)
+    directory = RunDirectory(config.run_dir)
+    for record, timing in zip(read_generations(directory), read_timings(directory)[1:], strict=False):
+        scalars = generation_scalars(record, timing)
+        assert scalars["front/hypervolume"] == record["front"]["hypervolume"]
+        assert scalars["front/rows"] == record["front"]["rows"]
+    assert final_scalars(summary)["final/hypervolume_test"] == summary["front"]["hypervolume"]["test"]
