@@ -17,6 +17,7 @@ from evoswarm.engine.quiet import LOG, loggers_to_log, output_to_log
 from evoswarm.engine.vllm_errors import explain
 from evoswarm.engine.vllm_internals import free_memory, gpu_memory, on_ray, set_environment, start_after_numba
 from evoswarm.engine.vllm_versions import check_version
+from evoswarm.errors import UserError
 from evoswarm.reward.check import facts_of, read_config, require_files, require_head
 from evoswarm.reward.rows import Rows
 from evoswarm.reward.texts import Encoded, TextEncoder
@@ -42,6 +43,12 @@ class VllmScorer:
         self._rows = Rows(settings.model, TextEncoder(settings, config), self._logits)
         with _quiet() as log:
             self._llm = _start(settings, config, longest=self._rows.encoder.longest, log=log)
+        tasks = self._llm.supported_tasks
+        # Of InternLM2 and Qwen2 reward models vLLM gives an output for every token; the last one is the reward.
+        self._task = next((task for task in ("classify", "token_classify") if task in tasks), None)
+        if self._task is None:
+            self.close()
+            raise UserError(f"{settings.model}: vLLM does not serve it as a classifier; use engine: transformers")
 
     def score(self, texts: Sequence[Exchange]) -> list[Scored]:
         """See `TextScorer.score`."""
@@ -58,8 +65,9 @@ class VllmScorer:
         from vllm.inputs import TokensPrompt
 
         prompts = [TokensPrompt(prompt_token_ids=list(row.ids)) for row in rows]
-        outputs = self._llm.classify(prompts, pooling_params=list(map(_parameters, rows)), use_tqdm=False)
-        return [list(map(float, output.outputs.probs)) for output in outputs]
+        parameters = list(map(_parameters, rows))
+        outputs = self._llm.encode(prompts, pooling_params=parameters, pooling_task=self._task, use_tqdm=False)
+        return [output.outputs.data.float().reshape(-1, len(self.facts.labels))[-1].tolist() for output in outputs]
 
 
 def _parameters(row: Encoded) -> Any:

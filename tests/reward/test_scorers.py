@@ -217,6 +217,17 @@ def test_vllm_gives_the_same_scores(reward_model: Path, toxicity: Path, copied: 
         scorer.close()
 
 
+@pytest.mark.slow
+def test_vllm_reads_the_reward_of_internlm2_at_its_reward_token(reward_model: Path, tmp_path: Path) -> None:
+    model = save_internlm2(reward_model, tmp_path / "internlm2", reward_token_id=END)
+    scorer = ScoringModel(model=str(model), engine="vllm", trust_remote_code=True, args={"enforce_eager": True}).start()
+    found = [one.logits for one in scorer.score(EXCHANGES)]
+    scorer.close()
+    texts = [f"<s>[user]{text.question}[assistant]{text.answer}<end>" for text in EXCHANGES]
+    expected = [by_hand(reward_model, text, add_special_tokens=False) for text in texts]
+    assert found == [pytest.approx(row, abs=1e-4) for row in expected]
+
+
 def test_code_that_comes_with_a_model_does_not_run_unless_it_is_trusted(reward_model: Path, tmp_path: Path) -> None:
     model = save_internlm2(reward_model, tmp_path / "internlm2", reward_token_id=END)
     assert "comes with code of its own; set trust_remote_code: true" in refusal(model)
