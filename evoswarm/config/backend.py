@@ -54,10 +54,18 @@ class RayBackend(Section):
     keep their weights in host memory, and scorers get every GPU). Fractions share a GPU."""
     scorer_gpus: Gpus | None = None
     """GPUs of each scorer actor; null: 1 if the cluster has GPUs, else 0."""
+    graders: int | None = Field(None, ge=1)
+    """Number of grader actors, which score answers beside the engines, for a utility whose scoring takes long; null: 1
+    if the utility needs graders, else none. A utility that asks a service has limits per run, and takes only one."""
+    grader_gpus: Gpus | None = None
+    """GPUs of each grader actor; null: 1 if the utility scores with a model and the cluster has a GPU to spare, else 0.
+    Fractions share a GPU, for example with a scorer that has the rest of it."""
     particle_labels: Labels = {}
     """Node labels that particles require: a value, `!value`, `in(a, b)` or `!in(a, b)` for each key."""
     scorer_labels: Labels = {}
     """Node labels that scorers require, for example `{ray.io/accelerator-type: H100}`."""
+    grader_labels: Labels = {}
+    """Node labels that graders require."""
     colocate: bool = False
     """Place every particle on the node of a scorer, in one bundle (on one GPU if both fit), and let that scorer prefer
     its own particles, so that weights do not travel between nodes. Reserves all resources at once, like `gang`."""
@@ -74,6 +82,13 @@ class RayBackend(Section):
     slice_timeout: Annotated[float, Field(gt=0)] | None = 1800
     """Seconds that an engine may take for one slice. After that it is restarted, and the slice goes to another engine.
     null: no limit."""
+    grading_timeout: Annotated[float, Field(gt=0)] | None = 1800
+    """Seconds for which a grader may finish nothing while it has answers. After that it is restarted, and the answers
+    are graded again. null: no limit."""
+
+    def unlabeled(self) -> Self:
+        """The same without conditions on nodes."""
+        return self.with_(particle_labels={}, scorer_labels={}, grader_labels={})
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

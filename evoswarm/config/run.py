@@ -96,6 +96,21 @@ class RunConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _graders_fit(self) -> Self:
+        backend, grading = self.backend, self.utility.all_grading
+        if not isinstance(backend, RayBackend):
+            return self
+        if (backend.graders or backend.grader_gpus) and not grading:
+            key = "graders" if backend.graders else "grader_gpus"
+            raise ValueError(f"backend.{key}: utility {self.utility.type} is scored by the scorers; omit it")
+        if (backend.graders or 1) > 1 and "service" in grading:
+            raise ValueError(
+                f"backend.graders: utility {self.utility.type} asks a service within limits per run, which one grader "
+                "keeps; set it to 1, or omit it"
+            )
+        return self
+
     @field_validator("loggers")
     @classmethod
     def _one_of_each(cls, value: list[TensorBoard | Wandb]) -> list[TensorBoard | Wandb]:

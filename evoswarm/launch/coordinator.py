@@ -17,7 +17,9 @@ from evoswarm.config import RunConfig
 from evoswarm.launch.cut_off import end_when_cut_off
 from evoswarm.launch.execute import Execution
 from evoswarm.launch.metrics import Metrics
+from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.inputs import Inputs
+from evoswarm.loop.learned import LearnedFile
 from evoswarm.place import RunPlace
 
 
@@ -57,7 +59,8 @@ class Coordinator:
         self._events.append(event)
 
     def _make_backend(self, config: RunConfig, place: RunPlace, inputs: Inputs, callbacks: Callbacks) -> RayBackend:
-        backend = RayBackend(config, place, utility=inputs.utility, callbacks=callbacks)
+        learned = LearnedFile(RunDirectory(place.path).learned)
+        backend = RayBackend(config, place, utility=inputs.utility, callbacks=callbacks, learned=learned)
         self._metrics.counters = backend.counters
         return backend
 

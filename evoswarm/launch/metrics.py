@@ -120,7 +120,8 @@ class Metrics:
 
     def _actors(self) -> dict[Series, float]:
         """How many actors of each kind are up and how often each was restarted, according to the cluster."""
-        alive: dict[Series, float] = {("actors_alive", (kind,)): 0 for kind in ("particle", "scorer", "coordinator")}
+        kinds = ("particle", "scorer", "grader", "coordinator")
+        alive: dict[Series, float] = {("actors_alive", (kind,)): 0 for kind in kinds}
         restarts: dict[Series, float] = {}
         for entry in actors_of_job(self._job):
             name, _, rest = entry["Name"].partition(":")

@@ -82,7 +82,7 @@ def check_host(config: RunConfig, hardware: Hardware, callbacks: Callbacks) -> N
     size, scorers, have = _weight_bytes(config.model) / GB, 1, hardware.node_memory_gb
     if isinstance(config.backend, RayBackend):
         nodes = [Nodes("node", hardware.nodes, hardware.cpus, 0)]
-        unlabeled = config.with_(backend=config.backend.with_(scorer_labels={}, particle_labels={}))
+        unlabeled = config.with_(backend=config.backend.unlabeled())
         scorers = math.ceil(place_run(unlabeled, nodes).scorers / hardware.nodes)
     scoring = scoring_bytes(config.utility, config.root) / GB
     if size + scoring > have:

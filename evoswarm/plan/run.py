@@ -29,9 +29,9 @@ def plan_run(config: RunConfig, inputs: Inputs, hardware: Hardware) -> Plan:
     if not isinstance(engine, ModelEngine):
         raise UserError(f"engine.type {engine.type} runs no model, so there is nothing to plan")
     backend = config.backend if isinstance(config.backend, RayBackend) else RayBackend(scorers=1)
-    backend = backend.with_(scorer_labels={}, particle_labels={})  # `hardware` is what has them
     nodes = [Nodes("node", hardware.nodes, hardware.cpus, hardware.gpus)]
-    placement = place_run(config.with_(backend=backend), nodes)
+    # `hardware` is what has the labels, and without Ray there are no graders.
+    placement = place_run(config.with_(backend=backend.unlabeled()), nodes, graders=backend is config.backend)
     trust = engine.trust_remote_code
     tokenizer = engine.tokenizer(model=config.model, experts=inputs.pool.experts, utility=inputs.utility)
     workload = workload_of(inputs.utility, tokenizer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import ray
@@ -24,15 +24,16 @@ class ActorGroup:
     fail.
 
     Attributes:
-        kind: "particle" or "scorer".
+        kind: "particle", "scorer" or "grader".
         actors: all actors, by number.
         absent: actors that cannot be given work now, and the time since when.
         why_absent: why the last actor that could not start did not.
         mode: of the last engine that started, see `EngineConfig.mode`.
     """
 
-    def __init__(self, kind: str, callbacks: Callbacks) -> None:
-        self.kind, self._callbacks = kind, callbacks
+    def __init__(self, kind: str, callbacks: Callbacks, *, told: Callable[[], tuple[Any, ...]] = tuple) -> None:
+        """`told` gives the arguments of `ready`."""
+        self.kind, self._callbacks, self._told = kind, callbacks, told
         self.actors: list[ActorHandle] = []
         self.absent: dict[int, float] = {}
         self.why_absent = ""
@@ -69,7 +70,7 @@ class ActorGroup:
             if reason is not None:
                 self._callbacks.message(f"{self.kind} {number} was lost ({reason})")
             self.absent[number] = time.monotonic()
-            self._pending[self.actors[number].ready.options(max_task_retries=-1).remote()] = number
+            self._pending[self.actors[number].ready.options(max_task_retries=-1).remote(*self._told())] = number
 
     @property
     def pending(self) -> list[Any]:

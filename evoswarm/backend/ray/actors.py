@@ -1,4 +1,4 @@
-"""All particle and scorer actors of a run on a Ray cluster: starts them, waits for them, adds more later."""
+"""All particle, scorer and grader actors of a run on a Ray cluster: starts them, waits for them, adds more later."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
+from evoswarm.backend.grade import at_once
+from evoswarm.backend.learned import Learned
 from evoswarm.backend.ray.actor_group import ActorGroup
+from evoswarm.backend.ray.grader import CONTROL, GraderActor
 from evoswarm.backend.ray.missing import missing
 from evoswarm.backend.ray.particle import Particle
 from evoswarm.backend.ray.placement import for_actors, place_run
@@ -35,8 +38,8 @@ class Actors:
     one value for the whole cluster; the next run would overwrite it, and nobody would remove it.)
     """
 
-    def __init__(self, config: RunConfig, place: RunPlace, callbacks: Callbacks) -> None:
-        """Start the actors, and wait until those that the run needs are up.
+    def __init__(self, config: RunConfig, place: RunPlace, callbacks: Callbacks, learned: Learned) -> None:
+        """Start the actors, and wait until those that the run needs are up. Graders are told what was `learned`.
 
         Raises:
             UserError: the cluster does not have the resources within `wait_seconds`, or an actor cannot start.
@@ -54,6 +57,7 @@ class Actors:
         self._for_scorers = config.with_(engine=for_actors(config.engine, self.placement))
         self._seen, self._joined, self._looked = {node.name for node in seen}, set[str](), time.monotonic()
         self.particles, self.scorers = ActorGroup("particle", callbacks), ActorGroup("scorer", callbacks)
+        self.graders = ActorGroup("grader", callbacks, told=lambda: (learned.entries,))
         self.message(f"starting {self.placement.summary}{self._override()}")
         try:
             self._start()
@@ -63,20 +67,25 @@ class Actors:
 
     def _override(self) -> str:
         """Which settings change a placement that was chosen by default."""
-        settings = ("particle_gpus", "scorer_gpus", "scorers")
+        settings = ("particle_gpus", "scorer_gpus", "scorers", *(("grader_gpus",) if self.placement.graders else ()))
         default = [f"backend.{name}" for name in settings if getattr(self.settings, name) is None]
         return f" (to change this, set {', '.join(default)})" if default and self.placement.gpus else ""
 
     def close(self) -> None:
         """End all actors and release their resources."""
-        for actor in [*self.scorers.actors, *self.particles.actors]:
-            ray.kill(actor)
+        for group in self._groups:
+            for actor in group.actors:
+                ray.kill(actor)
         self._scheduling.close()
 
     # Starting
 
     def _start(self) -> None:
         self._scheduling.reserve()
+        for _ in range(self.placement.graders):
+            self._add_grader()
+        if self.placement.graders and missing(self.placement, nodes()) is None:
+            self._wait_until_up()  # what they lack is known in seconds, and engines may take minutes
         for _ in range(self.placement.scorers):
             self._add_scorer()
         if self._scorers_first():
@@ -103,6 +112,14 @@ class Actors:
         options = self._options(self.scorers, placement.scorer_gpus) | where
         self.scorers.add(ray.remote(Scorer).options(**options).remote(self._for_scorers, number))
 
+    def _add_grader(self) -> None:
+        number, placement = len(self.graders.actors), self.placement
+        where = {"num_cpus": placement.grader_cpus} | self._scheduling.of_grader(number)
+        options = self._options(self.graders, placement.grader_gpus) | where
+        options["max_concurrency"] = at_once(self._config.utility)
+        actor = ray.remote(concurrency_groups={CONTROL: 1})(GraderActor)
+        self.graders.add(actor.options(**options).remote(self._config, number))
+
     def _add_particle(self) -> None:
         number, gpus = len(self.particles.actors), self.placement.particle_gpus
         options = self._options(self.particles, gpus) | self._scheduling.of_particle(number)
@@ -128,8 +145,8 @@ class Actors:
         while True:
             self._take_in(finished(self._pending), starting=True)
             self._callbacks.check()
-            absent = len(self.scorers.absent) + len(self.particles.absent)
-            total = len(self.scorers.actors) + len(self.particles.actors)
+            absent = sum(len(group.absent) for group in self._groups)
+            total = sum(len(group.actors) for group in self._groups)
             if not absent:
                 return
             if not resources.present():
@@ -145,25 +162,30 @@ class Actors:
     # Watching
 
     @property
+    def _groups(self) -> list[ActorGroup]:
+        """The kinds of which the run has actors."""
+        return [group for group in (self.graders, self.scorers, self.particles) if group.actors]
+
+    @property
     def _pending(self) -> list[Any]:
-        return [*self.scorers.pending, *self.particles.pending]
+        return [ref for group in self._groups for ref in group.pending]
 
     def _take_in(self, refs: list[Any], *, starting: bool = False) -> None:
-        self.scorers.take_in(refs, starting=starting)
-        self.particles.take_in(refs, starting=starting)
+        for group in self._groups:
+            group.take_in(refs, starting=starting)
 
     def watch(self, pending: list[Any]) -> list[Any]:
         """Wait up to a second for results of calls or for actors to come up; returns the refs of finished calls.
 
         Raises:
-            ClusterError: no particle or no scorer was up for as long as actors may take to start.
+            ClusterError: no actor of one kind was up for as long as actors may take to start.
             Stopped: the run must stop.
         """
         done = finished([*pending, *self._pending])
         self._callbacks.check()
         self._take_in(done)
         self._add_on_joined_nodes()
-        for group in (self.scorers, self.particles):
+        for group in self._groups:
             since = group.idle_since()
             if since is not None and time.monotonic() - since > self.settings.start_seconds:
                 reason = group.why_absent or missing(self.placement, nodes()) or "see `ray status` for its resources"

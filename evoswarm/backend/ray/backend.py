@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from evoswarm.backend.base import Counters, Evaluation, Job
+from evoswarm.backend.grade import at_once
+from evoswarm.backend.learned import Learned
 from evoswarm.backend.pace import AHEAD, Pace
 from evoswarm.backend.ray.actor_group import result_of
 from evoswarm.backend.ray.actors import Actors
 from evoswarm.backend.ray.calls import Calls
+from evoswarm.backend.ray.grading import Grading
 from evoswarm.backend.ray.sleep import put_to_sleep
 from evoswarm.backend.round import Round
 from evoswarm.callbacks import Callbacks
@@ -32,15 +35,31 @@ class RayBackend:
         *,
         utility: Utility,
         callbacks: Callbacks,
+        learned: Learned | None = None,
     ) -> None:
-        """Start the actors and wait until they have started; see `Actors`."""
+        """Start the actors and wait until they have started; see `Actors`.
+
+        `learned`: what grading has learned earlier, and gets what it learns.
+        """
         assert isinstance(config.backend, RayConfig)
         self.counters = Counters()
         self._utility, self._config, self._message = utility, config, callbacks.message
         self._settings, self._place = config.backend, place
         self._pace = Pace()
         self._sizes: dict[Split, list[tuple[int, ...]]] = {}
-        self._actors = Actors(config, place, callbacks)
+        learned = learned or Learned()
+        self._actors = Actors(config, place, callbacks, learned)
+        self._grading = self._graded_by(self._actors, learned) if self._actors.placement.graders else None
+
+    def _graded_by(self, actors: Actors, learned: Learned) -> Grading:
+        return Grading(
+            actors.graders,
+            at_once(self._config.utility),
+            self._settings.grading_timeout,
+            self._settings.max_retries,
+            learned,
+            self.counters,
+        )
 
     @property
     def mode(self) -> str | None:
@@ -61,7 +80,9 @@ class RayBackend:
             retries=self._settings.max_retries,
             home=lambda job: None if job.row is None or job.affinity is None else placement.home(job.affinity),
         )
-        calls = Calls(self._actors, round, self.counters)
+        if self._grading is not None:
+            self._grading.start()
+        calls = Calls(self._actors, round, self.counters, self._grading)
         while not round.finished:
             calls.send()
             yield from calls.collect()
@@ -90,6 +111,8 @@ class RayBackend:
 
     def close(self) -> None:
         """See `Backend.close`."""
+        if self._grading is not None:
+            self._grading.close()
         self._actors.close()
 
     def _by_a_particle(self, call: Callable[[Any], Any]) -> Any:

@@ -15,28 +15,36 @@ def missing(placement: Placement, nodes: Sequence[Nodes]) -> str | None:
 
     Nodes count as empty, so a placement that passes may still have to wait for other runs.
     """
-    for labels, key in ((placement.particle_labels, "particle_labels"), (placement.scorer_labels, "scorer_labels")):
+    required = {
+        "particle_labels": placement.particle_labels,
+        "scorer_labels": placement.scorer_labels,
+        "grader_labels": placement.grader_labels,
+    }
+    for key, labels in required.items():
         if labels and (text := no_node_has(labels, nodes)):
             return f"{text}; give nodes these labels (`ray start --labels`), or correct backend.{key}"
-    units = placement.units
+    units = [placement.grader, *placement.units] if placement.graders else placement.units
     usable = [n for n in nodes if any(n.has(unit.labels) for unit in units)]
     alone = (_for_unit(unit, nodes) for unit in units)
-    return _in_total(placement, usable) or next(filter(None, alone), None) or _together(units, nodes)
+    return _in_total(placement, usable) or next(filter(None, alone), None) or _together(placement, nodes)
 
 
 def _in_total(run: Placement, nodes: Sequence[Nodes]) -> str | None:
     cpus, gpus = total(nodes)
     where = "the nodes for it have" if run.particle_labels or run.scorer_labels else "the cluster has"
     if run.gpus > gpus + CLOSE:
+        graders = f" + {run.grader.names} x {run.grader_gpus:g}" if run.graders and run.grader_gpus else ""
         return (
             f"the run needs {run.gpus:g} GPUs ({run.particles} particles x {run.particle_gpus:g} + "
-            f"{run.scorers} scorers x {run.scorer_gpus:g}), {where} {gpus:g}; add nodes, or lower "
-            "search.population, backend.particle_gpus (a fraction or 0) or backend.scorers"
+            f"{run.scorers} scorers x {run.scorer_gpus:g}{graders}), {where} {gpus:g}; add nodes, or lower "
+            f"search.population, backend.particle_gpus (a fraction or 0){', backend.grader_gpus' * bool(graders)} or "
+            "backend.scorers"
         )
-    each = run.ranks * run.cpus
-    if run.scorers * each > cpus + CLOSE:
+    each, grading = run.ranks * run.cpus, run.graders * run.grader_cpus
+    if run.scorers * each + grading > cpus + CLOSE:
+        graders = f" + {run.grader.names} x {run.grader_cpus}" if grading else ""
         return (
-            f"the run needs {run.scorers * each} CPUs ({run.scorers} scorers x {each}), "
+            f"the run needs {run.scorers * each + grading} CPUs ({run.scorers} scorers x {each}{graders}), "
             f"{where} {cpus:g}; add nodes, or lower backend.scorers or engine.threads"
         )
     return None
@@ -71,19 +79,27 @@ def _for_units(unit: Unit, usable: Sequence[Nodes], where: str) -> str | None:
     return None
 
 
-def _together(units: Sequence[Unit], nodes: Sequence[Nodes]) -> str | None:
+def _together(placement: Placement, nodes: Sequence[Nodes]) -> str | None:
     """Each actor must fit on one node, and each fraction on one GPU, next to all others."""
+    graders, left = placement.without_graders(nodes)
+    if graders < placement.graders:
+        return f"only {graders} of {placement.grader.names} fit; add nodes, or lower backend.graders"
+    beside = f" beside {placement.grader.names}" if placement.graders else ""
+    return _on(placement.units, left, beside)
+
+
+def _on(units: Sequence[Unit], nodes: Sequence[Nodes], graders: str) -> str | None:
     first, *others = units
     placed, *beside = pack(units, kinds(nodes, *units))
     if placed < first.count:
         return (
-            f"only {placed} of {first.names} fit, because each must be on one node ({first.gpus:g} GPUs, "
+            f"only {placed} of {first.names} fit{graders}, because each must be on one node ({first.gpus:g} GPUs, "
             f"{first.cpus:g} CPUs); add nodes, or lower backend.scorers or {first.lower}"
         )
     for unit, number in zip(others, beside, strict=True):
         if number < unit.count:
             return (
-                f"next to {first.names} x {first.gpus:g} GPUs only {number} of {unit.names} x {unit.gpus:g} GPUs fit; "
-                f"add nodes, or lower backend.scorers, search.population or {unit.lower}"
+                f"next to {first.names} x {first.gpus:g} GPUs{graders} only {number} of {unit.names} x "
+                f"{unit.gpus:g} GPUs fit; add nodes, or lower backend.scorers, search.population or {unit.lower}"
             )
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import add
 
 from evoswarm.backend.ray.nodes import CLOSE, Nodes
@@ -40,20 +40,38 @@ class Unit:
         if self.cpus:
             fitting.append(_whole(cpus / self.cpus))
         if self.gpus:
-            fitting.append(_in_parts(self.gpus, _free(int(node.gpus), beside.gpus if beside else 0.0, number)))
+            fitting.append(_in_parts(self.gpus, _free(node.gpus, beside.gpus if beside else 0.0, number)))
         return max(0, min(fitting))
+
+    def beside(self, node: Nodes, number: int, count: int) -> Nodes:
+        """`count` of these nodes, each with what this number of the unit leaves there: whole GPUs and part of one."""
+        free = _free(node.gpus, self.gpus, number)
+        part = max((part for gpus, part in free if gpus and part < 1), default=0.0)
+        gpus = sum(gpus for gpus, part in free if part == 1) + part
+        return replace(node, count=count, cpus=node.cpus - self.cpus * number, gpus=gpus)
 
 
 def _whole(value: float) -> int:
     return math.floor(value + CLOSE)
 
 
-def _free(gpus: int, share: float, number: int) -> list[tuple[int, float]]:
-    """What is left of a node's GPUs next to `number` actors with this share of one or more: pairs (GPUs, free part)."""
+def _free(gpus: float, share: float, number: int) -> list[tuple[int, float]]:
+    """What is left of a node's GPUs next to `number` actors with this share of one or more: pairs (GPUs, free part).
+
+    `gpus` may end with a part of one, which is used first.
+    """
+    whole = _whole(gpus)
+    part = gpus - whole
     if share >= 1 or not share:
-        return [(_whole(gpus - share * number), 1.0)]
-    full, rest = divmod(number, per := _whole(1 / share))
-    return [(full, 1 - per * share), (int(rest > 0), 1 - rest * share), (gpus - full - (rest > 0), 1.0)]
+        return [(1, part), (_whole(whole - share * number), 1.0)]
+    in_part = min(number, _whole(part / share))
+    full, rest = divmod(number - in_part, per := _whole(1 / share))
+    return [
+        (1, part - in_part * share),
+        (full, 1 - per * share),
+        (int(rest > 0), 1 - rest * share),
+        (whole - full - (rest > 0), 1.0),
+    ]
 
 
 def _in_parts(share: float, free: list[tuple[int, float]]) -> int:
@@ -85,11 +103,31 @@ def pack(units: Sequence[Unit], nodes: Sequence[Nodes]) -> list[int]:
         most = first.on(node)
         here = min(first.count - placed, most * node.count)
         placed += here
-        full, rest = divmod(here, most) if most else (0, 0)
-        for number, count in ((most, full), (rest, int(rest > 0)), (0, node.count - full - (rest > 0))):
-            more = (max(0, count) * other.on(node, beside=first, number=number) for other in others)
+        for number, count in _filled(node, most, here):
+            more = (count * other.on(node, beside=first, number=number) for other in others)
             room = list(map(add, room, more))
     return [placed, *(min(r, other.count) for r, other in zip(room, others, strict=True))]
+
+
+def _filled(node: Nodes, most: int, here: int) -> list[tuple[int, int]]:
+    """How `here` actors fill nodes that hold `most` each: pairs (actors on a node, nodes)."""
+    full, rest = divmod(here, most) if most else (0, 0)
+    filled = (most, full), (rest, int(rest > 0)), (0, node.count - full - (rest > 0))
+    return [(number, count) for number, count in filled if count > 0]
+
+
+def take(unit: Unit, nodes: Sequence[Nodes], *, others: Sequence[Unit]) -> tuple[int, list[Nodes]]:
+    """How many of a unit fit on these nodes, and the nodes with what is left.
+
+    They go to nodes that the others cannot use, as far as possible, and to those with the fewest GPUs.
+    """
+    placed, rest = 0, []
+    for node in sorted(nodes, key=lambda node: (any(other.on(node) for other in others), node.gpus)):
+        most = unit.on(node)
+        here = min(unit.count - placed, most * node.count)
+        placed += here
+        rest += [unit.beside(node, number, count) for number, count in _filled(node, most, here)]
+    return placed, rest
 
 
 def spread(units: Sequence[Unit], nodes: Sequence[Nodes]) -> int | None:

@@ -56,10 +56,16 @@ class Scheduling:
             self._bundles |= {("particle", number): index for number in bundle.particles}
             if bundle.scorer is not None:
                 self._bundles["scorer", bundle.scorer] = index
+            if bundle.grader is not None:
+                self._bundles["grader", bundle.grader] = index
 
     def of_particle(self, number: int) -> dict[str, Any]:
         """Options that place a particle."""
         return self._in_bundle("particle", number) or self._anywhere(dict(self._settings.particle_labels))
+
+    def of_grader(self, number: int) -> dict[str, Any]:
+        """Options that place a grader."""
+        return self._in_bundle("grader", number) or self._anywhere(dict(self._settings.grader_labels))
 
     def of_scorer(self, number: int) -> dict[str, Any]:
         """Options that place a scorer; one that is split over GPUs gets a placement group of its own,

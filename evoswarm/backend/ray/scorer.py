@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 from evoswarm.backend.base import Job
-from evoswarm.backend.pieces import Done, Piece
+from evoswarm.backend.pieces import Answers, Done, Piece, R
 from evoswarm.backend.ray.particle import Moved
 from evoswarm.backend.ray.start import Start, attempt, built
 from evoswarm.backend.worker import Worker
@@ -28,11 +28,23 @@ class Scorer:
 
     def score(self, work: list[tuple[Job, int]], *moved: Moved | None) -> Done[list[Outcome]]:
         """Score slices, given as their job and number, and the weights of each."""
-        pieces = [
+        pieces = self._pieces(work, moved)
+        return self._counted(built(self._worker).work(pieces), pieces, moved)
+
+    def ask(self, work: list[tuple[Job, int]], *moved: Moved | None) -> tuple[Done[Answers], list[Answers | str]]:
+        """Answer slices, without scoring them: the effort without results, and the answers, for a grader."""
+        pieces = self._pieces(work, moved)
+        done = self._counted(built(self._worker).ask(pieces), pieces, moved)
+        return done.with_results([]), done.results
+
+    def _pieces(self, work: list[tuple[Job, int]], moved: Sequence[Moved | None]) -> list[Piece]:
+        return [
             Piece.of(job, None if made is None else unpack(made[0]), number)
             for (job, number), made in zip(work, moved, strict=True)
         ]
-        done = built(self._worker).work(pieces)
+
+    def _counted(self, done: Done[R], pieces: list[Piece], moved: Sequence[Moved | None]) -> Done[R]:
+        """Add to the results what it took to get these weights here."""
         new = {piece.key: made for piece, made in zip(pieces, moved, strict=True) if piece.key not in self._moved}
         done.moved_bytes = sum(made[0].nbytes for made in new.values() if made is not None)
         done.moving = sum(made[1] for made in new.values() if made is not None)

@@ -118,9 +118,10 @@ def _fitting(item: Object, config: RunConfig, where: str) -> str:
     if problem:
         most = ", ".join(map(str, groups))
         raise UserError(f"{where}: {problem}. With all replicas the manifest allows there are {most}")
+    graders = f", {placement.graders} graders x {placement.grader_gpus:g} GPUs" if placement.graders else ""
     return (
         f"{placement.particles} particles x {placement.particle_gpus:g} GPUs, "
-        f"{placement.scorers} scorers x {placement.scorer_gpus:g} GPUs and {placement.cpus} CPUs"
+        f"{placement.scorers} scorers x {placement.scorer_gpus:g} GPUs and {placement.cpus} CPUs{graders}"
     )
 
 
@@ -133,8 +134,13 @@ def _only_known_labels(config: RunConfig, groups: Sequence[Nodes]) -> RunConfig:
 
     backend = config.backend
     assert isinstance(backend, RayBackend)
-    labels = {"particle_labels": known(backend.particle_labels), "scorer_labels": known(backend.scorer_labels)}
-    return config.with_(backend=labels)
+    return config.with_(
+        backend={
+            "particle_labels": known(backend.particle_labels),
+            "scorer_labels": known(backend.scorer_labels),
+            "grader_labels": known(backend.grader_labels),
+        }
+    )
 
 
 def embedded_config(job: Object, objects: list[Object], where: str = "RayJob") -> RunConfig:
