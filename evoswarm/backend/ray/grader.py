@@ -16,6 +16,10 @@ CONTROL = "control"
 """The group of calls that do not wait for answers to be graded."""
 
 
+class NotReady(Exception):
+    """A grader got answers before `ready`: Ray has restarted it, and nobody has noticed yet."""
+
+
 class GraderActor:
     """Grades slices of answers; see `backend.grade`. A restarted one recalls what the run has learned so far."""
 
@@ -38,7 +42,13 @@ class GraderActor:
         utility.open()
 
     def grade(self, answered: list[Answers | str]) -> Graded:
-        """See `Grader.grade`."""
+        """See `Grader.grade`.
+
+        Raises:
+            NotReady: it does not know what the run has learned.
+        """
+        if self._opened is None:
+            raise NotReady("it was restarted")
         return Grader(built(self._utility)).grade(answered)
 
     @ray.method(concurrency_group=CONTROL)

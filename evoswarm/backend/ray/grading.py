@@ -18,6 +18,7 @@ from evoswarm.backend.learned import Learned
 from evoswarm.backend.pace import AHEAD
 from evoswarm.backend.pieces import describe
 from evoswarm.backend.ray.actor_group import ActorGroup
+from evoswarm.backend.ray.grader import NotReady
 from evoswarm.backend.round import Call, Round
 from evoswarm.errors import ClusterError
 
@@ -108,6 +109,9 @@ class Grading:
             self._lose(answered.grader, describe(error))
             return []
         except RayTaskError as error:
+            if isinstance(error.cause, NotReady):
+                self._lose(answered.grader, str(error.cause))
+                return []
             if isinstance(error.cause, RayError):
                 return self._answers_lost(ref, error.cause)
             graded = Graded([describe(error.cause)] * len(call.work))
