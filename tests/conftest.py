@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,3 +48,16 @@ def pool_folder(tmp_path: Path, adapters: Path) -> Callable[[], Path]:
     import shutil
 
     return lambda: Path(shutil.copytree(adapters, tmp_path / "pool"))
+
+
+@pytest.fixture(scope="module")
+def graded_types() -> Iterator[None]:
+    """The utilities of `graded`, known during the tests of a module."""
+    from graded import GRADED
+
+    from evoswarm.utility import TASKS
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, made in GRADED.items():
+            patch.setitem(TASKS, name, made)
+        yield

@@ -25,6 +25,8 @@ from evoswarm.loop.learned import LearnedFile, read_learned
 from evoswarm.utility import make_utility
 from evoswarm.weights.pool import open_pool
 
+pytestmark = pytest.mark.usefixtures("graded_types")
+
 
 def test_a_graded_run_asks_about_every_answer_once_and_keeps_what_it_learned(tmp_path: Path) -> None:
     config = graded_config(tmp_path)

@@ -15,6 +15,8 @@ from evoswarm.config import RunConfig
 from evoswarm.errors import ClusterError, UserError
 from evoswarm.loop.learned import read_learned
 
+pytestmark = pytest.mark.usefixtures("graded_types")
+
 SMALL = ("search.population=4", "search.max_generations=2")
 
 
@@ -28,7 +30,7 @@ def bytes_of(config: RunConfig) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+def local(tmp_path_factory: pytest.TempPathFactory, graded_types: None) -> tuple[Path, dict[str, bytes]]:
     """A world, and the bytes of a local run in it."""
     folder = tmp_path_factory.mktemp("graded")
     config = graded_config(folder, *SMALL)

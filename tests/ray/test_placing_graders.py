@@ -14,6 +14,8 @@ from evoswarm.backend.ray.placement import Placement, place, place_engine, place
 from evoswarm.config.run import RayBackend
 from evoswarm.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("graded_types")
+
 
 def node(cpus: float, gpus: float, *, count: int = 1, **labels: str) -> Nodes:
     return Nodes("node", count, cpus, gpus, labels)
@@ -74,7 +76,7 @@ def test_what_is_missing_counts_graders() -> None:
     assert lack is not None and "+ 2 graders x 1), the cluster has 2" in lack and "backend.grader_gpus" in lack
     quarters = placed([node(8, 2)], "gpu", graders=2, grader_gpus=0.75, scorer_gpus=0.5, scorers=1, particle_gpus=0)
     lack = missing(quarters, [node(8, 2)])
-    assert lack is not None and "only 0 of 1 scorer fit beside 2 graders" in lack
+    assert lack is not None and "only 0 of 1 scorer fit" in lack and "beside 2 graders" in lack
     lack = missing(placed([node(8, 0)], "cpu", grader_labels={"disk": "ssd"}), [node(8, 0)])
     assert lack is not None and "correct backend.grader_labels" in lack
 

@@ -10,6 +10,8 @@ from graded import graded_config, questions
 import evoswarm
 from evoswarm.loop.learned import LearnedFile, read_learned
 
+pytestmark = pytest.mark.usefixtures("graded_types")
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,8 +93,8 @@ def _on(units: Sequence[Unit], nodes: Sequence[Nodes], graders: str) -> str | No
     placed, *beside = pack(units, kinds(nodes, *units))
     if placed < first.count:
         return (
-            f"only {placed} of {first.names} fit{graders}, because each must be on one node ({first.gpus:g} GPUs, "
-            f"{first.cpus:g} CPUs); add nodes, or lower backend.scorers or {first.lower}"
+            f"only {placed} of {first.names} fit, because each must be on one node ({first.gpus:g} GPUs, "
+            f"{first.cpus:g} CPUs){graders}; add nodes, or lower backend.scorers or {first.lower}"
         )
     for unit, number in zip(others, beside, strict=True):
         if number < unit.count:
