@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -39,7 +40,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     options = ["--enforce-eager", "--api-key", "abc", "--dtype", "float32"]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", port]
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen([*command, *model, *options], stdout=log, stderr=log)
+        environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+        process = subprocess.Popen([*command, *model, *options], stdout=log, stderr=log, env=environment)
     try:
         _wait(process, f"http://127.0.0.1:{port}/health", folder / "log")
         yield f"http://127.0.0.1:{port}/v1"
