@@ -12,6 +12,8 @@ import evoswarm
 from evoswarm.callbacks import Callbacks
 from evoswarm.config.load import parse_config
 
+SHAPE = {"head_dim": 32}
+"""A size of heads that vLLM's CPU build has."""
 WORDS = ("the quick", "brown fox", "jumps over", "the lazy", "dog and", "cat")
 
 
@@ -19,7 +21,7 @@ def finished_run(folder: Path, *, callbacks: Callbacks | None = None, **changes:
     """A run of two generations whose answers are generated; its directory."""
     base = folder / "base"
     if not base.exists():
-        save_llama(base, seed=0)
+        save_llama(base, seed=0, **SHAPE)
         for seed, name in enumerate("abc"):
             save_adapter(base, folder / "pool" / name, seed=seed)
         examples = [{"id": str(i), "question": word, "answer": "x"} for i, word in enumerate(WORDS)]

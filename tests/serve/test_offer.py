@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from serve_helpers import finished_run
+from serve_helpers import SHAPE, finished_run
 from tiny_models import save_adapter, save_llama
 
 from evoswarm.callbacks import Callbacks
@@ -68,7 +68,7 @@ def test_an_unfinished_run_offers_its_best_so_far_and_says_so(tmp_path: Path) ->
 
 def test_checkpoints_are_one_model_without_ensemble(tmp_path: Path) -> None:
     for seed, name in enumerate("ab"):
-        save_llama(tmp_path / "full" / name, seed=seed + 5)
+        save_llama(tmp_path / "full" / name, seed=seed + 5, **SHAPE)
     folder = finished_run(tmp_path, pool=str(tmp_path / "full"))
     offer = make_offer(folder, Choice())
     assert (
