@@ -31,7 +31,7 @@ def test_the_winner_on_a_cluster_answers_only_with_the_key(tmp_path: Path, monke
     args = serve_args(offer, "SERVE_KEY", replicas=1, cpus=1, gpus=0)
     args = args.with_(engine={"args": {"enforce_eager": True, "max_model_len": 128}})
     assert isinstance(args, ServeArgs)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False)
     try:
         deploy(args, address="auto")
         client = openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="right", max_retries=0, timeout=300)
