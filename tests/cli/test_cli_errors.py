@@ -117,7 +117,7 @@ def test_no_number_of_the_result_is_truncated_in_80_columns(capsys: pytest.Captu
     line = {"test": 0.123, "validation": 0.456, "recipe": {"e": 1.0}}
     summary = {key: line for key in ("base", "initial", "greedy_soup", "best", "ensemble")}
     summary |= {"seconds": {"total": 99999.0}, "not_beaten": [], "metrics": {}, "run_dir": "runs/x"}
-    summary |= {"selection": None, "reported": {}}
+    summary |= {"selection": None, "reported": {}, "front": None}
     result_table({"random_search": summary, "model_swarms": summary, "genome_plus": summary})
     out = capsys.readouterr().out
     assert out.count("0.123 (0.456)") == 15 and "genome_plus" in out and out.count("99999") == 3

@@ -163,7 +163,7 @@ def test_commands_and_options_that_the_text_names_exist(page: Path) -> None:
         words = line.replace("\\|", "|").split()
         command: Any = typer.main.get_command(app)
         for word in words[1:]:
-            if word == "COMMAND":
+            if word in ("COMMAND", "--"):
                 break
             if hasattr(command, "commands"):
                 assert word in command.commands, line
@@ -177,5 +177,5 @@ def test_pip_lines_in_the_text_name_extras_that_exist() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     for page in PAGES:
         for found in re.findall(r"pip install '?([^'`\s]*\[[^\]]*\])", page.read_text(encoding="utf-8")):
-            wanted = re.fullmatch(r"\.\[([\w,]+)\]", found)
+            wanted = re.fullmatch(r"\.\[([\w,-]+)\]", found)
             assert wanted and set(wanted[1].split(",")) <= set(extras), f"{page}: {found}"

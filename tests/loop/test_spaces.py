@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from echo import echo_config, make_world
+from objectives import two_tasks
 from safetensors.numpy import load_file, save_file
 
 import evoswarm
@@ -55,7 +56,9 @@ def mixed_world(folder: Path) -> None:
 def test_a_search_runs_on_experts_of_different_forms(tmp_path: Path, name: str) -> None:
     mixed_world(tmp_path)
     settings = {"type": name, "population": 5, "max_generations": 3} | SEARCH.get(name, {})
-    config = echo_config(tmp_path, f"search={json.dumps(settings)}", f"name={name}")
+    several = SEARCHES[name].config_class.several
+    tasks = [f"utility={json.dumps(two_tasks(tmp_path))}"] if several else []
+    config = echo_config(tmp_path, f"search={json.dumps(settings)}", f"name={name}", *tasks)
     summary = evoswarm.run(config)
     assert summary["space"]["space"] == "product"
     recipe = json.loads((config.run_dir / "recipe.json").read_text())

@@ -46,16 +46,21 @@ def retry_after(headers: Mapping[str, str]) -> float:
     try:
         seconds = float(text)
     except ValueError:
-        seconds = _until(text)
+        seconds = _until(text, headers.get("date", ""))
     return max(1.0, seconds) if 0 < seconds < math.inf else 0.0
 
 
-def _until(date: str) -> float:
+def _until(date: str, now: str) -> float:
+    """Seconds to a date by the service's own clock, which its responses show (RFC 9110, 6.6.1)."""
     try:
-        when = parsedate_to_datetime(date)
+        return (_utc(date) - _utc(now)).total_seconds()
     except ValueError:
         return 0.0
-    return ((when if when.tzinfo else when.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
+
+
+def _utc(date: str) -> datetime:
+    when = parsedate_to_datetime(date)
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
 def said(status: str, body: Any, text: str) -> str:
