@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +18,7 @@ from evoswarm.backend.pace import AHEAD
 from evoswarm.backend.pieces import describe
 from evoswarm.backend.ray.actor_group import ActorGroup
 from evoswarm.backend.ray.grader import NotReady
+from evoswarm.backend.ray.wait import arrived
 from evoswarm.backend.round import Call, Round
 from evoswarm.errors import ClusterError
 
@@ -153,14 +153,8 @@ class Grading:
 
     def close(self) -> None:
         """Forget all answers, close the utility in all graders, and keep what they have learned."""
-        for graded in _arrived(list(self._held)):
+        for graded in arrived(list(self._held), seconds=END_SECONDS):
             self.learned.add(graded.learned)
-        for learned in _arrived([self.graders.actors[number].close.remote() for number in self.graders.up]):
+        closing = [self.graders.actors[number].close.remote() for number in self.graders.up]
+        for learned in arrived(closing, seconds=END_SECONDS):
             self.learned.add(learned)
-
-
-def _arrived(refs: list[Any]) -> Iterator[Any]:
-    """The results that arrive soon."""
-    for ref in ray.wait(refs, num_returns=len(refs), timeout=END_SECONDS)[0] if refs else []:
-        with contextlib.suppress(RayError):
-            yield ray.get(ref)

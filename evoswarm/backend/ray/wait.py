@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -132,3 +133,10 @@ def _value(ref: Any) -> Any:
         return TaskFailed(error.cause, lost=False)
     except RayError as error:
         return TaskFailed(error, lost=True)
+
+
+def arrived(refs: list[Any], *, seconds: float) -> Iterator[Any]:
+    """The results of these calls that arrive in time; those of lost actors are left out."""
+    for ref in ray.wait(refs, num_returns=len(refs), timeout=seconds)[0] if refs else []:
+        with contextlib.suppress(RayError):
+            yield ray.get(ref)
