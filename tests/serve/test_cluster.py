@@ -36,7 +36,7 @@ def test_the_winner_on_a_cluster_answers_only_with_the_key(tmp_path: Path, monke
         deploy(args, address="auto")
         client = openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="right", max_retries=0, timeout=300)
         assert [model.id for model in client.models.list()] == ["winner"]
-        for key in ("wrong", ""):
+        for key in ("wrong", "righter"):
             with pytest.raises(openai.AuthenticationError, match="missing or wrong"):
                 client.with_options(default_headers={"Authorization": f"Bearer {key}"}).models.list()
         lines = {(line["who"], line["split"]): line for line in read_outcomes(run_dir / "outcomes" / "final.jsonl")}

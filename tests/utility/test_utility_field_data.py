@@ -67,9 +67,10 @@ OWN = {"custom": PROMPT_ONLY, "regex": {"pattern": "5"}}
 
 
 def of_data_alone(kind: str) -> bool:
-    """Whether a utility reads data of its own and needs no model, service or program. `json` reads other answers."""
+    """Whether a utility reads data of its own and needs no model, service or program. `json` and `code` read
+    other records."""
     needed = {name for name, field in UTILITIES[kind].config_class.model_fields.items() if field.is_required()}
-    return "data" in needed and needed <= {"data", *OWN.get(kind, ())} and kind != "json"
+    return "data" in needed and needed <= {"data", *OWN.get(kind, ())} and kind not in ("json", "code")
 
 
 @pytest.mark.parametrize("kind", sorted(filter(of_data_alone, UTILITIES)))
