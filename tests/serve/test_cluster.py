@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import openai
 import pytest
-import ray
 from serve_helpers import WORDS, finished_run
 
 from evoswarm.errors import UserError
 from evoswarm.loop.records import read_outcomes
-from evoswarm.serve.cluster import ServeArgs, build, deploy, serve_args
+from evoswarm.serve.cluster import build, serve_args
 from evoswarm.serve.offer import Choice, make_offer
 
 pytest.importorskip("vllm", reason="installed by the Makefile on Linux x86-64")
@@ -22,30 +25,57 @@ def test_a_model_that_is_not_there_is_refused_with_the_command_that_writes_it(tm
         build({"model": str(tmp_path)})
 
 
+DEPLOY = """
+import sys
+import ray
+from evoswarm.serve.cluster import ServeArgs, deploy
+
+ray.init("local", num_cpus=6, include_dashboard=False, log_to_driver=False)
+deploy(ServeArgs.model_validate_json(sys.argv[1]), address="auto")
+print("ready", flush=True)
+sys.stdin.read()
+"""
+"""A program of its own: the cluster that other tests share has fewer CPUs."""
+
+
+@pytest.fixture
+def deployed(tmp_path: Path) -> Iterator[Path]:
+    """The run whose winner answers at port 8000."""
+    run_dir = finished_run(tmp_path)
+    args = serve_args(make_offer(run_dir, Choice(merged=True)), "SERVE_KEY", replicas=1, cpus=1, gpus=0)
+    args = args.with_(engine={"args": {"enforce_eager": True, "max_model_len": 128}})
+    command = [sys.executable, "-c", DEPLOY, args.model_dump_json()]
+    environment = os.environ | {"SERVE_KEY": "right"}
+    log = tmp_path / "deploy.log"
+    with log.open("w") as errors:
+        program = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+        )
+    assert program.stdin is not None and program.stdout is not None
+    try:
+        assert "ready" in program.stdout.read(6), log.read_text()[-2000:]
+        yield run_dir
+    finally:
+        program.stdin.close()
+        try:
+            program.wait(60)
+        finally:
+            program.kill()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_the_winner_on_a_cluster_answers_only_with_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SERVE_KEY", "right")
-    run_dir = finished_run(tmp_path)
-    offer = make_offer(run_dir, Choice(merged=True))
-    args = serve_args(offer, "SERVE_KEY", replicas=1, cpus=1, gpus=0)
-    args = args.with_(engine={"args": {"enforce_eager": True, "max_model_len": 128}})
-    assert isinstance(args, ServeArgs)
-    ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False)
-    try:
-        deploy(args, address="auto")
-        client = openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="right", max_retries=0, timeout=300)
-        assert [model.id for model in client.models.list()] == ["winner"]
-        for key in ("wrong", "righter"):
-            with pytest.raises(openai.AuthenticationError, match="missing or wrong"):
-                client.with_options(default_headers={"Authorization": f"Bearer {key}"}).models.list()
-        lines = {(line["who"], line["split"]): line for line in read_outcomes(run_dir / "outcomes" / "final.jsonl")}
-        answers = []
-        for word in WORDS:
-            reply = client.chat.completions.create(
-                model="winner", messages=[{"role": "user", "content": word}], max_tokens=6, temperature=0
-            )
-            answers.append((reply.choices[0].message.content or "").strip() or None)
-        assert answers == lines["ensemble:0", "test"]["predictions"]
-    finally:
-        ray.shutdown()
+def test_the_winner_on_a_cluster_answers_only_with_the_key(deployed: Path) -> None:
+    client = openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="right", max_retries=0, timeout=300)
+    assert [model.id for model in client.models.list()] == ["winner"]
+    for key in ("wrong", "righter"):
+        with pytest.raises(openai.AuthenticationError, match="missing or wrong"):
+            client.with_options(default_headers={"Authorization": f"Bearer {key}"}).models.list()
+    lines = {(line["who"], line["split"]): line for line in read_outcomes(deployed / "outcomes" / "final.jsonl")}
+    answers = []
+    for word in WORDS:
+        reply = client.chat.completions.create(
+            model="winner", messages=[{"role": "user", "content": word}], max_tokens=6, temperature=0
+        )
+        answers.append((reply.choices[0].message.content or "").strip() or None)
+    assert answers == lines["ensemble:0", "test"]["predictions"]
