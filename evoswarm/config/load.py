@@ -185,6 +185,8 @@ def _absolute(data: dict[str, Any], root: Path, model: type[Section]) -> dict[st
         result["output"] = resolved(output, root)
     if isinstance(name := result.get("model"), str) and _is_local(name, root):
         result["model"] = resolved(name, root)
+    if isinstance(pool := result.get("pool"), dict) and isinstance(small := pool.get("small_model"), str):
+        result["pool"] = pool | {"small_model": resolved(small, root) if _is_local(small, root) else small}
     if isinstance(search := result.get("search"), dict) and "start" in search:
         result["search"] = search | {"start": _start(search["start"], root)}
     return result

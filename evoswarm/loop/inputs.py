@@ -79,6 +79,8 @@ def require_installable(config: RunConfig, pool: Pool) -> None:
     Raises:
         UserError: it cannot, or the model cannot be loaded.
     """
+    if config.pool.kind != "weights":
+        raise UserError(f"pool.kind: no engine runs {config.pool.kind} in this version; set it to weights")
     config.engine.check_model(model=config.model)
     if problems := config.engine.misfits(model=config.model, experts=pool.experts):
         raise UserError(f"pool: {listed(problems)}")

@@ -36,7 +36,7 @@ class Block:
         base: the tensor of the base model that the experts' values are differences from; None: zero.
         owner: the expert without which the block is left out; None: it is always there.
         fixed: a copy of its only source, whatever the coefficients are.
-        masked: sparsified experts drop scalars here. Not in A of a LoRA.
+        masked: sparsified experts drop scalars here. Not in A of a LoRA, and not in coefficients of models.
     """
 
     spec: TensorSpec
@@ -101,10 +101,11 @@ def in_factors(experts: Sequence[Expert]) -> list[Part]:
     whole = whole_tensors(first)
     scales = _scales(experts)
     of_a = {a for a, _ in pair_names(first).values()} if first.kind == "adapter" else set()
+    unmasked = of_a | (first.specs.keys() if first.kind == "model" else set())
     parts = []
     for name in sorted(first.specs):
         block = _block(name, experts, _sharing(name, experts), scales=scales.get(name), base=whole.get(name))
-        parts.append(Part(name, (replace(block, masked=name not in of_a),)))
+        parts.append(Part(name, (replace(block, masked=name not in unmasked),)))
     return parts
 
 
@@ -146,8 +147,8 @@ def _sharing(name: str, experts: Sequence[Expert]) -> dict[str, str]:
 
 def whole_tensors(expert: Expert) -> dict[str, str]:
     """Tensors that hold a whole parameter of the base model, and the parameter's name."""
-    if expert.kind == "checkpoint":
-        return {name: name for name in expert.specs}
+    if expert.kind != "adapter":
+        return {name: name for name in expert.specs} if expert.kind == "checkpoint" else {}
     return {key: base for base, key in full_tensors({name: name for name in expert.specs}).items()}
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from evoswarm.place import Place
 from evoswarm.section import Section
@@ -17,9 +17,17 @@ class PoolConfig(Section):
     """A folder of expert folders (sorted by name), or a list of expert folders: PEFT adapters, or full checkpoints of
     one architecture. Folders may be URLs (s3://, gs://, or anything fsspec supports): every node keeps a copy. In a
     list, experts may also have names on the Hugging Face hub (owner/name, or owner/name@revision)."""
+    kind: Literal["weights", "models", "steering"] = "weights"
+    """What a particle is. weights: a mix of the experts' weights. models: coefficients of whole models, of any
+    architecture and tokenizer, whose probabilities are mixed; experts are checkpoints, or adapters, which stand for
+    `model` with them. steering: coefficients of the differences of small experts from `small_model`, which are added
+    to what `model` predicts."""
+    small_model: Annotated[str, Field(min_length=1)] | None = None
+    """The base model of the small experts: a folder, or a name on the Hugging Face hub. Only with `kind: steering`."""
     include_base: bool = False
     """Add the base model itself to the pool as the expert `base`. Moves are affine (coefficients sum to 1); with the
-    base model in the pool, the coefficients of the other experts can have any sum."""
+    base model in the pool, the coefficients of the other experts can have any sum. With `kind: steering`, the
+    default is true."""
     space: Literal["product", "factors"] | None = None
     """How LoRA experts are mixed. product: their products B A, exactly; ranks and target modules may differ, and a
     particle has the sum of the ranks. factors: A and B one by one, which needs experts of one form that were trained
@@ -30,6 +38,22 @@ class PoolConfig(Section):
     `bayes`, `evogm` and `pso_merging`, else false."""
     check_values: bool = True
     """Read every value once before the run starts, to find NaN and infinities."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _steer_from_the_base(cls, data: Any) -> Any:
+        steers = isinstance(data, dict) and data.get("kind") == "steering"
+        return {"include_base": True} | data if steers else data
+
+    @model_validator(mode="after")
+    def _fits_the_kind(self) -> Self:
+        if self.kind != "weights" and self.space is not None:
+            raise ValueError(f"space says how weights are mixed, and kind {self.kind} mixes none; omit it")
+        if self.kind == "steering" and self.small_model is None:
+            raise ValueError("kind steering needs small_model, the base model of the small experts")
+        if self.kind != "steering" and self.small_model is not None:
+            raise ValueError(f"small_model is for kind steering, not {self.kind}; omit it")
+        return self
 
 
 class ExportConfig(Section):

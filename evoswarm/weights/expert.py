@@ -27,7 +27,8 @@ from evoswarm.weights.tensorfile import TensorFile, TensorSpec
 
 SAMPLE = 1024
 """Values at each end of a tensor that a quick check reads."""
-Kind = Literal["adapter", "checkpoint"]
+Kind = Literal["adapter", "checkpoint", "model"]
+"""A model is an adapter or checkpoint that runs as it is, as a member of a mix; see `members`."""
 MODEL_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 _MARKS = (ADAPTER_CONFIG, ADAPTER_FILE, MLX_FILE, "adapter_model.bin", "config.json", MODEL_FILE, INDEX_FILE)
@@ -40,7 +41,7 @@ class Expert:
     Attributes:
         name: its name in the pool.
         path: the folder that holds its files.
-        kind: adapter or checkpoint.
+        kind: adapter, checkpoint or model.
         config: adapter_config.json or config.json, as peft or transformers would write it.
         files: its safetensors files.
         stored: its tensors by name; the names of adapters are peft's.

@@ -30,10 +30,10 @@ def oddities(experts: Sequence[Expert], base: BaseTensors) -> list[str]:
         base: the base model, which may not be on this machine.
     """
     found = [(expert.name, line) for expert in experts for line in _odd(expert, base)]
-    return grouped([*found, *_twins(experts)])
+    return grouped([*found, *twins(experts)])
 
 
-def _twins(experts: Sequence[Expert]) -> Iterator[tuple[str, str]]:
+def twins(experts: Sequence[Expert]) -> Iterator[tuple[str, str]]:
     """Experts that are the same as an earlier one."""
     different: list[Expert] = []
     for expert in experts:

@@ -18,10 +18,11 @@ from evoswarm.weights.check import mismatches
 from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.expert import Expert, Kind, open_expert
 from evoswarm.weights.folders import find_experts
-from evoswarm.weights.hub import require_model
+from evoswarm.weights.hub import cached_model, require_model
 from evoswarm.weights.lora_config import product_config
+from evoswarm.weights.members import as_members
 from evoswarm.weights.merge import scaling
-from evoswarm.weights.oddities import oddities
+from evoswarm.weights.oddities import oddities, twins
 from evoswarm.weights.same_base import base_warnings
 from evoswarm.weights.space import SpaceChoice, choose_space
 from evoswarm.weights.tensorfile import TensorSpec
@@ -34,11 +35,13 @@ from evoswarm.weights.words import grouped
 class Pool:
     """Experts of one kind that can be mixed.
 
-    With `include_base`, `names` ends with `base`: the zero adapter, or the base checkpoint in a pool of checkpoints.
+    With `include_base`, `names` ends with `base`: the zero adapter, the base checkpoint in a pool of checkpoints, the
+    base model as a member of a mix, or no steering.
 
     Attributes:
         base: the base model's own tensors.
         space: how adapters are mixed; None for experts that are mixed as they are.
+        steers: whether experts are members that steer the base model.
     """
 
     experts: list[Expert]
@@ -46,6 +49,7 @@ class Pool:
     include_base: bool = False
     space: SpaceChoice | None = None
     warnings: list[str] = field(default_factory=list)
+    steers: bool = False
 
     def __post_init__(self) -> None:
         self._by_name = {expert.name: expert for expert in self.experts}
@@ -92,11 +96,11 @@ class Pool:
 
     @cached_property
     def adapter(self) -> dict[str, Any] | None:
-        """adapter_config.json of every particle, for engines; None for checkpoints.
+        """adapter_config.json of every particle, for engines; None for others.
 
         In product space it has the largest rank, because a particle's own ranks depend on its row; all scales are 1.
         """
-        if self.kind == "checkpoint":
+        if self.kind != "adapter":
             return None
         config = self.adapter_for(self.layout)
         if not self.in_product:
@@ -128,8 +132,8 @@ class Pool:
             return dict(zip(self._by_name, threads.map(lambda e: e.sha256, self.experts), strict=True))
 
     def is_zero(self, name: str) -> bool:
-        """Whether the expert is the zero adapter, which has no file."""
-        return name == BASE and self.include_base and self.kind == "adapter"
+        """Whether the expert is the zero adapter or no steering, which have no file."""
+        return name == BASE and self.include_base and (self.kind == "adapter" or self.steers)
 
     def flat(self, name: str, tensor: str) -> np.ndarray:
         """A tensor [numel] of an expert, as a view of its file."""
@@ -155,30 +159,30 @@ def open_pool(
     """
     if check and model is not None:
         require_model(model)
-    model = model or UNKNOWN
-    found = find_experts(config.experts, model=model)
+    model = config.small_model or model or UNKNOWN
+    mixes, steers = config.kind != "weights", config.kind == "steering"
+    found = find_experts(config.experts, model=UNKNOWN if mixes and not steers else model)
     if BASE in found.folders and config.include_base:
         raise UserError(f"pool: an expert folder is named {BASE!r}, the name of the base model in the pool; rename it")
     opened, problems = _open_all(found.folders, model)
-    if config.include_base and opened and opened[0].kind == "checkpoint":
-        if not Path(model).is_dir():
-            raise UserError(f"pool: include_base with checkpoints needs `model` to be a local folder, not {model}")
-        more, wrong = _open_all({BASE: Path(model)}, model)
+    if config.include_base and opened and not steers and (mixes or opened[0].kind == "checkpoint"):
+        more, wrong = _open_all({BASE: _base_folder(model)}, model)
         opened, problems = opened + more, problems + wrong
     base = BaseTensors(model)
-    experts = unified(opened, base)
+    experts = as_members(opened) if mixes else unified(opened, base)
     space = choose_space(experts, config.space, prefer_product=bool(config.prefer_product)) if experts else None
     if check and experts:
-        problems += _problems(opened, experts, space, base)
+        problems += [] if mixes else _problems(opened, experts, space, base)
         if config.check_values and not problems:
-            problems += _non_finite(experts, samples=samples)
+            problems += _non_finite(opened if mixes else experts, samples=samples)
     if problems:
         raise UserError(("" if alone else "pool: ") + listed(problems))
     if check and not alone and len(experts) + config.include_base < 2:
         reason = f"pool: only one expert ({experts[0].name}); give at least two, or set pool.include_base: true"
         raise UserError("; ".join([reason, *found.notices]))
-    warnings = [*found.notices, *_warnings(opened, experts, base, model)] if check else []
-    return Pool(experts, base, config.include_base, space, warnings)
+    known = partial(_warnings_of_members, steers=steers) if mixes else _warnings
+    warnings = [*found.notices, *known(opened, experts, base, model)] if check else []
+    return Pool(experts, base, config.include_base, space, warnings, steers)
 
 
 UNKNOWN = "/dev/null/unknown"
@@ -206,6 +210,20 @@ def _warnings(opened: list[Expert], experts: list[Expert], base: BaseTensors, mo
     changed = zip(experts, opened, strict=True)
     notices = [(now.name, line) for now, was in changed if (line := conversion_notice(now, was))]
     return [*grouped(notices), *base_warnings(opened, model), *oddities(experts, base)]
+
+
+def _warnings_of_members(
+    opened: list[Expert], experts: list[Expert], base: BaseTensors, model: str, *, steers: bool
+) -> list[str]:
+    """What a user should know about the members of a mix."""
+    odd = oddities(opened, base) if steers else grouped(list(twins(opened)))
+    return [*base_warnings(opened, model), *odd]
+
+
+def _base_folder(model: str) -> Path:
+    if (folder := cached_model(model)) is None:
+        raise UserError(f"pool: include_base needs `model` to be a local folder or in the hub's cache, not {model}")
+    return folder
 
 
 def _non_finite(experts: Sequence[Expert], *, samples: bool) -> list[str]:

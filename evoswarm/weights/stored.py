@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from evoswarm.weights.tensorfile import TensorFile, TensorSpec
+from evoswarm.weights.tensorfile import TensorSpec
+
+
+class Tensors(Protocol):
+    """Where tensors are: a file (`TensorFile`), or memory."""
+
+    @property
+    def specs(self) -> Mapping[str, TensorSpec]:
+        """The tensors by name."""
+
+    def flat(self, name: str) -> np.ndarray:
+        """A tensor as a read-only array [numel]."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +35,13 @@ class Stored:
     """
 
     spec: TensorSpec
-    file: TensorFile
+    file: Tensors
     key: str
     transposed: bool = False
     filler: Stored | None = None
 
     @classmethod
-    def of(cls, file: TensorFile, key: str, *, name: str = "", transposed: bool = False) -> Stored:
+    def of(cls, file: Tensors, key: str, *, name: str = "", transposed: bool = False) -> Stored:
         """A tensor of a file, under another name or transposed."""
         spec = file.specs[key]
         shape = spec.shape[::-1] if transposed else spec.shape
