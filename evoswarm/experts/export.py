@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 
 from peft import PeftConfig, PeftModel
@@ -16,6 +15,7 @@ from evoswarm.errors import UserError, first_line
 from evoswarm.experts.convert import adapt
 from evoswarm.experts.method import Chosen, described
 from evoswarm.experts.save import save
+from evoswarm.place import replacing_folder
 from evoswarm.weights.adapter import ADAPTER_CONFIG, ADAPTER_FILE
 from evoswarm.weights.expert import Expert, is_expert_folder, open_expert
 from evoswarm.weights.folders import find_experts
@@ -44,11 +44,11 @@ def _export(expert: Expert, folder: Path, model: str, how: Save) -> Path:
     if how == "lora" and (converter := lora_converter(model, expert.config)) is not None:
         tensors = converter.tensors(expert.tensors())
         specs = [TensorSpec.of(name, array) for name, array in sorted(tensors.items())]
-        folder.mkdir(parents=True, exist_ok=True)
         arrays = ((spec.name, tensors[spec.name]) for spec in specs)
-        write_safetensors(folder / ADAPTER_FILE, specs, arrays, metadata={"format": "pt"})
         text = json.dumps(converter.lora_config(), indent=2, sort_keys=True)
-        (folder / ADAPTER_CONFIG).write_text(text + "\n", encoding="utf-8")
+        with replacing_folder(folder) as new:
+            write_safetensors(new / ADAPTER_FILE, specs, arrays, metadata={"format": "pt"})
+            (new / ADAPTER_CONFIG).write_text(text + "\n", encoding="utf-8")
         return folder
     return _with_peft(expert, folder, model, how)
 
@@ -69,12 +69,8 @@ def _with_peft(expert: Expert, folder: Path, model: str, how: Save) -> Path:
         raise UserError(f"{expert.path}: does not fit {model} ({first_line(error)})") from None
     for key in (*found.unexpected_keys, *_missing(adapted, set(found.missing_keys))):
         raise UserError(f"{expert.path}: peft does not read or find tensor {key}; save the adapter with this peft")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as work:
-        save(adapted.eval(), Path(work) / "new", chosen, how=how, start=start)
-        if folder.exists():
-            folder.rmdir()
-        (Path(work) / "new").replace(folder)
+    with replacing_folder(folder) as new:
+        save(adapted.eval(), new, chosen, how=how, start=start)
     return folder
 
 

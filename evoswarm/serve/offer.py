@@ -16,6 +16,7 @@ from evoswarm.experts.export import export
 from evoswarm.loop.directory import RunDirectory, generation_name
 from evoswarm.loop.history import search_at, written_config
 from evoswarm.loop.records import read_outcomes
+from evoswarm.place import replacing_folder
 from evoswarm.rows import Row
 from evoswarm.serve.winner import Say, particle_folder, row_folder, serving, winner_folder
 from evoswarm.utility import make_utility
@@ -125,7 +126,8 @@ def merged_folder(run_dir: Path, winner: Path, *, say: Say) -> Path:
     folder = beside / f"{winner.name}-merged"
     if not folder.exists():
         say("merging the winner into the base model")
-        write_merged(run_dir, folder, expert=winner)
+        with replacing_folder(folder) as new:
+            write_merged(run_dir, new, expert=winner)
     return folder
 
 

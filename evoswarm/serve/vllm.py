@@ -23,6 +23,7 @@ from evoswarm.engine.config import ModelEngine
 from evoswarm.engine.vllm_settings import arguments
 from evoswarm.errors import UserError
 from evoswarm.loop.history import run_pool
+from evoswarm.place import replacing_folder
 from evoswarm.serve.offer import Offer, slot_rank
 from evoswarm.serve.winner import serving
 from evoswarm.utility import make_utility
@@ -170,7 +171,8 @@ def _tokenizer(offer: Offer) -> Path:
         utility = make_utility(config.utility, root=config.root)
         found = config.engine.tokenizer(model=config.model, experts=run_pool(config).experts, utility=utility)
         assert found is not None
-        found.tokenizer.save_pretrained(folder)
+        with replacing_folder(folder) as new:
+            found.tokenizer.save_pretrained(new)
     return folder
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from evoswarm.place import replacing_folder
 from evoswarm.rows import Row
 from evoswarm.weights.adapter import ADAPTER_CONFIG, ADAPTER_FILE
 from evoswarm.weights.lora_config import product_config
@@ -96,31 +97,19 @@ def write_expert(
     tokenizer of adapters is copied if they agree on one.
     `config` is adapter_config.json, if it is not that of the pool's particles.
     """
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    with replacing_folder(folder) as new:
         if pool.kind == "adapter":
             config = (config or pool.adapter_for(layout)) | {"base_model_name_or_path": base, "inference_mode": True}
-            _write_text(temporary / ADAPTER_CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
-            write_safetensors(temporary / ADAPTER_FILE, layout, tensors(layout), metadata={"format": "pt"})
-            _copy_tokenizer([expert.path for expert in pool.experts], temporary)
+            _write_text(new / ADAPTER_CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
+            write_safetensors(new / ADAPTER_FILE, layout, tensors(layout), metadata={"format": "pt"})
+            _copy_tokenizer([expert.path for expert in pool.experts], new)
         else:
             first = pool.experts[0]
-            _copy_settings(first.path, temporary)
+            _copy_settings(first.path, new)
             if first.config != first.original:
-                _write_text(temporary / "config.json", json.dumps(first.config, indent=2, sort_keys=True) + "\n")
-            _copy_settings(Path(base), temporary)
-            _write_shards(layout, tensors, temporary, shard_bytes)
-        # The old folder is moved aside first, so a crash never leaves a partial folder.
-        old = temporary.with_suffix(".old")
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            folder.replace(old)
-        temporary.replace(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+                _write_text(new / "config.json", json.dumps(first.config, indent=2, sort_keys=True) + "\n")
+            _copy_settings(Path(base), new)
+            _write_shards(layout, tensors, new, shard_bytes)
 
 
 def save_vector(materializer: Materializer, row: Row, path: Path) -> None:
