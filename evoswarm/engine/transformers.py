@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import GenerationConfig
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache
 
 from evoswarm.engine.base import Verified, together
 from evoswarm.engine.dtype import device_of
@@ -20,6 +19,7 @@ from evoswarm.engine.encode import Ids
 from evoswarm.engine.errors import out_of_memory
 from evoswarm.engine.install import Installer
 from evoswarm.engine.load import end_tokens, load_model, saved_tensors
+from evoswarm.engine.network import Network, SingleNetwork
 from evoswarm.engine.tokenizer import RunTokenizer, load_tokenizer
 from evoswarm.engine.transformers_config import TransformersEngine
 from evoswarm.errors import UserError, first_line
@@ -60,21 +60,17 @@ class HfEngine:
         tokenizer = tokenizer or RunTokenizer(load_tokenizer(model, trust_remote_code=config.trust_remote_code))
         self.tokenizer = tokenizer.tokenizer
         self.model = _on_device(load_model(model, config, device=config.device), device_of(config.device)).eval()
-        # In 16 bits, one pass over a whole text and one pass per token round too differently.
-        self.exact = self.model.dtype == torch.float32
         ends = end_tokens(self.model.generation_config, self.tokenizer)
         # A model's own penalties and beams would make its answers differ from greedy ones.
         self.model.generation_config = GenerationConfig()
-        self._positions = "position_ids" in inspect.signature(self.model.forward).parameters
-        # Caches that drop tokens (sliding windows) or sum them up (linear attention) cannot be branched.
-        layers = DynamicCache(config=self.model.config).layers
-        self._branches = self._positions and all(type(layer) is DynamicLayer for layer in layers)
-        longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        self._last_position = None if longest is None else longest - 1
-        rows = self.model.get_input_embeddings().weight.shape[0]
-        self._encoder = tokenizer.encoder(ends=ends, longest=longest, rows=rows)
-        self.tokens, self.steps = self._encoder.tokens, Counter[str]()
+        self._load(tokenizer, ends, SingleNetwork(self.model))
         self._installer = Installer(self.model, adapter, pristine=config.pristine, saved=saved_tensors(model))
+
+    def _load(self, tokenizer: RunTokenizer, ends: Sequence[int], network: Network) -> None:
+        """Answer with a network; `ends` are the tokens that end an answer."""
+        self._network, self.exact = network, network.exact
+        self._encoder = tokenizer.encoder(ends=ends, longest=network.longest, rows=network.rows)
+        self.tokens, self.steps = self._encoder.tokens, Counter[str]()
         self._shared: tuple[Ids, DynamicCache] | None = None
 
     def install(self, weights: Mapping[str, np.ndarray] | None) -> None:
@@ -111,13 +107,12 @@ class HfEngine:
         rows, found = [self._encoder.prompt(prompt) for prompt in prompts], dict[int, list[int]]()
         rooms = [self._encoder.room(len(row), max_new_tokens) for row in rows]
         for room in set(rooms):  # the end of a context must not end the answers to shorter prompts
-            same = [i for i, other in enumerate(rooms) if other == room]
-            found |= zip(same, self._greedy([rows[i] for i in same], room, stop), strict=True)
+            found |= self._greedy({i: row for i, row in enumerate(rows) if rooms[i] == room}, room, stop)
         return [self._encoder.text(prompt, found[i], stop) for i, prompt in enumerate(prompts)]
 
-    def _greedy(self, rows: Sequence[Ids], limit: int, stop: Sequence[str]) -> list[list[int]]:
-        """Up to `limit` generated ids for each row."""
-        inputs = self._batch(rows)
+    def _greedy(self, rows: Mapping[int, Ids], limit: int, stop: Sequence[str]) -> dict[int, list[int]]:
+        """Up to `limit` generated ids for each row, by the positions of their prompts."""
+        inputs = self._batch(list(rows.values()))
         settings = GenerationConfig(
             do_sample=False,
             max_new_tokens=limit,
@@ -125,8 +120,7 @@ class HfEngine:
             eos_token_id=list(self._encoder.ends_of(tuple(stop))) or None,
         )
         output = self.model.generate(**inputs, generation_config=settings)
-        answers: list[list[int]] = output[:, inputs["input_ids"].shape[1] :].tolist()
-        return answers
+        return dict(zip(rows, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True))
 
     @torch.inference_mode()
     def verify(
@@ -144,7 +138,7 @@ class HfEngine:
         pairs = [(context, draft[: limit - 1]) for (context, draft), limit in zip(encoded, limits, strict=True)]
         longest = max(len(draft) for _, draft in pairs)
         inputs = self._batch([context + draft for context, draft in pairs], last=longest + 1)
-        logits = self._forward(inputs, keep=longest + 1).logits
+        logits = self._network.forward(inputs, keep=longest + 1).logits
         found: list[Verified] = []
         for i, (prompt, (_, wanted), row) in enumerate(zip(prompts, pairs, logits.argmax(-1).tolist(), strict=True)):
             chosen = row[-len(wanted) - 1 :]
@@ -164,7 +158,7 @@ class HfEngine:
         forward pass; for longer options the prompt is computed once.
         """
         pairs = [[self._encoder.option(p, option) for option in row] for p, row in zip(prompts, options, strict=True)]
-        if self._branches and _share_prompts(pairs):
+        if self._network.branches and _share_prompts(pairs):
             return [scores for part in _parts(pairs, self.batch_size) for scores in self._branch(part)]
         found = self._scores([pair for row in pairs for pair in row])
         return [tuple(found[pair] for pair in row) for row in pairs]
@@ -182,7 +176,7 @@ class HfEngine:
         for context, option in pairs:
             wanted.setdefault(context + option[:-1], {})[option] = context, option
         found: dict[tuple[Ids, Ids], OptionScore] = {}
-        most = MOST_LOGITS // self.model.get_input_embeddings().weight.shape[0]
+        most = MOST_LOGITS // self._network.rows
         for batch in _batches({ids: max(map(len, options)) for ids, options in wanted.items()}, self.batch_size, most):
             scores = self._score({ids: list(wanted[ids]) for ids in batch})
             found |= {wanted[ids][option]: score for (ids, option), score in scores.items()}
@@ -191,7 +185,7 @@ class HfEngine:
     def _score(self, batch: dict[Ids, list[Ids]]) -> dict[tuple[Ids, Ids], OptionScore]:
         """The score of each option at the end of each input, by (input, option)."""
         longest = max(len(option) for options in batch.values() for option in options)
-        logits = self._forward(self._batch(list(batch), last=longest), keep=longest).logits
+        logits = self._network.forward(self._batch(list(batch), last=longest), keep=longest).logits
         keys, sums, greedy = [], [], []
         for (ids, options), row in zip(batch.items(), logits, strict=True):
             logprobs = torch.log_softmax(row.float(), dim=-1)
@@ -212,7 +206,7 @@ class HfEngine:
         width = max(len(option) for option in options)
         self._encoder.check(max(len(context) + len(option) - 1 for row in pairs for context, option in row))
         prompts = self._batch(contexts)
-        first = self._forward(prompts, keep=1, use_cache=True)
+        first = self._network.forward(prompts, keep=1, use_cache=True)
         logprobs = torch.log_softmax(first.logits[owners].float(), dim=-1)
         # Padding on the right is not visible to any real token.
         tokens = torch.tensor([option + (0,) * (width - len(option)) for option in options], device=owners.device)
@@ -220,7 +214,7 @@ class HfEngine:
             first.past_key_values.batch_select_indices(owners)
             mask = torch.cat([prompts["attention_mask"][owners], torch.ones_like(tokens[:, 1:])], dim=-1)
             inputs = {"input_ids": tokens[:, :-1], "attention_mask": mask, "past_key_values": first.past_key_values}
-            rest = self._forward(inputs, keep=width - 1)
+            rest = self._network.forward(inputs, keep=width - 1)
             logprobs = torch.cat([logprobs, torch.log_softmax(rest.logits.float(), dim=-1)], dim=1)
         each = logprobs.gather(2, tokens[:, :, None])[:, :, 0].tolist()
         hits = (logprobs.argmax(-1) == tokens).tolist()
@@ -229,16 +223,6 @@ class HfEngine:
             for row, hit, o in zip(each, hits, options, strict=True)
         )
         return [tuple(next(scores) for _ in row) for row in pairs]
-
-    def _forward(self, inputs: dict[str, Any], *, keep: int, use_cache: bool = False) -> Any:
-        """The model's output with the logits [B, keep, vocabulary] of the last positions."""
-        if self._positions:  # absolute positions must not count the padding; `generate` does this itself
-            positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0, max=self._last_position)
-            inputs = inputs | {"position_ids": positions[:, -inputs["input_ids"].shape[1] :]}
-            if (cache := inputs.get("past_key_values")) is not None and inputs["input_ids"].shape == positions.shape:
-                start = cache.get_seq_length()
-                inputs |= {key: inputs[key][:, start:] for key in ("input_ids", "position_ids")}
-        return self.model(**inputs, logits_to_keep=keep, use_cache=use_cache)
 
     def _batch(self, rows: Sequence[Ids], *, last: int = 1) -> dict[str, Any]:
         """Token ids and mask [B, T], padded on the left, after the prefix that all rows share.
@@ -252,7 +236,7 @@ class HfEngine:
         width = max(len(row) for row in rows)
         self._encoder.check(width)
         shared = _common(rows)[: max(0, min(map(len, rows)) - last)]
-        if len(rows) < 2 or len(shared) < SHARED_FROM or not self._branches:
+        if len(rows) < 2 or len(shared) < SHARED_FROM or not self._network.branches:
             shared = ()
         pads = [width - len(row) for row in rows]
         rests = [row[len(shared) :] for row in rows]
@@ -270,7 +254,7 @@ class HfEngine:
         if self._shared is None or self._shared[0] != shared:
             ids = torch.tensor([shared], device=self.model.device)
             inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-            self._shared = shared, self._forward(inputs, keep=1, use_cache=True).past_key_values
+            self._shared = shared, self._network.forward(inputs, keep=1, use_cache=True).past_key_values
         cache = copy.deepcopy(self._shared[1])
         cache.batch_repeat_interleave(times)
         return cache
