@@ -32,7 +32,7 @@ from evoswarm.weights.materialize import Materializer, Weights
 from evoswarm.weights.pool import open_pool
 
 if TYPE_CHECKING:
-    from evoswarm.engine.mixture import MixtureEngine, Weigh
+    from evoswarm.engine.combined.mixture import MixtureEngine, Weigh
     from evoswarm.engine.tokenizer import RunTokenizer
 
 
@@ -137,18 +137,13 @@ class Bench:
             UserError: the engine is not transformers.
         """
         if self._mixture is None:
-            from evoswarm.engine.mixture import MixtureEngine
+            from evoswarm.engine.combined.combination import combination_of
+            from evoswarm.engine.combined.mixture import MixtureEngine
 
             if not isinstance(self.config.engine, TransformersEngine):
                 raise UserError("mixing next-token distributions needs engine.type transformers")
-            experts = (self.materializer.one(Row.one(name)) for name in self.pool.names)
-            engine = MixtureEngine(
-                self.config.engine,
-                model=self.config.model,
-                adapter=self.pool.adapter,
-                experts=experts,
-                tokenizer=self.tokenizer(),
-            )
+            combination = combination_of(self.config.pool, self.pool, model=self.config.model)
+            engine = MixtureEngine(self.config.engine, combination=combination, tokenizer=self.tokenizer())
             self._mixture = engine, Worker(self.config, pool=self.pool, utility=self.utility, engine=engine)
         return self._mixture
 

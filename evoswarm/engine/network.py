@@ -17,12 +17,16 @@ class Network(Protocol):
         longest: the maximum number of tokens; None if it is unknown.
         rows: the size of the vocabulary.
         exact: whether one pass over a text and one pass per token agree.
+        device: where token ids must be.
     """
 
     branches: bool
     longest: int | None
     rows: int
     exact: bool
+
+    @property
+    def device(self) -> torch.device: ...
 
     def forward(self, inputs: dict[str, Any], *, keep: int, use_cache: bool = False) -> Any:
         """The output, with `logits` [B, keep, vocabulary] of the last positions and, with `use_cache`,
@@ -44,6 +48,12 @@ class SingleNetwork:
         self.rows: int = model.get_input_embeddings().weight.shape[0]
         # In 16 bits, one pass over a whole text and one pass per token round too differently.
         self.exact: bool = model.dtype == torch.float32
+
+    @property
+    def device(self) -> torch.device:
+        """See `Network`."""
+        found: torch.device = self.model.device
+        return found
 
     def forward(self, inputs: dict[str, Any], *, keep: int, use_cache: bool = False) -> Any:
         """See `Network.forward`."""

@@ -22,7 +22,7 @@ from evoswarm.weights.hub import model_folder
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 """Files that make a tokenizer; a folder without them has at most settings and a chat template."""
 _SETTINGS = ("bos_token", "eos_token", "add_bos_token", "add_eos_token", "added_tokens_decoder", "tokenizer_class")
-_PROBE = "What is 12 + 7?\n\n  Füße 数 <|im_start|>user</s>"
+PROBE = "What is 12 + 7?\n\n  Füße 数 <|im_start|>user</s>"
 """A text that tokenizers of the same vocabulary may split differently."""
 SAMPLES = 8
 """Prompts of one kind that are checked before a run."""
@@ -171,7 +171,7 @@ def _saved_tokenizers(
     experts: Mapping[str, Path], notices: list[str], *, trust_remote_code: bool
 ) -> dict[str, PreTrainedTokenizerBase]:
     """The tokenizer of each expert that has one. The same files are loaded once; notes those that cannot be loaded."""
-    places = {name: next(filter(_has_vocabulary, _places(folder)), None) for name, folder in experts.items()}
+    places = {name: next(filter(has_vocabulary, _places(folder)), None) for name, folder in experts.items()}
     folders = {name: place for name, place in places.items() if place is not None}
     found: dict[str, PreTrainedTokenizerBase] = {}
     for names in _alike({name: _digest(folder) for name, folder in folders.items()}).values():
@@ -191,7 +191,8 @@ def _places(folder: Path) -> Iterator[Path]:
         yield folder.parent
 
 
-def _has_vocabulary(folder: Path) -> bool:
+def has_vocabulary(folder: Path) -> bool:
+    """Whether a folder has the files of a tokenizer."""
     return any((folder / name).exists() for name in VOCABULARIES)
 
 
@@ -216,7 +217,7 @@ def _digest(folder: Path) -> str:
 def _identity(tokenizer: PreTrainedTokenizerBase, padding: Collection[str]) -> str:
     """Equal for tokenizers that a run cannot tell apart, which may have different tokens for padding."""
     vocabulary = sorted((token, number) for token, number in tokenizer.get_vocab().items() if token not in padding)
-    probe = Encoder(tokenizer, ends=(), longest=None).prompt(_PROBE)
+    probe = Encoder(tokenizer, ends=(), longest=None).prompt(PROBE)
     content = [vocabulary, tokenizer.bos_token_id, tokenizer.eos_token_id, probe]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from evoswarm.engine.combined.members import Combination, Member
+from evoswarm.engine.combined.combination import Combination, Member
 from evoswarm.engine.combined.rules import TINY, combined, mix, mixed
 
 A, B = (torch.tensor([[row]]).log() for row in ([0.5, 0.3, 0.2], [0.1, 0.1, 0.8]))
@@ -75,7 +75,7 @@ def test_of_a_mix_the_reference_counts_only_if_it_is_an_expert() -> None:
 
 
 def test_a_small_base_that_is_the_large_one_cancels() -> None:
-    combination = Combination("steering", LARGE, (ONE, None), LARGE)
+    combination = Combination("steering", LARGE, (ONE, LARGE), LARGE)
     assert combination.members == (LARGE, ONE)
     assert combination.weights([1.0, 0.7]).tolist() == [0, 1]
     assert combination.weights(None).tolist() == [1, 0]

@@ -14,7 +14,8 @@ import torch
 
 from evoswarm.engine import TransformersEngine
 from evoswarm.engine.base import answer
-from evoswarm.engine.transformers import HfEngine, _batches
+from evoswarm.engine.scoring import _batches
+from evoswarm.engine.transformers import HfEngine
 from evoswarm.errors import UserError
 from evoswarm.utility.types import Chat, Choose, OptionScore
 

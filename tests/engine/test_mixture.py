@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from evoswarm.engine import TransformersEngine
-from evoswarm.engine.mixture import MixtureEngine, uniform
+from evoswarm.engine.combined.combination import Combination, Member
+from evoswarm.engine.combined.mixture import MixtureEngine, uniform
 from evoswarm.engine.transformers import HfEngine
 from evoswarm.rows import Row
 from evoswarm.toy import world
@@ -30,7 +31,9 @@ def parts():
     pool = open_pool(PoolConfig(experts=[folder / "experts" / name for name in NAMES]), model=str(folder / "base"))
     weights = Materializer(pool).all([Row.one(name) for name in NAMES])
     settings = {"model": str(folder / "base"), "adapter": pool.adapter}
-    return MixtureEngine(CONFIG, experts=weights, **settings), HfEngine(CONFIG, **settings), weights
+    members = tuple(Member(str(folder / "base"), folder / "experts" / name) for name in NAMES)
+    mixture = MixtureEngine(CONFIG, combination=Combination("mix", Member(str(folder / "base")), members))
+    return mixture, HfEngine(CONFIG, **settings), weights
 
 
 def only(j):
@@ -102,6 +105,6 @@ def test_surprise_is_the_mean_negative_log_probability_of_the_prompt(parts) -> N
 
 def test_the_experts_share_what_they_do_not_adapt(parts) -> None:
     mixture, _, _ = parts
-    first, second = (dict(model.named_parameters()) for model in mixture._models[:2])
+    first, second = (dict(one.model.named_parameters()) for one in mixture._network.networks[:2])
     shared = [name for name in first if first[name].data_ptr() == second[name].data_ptr()]
     assert any("embed" in name for name in shared) and not any("q_proj" in name for name in shared)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from evoswarm.engine.combined.members import Member
+from evoswarm.engine.combined.combination import Member
 from evoswarm.engine.install import Installer
 from evoswarm.engine.load import saved_tensors
 from evoswarm.weights.config import PoolConfig

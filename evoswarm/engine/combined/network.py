@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,18 @@ class CombinedNetwork:
         self.rows = min(one.rows for one in networks)
         self.exact = all(one.exact for one in networks)
         self.coefficients = torch.eye(len(networks))[:1]
+
+    @property
+    def device(self) -> torch.device:
+        """See `Network`."""
+        return self.networks[0].device
+
+    def rows_of(self, positions: Sequence[int]) -> CombinedNetwork:
+        """This network for some prompts of a call."""
+        view = copy.copy(self)
+        if len(self.coefficients) > 1:
+            view.coefficients = self.coefficients[list(positions)]
+        return view
 
     def forward(self, inputs: dict[str, Any], *, keep: int, use_cache: bool = False) -> Combined:
         """See `Network.forward`. A model that has no coefficient in any row is not run."""

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from transformers import GenerationConfig
 
+from evoswarm.engine.combined.combination import Combination
 from evoswarm.engine.combined.load import load_members
-from evoswarm.engine.combined.members import MIXING, Combination
 from evoswarm.engine.combined.network import CombinedNetwork
 from evoswarm.engine.combined.vocabulary import check_vocabularies
 from evoswarm.engine.encode import Ids
 from evoswarm.engine.load import end_tokens
 from evoswarm.engine.network import SingleNetwork
+from evoswarm.engine.scoring import NetworkEngine
 from evoswarm.engine.tokenizer import RunTokenizer, load_tokenizer
-from evoswarm.engine.transformers import HfEngine, model_on_device
+from evoswarm.engine.transformers import model_on_device
 from evoswarm.engine.transformers_config import TransformersEngine
+from evoswarm.weights.members import MIXING
 
 
-class CombinedEngine(HfEngine):
+class CombinedEngine(NetworkEngine):
     """Greedy answers and scores under the combined distribution; a particle is its coefficients.
 
     Memory: every base model once, and for each adapter a copy of the parameters that it adapts. Time: one pass of every
@@ -40,12 +40,13 @@ class CombinedEngine(HfEngine):
         check_vocabularies(members, trust_remote_code=trust)
         torch.set_num_threads(config.threads)
         tokenizer = tokenizer or RunTokenizer(load_tokenizer(members[0].model, trust_remote_code=trust))
-        self.batch_size, self.tokenizer, self._combination = config.batch_size, tokenizer.tokenizer, combination
         models = load_members(members, lambda name: model_on_device(name, config))
-        ends = {end for one in models for end in end_tokens(one.generation_config, self.tokenizer)}
-        for one in models:
-            one.generation_config = GenerationConfig()
-        self._load(tokenizer, sorted(ends), CombinedNetwork([SingleNetwork(one) for one in models], combination.rule))
+        ends = {end for one in models for end in end_tokens(one.generation_config, tokenizer.tokenizer)}
+        network = CombinedNetwork([SingleNetwork(one) for one in models], combination.rule)
+        super().__init__(tokenizer, network, ends=sorted(ends), batch_size=config.batch_size)
+        self._network: CombinedNetwork = network
+        self.combination = combination
+        self.install(None)
 
     def install(self, weights: Mapping[str, np.ndarray] | None) -> None:
         """See `Engine.install`.
@@ -53,4 +54,38 @@ class CombinedEngine(HfEngine):
         Args:
             weights: one array, `mixing` [N], of the experts' weights.
         """
-        self._use(combination.weights(None if weights is None else weights[MIXING])[None])
+        self.use(self.combination.weights(None if weights is None else weights[MIXING]))
+
+    def use(self, coefficients: np.ndarray) -> None:
+        """Answer with other coefficients.
+
+        Args:
+            coefficients: [M] of the members, or [B, M] for each prompt of the next call.
+        """
+        self._network.coefficients = torch.from_numpy(np.atleast_2d(coefficients))
+        self._shared = None
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._shared = None
+        for one in self._network.networks:
+            one.model.to("meta")
+
+    def _greedy(self, rows: Mapping[int, Ids], limit: int, stop: Sequence[str]) -> dict[int, list[int]]:
+        inputs, mine = self._batch(list(rows.values())), self._network.rows_of(list(rows))
+        ends = torch.tensor(self._encoder.ends_of(tuple(stop)), device=inputs["input_ids"].device)
+        mask, answers = inputs["attention_mask"], []
+        ended = torch.zeros(len(rows), dtype=torch.bool, device=mask.device)
+        while True:
+            output = mine.forward(inputs, keep=1, use_cache=True)
+            chosen = output.logits[:, -1].argmax(-1)
+            answers.append(chosen)
+            ended |= torch.isin(chosen, ends)
+            if len(answers) == limit or bool(ended.all()):
+                return dict(zip(rows, torch.stack(answers, 1).tolist(), strict=True))
+            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=-1)
+            inputs = {
+                "input_ids": chosen[:, None],
+                "attention_mask": mask,
+                "past_key_values": output.past_key_values,
+            }

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from evoswarm.engine.combined.members import Member
+from evoswarm.engine.combined.combination import Member
 from evoswarm.engine.encode import Encoder
-from evoswarm.engine.tokenizer import load_tokenizer
+from evoswarm.engine.tokenizer import PROBE, has_vocabulary, load_tokenizer
 from evoswarm.errors import UserError
-
-PROBE = "What is 12 + 7?\n\n  Füße 数 <|im_start|>user</s>"
-"""A text that tokenizers with the same tokens may split differently."""
 
 
 def check_vocabularies(members: Sequence[Member], *, trust_remote_code: bool) -> None:
@@ -29,6 +27,8 @@ def check_vocabularies(members: Sequence[Member], *, trust_remote_code: bool) ->
     first, *others = dict.fromkeys(member.model for member in members)
     reference = load_tokenizer(first, trust_remote_code=trust_remote_code)
     for model in others:
+        if not has_vocabulary(Path(model)) and _rows(first, trust_remote_code) == _rows(model, trust_remote_code):
+            continue  # a checkpoint that was saved without its tokenizer
         other = load_tokenizer(model, trust_remote_code=trust_remote_code)
         if difference := _difference(reference, other):
             raise UserError(
@@ -46,6 +46,10 @@ def _difference(first: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) 
         if ours.get(token) != theirs.get(token):
             return f"token {json.dumps(token)} is {_number(theirs.get(token))}, not {_number(ours.get(token))}"
     return _special(first, other) or _splits(first, other)
+
+
+def _rows(model: str, trust_remote_code: bool) -> int:
+    return int(AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code).get_text_config().vocab_size)
 
 
 def _number(number: int | None) -> str:

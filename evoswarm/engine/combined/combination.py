@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from evoswarm.engine.combined.rules import RuleName
-
-MIXING = "mixing"
-"""The name of the one tensor of a particle whose experts are whole models."""
+from evoswarm.weights.adapter import ADAPTER_CONFIG
+from evoswarm.weights.base import BASE
+from evoswarm.weights.config import PoolConfig
+from evoswarm.weights.hub import model_folder
+from evoswarm.weights.pool import Pool
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,13 @@ class Combination:
     Attributes:
         rule: how their scores are combined.
         reference: the model itself: what answers if no particle is installed. With steering it is what is steered.
-        experts: in the order of a particle's mixing weights. None: the reference.
+        experts: in the order of a particle's mixing weights.
         small: with steering, the model that the experts were made from.
     """
 
     rule: RuleName
     reference: Member
-    experts: tuple[Member | None, ...]
+    experts: tuple[Member, ...]
     small: Member | None = None
 
     @cached_property
@@ -61,13 +63,30 @@ class Combination:
             total[0] = 1
         if mixing is not None:
             for weight, expert in zip(mixing, self.experts, strict=True):
-                self._add(total, float(weight), expert)
+                total[self.members.index(expert)] += float(weight)
+                if self.small is not None:
+                    total[self.members.index(self.small)] -= float(weight)
         return total.astype(np.float32)
 
-    def _add(self, total: np.ndarray, weight: float, expert: Member | None) -> None:
-        """Add an expert's part: with steering its difference from the small base, and nothing for the reference."""
-        if self.rule == "mix":
-            total[self.members.index(expert or self.reference)] += weight
-        elif expert is not None and self.small is not None:
-            total[self.members.index(expert)] += weight
-            total[self.members.index(self.small)] -= weight
+
+def combination_of(config: PoolConfig, pool: Pool, *, model: str) -> Combination:
+    """The combination of a pool's experts as models: mixed, or steering the base model if the pool's kind is that.
+
+    Args:
+        config: of the pool.
+        pool: its experts.
+        model: base model folder or hub name.
+
+    Raises:
+        UserError: a model is not here and cannot be downloaded.
+    """
+    reference = Member(model_folder(model))
+    small = None if config.small_model is None else Member(model_folder(config.small_model))
+    experts = [_member(expert.path, (small or reference).model) for expert in pool.experts]
+    if pool.is_zero(BASE) and small is None:
+        experts.append(reference)
+    return Combination("mix" if small is None else "steering", reference, tuple(experts), small)
+
+
+def _member(folder: Path, base: str) -> Member:
+    return Member(base, folder) if (folder / ADAPTER_CONFIG).exists() else Member(str(folder))
