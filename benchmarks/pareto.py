@@ -21,9 +21,9 @@ from benchmarks.common import close, show
 from benchmarks.search import read
 from evoswarm.backend import Evaluation, Job
 from evoswarm.backend.local import LocalBackend
-from evoswarm.compare.statistics import interval, resampled_means
 from evoswarm.config.load import parse_config
 from evoswarm.loop.outcomes import outcomes_of, task_utilities
+from evoswarm.report.statistics import interval, resampled_means
 from evoswarm.rows import Row
 from evoswarm.search import SEARCHES, Outcomes, make_search
 from evoswarm.search.dominance import hypervolume, nondominated, thinned

@@ -19,10 +19,10 @@ from benchmarks.common import close, show
 from benchmarks.pools import make_pool
 from evoswarm.backend import Evaluation, Job
 from evoswarm.backend.local import LocalBackend
-from evoswarm.compare.statistics import interval, resampled_means
 from evoswarm.config.load import parse_config
 from evoswarm.loop.outcomes import outcomes_of
 from evoswarm.loop.row_cache import digests
+from evoswarm.report.statistics import interval, resampled_means
 from evoswarm.rows import Row
 from evoswarm.search import SEARCHES, Search, make_search
 from evoswarm.toy.config import target_config

@@ -17,13 +17,13 @@ from rich.table import Table
 
 import evoswarm
 from evoswarm.compare.methods import search_run
-from evoswarm.compare.statistics import Interval, interval, resampled_means
 from evoswarm.config import RunConfig
 from evoswarm.config.compare import Comparison
 from evoswarm.config.load import parse_config
 from evoswarm.loop.directory import RunDirectory, read_lines
 from evoswarm.loop.evaluate import measure
 from evoswarm.report.drawing import BEST, render
+from evoswarm.report.statistics import Interval, interval, resampled_means
 from evoswarm.toy import world
 from evoswarm.toy.config import target_config
 from evoswarm.toy.targets import TARGETS

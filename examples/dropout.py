@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from evoswarm.compare.statistics import Interval
 from evoswarm.loop.directory import read_lines
 from evoswarm.report.drawing import BEST, INK
+from evoswarm.report.statistics import Interval
 from examples.common import EXPERTS, ask
 
 RATES = ((0.0, 0.0), (0.2, 0.2), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5), (0.8, 0.8))

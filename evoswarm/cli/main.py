@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from evoswarm.cli import compare, experts, jobs, plan, port, report, reweigh, run, serve, toy, training, tune
+from evoswarm.cli import compare, experts, jobs, plan, port, report, reweigh, route, run, serve, toy, training, tune
 from evoswarm.errors import STORAGE_ERRORS, ClusterError, Stopped, UserError
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ for command in (
     *(run.run, run.resume, run.validate, run.schema, plan.plan),
     *(jobs.submit, jobs.status, jobs.logs, jobs.stop, jobs.list_),
     *(experts.inspect, experts.evaluate, compare.compare, tune.tune),
-    *(report.report, report.export, report.materialize, reweigh.reweigh, port.port),
+    *(report.report, report.export, report.materialize, reweigh.reweigh, port.port, route.route),
     *(serve.serve, serve.chat, toy.demo),
 ):
     app.command(command.__name__.rstrip("_"))(command)

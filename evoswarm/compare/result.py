@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from evoswarm.compare.methods import all_methods
-from evoswarm.compare.statistics import Interval, interval, resampled_means
 from evoswarm.compare.units import Result
 from evoswarm.config.compare import CompareConfig
 from evoswarm.loop.inputs import versions
+from evoswarm.report.statistics import Interval, interval, resampled_means
 
 TO_BEAT = ("base", "best_expert", "greedy_soup")
 """What costs little: a method that does not beat these is not worth its cost."""

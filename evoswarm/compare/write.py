@@ -8,9 +8,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.axes import Axes
 
-from evoswarm.compare.statistics import Interval
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.report.drawing import Plot, legend, plain, render
+from evoswarm.report.statistics import Interval
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#8a9099")
 SHOWN = ("best_expert", "greedy_soup", "random_search")

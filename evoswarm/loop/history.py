@@ -11,6 +11,7 @@ from evoswarm.config.recipe import read_recipe
 from evoswarm.errors import UserError
 from evoswarm.loop.checkpoint import checkpoint_path, generations_saved, load_checkpoint
 from evoswarm.loop.directory import RunDirectory
+from evoswarm.loop.records import read_outcomes
 from evoswarm.rows import ExpertPart, Row
 from evoswarm.search import Search, make_search
 from evoswarm.weights.expert import read_json
@@ -91,6 +92,21 @@ def position(run_dir: Path, *, generation: int | None = None, particle: int | No
         last = max(members)
         raise UserError(f"{run_dir}: generation {search.generation} has no particle {particle}, only 0 to {last}")
     return Row.of(search.basis, members[particle].row)
+
+
+def best_rows(run_dir: Path) -> Sequence[Row]:
+    """The best rows of a run, the winner first: the members of its ensemble, or of the front.
+
+    Raises:
+        UserError: no generation is finished yet.
+    """
+    directory = RunDirectory(run_dir)
+    if directory.finished:
+        lines = read_outcomes(directory.outcomes / "final.jsonl")
+        found = {line["who"]: Row.from_list(line["row"]) for line in lines if line["who"].startswith("ensemble:")}
+        return [found[name] for name in sorted(found, key=lambda name: int(name.partition(":")[2]))]
+    search = search_at(run_dir, None)
+    return [Row.of(search.basis, best.row) for best in search.ranking(search.config.ensemble_size)]
 
 
 def row_of_recipe(run_dir: Path, recipe: Path) -> Row:

@@ -118,7 +118,7 @@ def claim(directory: RunDirectory, config: RunConfig, identity: dict[str, Any], 
         raise UserError(f"{directory.path}: already holds a run; use --resume auto or another `name`, or remove it")
     if directory.exists:
         _same_config(directory, config)
-        _same_identity(directory, identity)
+        require_same(directory, identity, remedy="give the new run another `name`")
     directory.create()
     directory.write_json(directory.inputs.name, identity)
     directory.write(directory.config.name, dump_config(config).encode())
@@ -154,7 +154,12 @@ def _differing(now: dict[str, Any], before: dict[str, Any], prefix: str = "") ->
     return found
 
 
-def _same_identity(directory: RunDirectory, identity: dict[str, Any]) -> None:
+def require_same(directory: RunDirectory, identity: dict[str, Any], *, remedy: str) -> None:
+    """Check that pool and data are those of the run in a directory. `remedy` says what to do if they are not.
+
+    Raises:
+        UserError: they are not, or their record is damaged.
+    """
     if not directory.inputs.exists():
         return
     try:
@@ -166,16 +171,14 @@ def _same_identity(directory: RunDirectory, identity: dict[str, Any]) -> None:
     changed = [name for name, value in identity["pool"].items() if before["pool"].get(name) != value]
     if changed or set(before["pool"]) != set(identity["pool"]):
         what = f"expert {changed[0]}" if changed else "the list of experts"
-        raise UserError(f"{directory.path}: {what} has changed since this run started; give the new run another `name`")
+        raise UserError(f"{directory.path}: {what} has changed since this run started; {remedy}")
     if before.get("space") != identity["space"]:
         raise UserError(
             f"{directory.path}: the run in it mixes its experts in {before.get('space')} space, this one in "
-            f"{identity['space']} space; set pool.space, or give the new run another `name`"
+            f"{identity['space']} space; set pool.space, or {remedy}"
         )
     if before["data"] != identity["data"]:
-        raise UserError(
-            f"{directory.path}: the data has changed since this run started; give the new run another `name`"
-        )
+        raise UserError(f"{directory.path}: the data has changed since this run started; {remedy}")
 
 
 def versions() -> dict[str, str]:

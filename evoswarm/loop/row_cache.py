@@ -72,6 +72,12 @@ def digests(basis: Sequence[BasisVector], rows: np.ndarray) -> list[bytes]:
     return found
 
 
+def digest_of(row: Row) -> bytes:
+    """The hash of one row, as in `digests`."""
+    basis, coefficients = [vector for vector, _ in row.terms], [value for _, value in row.terms]
+    return digests(basis, np.array([coefficients]))[0]
+
+
 class RowCache:
     """The rows of finished generations by digest. Failed evaluations are left out, so they are retried.
 
@@ -97,8 +103,7 @@ class RowCache:
 
     def give(self, row: Row, evaluation: Evaluation) -> None:
         """Add the successful evaluation of a row that was measured before the search."""
-        basis, coefficients = [vector for vector, _ in row.terms], [value for _, value in row.terms]
-        self._given[digests(basis, np.array([coefficients]))[0]] = evaluation
+        self._given[digest_of(row)] = evaluation
 
     def find(self, digest: bytes) -> Evaluation | None:
         """The evaluation of an equal row; None if there is none."""

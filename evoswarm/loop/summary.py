@@ -239,8 +239,14 @@ def _ensemble(utility: Utility, size: int, finals: Finals) -> dict[str, Any] | N
 
 def _vote(utility: Utility, split: Split, predictions: Sequence[list[str | None]]) -> float | None:
     """The utility of the vote; None if a voter has no predictions."""
+    scores = vote_scores(utility, split, predictions)
+    return None if scores is None else utility.aggregate(split, scores)
+
+
+def vote_scores(utility: Utility, split: Split, predictions: Sequence[list[str | None]]) -> list[float] | None:
+    """The scores of the vote by example, given the predictions of each voter; None if a voter has none."""
     if not predictions or not all(predictions):
         return None
     outcomes = [utility.vote(split, i, [line[i] for line in predictions]) for i in range(utility.size(split))]
     scores = [outcome.score for outcome in outcomes if outcome.score is not None]
-    return utility.aggregate(split, scores) if len(scores) == len(outcomes) else None
+    return scores if len(scores) == len(outcomes) else None

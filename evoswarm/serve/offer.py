@@ -14,10 +14,8 @@ from evoswarm.errors import UserError
 from evoswarm.experts.best import write_merged
 from evoswarm.experts.export import export
 from evoswarm.loop.directory import RunDirectory, generation_name
-from evoswarm.loop.history import search_at, written_config
-from evoswarm.loop.records import read_outcomes
+from evoswarm.loop.history import best_rows, search_at, written_config
 from evoswarm.place import replacing_folder
-from evoswarm.rows import Row
 from evoswarm.serve.winner import Say, particle_folder, row_folder, serving, winner_folder
 from evoswarm.utility import make_utility
 from evoswarm.utility.votable import VotableUtility
@@ -153,7 +151,7 @@ def _with_ensemble(offer: Offer) -> Offer:
         raise UserError(
             f"--ensemble: the answers of utility.type {offer.config.utility.type} cannot be voted on; leave it out"
         )
-    rows = _ranking(offer.run_dir)
+    rows = best_rows(offer.run_dir)
     if len(rows) < 2:
         raise UserError("--ensemble: the run has one voter (search.ensemble_size: 1); leave it out")
     generation = search_at(offer.run_dir, None).generation
@@ -163,17 +161,6 @@ def _with_ensemble(offer: Offer) -> Offer:
         offer.adapters[name] = _servable(row_folder(offer.run_dir, folder, row), offer.config)
     offer.voters, offer.read = tuple(offer.adapters), utility.read
     return offer
-
-
-def _ranking(run_dir: Path) -> Sequence[Row]:
-    """The members of the ensemble, best first."""
-    directory = RunDirectory(run_dir)
-    if directory.finished:
-        lines = read_outcomes(directory.outcomes / "final.jsonl")
-        found = {line["who"]: Row.from_list(line["row"]) for line in lines if line["who"].startswith("ensemble:")}
-        return [found[name] for name in sorted(found, key=lambda name: int(name.partition(":")[2]))]
-    search = search_at(run_dir, None)
-    return [Row.of(search.basis, best.row) for best in search.ranking(search.config.ensemble_size)]
 
 
 def _servable(folder: Path, config: RunConfig) -> Path:

@@ -12,9 +12,9 @@ from compare_helpers import config_of
 from echo import make_world
 
 from evoswarm.compare.run import compare
-from evoswarm.compare.statistics import interval, resampled_means
 from evoswarm.config.compare import CompareConfig, parse_compare
 from evoswarm.errors import UserError
+from evoswarm.report.statistics import interval, resampled_means
 
 METHODS = ["base", "best_expert", "greedy_soup", "dare_ties", "random_search"]
 

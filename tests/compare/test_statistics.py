@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evoswarm.compare.statistics import RESAMPLES, interval, resampled_means
+from evoswarm.report.statistics import RESAMPLES, interval, resampled_means
 
 
 def test_a_resampled_mean_is_that_of_drawn_seeds_and_drawn_examples():

@@ -1,0 +1,214 @@
+"""Fits a router on the outcomes of a run, and measures what it is worth on the test split."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evoswarm.backend import Evaluation
+from evoswarm.backend.local import LocalBackend
+from evoswarm.callbacks import SILENT, Callbacks
+from evoswarm.config import RunConfig
+from evoswarm.errors import UserError
+from evoswarm.loop.baselines import calibrate_with, needs_baselines, restore
+from evoswarm.loop.context import RunContext
+from evoswarm.loop.directory import RunDirectory
+from evoswarm.loop.history import written_config
+from evoswarm.loop.inputs import Inputs, read_inputs, require_same
+from evoswarm.loop.journal import Key
+from evoswarm.loop.learned import LearnedFile
+from evoswarm.loop.normalization import base_on, with_normalization
+from evoswarm.loop.summary import vote_scores
+from evoswarm.place import RunPlace
+from evoswarm.route.embed import Embedder, prompts_of
+from evoswarm.route.gate import Examples, Gate, always, fit_gate, out_of_fold, require_gate, routed
+from evoswarm.route.measured import (
+    EXPERT,
+    Known,
+    Matrix,
+    best_of,
+    candidates_of,
+    matrix_of,
+    measure,
+    measured_before,
+    missing,
+    recorded,
+)
+from evoswarm.route.result import ORACLE, ROUTER, table
+from evoswarm.route.router import PROBES, Candidate, Router, base_hash
+from evoswarm.rows import Row
+from evoswarm.utility import SPLITS, Split, Utility, make_utility
+
+
+def check_config(config: RunConfig) -> None:
+    """Check that a router can be fitted on a run of this config, before anything is measured.
+
+    Raises:
+        UserError: it cannot.
+    """
+    _check(config, make_utility(config.utility, root=config.root))
+
+
+def _check(config: RunConfig, utility: Utility) -> None:
+    if not config.engine.has_model:
+        raise UserError(
+            f"engine.type {config.engine.type} has no model, and a router needs embeddings of the prompts; use "
+            "transformers or vllm"
+        )
+    require_gate(utility.size("validation"))
+    prompts_of(utility, "validation")
+
+
+def route(run_dir: Path, *, overrides: Sequence[str] = (), callbacks: Callbacks = SILENT) -> dict[str, Any]:
+    """Fit a router on what a run has measured, and write it to `router/` in the run directory.
+
+    Returns:
+        The content of `router/router.json`, without candidates and probes.
+
+    Raises:
+        UserError: there is no such run, its pool or data have changed, or it cannot have a router.
+        Stopped: the callbacks asked to stop. What was measured is recorded.
+    """
+    task = _open(run_dir, overrides)
+    best = best_of(task.directory, say=callbacks.message)
+    candidates = candidates_of(task.directory, task.inputs.pool, best)
+    known = recorded(task.directory, candidates, say=callbacks.message)
+    embedded = _embed(task, callbacks)
+    wanted, utility = missing(candidates, known, task.inputs.utility), task.inputs.utility
+    before = measured_before(task.directory)
+    if all((one.row, key.split) in before for key, one in wanted.items()):
+        wanted, known = {}, before | known
+    calibrated = not needs_baselines(utility) or restore(utility, task.directory)
+    if wanted or not calibrated:
+        names = {one.name for one in wanted.values()}
+        callbacks.message(f"measuring {len(names)} candidates that the run has not measured on all examples")
+        for problem in _measure(task, wanted, known, callbacks, calibrated=calibrated):
+            callbacks.warning(problem)
+    return _fitted(task, matrix_of(candidates, known, task.inputs.utility), embedded, best, known)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A run, ready to be measured."""
+
+    directory: RunDirectory
+    config: RunConfig
+    inputs: Inputs
+
+    @property
+    def splits(self) -> list[Split]:
+        return [split for split in SPLITS if self.inputs.utility.size(split)]
+
+
+def _open(run_dir: Path, overrides: Sequence[str]) -> _Task:
+    directory = RunDirectory(run_dir)
+    config, own = written_config(run_dir, overrides=overrides), written_config(run_dir)
+    fixed = {"model", "pool", "utility", "search", "seed"}
+    if config.lasting(include=fixed) != own.lasting(include=fixed):
+        raise UserError("--set: a router belongs to the run's own model, pool, data and search; change only the engine")
+    inputs = read_inputs(config)
+    require_same(directory, inputs.identity, remedy="restore it, or start a new run")
+    _check(config, inputs.utility)
+
+    def measured(raw: RunConfig) -> Evaluation:
+        return base_on(LocalBackend(raw, pool=inputs.pool, utility=inputs.of(raw).utility))
+
+    settled = with_normalization(config, directory, measured)
+    return _Task(directory, settled, inputs if settled is config else inputs.of(settled))
+
+
+@dataclass(frozen=True, eq=False)
+class _Embedded:
+    """Embeddings [E, D] of each split, and some prompts as token ids."""
+
+    of: dict[Split, np.ndarray]
+    probes: list[Sequence[int]]
+    dtype: str
+
+
+def _embed(task: _Task, callbacks: Callbacks) -> _Embedded:
+    utility = task.inputs.utility
+    callbacks.message("embedding the prompts with the base model")
+    embedder = Embedder(task.config, pool=task.inputs.pool, utility=utility)
+    with closing(embedder):
+        ids = {split: [embedder.ids(prompt) for prompt in prompts_of(utility, split)] for split in task.splits}
+        found: dict[Split, np.ndarray] = {}
+        for split, rows in ids.items():
+            vectors = []
+            for row in rows:
+                callbacks.check()
+                vectors.append(embedder.embed(row))
+            found[split] = np.stack(vectors)
+        return _Embedded(found, list(ids["validation"][:PROBES]), embedder.dtype)
+
+
+def _measure(
+    task: _Task, wanted: Mapping[Key, Candidate], known: Known, callbacks: Callbacks, *, calibrated: bool
+) -> list[str]:
+    path, inputs = task.directory.path, task.inputs
+    learned = LearnedFile(task.directory.learned)
+    with closing(
+        LocalBackend(task.config, pool=inputs.pool, utility=inputs.utility, root=path, learned=learned)
+    ) as backend:
+        if not calibrated:
+            calibrate_with(backend, inputs.utility, pool=inputs.pool, root=task.config.root)
+        return measure(RunContext(task.config, inputs, RunPlace(path), backend, callbacks), wanted, known)
+
+
+def _fitted(task: _Task, matrix: Matrix, embedded: _Embedded, best: Sequence[Row], known: Known) -> dict[str, Any]:
+    """Fit the gate, choose on validation whether to use it, and write it with its result."""
+    utility, seed = task.inputs.utility, task.config.seed
+    scores = matrix.scores["validation"]
+    examples = Examples(embedded.of["validation"], scores, np.array(utility.weights("validation")))
+    groups = [np.ones(len(scores), bool), matrix.is_expert()]
+
+    def fit(part: Examples) -> Gate:
+        return fit_gate(part, groups, seed=seed)
+
+    gate, unseen = fit(examples), out_of_fold(examples, fit, seed=seed)
+    expected = utility.aggregate("validation", list(routed(scores, unseen)))
+    alone = utility.aggregate("validation", list(scores[0]))
+    gains = expected > alone
+    if not gains:
+        gate, unseen = always(0, gate), np.zeros_like(unseen)
+    split = task.splits[-1]
+    choice = gate.choose(embedded.of["test"]) if split == "test" else unseen
+    lines, oracle = _alone(task, matrix, best, split, known), matrix.scores[split].max(axis=0)
+    used = np.isfinite(gate.bias)
+    names = [one.name for one in matrix.candidates]
+    about: dict[str, Any] = {
+        "dtype": embedded.dtype,
+        "base": base_hash(task.inputs.pool),
+        **task.inputs.identity,
+        "kind": task.inputs.pool.kind,
+        "gains": gains,
+        "best": names[0],
+        "validation": {"router out of fold": expected, "best candidate": alone},
+        "split": split,
+        "models": table(lines | {ROUTER: routed(matrix.scores[split], choice), ORACLE: oracle}, utility, split),
+        "answers": dict(Counter(names[i] for i in choice).most_common()),
+        "choices": [names[i] for i in choice],
+    }
+    kept = [one for one, can in zip(matrix.candidates, used, strict=True) if can]
+    probes = embedded.of["validation"][: len(embedded.probes)]
+    Router(Gate(gate.weight[used], gate.bias[used]), kept, embedded.probes, probes, about).save(task.directory.path)
+    return about
+
+
+def _alone(task: _Task, matrix: Matrix, best: Sequence[Row], split: Split, known: Known) -> dict[str, np.ndarray]:
+    """The scores [E] of base, best expert, winner and ensemble."""
+    expert = next(i for i, one in enumerate(matrix.candidates) if one.name.startswith(EXPERT))
+    places = {"base": matrix.index(None), f"best expert ({matrix.candidates[expert].name})": expert}
+    places["winner"] = matrix.index(best[0]) if best else None
+    lines = {name: matrix.scores[split][place] for name, place in places.items() if place is not None}
+    utility, predictions = task.inputs.utility, [known[row, split].predictions for row in best if (row, split) in known]
+    if task.directory.finished and utility.votes and len(predictions) > 1:
+        voted = vote_scores(utility, split, predictions)
+        lines |= {} if voted is None else {"ensemble": np.array(voted)}
+    return lines
