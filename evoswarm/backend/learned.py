@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+KEPT_EVERY = 0.5
+"""Seconds after which what was learned in unfinished slices is recorded."""
+
 
 class Learned:
     """Entries by content hash; see `Utility.learned`. These end with the process; a run keeps them in a file."""

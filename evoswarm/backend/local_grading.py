@@ -8,13 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from evoswarm.backend.base import Counters
 from evoswarm.backend.grade import Graded, Grader
-from evoswarm.backend.learned import Learned
+from evoswarm.backend.learned import KEPT_EVERY, Learned
 from evoswarm.backend.pieces import Answers
 from evoswarm.backend.round import Call
 from evoswarm.utility import Outcome, Utility
 
-KEPT_EVERY = 0.5
-"""Seconds after which what was learned in unfinished slices is recorded."""
 Results = list[list[Outcome] | str]
 
 

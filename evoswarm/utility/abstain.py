@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -32,7 +32,6 @@ class Abstain(UtilityConfig):
     """
 
     type: Literal["abstain"] = "abstain"
-    negative: ClassVar[bool] = True
     task: Annotated[Task, by_type(ANSWERED, lambda entry: entry.config_class)]
     """The task, a multiple_choice or an exact_match."""
     by: Literal["self_judge", "marker"] = "self_judge"
@@ -73,6 +72,7 @@ class AbstainUtility(WrappedUtility):
     """
 
     config_class = Abstain
+    negative = True
 
     def __init__(self, config: Abstain, *, root: Path) -> None:
         self.config = config

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import field_validator
 
@@ -44,7 +44,6 @@ class Blend(UtilityConfig):
     """
 
     type: Literal["blend"] = "blend"
-    negative: ClassVar[bool] = True
     task: Annotated[Task, by_type(ANSWERED, lambda entry: entry.config_class)]
     """The task, a multiple_choice or an exact_match."""
     weights: dict[Part, NonNegative] = {"accuracy": 0.5, "loglikelihood": 0.5}
@@ -87,6 +86,7 @@ class BlendUtility(WrappedUtility):
     """
 
     config_class = Blend
+    negative = True
 
     def __init__(self, config: Blend, *, root: Path) -> None:
         self.config = config

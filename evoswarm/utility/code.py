@@ -70,6 +70,7 @@ class CodeUtility(TaskUtility[Code]):
                 packages=config.packages,
                 programs=self._at_once,
             )
+            self._learned |= _used(self._sandbox)
             self._check_modules(self._sandbox)
             self._threads = ThreadPoolExecutor(self._at_once, "program")
             if config.verify:
@@ -81,8 +82,7 @@ class CodeUtility(TaskUtility[Code]):
         self._sandbox = self._threads = None
 
     def learned(self) -> dict[str, str]:
-        found, self._learned = self._learned, {}
-        return found
+        return {key: self._learned.pop(key) for key in list(self._learned)}
 
     def recall(self, entries: Mapping[str, str]) -> None:
         for key, text in entries.items():
@@ -184,6 +184,13 @@ class CodeUtility(TaskUtility[Code]):
         if outcome.prediction is None:
             return outcome.error or "there is no program in it"
         return self._verdict(split, index, outcome.prediction).problem
+
+
+def _used(sandbox: Sandbox) -> dict[str, str]:
+    """What runs the programs, for the record of the run."""
+    used = {"sandbox": sandbox.name, "python": sandbox.python.version, "executable": sandbox.python.executable}
+    text = json.dumps(used)
+    return {hashlib.sha256(text.encode()).hexdigest(): text}
 
 
 def _recordable(program: str) -> str:

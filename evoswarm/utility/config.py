@@ -47,11 +47,6 @@ class UtilityConfig(Section, ABC):
     A service has limits for a whole run, so that a run has one grader for it."""
 
     @property
-    def negative(self) -> bool:
-        """Whether its values can be below 0, so that they have no harmonic mean."""
-        return False
-
-    @property
     def parts(self) -> tuple[UtilityConfig, ...]:
         """The utilities that this one is made of."""
         return ()

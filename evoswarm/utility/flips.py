@@ -23,6 +23,7 @@ class FlipsUtility(WrappedUtility):
     def __init__(self, inner: Utility, penalty: Penalty) -> None:
         super().__init__(inner)
         self._penalty = penalty
+        self.negative = inner.negative or penalty.flips > 0
         self._old: dict[Split, list[float]] = {}
 
     def baselines(self, split: Split) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 from evoswarm.utility.data import Example
 from evoswarm.utility.prompts import delimiter
@@ -20,7 +20,6 @@ class Loglikelihood(Referenced):
     """
 
     type: Literal["loglikelihood"] = "loglikelihood"
-    negative: ClassVar[bool] = True
     per: Literal["token", "byte", "answer"] = "token"
     """token: divided by the reference's tokens. byte: by its bytes in UTF-8, which compares models of different
     tokenizers. answer: not divided."""
@@ -37,6 +36,10 @@ class LoglikelihoodUtility(ReferencedUtility[Loglikelihood]):
     """
 
     config_class = Loglikelihood
+
+    @property
+    def negative(self) -> bool:
+        return True
 
     def request(self, example: Example, prompt: Prompt) -> Request:
         space = delimiter(prompt)

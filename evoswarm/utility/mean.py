@@ -5,24 +5,24 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+from evoswarm.utility.config import Task
+from evoswarm.utility.lm_eval.config import LmEval
+from evoswarm.utility.reasoning import REASONING_TAGS, Tags, opened
 from evoswarm.utility.types import SPLITS, Outcome, Request, Response, Single, Split
 
+A = TypeVar("A", bound=Task | LmEval)
 
-class MeanUtility(ABC):
+
+class MeanUtility(ABC, Generic[A]):
     """The parts of a `Utility` that are the same for all utilities over one data set."""
 
     votes = False
     splits: Sequence[Split] = SPLITS
 
-    @abstractmethod
-    def size(self, split: Split) -> int:
-        """See `Utility.size`."""
-
-    @abstractmethod
-    def requests(self, split: Split) -> list[Request]:
-        """See `Utility.requests`."""
+    config: A
+    _requests: dict[Split, list[Request]]
 
     @abstractmethod
     def outcomes(self, split: Split, indices: Sequence[int], responses: Sequence[Response]) -> list[Outcome]:
@@ -31,6 +31,26 @@ class MeanUtility(ABC):
     @abstractmethod
     def example(self, split: Split, index: int) -> dict[str, Any]:
         """See `Utility.example`."""
+
+    @property
+    def negative(self) -> bool:
+        return False
+
+    def size(self, split: Split) -> int:
+        return len(self._requests[split])
+
+    def requests(self, split: Split) -> list[Request]:
+        return list(self._requests[split])
+
+    @property
+    def reasoning_tags(self) -> Tags:
+        """Opening and closing tags of reasoning."""
+        return REASONING_TAGS if self.config.reasoning_tags is None else self.config.reasoning_tags
+
+    def opening(self, split: Split, index: int) -> str:
+        """The tag of reasoning that ends a plain prompt. An engine does this for a chat, which it renders."""
+        prompt = self._requests[split][index].prompt
+        return opened(prompt, self.reasoning_tags) if isinstance(prompt, str) else ""
 
     def outcome(self, split: Split, index: int, response: Response) -> Outcome:
         """Score the response to request `index`."""

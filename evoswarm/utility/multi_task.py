@@ -39,7 +39,7 @@ class MultiTaskUtility:
     Source: Model Swarms (arXiv 2410.11163), section 3.2; GENOME (arXiv 2503.01155), weighted sum and zero-shot.
 
     Raises:
-        UserError: only some of the evolved tasks have a test split.
+        UserError: only some of the evolved tasks have a test split, or their utilities cannot be combined.
     """
 
     config_class = MultiTask
@@ -51,6 +51,7 @@ class MultiTaskUtility:
         }
         self._scales = given_scales(config)
         self._evolved = {name: self.tasks[name] for name in config.evolved}
+        refuse_negative(config, self._evolved)
         self.votes = all(task.votes for task in self._evolved.values())
         untested = [name for name, task in self._evolved.items() if not task.size("test")]
         if 0 < len(untested) < len(self._evolved):
@@ -77,6 +78,10 @@ class MultiTaskUtility:
             elif name != self.config.select_on:
                 found[name] = "validation"
         return found
+
+    @property
+    def negative(self) -> bool:
+        return any(task.negative for task in self._evolved.values())
 
     @property
     def splits(self) -> list[Split]:
@@ -228,6 +233,27 @@ def given_scales(config: MultiTask) -> dict[str, Scale] | None:
     if isinstance(config.normalize, dict):
         return {name: Scale(*ends) for name, ends in config.normalize.items()}
     return {} if config.normalize == "none" else None
+
+
+def refuse_negative(config: MultiTask, evolved: Mapping[str, Utility]) -> None:
+    """Refuse what needs utilities of 0 or more if they can be negative.
+
+    Raises:
+        UserError: the tasks cannot be combined in this way.
+    """
+    if config.normalize == "experts":
+        negative = [f"{name} (below the base model)" for name in evolved]
+    else:
+        given = config.normalize if isinstance(config.normalize, dict) else {}
+        kinds = {name: f"{name} ({task.type})" for name, task in config.tasks.items()}
+        negative = [kinds[name] for name, task in evolved.items() if task.negative and name not in given]
+    if negative and config.combine == "harmonic_mean" and len(evolved) > 1:
+        raise UserError(
+            f"utility.combine: harmonic_mean needs utilities of 0 or more, and {', '.join(negative)} can be negative; "
+            "set combine: weighted_sum"
+        )
+    if negative and config.normalize == "base":
+        raise UserError(f"utility.normalize: base needs utilities above 0, and {', '.join(negative)} can be negative")
 
 
 def harmonic_mean(utilities: Mapping[str, float]) -> float:

@@ -79,12 +79,6 @@ class MultiTask(UtilityConfig):
 
     @model_validator(mode="after")
     def _tasks_can_be_combined(self) -> Self:
-        negative = self._can_be_negative()
-        if negative and self.combine == "harmonic_mean" and len(self.evolved) > 1:
-            raise ValueError(
-                f"combine: harmonic_mean needs utilities of 0 or more, and {', '.join(negative)} can be negative; set "
-                "combine: weighted_sum"
-            )
         if self.weights is not None and self.combine != "weighted_sum":
             raise ValueError("weights need combine: weighted_sum")
         if self.weights is not None and set(self.weights) != set(self.evolved):
@@ -102,9 +96,6 @@ class MultiTask(UtilityConfig):
                     raise ValueError(f"normalize names {name}, which is not evolved; leave it out")
                 if not (math.isfinite(low) and math.isfinite(high) and low < high):
                     raise ValueError(f"normalize: the range of {name} is [{low:g}, {high:g}]; give [low, high]")
-        negative = self._can_be_negative()
-        if self.normalize == "base" and negative:
-            raise ValueError(f"normalize: base needs utilities above 0, and {', '.join(negative)} can be negative")
         return self
 
     @model_validator(mode="after")
@@ -113,19 +104,6 @@ class MultiTask(UtilityConfig):
             if task.penalty is not None and name not in self.evolved:
                 raise ValueError(f"task {name} has a penalty and is not evolved; leave the penalty out")
         return self
-
-    def _can_be_negative(self) -> list[str]:
-        """The evolved tasks whose utilities can be below 0 when they are combined."""
-        found = []
-        for name in self.evolved:
-            task, scaled = self.own_tasks[name], isinstance(self.normalize, dict) and name in self.normalize
-            if self.normalize == "experts":
-                found.append(f"{name} (below the base model)")
-            elif task.penalty is not None and not scaled:
-                found.append(f"{name} (with its penalty)")
-            elif task.negative and not scaled:
-                found.append(f"{name} ({task.type})")
-        return found
 
     def _check_names(self, key: str, names: Sequence[str]) -> None:
         for i, name in enumerate(names):

@@ -48,11 +48,6 @@ class Reward(ScoredTask):
     first reward model, or 1 minus that if concise."""
 
     @property
-    def negative(self) -> bool:
-        """Raw rewards and reversed ones can be negative."""
-        return any(model.normalize == "raw" or model.reverse for model in self.models.values())
-
-    @property
     def scorers(self) -> Mapping[str, ScoringModel]:
         """See `ScoredTask.scorers`."""
         return {f"models.{name}": model for name, model in self.models.items()}
@@ -122,6 +117,11 @@ class RewardUtility(ScoredUtility[Reward]):
     """
 
     config_class = Reward
+
+    @property
+    def negative(self) -> bool:
+        """Raw rewards and reversed ones can be."""
+        return any(model.normalize == "raw" or model.reverse for model in self.config.models.values())
 
     def combine(self, scored: Mapping[str, Scored]) -> Outcome:
         models = list(self.config.models.values())

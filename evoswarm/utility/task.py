@@ -14,14 +14,14 @@ from evoswarm.utility.data import Example, load_examples, overlap_warnings, repe
 from evoswarm.utility.locate import Place, what_follows
 from evoswarm.utility.mean import MeanUtility
 from evoswarm.utility.prompts import compose, continued, delimiter, empty_chat, render, template_fields
-from evoswarm.utility.reasoning import REASONING_TAGS, Tags, opened, without_reasoning
+from evoswarm.utility.reasoning import without_reasoning
 from evoswarm.utility.references import read_references
 from evoswarm.utility.types import SPLITS, Choose, Generate, Outcome, Prompt, Request, Response, Single, Split, Turns
 
 C = TypeVar("C", bound=Task)
 
 
-class TaskUtility(MeanUtility, Generic[C]):
+class TaskUtility(MeanUtility[C], Generic[C]):
     """A `Utility` over one data set. The constructor reads, checks and renders everything.
 
     Raises:
@@ -40,7 +40,7 @@ class TaskUtility(MeanUtility, Generic[C]):
         shots = [self.prepare(example) for example in data.shots]
         solved = [(render(template, shot), self.answer(shot)) for shot in shots]
         self._examples: dict[Split, list[Example]] = {}
-        self._requests: dict[Split, list[Request]] = {}
+        self._requests = {}
         self._questions: dict[Split, list[str]] = {}
         self._rendered: dict[Split, list[str]] = {}
         """The template of each example, filled in, with nothing around it."""
@@ -113,11 +113,6 @@ class TaskUtility(MeanUtility, Generic[C]):
         assert not isinstance(first, Turns)
         return Turns(first, without_reasoning(second, self.reasoning_tags) if isinstance(second, str) else second)
 
-    def opening(self, split: Split, index: int) -> str:
-        """The tag of reasoning that ends a plain prompt. An engine does this for a chat, which it renders."""
-        prompt = self._requests[split][index].prompt
-        return opened(prompt, self.reasoning_tags) if isinstance(prompt, str) else ""
-
     def assess_all(self, split: Split, indices: Sequence[int], responses: Sequence[Response]) -> list[Outcome]:
         """Score responses from which the reasoning was removed. Override it to score them in one batch."""
         return [self.assess(split, i, response) for i, response in zip(indices, responses, strict=True)]
@@ -125,17 +120,6 @@ class TaskUtility(MeanUtility, Generic[C]):
     @abstractmethod
     def assess(self, split: Split, index: int, response: Response) -> Outcome:
         """Score the response to request `index`, from which the reasoning was removed."""
-
-    @property
-    def reasoning_tags(self) -> Tags:
-        """Opening and closing tags of reasoning."""
-        return REASONING_TAGS if self.config.reasoning_tags is None else self.config.reasoning_tags
-
-    def size(self, split: Split) -> int:
-        return len(self._examples[split])
-
-    def requests(self, split: Split) -> list[Request]:
-        return list(self._requests[split])
 
     def example(self, split: Split, index: int) -> dict[str, Any]:
         return {**self._examples[split][index].fields, "question": self._questions[split][index]}

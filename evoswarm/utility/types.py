@@ -154,6 +154,10 @@ class Utility(Protocol):
     """Whether the predictions of several experts can be combined by majority vote."""
 
     @property
+    def negative(self) -> bool:
+        """Whether its values are known to be below 0 at times, so that they have no harmonic mean."""
+
+    @property
     def splits(self) -> Sequence[Split]:
         """The splits that it can be asked for."""
 

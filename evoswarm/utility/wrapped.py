@@ -12,6 +12,8 @@ from evoswarm.utility.types import Outcome, Request, Response, Single, Split, Ut
 class WrappedUtility:
     """A `Utility` over the examples and prompts of another one. Its utility is the mean of the scores."""
 
+    negative: bool
+
     def __init__(self, inner: Utility) -> None:
         self.inner = inner
         self.votes = inner.votes

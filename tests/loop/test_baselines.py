@@ -143,7 +143,7 @@ def test_a_record_that_is_lost_or_of_another_model_ends_a_resume(tmp_path: Path,
     [
         (flips("e22"), "utility.penalty.against: 'e22' is neither base, an expert, nor a recipe; did you mean e"),
         (SCALED | {"combine": "harmonic_mean"}, "a (below the base model), b (below the base model) can be negative"),
-        ({**SCALED, "tasks": {**TASKS, "a": flips()}, "normalize": "base"}, "a (with its penalty) can be negative"),
+        ({**SCALED, "tasks": {**TASKS, "a": flips()}, "normalize": "base"}, "a (exact_match) can be negative"),
         (flips("experts"), "against must be one model; name an expert"),
         (
             {"type": "abstain", "task": flips()},

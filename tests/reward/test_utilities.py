@@ -169,9 +169,9 @@ def test_a_config_that_cannot_work_is_refused(settings: Any, problem: str) -> No
         Reward(data=DATA, **settings)
 
 
-def test_raw_and_reversed_rewards_have_no_harmonic_mean() -> None:
+def test_raw_and_reversed_rewards_have_no_harmonic_mean(make: Make, questions: Path) -> None:
     def negative(**settings: Any) -> bool:
-        return Reward(data=DATA, models={"a": {"model": "m", **settings}}).negative
+        return bool(make("reward", questions, data=DATA, models={"a": {"model": "m", **settings}}).negative)
 
     assert negative() and negative(normalize="model_swarms", reverse=True) and not negative(normalize="measured")
 

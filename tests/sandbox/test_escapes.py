@@ -14,26 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from evoswarm.errors import UserError
-from evoswarm.sandbox import Ended, Limits, Sandbox, open_sandbox, run_program
+from evoswarm.sandbox import Ended, Limits, Sandbox, run_program
 
 LIMITS = Limits(seconds=1, wall=20, memory=512, disk=4, output=1)
 ROOT = Path(__file__).parents[2]
 RunProgram = Callable[[str], Ended]
-
-
-def opened(name: str) -> Sandbox:
-    if name == "bubblewrap" and shutil.which("bwrap") is None:
-        pytest.skip("bwrap is not installed")
-    try:
-        return open_sandbox(name, limits=LIMITS)
-    except UserError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module", params=["bubblewrap", "landlock"])
-def sandbox(request: pytest.FixtureRequest) -> Sandbox:
-    return opened(request.param)
 
 
 @pytest.fixture

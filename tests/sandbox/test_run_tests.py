@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
-from evoswarm.errors import UserError
-from evoswarm.sandbox import Limits, Sandbox, Tests, Verdict, open_sandbox, run_tests
+from evoswarm.sandbox import Limits, Sandbox, Tests, Verdict, run_tests
 
+LIMITS = Limits(seconds=1, wall=30)
 ADD = Tests("assert add(1, 2) == 3\nassert add(2, 2) == 4", ("add",))
-
-
-@pytest.fixture(scope="module", params=["bubblewrap", "landlock"])
-def sandbox(request: pytest.FixtureRequest) -> Sandbox:
-    if request.param == "bubblewrap" and shutil.which("bwrap") is None:
-        pytest.skip("bwrap is not installed")
-    try:
-        return open_sandbox(request.param, limits=Limits(seconds=1, wall=30))
-    except UserError as error:
-        pytest.skip(str(error))
 
 
 def passes(sandbox: Sandbox, program: str, tests: str, *names: str, setup: str = "") -> bool:

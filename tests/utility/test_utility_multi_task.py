@@ -96,10 +96,24 @@ def test_either_all_tasks_or_none_have_a_test_split(make: Make, refusal: Refusal
     assert make("multi_task", tasks={"facts": facts, "sums": untested}).size("test") == 0
 
 
-def test_tasks_that_can_be_negative_have_no_harmonic_mean(make: Make) -> None:
-    tasks = {"a": {"type": "loglikelihood", "data": "x.json"}, "b": {"type": "token_f1", "data": "x.json"}}
-    with pytest.raises(ValueError, match=r"a \(loglikelihood\) can be negative; set combine: weighted_sum"):
-        make("multi_task", tasks=tasks)
+LIKELY = {"type": "loglikelihood", "data": "numbers.json"}
+ABSTAIN = {"type": "abstain", "task": NUMBERS, "by": "marker"}
+ASKED = NUMBERS | {"penalty": {"flips": 0}}
+
+
+@pytest.mark.parametrize("kind", [LIKELY, ABSTAIN, NUMBERS | {"penalty": {"flips": 0.1}}])
+def test_tasks_that_can_be_negative_have_neither_a_harmonic_mean_nor_a_share_of_the_base(
+    make: Make, refusal: Refusal, kind: dict[str, Any]
+) -> None:
+    tasks, name = {"a": kind, "b": ASKED}, kind["type"]
+    combine = refusal("multi_task", tasks=tasks)
+    assert combine.startswith("utility.combine: harmonic_mean needs utilities of 0 or more, and a (")
+    assert combine.endswith(f"a ({name}) can be negative; set combine: weighted_sum")
+    share = refusal("multi_task", tasks=tasks, combine="weighted_sum", normalize="base")
+    assert share == f"utility.normalize: base needs utilities above 0, and a ({name}) can be negative"
+    make("multi_task", tasks=tasks, normalize={"a": [-4, 1]})
+    make("multi_task", tasks=tasks, combine="weighted_sum")
+    make("multi_task", tasks={"a": ASKED, "b": ASKED}, normalize="base")
 
 
 THREE = {"facts": CHOICES, "sums": NUMBERS, "stories": STORIES}
@@ -138,8 +152,7 @@ def test_without_test_nothing_is_reported(make: Make) -> None:
 
 
 def test_one_evolved_task_may_be_negative_and_needs_no_mean(make: Make) -> None:
-    likely = {"type": "loglikelihood", "data": "numbers.json"}
-    utility = make("multi_task", tasks={"likely": likely, "sums": NUMBERS}, select_on="sums")
+    utility = make("multi_task", tasks={"likely": LIKELY, "sums": NUMBERS}, select_on="sums")
     assert utility.aggregate("validation", [-1.0] * 4) == -1.0
 
 

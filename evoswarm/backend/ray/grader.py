@@ -52,6 +52,11 @@ class GraderActor:
         return Grader(built(self._utility)).grade(answered)
 
     @ray.method(concurrency_group=CONTROL)
+    def learned(self) -> dict[str, str]:
+        """What the utility has learned since the last call, also in answers that are not graded yet."""
+        return built(self._utility).learned()
+
+    @ray.method(concurrency_group=CONTROL)
     def close(self) -> dict[str, str]:
         """Close the utility. Returns what it has learned meanwhile, also while answers are still graded."""
         utility = built(self._utility)

@@ -18,6 +18,7 @@ from evoswarm.backend.pace import AHEAD
 from evoswarm.backend.pieces import describe
 from evoswarm.backend.ray.actor_group import ActorGroup
 from evoswarm.backend.ray.grader import NotReady
+from evoswarm.backend.ray.learning import Learning
 from evoswarm.backend.ray.wait import arrived
 from evoswarm.backend.round import Call, Round
 from evoswarm.errors import ClusterError
@@ -60,10 +61,13 @@ class Grading:
     _since: dict[int, float] = field(default_factory=dict)
     _losses: Counter[Call] = field(default_factory=Counter)
 
+    def __post_init__(self) -> None:
+        self._learning = Learning(self.graders, self.learned)
+
     @property
     def refs(self) -> Collection[Any]:
         """The results that have not arrived."""
-        return self._held.keys()
+        return self._held.keys() | self._learning.refs
 
     def start(self) -> None:
         """Start a round. What graders still hold of an earlier one, for a job that failed, only teaches them."""
@@ -80,7 +84,8 @@ class Grading:
         self.send()
 
     def send(self) -> None:
-        """Send waiting answers to the graders that hold the fewest."""
+        """Send waiting answers to the graders that hold the fewest, and ask those that hold any what they learn."""
+        self._learning.ask({answered.grader for answered in self._held.values()})
         load = Counter({number: 0 for number in self.graders.up})
         load.update(answered.grader for answered in self._held.values())
         while self._waiting and self.graders.up:
@@ -101,6 +106,9 @@ class Grading:
             UserError: a problem that would stop every particle.
             ClusterError: answers were lost with their grader too often.
         """
+        if ref in self._learning.refs:
+            self._learning.take(ref)
+            return []
         answered = self._held[ref]
         call = answered.call
         try:
@@ -121,6 +129,7 @@ class Grading:
         self._since[answered.grader] = time.monotonic()
         self._losses.pop(call, None)
         self.counters.grading += graded.seconds
+        self._learning.settle(answered.grader)
         self.learned.add(graded.learned)
         return answered.round.graded(call, graded.checked()) if answered.round is round else []
 
@@ -153,6 +162,8 @@ class Grading:
 
     def close(self) -> None:
         """Forget all answers, close the utility in all graders, and keep what they have learned."""
+        for number in self.graders.up:
+            self._learning.settle(number)
         for graded in arrived(list(self._held), seconds=END_SECONDS):
             self.learned.add(graded.learned)
         closing = [self.graders.actors[number].close.remote() for number in self.graders.up]

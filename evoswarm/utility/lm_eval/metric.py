@@ -19,7 +19,12 @@ class Metric(ABC):
     """One metric of a task. `higher`: more is better."""
 
     def __init__(self, name: str, aggregate: Aggregate, *, higher: bool) -> None:
-        self.name, self.aggregate, self.sign = name, aggregate, 1.0 if higher else -1.0
+        self.name, self.aggregate, self.higher = name, aggregate, higher
+
+    @property
+    def negative(self) -> bool:
+        """Whether scores are known to be below 0 at times."""
+        return False
 
     @abstractmethod
     def score(self, value: Any) -> Compared:
@@ -41,15 +46,27 @@ class Metric(ABC):
 class Mean(Metric):
     """A mean of numbers. The score is the number, with the other sign if less is better."""
 
+    @property
+    def negative(self) -> bool:
+        return not self.higher
+
     def score(self, value: Any) -> Compared:
         number = float(self.aggregate([value]))
-        return Compared(self.sign * number, (number,))
+        return Compared(number if self.higher else -number, (number,))
 
     def whole(self, statistics: Sequence[Sequence[float]]) -> float:
         return math.fsum(number for (number,) in statistics) / len(statistics)
 
 
-class Perplexity(Metric):
+class Likelihood(Metric):
+    """A function of log-likelihoods, which are at most 0."""
+
+    @property
+    def negative(self) -> bool:
+        return True
+
+
+class Perplexity(Likelihood):
     """exp(-mean log-likelihood). The score is the log-likelihood."""
 
     def score(self, value: Any) -> Compared:
@@ -59,7 +76,7 @@ class Perplexity(Metric):
         return float(self.aggregate([value for (value,) in statistics]))
 
 
-class Weighted(Metric):
+class Weighted(Likelihood):
     """A function of the sum of log-likelihoods over the sum of words or bytes. The score is the ratio of a document."""
 
     def score(self, value: Any) -> Compared:

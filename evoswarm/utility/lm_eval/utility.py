@@ -25,11 +25,11 @@ from evoswarm.utility.lm_eval.request import request_of, results_of
 from evoswarm.utility.lm_eval.settings import read_settings
 from evoswarm.utility.mean import MeanUtility
 from evoswarm.utility.prompts import empty_chat
-from evoswarm.utility.reasoning import REASONING_TAGS, Tags, opened, without_reasoning
+from evoswarm.utility.reasoning import without_reasoning
 from evoswarm.utility.types import SPLITS, Choose, OptionScore, Outcome, Request, Response, Single, Split, Turns
 
 
-class LmEvalUtility(MeanUtility):
+class LmEvalUtility(MeanUtility[LmEval]):
     """The mean over documents of a task's metric, as lm-eval computes it for each of them.
 
     Prompts, few-shot examples, filters and metrics are lm-eval's (`build_all_requests`, `process_results`), so that the
@@ -55,7 +55,7 @@ class LmEvalUtility(MeanUtility):
             found = Documents(self._task, config, where=name, chat=chat)
             documents = self._documents = found.by_split
             self._filter = self._chosen_filter()
-            self._requests: dict[Split, list[Request]] = {
+            self._requests = {
                 split: [request_of(document, config, where=name) for document in documents[split]] for split in SPLITS
             }
             self._metric = self._chosen_metric()
@@ -73,15 +73,8 @@ class LmEvalUtility(MeanUtility):
         ]
 
     @property
-    def reasoning_tags(self) -> Tags:
-        """Opening and closing tags of reasoning."""
-        return REASONING_TAGS if self.config.reasoning_tags is None else self.config.reasoning_tags
-
-    def size(self, split: Split) -> int:
-        return len(self._documents[split])
-
-    def requests(self, split: Split) -> list[Request]:
-        return list(self._requests[split])
+    def negative(self) -> bool:
+        return self._metric.negative
 
     def example(self, split: Split, index: int) -> dict[str, Any]:
         document = self._documents[split][index]
@@ -105,12 +98,11 @@ class LmEvalUtility(MeanUtility):
         return float(logprobs[gold] - np.logaddexp.reduce(logprobs))
 
     def _assess(self, split: Split, index: int, response: Response) -> Outcome:
-        document, request = self._documents[split][index], self._requests[split][index]
+        document = self._documents[split][index]
         assert not isinstance(response, Turns)
         logprobs: tuple[float, ...] = ()
         if isinstance(response, str):
-            opening = opened(request.prompt, self.reasoning_tags) if isinstance(request.prompt, str) else ""
-            response = without_reasoning(opening + response, self.reasoning_tags)
+            response = without_reasoning(self.opening(split, index) + response, self.reasoning_tags)
         else:
             logprobs = tuple(option.logprob for option in response)
             if any(math.isnan(value) or value == math.inf for value in logprobs):

@@ -8,6 +8,10 @@ from typing import Any
 
 import yaml
 
+from evoswarm.utility import make_utility
+from evoswarm.utility.lm_eval.config import LmEval
+from evoswarm.utility.lm_eval.utility import LmEvalUtility
+
 WORDS = ["red", "blue", "green", "a plum", "two figs", "the sea", "old wine", "rain"]
 CHOICES = ["red", "blue", "the green one", "none"]
 FILES = {
@@ -95,6 +99,13 @@ def write_task(folder: Path, name: str, settings: dict[str, Any]) -> Path:
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump({"task": name} | FILES | SPLITS | settings, sort_keys=False))
     return path
+
+
+def make(folder: Path, **settings: Any) -> LmEvalUtility:
+    """The utility of a task in the folder."""
+    utility = make_utility(LmEval(**{"include_path": folder} | settings), root=folder)
+    assert isinstance(utility, LmEvalUtility)
+    return utility
 
 
 def by_lm_eval(folder: Path, name: str, *, model: Path, split: str = "test", **settings: Any) -> dict[str, float]:
