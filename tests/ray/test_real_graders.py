@@ -21,7 +21,7 @@ from evoswarm.callbacks import Callbacks, Event
 from evoswarm.config import RunConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
-SMALL = ("search={type: model_swarms, population: 4, max_generations: 3}", "engine.batch_size=8", "engine.delay=0.05")
+SMALL = ("search={type: model_swarms, population: 4, max_generations: 2}", "engine.batch_size=8", "engine.delay=0.05")
 RAY = "backend={type: ray, scorers: 1}"
 DATA = {"path": "echo.json", "limit": 24, "test_limit": 8}
 Make = Callable[[Path], dict[str, Any]]
