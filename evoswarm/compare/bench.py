@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evoswarm.backend import Evaluation, Job
 from evoswarm.backend.base import Assembly, Counters, failed
@@ -17,8 +17,9 @@ from evoswarm.backend.local import RETRIES, LocalBackend
 from evoswarm.backend.local_grading import LocalGrading
 from evoswarm.backend.pieces import Piece
 from evoswarm.backend.worker import Worker
+from evoswarm.compare.engines import Engines
 from evoswarm.config import RunConfig
-from evoswarm.engine import EngineDied, TransformersEngine
+from evoswarm.engine import EngineDied
 from evoswarm.errors import UserError
 from evoswarm.loop.baseline_rows import baseline_rows, compared
 from evoswarm.loop.baselines import give
@@ -31,25 +32,21 @@ from evoswarm.weights.expert import read_json
 from evoswarm.weights.materialize import Materializer, Weights
 from evoswarm.weights.pool import open_pool
 
-if TYPE_CHECKING:
-    from evoswarm.engine.combined.mixture import MixtureEngine, Weigh
-    from evoswarm.engine.tokenizer import RunTokenizer
-
 
 @dataclass(frozen=True)
 class Candidate:
-    """Something that can be measured: weights, or experts whose predictions are mixed.
+    """Something that can be measured: weights, or an engine that answers with all experts.
 
     Attributes:
         name: unique within a target; a name is measured once.
         make: makes its weights; None is the base model.
-        mix: in place of `make`, the weights for mixing the next-token distributions of all experts.
+        by: in place of `make`, the engine that answers with all experts.
         lineage: how its weights are made, if they are not a row.
     """
 
     name: str
     make: Callable[[], Weights | None] = lambda: None
-    mix: Weigh | None = None
+    by: Callable[[Engines], Worker] | None = None
     lineage: dict[str, Any] | None = None
 
 
@@ -74,21 +71,18 @@ class Bench:
         self.utility = utility if self.config is config else make_utility(self.config.utility, root=config.root)
         learned = LearnedFile(folder / "learned" / f"{self._key}.jsonl")
         self._grading = LocalGrading(self.utility, threads=0, learned=learned, counters=Counters())
-        self._make_worker = make_worker
         self._calibrated: set[Split] = set()
-        self._plain: Worker | None = None
-        self._mixture: tuple[MixtureEngine, Worker] | None = None
+        self.engines = Engines(
+            self.config, materializer=self.materializer, utility=self.utility, make_worker=make_worker
+        )
 
     def _base(self, raw: RunConfig) -> Evaluation:
         return base_on(LocalBackend(raw, pool=self.pool, utility=make_utility(raw.utility, root=raw.root)))
 
     def close(self) -> None:
         """Release the engines: the next unit of the same process starts its own."""
-        for worker in (self._plain, self._mixture and self._mixture[1]):
-            if worker:
-                worker.close()
+        self.engines.close()
         self._grading.close()
-        self._plain = self._mixture = None
 
     def row(self, name: str, coefficients: dict[str, float]) -> Candidate:
         """The candidate of one row over the experts."""
@@ -130,35 +124,8 @@ class Bench:
         self.directory.write_json(path.relative_to(self.directory.path), record)
         return value, seconds
 
-    def mixture(self) -> tuple[MixtureEngine, Worker]:
-        """The engine that mixes all experts, and its worker.
-
-        Raises:
-            UserError: the engine is not transformers.
-        """
-        if self._mixture is None:
-            from evoswarm.engine.combined.combination import combination_of
-            from evoswarm.engine.combined.mixture import MixtureEngine
-
-            if not isinstance(self.config.engine, TransformersEngine):
-                raise UserError("mixing next-token distributions needs engine.type transformers")
-            combination = combination_of(self.config.pool, self.pool, model=self.config.model)
-            engine = MixtureEngine(self.config.engine, combination=combination, tokenizer=self.tokenizer())
-            self._mixture = engine, Worker(self.config, pool=self.pool, utility=self.utility, engine=engine)
-        return self._mixture
-
-    def tokenizer(self) -> RunTokenizer | None:
-        """The tokenizer of the run; None if its engine needs none."""
-        experts = self.pool.experts
-        return self.config.engine.tokenizer(model=self.config.model, experts=experts, utility=self.utility)
-
     def _worker(self, candidate: Candidate) -> Worker:
-        if candidate.mix is None:
-            self._plain = self._plain or self._make_worker(self.config, pool=self.pool, utility=self.utility)
-            return self._plain
-        engine, worker = self.mixture()
-        engine.weigh = candidate.mix
-        return worker
+        return self.engines.plain if candidate.by is None else candidate.by(self.engines)
 
     def _calibrate(self, split: Split) -> None:
         """Measure the models that the utility compares with, if it does; see `Utility.baselines`."""
@@ -190,7 +157,7 @@ class Bench:
 
     def _evaluate(self, candidate: Candidate, split: Split, *, raw: bool = False) -> Evaluation:
         worker, job = self._worker(candidate), Job(candidate.name, None, split, texts=True, raw=raw)
-        weights = candidate.make() if candidate.mix is None else None
+        weights = candidate.make() if candidate.by is None else None
         cut = worker.slices(split).indices
         assembly = Assembly(job, cut, self.utility)
         for number in range(len(cut)):

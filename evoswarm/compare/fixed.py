@@ -104,10 +104,12 @@ def pack_weights(tally: Tally) -> Chosen:
     def surprise() -> list[float]:
         prompts = [request.prompt for request in bench.utility.requests("validation")]
         size = bench.config.engine.batch_size
-        parts = [bench.mixture()[0].surprise(prompts[i : i + size]) for i in range(0, len(prompts), size)]
+        parts = [bench.engines.mixture.surprise(prompts[i : i + size]) for i in range(0, len(prompts), size)]
         return [float(value) for value in np.concatenate([part.numpy() for part in parts]).mean(axis=0)]
 
-    values, seconds = bench.remember("surprise of the validation prompts", surprise, ready=bench.mixture)
+    values, seconds = bench.remember(
+        "surprise of the validation prompts", surprise, ready=lambda: bench.engines.mixture
+    )
     tally.charge(len(tally.experts), seconds)
     logits = -np.array(values) / TEMPERATURE
     weights = np.exp(logits - logits.max())
@@ -121,13 +123,17 @@ def pack_tokens(tally: Tally) -> Chosen:
         weights: torch.Tensor = (-engine.surprise(prompts) / TEMPERATURE).softmax(dim=-1)
         return weights
 
-    return [Candidate("pack_tokens", mix=weigh)]
+    return [Candidate("pack_tokens", by=lambda engines: engines.mixing(weigh))]
 
 
 def cbtm(tally: Tally, *, training: dict[str, Path]) -> Chosen:
     """Next-token mixing by the similarity of a prompt to each expert's training data (c-BTM, arXiv 2303.14177)."""
     router = Router.of({name: training[name] for name in tally.experts}, temperature=TEMPERATURE)
-    return [Candidate(f"cbtm {router.digest[:12]}", mix=lambda engine, prompts: router.weigh(prompts))]
+
+    def weigh(engine: Any, prompts: Sequence[Any]) -> torch.Tensor:
+        return router.weigh(prompts)
+
+    return [Candidate(f"cbtm {router.digest[:12]}", by=lambda engines: engines.mixing(weigh))]
 
 
 def data_merge(tally: Tally, *, seed: int, training: dict[str, Path], settings: dict[str, Any]) -> Chosen:

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 from evoswarm.compare import fixed
+from evoswarm.compare.arrow import arrow, routing_problem, top_ks
 from evoswarm.compare.routing import read_texts
 from evoswarm.config import RunConfig
 from evoswarm.config.compare import Comparison
@@ -33,6 +34,7 @@ class Method:
         seeded: its result depends on the seed.
         least: evaluations that it needs for n experts; for a search this depends on its settings.
         mixes: it needs an engine that mixes next-token distributions.
+        routes: it needs an engine that routes tokens, and experts of one form.
         trains: it needs `compare.training`.
         gradients: it trains an adapter.
         adapters: it works on adapters only.
@@ -48,6 +50,7 @@ class Method:
     seeded: bool = False
     least: Callable[[int], int] = lambda n: 0
     mixes: bool = False
+    routes: bool = False
     trains: bool = False
     gradients: bool = False
     adapters: bool = False
@@ -85,6 +88,7 @@ FIXED: dict[str, Method] = {
     "pack_weights": fixed_method(fixed.pack_weights, least=lambda n: n, mixes=True),
     "pack_tokens": fixed_method(fixed.pack_tokens, mixes=True),
     "cbtm": fixed_method(fixed.cbtm, mixes=True, trains=True, package="sklearn"),
+    "arrow": fixed_method(arrow, least=lambda n: len(top_ks(n)), routes=True),
     "data_merge": fixed_method(fixed.data_merge, seeded=True, trains=True, gradients=True, adapters=True),
     "lora_same_examples": fixed_method(fixed.lora_same_examples, seeded=True, gradients=True, adapters=True),
 }
@@ -171,6 +175,10 @@ def _missing(method: Method, comparison: Comparison, config: RunConfig, pool: Po
         return f"needs the training data of every expert; compare.training has none for {without[0]}"
     if method.mixes and not config.engine.mixes:
         return f"mixes next-token distributions, which engine.type {config.engine.type} cannot; use transformers"
+    if method.routes:
+        if not config.engine.mixes:
+            return f"routes tokens, which engine.type {config.engine.type} cannot; use transformers"
+        return routing_problem(pool.experts)
     if method.gradients and (not config.engine.has_model or find_spec("evoswarm.experts") is None):
         return "trains an adapter, which needs a real model and `evoswarm experts train`"
     kinds = {str(expert.config.get("peft_type", "LORA")) for expert in pool.experts}

@@ -46,7 +46,7 @@ def _train(bench: Bench, name: str, text: str, seed: int, settings: Record) -> N
     data.write(f"{name}.jsonl", text.encode("utf-8", errors="replace"))
     shape = bench.pool.experts[0].config
     targets = sorted({module.rpartition(".")[2] for module in lora_modules({s.name: s for s in bench.pool.layout})})
-    tokenizer = bench.tokenizer()
+    tokenizer = bench.engines.tokenizer()
     examples: dict[str, Any] = {"path": str(data.path / f"{name}.jsonl")}
     prompt = next(iter(bench.utility.requests("validation"))).prompt
     if tokenizer is not None and isinstance(prompt, Chat):
@@ -81,7 +81,7 @@ def solved_examples(bench: Bench) -> list[Record]:
     from evoswarm.experts.encode import RecordEncoder
     from evoswarm.experts.records import Record as Example
 
-    if (tokenizer := bench.tokenizer()) is None:
+    if (tokenizer := bench.engines.tokenizer()) is None:
         raise UserError(f"lora_same_examples: engine.type {bench.config.engine.type} has no tokenizer to train with")
     encoders: dict[Any, RecordEncoder] = {}
     records: list[Record] = []

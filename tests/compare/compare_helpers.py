@@ -12,7 +12,9 @@ from evoswarm.config.compare import CompareConfig, parse_compare
 from evoswarm.config.load import apply_overrides
 
 WITHOUT_MODEL = [
-    name for name, method in all_methods().items() if not (method.mixes or method.gradients or method.several)
+    name
+    for name, method in all_methods().items()
+    if not (method.mixes or method.routes or method.gradients or method.several)
 ]
 
 

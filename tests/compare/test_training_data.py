@@ -70,14 +70,14 @@ def test_lora_same_examples_trains_on_the_prompts_that_engines_get(
     }
     settings = {"model": str(tiny_llama), "pool": str(adapters), "utility": {"type": "multi_task", "tasks": tasks}}
     bench = Bench(parse_config(settings, root=tmp_path), tmp_path / "bench")
-    tokenizer = bench.tokenizer().tokenizer
+    tokenizer = bench.engines.tokenizer().tokenizer
     texts = [
         (tokenizer.decode(record["input_ids"]), tokenizer.decode([i for i in record["labels"] if i >= 0]))
         for record in solved_examples(bench)
     ]
     assert texts[0] == ("(system)Add.(user)0 + 1(assistant)1</s>", "1</s>")
     assert texts[3] == ("<s>0 + 1 = 1</s>", " 1</s>")
-    encoder = bench.tokenizer().encoder()
+    encoder = bench.engines.tokenizer().encoder()
     for request, record in zip(bench.utility.requests("validation"), solved_examples(bench), strict=True):
         start = encoder.prompt(request.prompt)
         assert tuple(record["input_ids"][: len(start)]) == start
