@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
-import os
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from evoswarm.engine.vllm_settings import arguments
 from evoswarm.errors import UserError, first_line
 from evoswarm.launch.connect import connected
 from evoswarm.section import Section
+from evoswarm.serve.key import has_key, key_in
 from evoswarm.serve.offer import Offer
 
 
@@ -109,10 +108,8 @@ class KeyRequired:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        key = os.environ.get(self._variable, "")
-        headers = dict(scope["headers"])
-        given = headers.get(b"authorization", b"").removeprefix(b"Bearer ")
-        if key and hmac.compare_digest(given, key.encode()):
+        key = key_in(self._variable)
+        if key and has_key(dict(scope["headers"]).get(b"authorization", b""), key):
             return await self._app(scope, receive, send)
         problem = "the API key is missing or wrong" if key else f"the server has no key: set {self._variable}"
         body = {"error": {"message": problem, "type": "invalid_request_error"}}

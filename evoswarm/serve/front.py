@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from starlette.routing import Route
 
 from evoswarm.errors import UserError
 from evoswarm.serve.ensemble import Refused, answer_of, body_of, chunks, voted
+from evoswarm.serve.key import has_key
 from evoswarm.serve.offer import ENSEMBLE, Offer
 
 RETRY_SECONDS = "5"
@@ -44,6 +44,7 @@ class Front:
             routes=[
                 Route("/health", self.health),
                 Route("/v1/models", self.models),
+                Route("/v1/models/{name:path}", self.model),
                 Route("/v1/chat/completions", self.complete, methods=["POST"]),
                 Route("/v1/completions", self.complete, methods=["POST"]),
                 Route("/{path:path}", self.other, methods=["GET", "POST"]),
@@ -70,9 +71,18 @@ class Front:
         """The models that are offered from the start, and the particles that were asked for."""
         if refused := self._unauthorized(request):
             return refused
-        names = [*self._offer.names, *sorted(self._loaded - set(self._offer.adapters))]
-        shown = [{"id": name, "object": "model", "owned_by": "evoswarm"} for name in names]
-        return JSONResponse({"object": "list", "data": shown})
+        return JSONResponse({"object": "list", "data": [_card(name) for name in self._names]})
+
+    async def model(self, request: Request) -> Response:
+        """One of these models."""
+        if refused := self._unauthorized(request):
+            return refused
+        name = request.path_params["name"]
+        return JSONResponse(_card(name)) if name in self._names else _error(404, self._no_model(name))
+
+    @property
+    def _names(self) -> list[str]:
+        return [*self._offer.names, *sorted(self._loaded - set(self._offer.adapters))]
 
     async def complete(self, request: Request) -> Response:
         """A completion by a model or by the ensemble."""
@@ -89,16 +99,25 @@ class Front:
         return await self._forward(request, json.dumps(body | {"model": name}).encode())
 
     async def other(self, request: Request) -> Response:
-        """Any other call of vLLM's server."""
+        """Any other call of vLLM's server; a model that it names is loaded too."""
         if refused := self._unauthorized(request):
             return refused
         if _HIDDEN in request.path_params["path"]:
             return _error(404, "adapters are loaded by their names alone: use gen_3/particle_2 as the model")
-        return await self._forward(request, await request.body())
+        content = await request.body()
+        try:
+            name = _model_in(content)
+            if name == ENSEMBLE and self._offer.voters:
+                raise Refused(400, "the ensemble answers /v1/chat/completions and /v1/completions alone")
+            if name is not None:
+                await self._require(name)
+        except Refused as error:
+            return _error(error.status, str(error))
+        return await self._forward(request, content)
 
     def _unauthorized(self, request: Request) -> Response | None:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if self._key is None or hmac.compare_digest(given.encode(), self._key.encode()):
+        given = request.headers.get("authorization", "").encode("latin-1")
+        if self._key is None or has_key(given, self._key):
             return None
         return _error(401, "the API key is missing or wrong; send it as `Authorization: Bearer KEY`")
 
@@ -118,7 +137,7 @@ class Front:
             except UserError as error:
                 raise Refused(404, str(error)) from None
             if folder is None:
-                raise Refused(404, f"no model {name!r}; there are {', '.join(self._offer.names)}{self._hint()}")
+                raise Refused(404, self._no_model(name))
             given = {"lora_name": name, "lora_path": str(folder.resolve())}
             try:
                 response = await self._client.post(
@@ -130,8 +149,9 @@ class Front:
                 raise Refused(400, f"vLLM cannot load {name}: {_message(response)}; see --max-rank")
             self._loaded.add(name)
 
-    def _hint(self) -> str:
-        return ", and particles by names like gen_3/particle_2" if self._offer.adapters else ""
+    def _no_model(self, name: str) -> str:
+        more = ", and particles by names like gen_3/particle_2" if self._offer.adapters else ""
+        return f"no model {name!r}; there are {', '.join(self._offer.names)}{more}"
 
     async def _vote(self, request: Request, body: Mapping[str, Any]) -> Response:
         """Ask all voters at once, so that vLLM answers them in one batch, and give the answer of the majority."""
@@ -153,7 +173,9 @@ class Front:
         return JSONResponse(result)
 
     async def _forward(self, request: Request, body: bytes, *, path: str | None = None) -> Response:
-        target = f"{self._upstream.url}/{path or request.url.path.lstrip('/')}"
+        # As it was sent: a path that is decoded twice would be another one than the path that was checked.
+        raw = f"/{path}".encode() if path else request.scope["raw_path"]
+        target = httpx.URL(self._upstream.url).copy_with(raw_path=raw)
         headers = self._headers({n: v for n, v in request.headers.items() if n.lower() not in _HOP})
         sent = self._client.build_request(
             request.method, target, content=body, headers=headers, params=request.query_params
@@ -177,6 +199,19 @@ async def _chunks(reply: httpx.Response) -> AsyncIterator[bytes]:
         pass  # vLLM ended in the middle of an answer: the client sees a stream without its end
     finally:
         await reply.aclose()
+
+
+def _model_in(content: bytes) -> str | None:
+    """The model that the body of a request names."""
+    try:
+        name = body_of(content).get("model")
+    except Refused:
+        return None
+    return name if isinstance(name, str) else None
+
+
+def _card(name: str) -> dict[str, str]:
+    return {"id": name, "object": "model", "owned_by": "evoswarm"}
 
 
 def _error(status: int, message: str) -> Response:

@@ -26,7 +26,7 @@ from evoswarm.weights.merge import lora_modules
 
 BASE, WINNER, ENSEMBLE = "base", "winner", "ensemble"
 """Names of models."""
-_PARTICLE = re.compile(r"gen_(\d+)/particle_(\d+)")
+_PARTICLE = re.compile(r"gen_([0-9]+)/particle_([0-9]+)")
 """Names of particles: `gen_3/particle_2`."""
 
 

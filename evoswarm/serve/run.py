@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import threading
 import time
@@ -15,6 +14,7 @@ import uvicorn
 
 from evoswarm.errors import UserError
 from evoswarm.serve.front import Front
+from evoswarm.serve.key import key_in
 from evoswarm.serve.offer import Offer
 from evoswarm.serve.vllm import VllmServer
 
@@ -30,9 +30,11 @@ def api_key(variable: str | None, *, host: str) -> str | None:
         UserError: the variable is not set, or there is none although other machines can reach the server.
     """
     if variable is not None:
-        key = os.environ.get(variable, "")
+        key = key_in(variable)
         if not key:
             raise UserError(f"--api-key-env {variable}: the environment variable is not set")
+        if not (key.isascii() and key.isprintable()):
+            raise UserError(f"--api-key-env {variable}: a header cannot carry this key; use ASCII letters and digits")
         return key
     if host not in ("127.0.0.1", "localhost", "::1"):
         raise UserError(f"--host {host}: other machines can reach it; name the variable of a key with --api-key-env")
@@ -50,6 +52,7 @@ def listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(2048)  # or another server could still take it; clients wait until the model is loaded
     except (OSError, OverflowError) as error:
         listener.close()
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -70,14 +73,19 @@ def serve(offer: Offer, vllm: VllmServer, listener: socket.socket, *, key: str |
             server = uvicorn.Server(uvicorn.Config(front.app, log_level="warning", lifespan="on"))
             watch = _Watch(vllm, front, server, say)
             watch.start()
-            host, port = listener.getsockname()[:2]
-            say(f"serving {', '.join(offer.names)} at http://{host}:{port}/v1")
+            say(f"serving {', '.join(offer.names)} at {url_of(listener)}/v1")
             asyncio.run(server.serve(sockets=[listener]))
             watch.end()
         finally:
             vllm.stop()
     if watch.problem:
         raise UserError(watch.problem)
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where clients find the server."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class _Watch(threading.Thread):

@@ -12,7 +12,7 @@ from evoswarm.callbacks import Callbacks
 from evoswarm.errors import Stopped, UserError
 from evoswarm.loop.history import position
 from evoswarm.serve.offer import Choice, make_offer, slot_rank
-from evoswarm.serve.run import api_key, listen
+from evoswarm.serve.run import api_key, listen, url_of
 from evoswarm.serve.vllm import free_port
 
 
@@ -121,10 +121,9 @@ def test_the_rank_of_the_slots_is_the_smallest_that_fits(run_dir: Path) -> None:
 
 def test_a_port_that_is_taken_is_refused_before_anything_is_loaded() -> None:
     port = free_port()
-    with listen("127.0.0.1", port) as taken:
-        taken.listen()
-        with pytest.raises(UserError, match=rf"--port {port}: cannot be used on 127.0.0.1 \(Address already in use\)"):
-            listen("127.0.0.1", port)
+    message = rf"--port {port}: cannot be used on 127.0.0.1 \(Address already in use\)"
+    with listen("127.0.0.1", port), pytest.raises(UserError, match=message):
+        listen("127.0.0.1", port)
 
 
 def test_other_machines_need_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,3 +134,16 @@ def test_other_machines_need_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
         api_key("NOWHERE", host="0.0.0.0")
     monkeypatch.setenv("SOMEWHERE", "k")
     assert api_key("SOMEWHERE", host="0.0.0.0") == "k"
+
+
+def test_a_key_is_one_that_clients_can_send(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVE_KEY", "k\n")  # of a secret that was made from a file
+    assert api_key("SERVE_KEY", host="0.0.0.0") == "k"
+    monkeypatch.setenv("SERVE_KEY", "schlüssel")
+    with pytest.raises(UserError, match="--api-key-env SERVE_KEY: a header cannot carry this key; use ASCII letters"):
+        api_key("SERVE_KEY", host="0.0.0.0")
+
+
+def test_the_address_of_an_ipv6_host_is_a_url() -> None:
+    with listen("::1", free_port()) as listener:
+        assert url_of(listener) == f"http://[::1]:{listener.getsockname()[1]}"

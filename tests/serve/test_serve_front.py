@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 from serve_helpers import finished_run
 from starlette.testclient import TestClient
@@ -147,6 +149,37 @@ def test_clients_cannot_replace_a_model(client: TestClient, upstream: Upstream) 
     ):
         assert client.post(path, json=body, headers=KEY).status_code == 404, path
     assert not upstream.asked
+
+
+def test_a_path_is_decoded_once(run_dir: Path, upstream: Upstream) -> None:
+    """What is decoded twice would be `unload_lora_adapter` for vLLM."""
+
+    async def post() -> None:
+        app = Front(make_offer(run_dir, Choice()), upstream, key="k").app
+        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client:
+            await client.post("http://x/v1/unload_lor%2561_adapter?x=%2561", json={"lora_name": "winner"}, headers=KEY)
+
+    asyncio.run(post())  # the TestClient of starlette decodes twice itself
+    assert [path for path, _, _ in upstream.asked] == ["/v1/unload_lor%2561_adapter?x=%2561"]
+
+
+def test_every_call_loads_the_particle_that_it_names(client: TestClient, upstream: Upstream) -> None:
+    def post(model: str) -> int:
+        return client.post("/v1/responses", json={"model": model, "input": "hi"}, headers=KEY).status_code
+
+    assert post("gen_1/particle_0") == 200 and upstream.asked[0][0] == "/v1/load_lora_adapter"
+    assert [post(name) for name in ("nobody", "ensemble", "winner")] == [404, 400, 200]
+
+
+def test_one_model_is_shown_by_its_name(client: TestClient) -> None:
+    assert client.get("/v1/models/winner", headers=KEY).json()["id"] == "winner"
+    assert client.get("/v1/models/gen_9/particle_0", headers=KEY).status_code == 404
+    assert client.get("/v1/models/winner").status_code == 401
+
+
+def test_the_scheme_of_a_key_has_no_case(client: TestClient) -> None:
+    assert client.get("/v1/models", headers={"Authorization": "bearer k"}).status_code == 200
+    assert client.get("/v1/models", headers={"Authorization": "k"}).status_code == 401
 
 
 def test_while_vllm_is_restarted_clients_are_told_to_ask_again(client: TestClient, upstream: Upstream) -> None:
