@@ -118,6 +118,19 @@ class RunConfig(Section):
             raise ValueError("give each type of logger at most once")
         return value
 
+    def alone(self, *, model: str, expert: Path) -> Self:
+        """This run over one model: with the settings that matter for what it answers.
+
+        Args:
+            model: the model, or the base of the adapter.
+            expert: folder of the model or of the adapter.
+        """
+        backend = self.backend
+        if isinstance(backend, RayBackend) and backend.particle_gpus is None:
+            backend = backend.with_(particle_gpus=0)
+        small = {"search": ModelSwarms(population=2), "export": ExportConfig(), "engine": self.engine.merged()}
+        return self.with_(model=model, pool=PoolConfig(experts=[expert]), backend=backend, **small)
+
     @property
     def place(self) -> RunPlace:
         """The run's place on this node, from `output` and `name`."""

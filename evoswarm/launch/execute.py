@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evoswarm.backend import Backend, Evaluation
+from evoswarm.backend.mix import MixBackend
 from evoswarm.callbacks import Callbacks, Event
 from evoswarm.config import RunConfig
 from evoswarm.errors import STORAGE_ERRORS, UserError
@@ -29,6 +30,7 @@ from evoswarm.place import RunPlace
 from evoswarm.plan.fit import fitted
 from evoswarm.storage.mirror import Mirror
 from evoswarm.weights.expert import read_json
+from evoswarm.weights.pool import Pool
 
 MakeBackend = Callable[[RunConfig, RunPlace, Inputs, Callbacks], Backend]
 """Starts a backend for a config with final engine settings."""
@@ -113,17 +115,10 @@ class Execution:
             return self._evolve(inputs, watched)
 
     def _evolve(self, inputs: Inputs, callbacks: Callbacks) -> dict[str, Any]:
-        config = with_engine(
-            self.config,
-            inputs,
-            self.directory,
-            fitted=fitted(self.config, inputs, callbacks),
-            measure=self.measure,
-            message=callbacks.message,
-        )
-        settled = self._with_normalization(config, inputs, callbacks)
-        config, inputs = settled, inputs if settled is config else inputs.of(settled)
-        backend = self.make_backend(config, self.place, inputs, callbacks)
+        config, backend = self.config, self._mix(inputs, callbacks)
+        if backend is None:
+            config, inputs = self._settled(inputs, callbacks)
+            backend = self.make_backend(config, self.place, inputs, callbacks)
         seconds = time.perf_counter() - self._start
         generation = max(generations_saved(self.directory), default=-1)
         timing = {"total": seconds, "startup": seconds}
@@ -137,6 +132,37 @@ class Execution:
         finally:
             backend.close()
             sort_learned(self.directory.learned)
+
+    def _mix(self, inputs: Inputs, callbacks: Callbacks) -> Backend | None:
+        """The backend of a run over models that are asked one by one; None for other runs."""
+        if inputs.pool.kind != "model":
+            return None
+
+        def start(config: RunConfig, pool: Pool) -> Backend:
+            alone = Inputs(pool, inputs.utility)
+            return self.make_backend(fitted(config, alone, callbacks), self.place, alone, callbacks)
+
+        return MixBackend(
+            self.config,
+            pool=inputs.pool,
+            utility=inputs.utility,
+            start=start,
+            root=self.directory.path,
+            callbacks=callbacks,
+        )
+
+    def _settled(self, inputs: Inputs, callbacks: Callbacks) -> tuple[RunConfig, Inputs]:
+        """The config with all that is measured before a run, and inputs for it."""
+        config = with_engine(
+            self.config,
+            inputs,
+            self.directory,
+            fitted=fitted(self.config, inputs, callbacks),
+            measure=self.measure,
+            message=callbacks.message,
+        )
+        settled = self._with_normalization(config, inputs, callbacks)
+        return settled, inputs if settled is config else inputs.of(settled)
 
     def _with_normalization(self, config: RunConfig, inputs: Inputs, callbacks: Callbacks) -> RunConfig:
         def measure(settled: RunConfig) -> Evaluation:

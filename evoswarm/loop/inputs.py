@@ -8,6 +8,7 @@ from functools import cached_property
 from importlib import metadata
 from typing import Any
 
+from evoswarm.backend.mix import Members, check_mix, naming
 from evoswarm.config import RunConfig, dump_config
 from evoswarm.config.backend import LocalBackend
 from evoswarm.config.loggers import require
@@ -67,6 +68,8 @@ def read_inputs(config: RunConfig, *, check: bool = True, samples: bool = False)
     if check:
         require_installable(config, pool)
         config.utility.check(config.root)
+    if check and pool.kind == "model":
+        check_mix(config, utility)
     if config.export.rank is not None and pool.space is None:
         raise UserError("export.rank: only a mix of LoRA experts can be truncated; omit it")
     make_search(config.search, experts=pool.names, seed=config.seed, layers=pool.layers)
@@ -79,8 +82,13 @@ def require_installable(config: RunConfig, pool: Pool) -> None:
     Raises:
         UserError: it cannot, or the model cannot be loaded.
     """
-    if config.pool.kind != "weights":
-        raise UserError(f"pool.kind: no engine runs {config.pool.kind} in this version; set it to weights")
+    if pool.kind == "model":
+        if config.pool.kind == "steering":
+            raise UserError("pool.kind: no engine runs steering in this version; set it to weights or models")
+        for member in Members(config, pool):
+            with naming(member):
+                require_installable(member.config, member.pool(check=True))
+        return
     config.engine.check_model(model=config.model)
     if problems := config.engine.misfits(model=config.model, experts=pool.experts):
         raise UserError(f"pool: {listed(problems)}")
@@ -93,6 +101,13 @@ def check_prompts(config: RunConfig, inputs: Inputs) -> list[str]:
         UserError: the model cannot answer a prompt.
     """
     engine, utility = config.engine, inputs.utility
+    if inputs.pool.kind == "model":
+        notices: list[str] = []
+        for member in Members(config, inputs.pool):
+            with naming(member):
+                found = check_prompts(member.config, Inputs(member.pool(), utility))
+                notices += [f"model {member.name}: {notice}" for notice in found]
+        return notices
     tokenizer = engine.tokenizer(model=config.model, experts=inputs.pool.experts, utility=utility)
     return engine.check_prompts(model=config.model, tokenizer=tokenizer, utility=utility)
 

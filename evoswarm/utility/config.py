@@ -62,6 +62,11 @@ class UtilityConfig(Section, ABC):
         own = {self.grading} if self.grading is not None else set()
         return frozenset(own.union(*(part.all_grading for part in self.parts)))
 
+    @property
+    def unmixable(self) -> str | None:
+        """Why it cannot be computed from probabilities of options that several models have mixed; None if it can."""
+        return f"utility {self.type} needs more than the probabilities of options"
+
     def check(self, root: Path) -> None:
         """Check what scoring needs besides the data, without loading it; `root` is for relative paths.
 

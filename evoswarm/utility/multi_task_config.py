@@ -48,6 +48,12 @@ class MultiTask(UtilityConfig):
         return tuple(self.tasks.values())
 
     @property
+    def unmixable(self) -> str | None:
+        """See `UtilityConfig`."""
+        found = ((name, task.unmixable) for name, task in self.tasks.items())
+        return next((f"task {name}: {why}" for name, why in found if why), None)
+
+    @property
     def evolved(self) -> list[str]:
         """The tasks that the search maximizes, in the order of `tasks`."""
         return [name for name in self.tasks if (name != self.select_on if self.evolve is None else name in self.evolve)]

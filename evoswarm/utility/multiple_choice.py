@@ -41,6 +41,15 @@ class MultipleChoice(Task):
     max_new_tokens: int = Field(16, ge=1)
     """generate: maximum length of the answer."""
 
+    @property
+    def unmixable(self) -> str | None:
+        """See `UtilityConfig`. A length divides a log-likelihood of one model, and not a mix of probabilities."""
+        if self.method == "generate":
+            return "method generate writes answers; set utility.method: loglikelihood"
+        if self.normalize != "none":
+            return f"normalize {self.normalize} divides by lengths; set utility.normalize: none"
+        return None
+
 
 class MultipleChoiceUtility(VotableUtility[MultipleChoice]):
     """1.0 if the most likely option, or the option parsed from generated text, is correct.

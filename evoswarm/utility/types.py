@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -139,12 +140,13 @@ class Outcome:
 
 
 LOWEST = -1000.0
-"""The lowest log-probability that is recorded."""
+"""What is recorded for a log-probability of minus infinity, unless another one is lower."""
 
 
 def finite(logprobs: Sequence[float]) -> tuple[float, ...]:
-    """Log-probabilities that JSON can hold: at least `LOWEST`."""
-    return tuple(max(value, LOWEST) for value in logprobs)
+    """Log-probabilities that JSON can hold, in the same order."""
+    known = [value for value in logprobs if value > -math.inf]
+    return tuple(max(value, min([LOWEST, *known])) for value in logprobs)
 
 
 class Utility(Protocol):

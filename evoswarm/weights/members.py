@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from evoswarm.weights.adapter import ADAPTER_CONFIG
 from evoswarm.weights.expert import Expert
 from evoswarm.weights.stored import Stored
 from evoswarm.weights.tensorfile import TensorSpec
@@ -37,6 +38,11 @@ class OneHot:
         """The vector."""
         assert name == MIXING
         return np.eye(1, self.size, self.position, np.float32)[0]
+
+
+def is_adapter(expert: Expert) -> bool:
+    """Whether a member is an adapter, which stands for its base model with it."""
+    return (expert.path / ADAPTER_CONFIG).exists()
 
 
 def as_members(experts: Sequence[Expert]) -> list[Expert]:

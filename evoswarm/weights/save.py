@@ -20,6 +20,8 @@ from evoswarm.rows import Row
 from evoswarm.weights.adapter import ADAPTER_CONFIG, ADAPTER_FILE
 from evoswarm.weights.lora_config import product_config
 from evoswarm.weights.materialize import Materializer
+from evoswarm.weights.members import MIXING
+from evoswarm.weights.mixfile import MIX, mix_of
 from evoswarm.weights.pool import Pool
 from evoswarm.weights.tensorfile import TensorSpec, write_safetensors
 from evoswarm.weights.truncate import FILE as TRUNCATION
@@ -53,7 +55,13 @@ Tensors = Callable[[list[TensorSpec]], Iterator[tuple[str, np.ndarray]]]
 def save_expert(
     materializer: Materializer, row: Row, folder: Path, *, base: str, shard_bytes: int = SHARD_BYTES
 ) -> None:
-    """Write the weights of `row` to a folder of the pool's kind; see `write_expert`."""
+    """Write the weights of `row` to a folder of the pool's kind; see `write_expert` and `mix_of`."""
+    pool = materializer.pool
+    if pool.kind == "model":
+        content = json.dumps(mix_of(pool, materializer.one(row)[MIXING].tolist(), base=base), indent=2)
+        with replacing_folder(folder) as new:
+            _write_text(new / MIX, content + "\n")
+        return
     tensors, layout = partial(_tensors, materializer, row), materializer.layout(row)
     write_expert(materializer.pool, layout, tensors, folder, base=base, shard_bytes=shard_bytes)
 

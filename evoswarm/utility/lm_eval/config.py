@@ -68,6 +68,11 @@ class LmEval(UtilityConfig):
             raise ValueError("chat_template_kwargs need chat_template: true; set it, or leave them out")
         return self
 
+    @property
+    def unmixable(self) -> str | None:
+        """See `UtilityConfig`. Of lm-eval's metrics, `acc` depends on nothing but the likeliest option."""
+        return None if self.metric == "acc" else "of lm-eval's metrics only acc can be mixed; set utility.metric: acc"
+
     def without_test(self) -> Self:
         """The same task without its test split."""
         return self.with_(test=False)
