@@ -56,6 +56,8 @@ def load_tokenizer(model: str, *, trust_remote_code: bool) -> PreTrainedTokenize
     folder = model_folder(model, weights=False)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        if not tokenizer.encode("a", add_special_tokens=False):  # transformers makes some types without any file
+            raise ValueError("it has no vocabulary")
     except Exception as error:  # the tokenizers library raises plain Exception
         raise UserError(
             f"{model}: the tokenizer cannot be loaded ({first_line(error)}); put tokenizer.json and "

@@ -15,6 +15,7 @@ def model_card(config: RunConfig, summary: dict[str, Any], recipe: dict[str, Any
     `setup` is a line of Python that peft needs before it can load the expert.
     """
     best, initial, base, soup = (summary[key] for key in ("best", "initial", "base", "greedy_soup"))
+    pool = f"{len(recipe['pool'])} {'models' if recipe['kind'] == 'model' else 'experts of one base model'}"
     front = {"library_name": "peft" if recipe["kind"] == "adapter" else "transformers", "tags": ["evoswarm", "merge"]}
     header = "\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items())
     space = f" (in {recipe['space']} space)" if recipe["space"] else ""
@@ -32,7 +33,7 @@ def model_card(config: RunConfig, summary: dict[str, Any], recipe: dict[str, Any
 # {config.name}
 
 Made by evoswarm ({summary["algorithm"]}, seed {summary["seed"]}, {summary["generations"]} generations,
-{summary["evaluations"]} evaluations) from {len(recipe["pool"])} experts of one base model, without gradients.
+{summary["evaluations"]} evaluations) from {pool}, without gradients.
 
 ## Recipe
 
@@ -116,6 +117,8 @@ def _utility(config: RunConfig) -> str:
 
 
 def _loading(config: RunConfig, recipe: dict[str, Any], *, setup: str) -> str:
+    if recipe["kind"] == "model":
+        return "import json\n\nmix = json.load(open('mix.json'))  # models and coefficients: evoswarm serve RUN"
     if recipe["kind"] == "checkpoint":
         return "from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained(folder)"
     return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -11,8 +11,9 @@ from typing import get_args
 
 import numpy as np
 
-from evoswarm.backend import Evaluation, Job
+from evoswarm.backend import Backend, Evaluation, Job
 from evoswarm.backend.learned import Learned
+from evoswarm.backend.mix import MixBackend, check_mix
 from evoswarm.config import RunConfig
 from evoswarm.config.recipe import read_recipe
 from evoswarm.errors import UserError
@@ -23,11 +24,12 @@ from evoswarm.loop.inputs import require_installable
 from evoswarm.loop.learned import read_learned
 from evoswarm.loop.normalization import base_on, with_normalization
 from evoswarm.loop.summary import metrics_in
-from evoswarm.rows import ExpertPart, Row
+from evoswarm.rows import ExpertPart, ExpertVector, Row
 from evoswarm.utility import Split, Utility, UtilityConfig, make_utility
 from evoswarm.utility.multi_task_config import MultiTask
 from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.expert import read_json
+from evoswarm.weights.mixfile import MIX, MixFile, read_mix
 from evoswarm.weights.pool import Pool, open_pool
 from evoswarm.weights.space import Space, choose_space
 
@@ -58,17 +60,10 @@ def measure(
     Raises:
         UserError: the expert does not fit the base, or the recipe does not fit the pool.
     """
-    from evoswarm.backend.local import LocalBackend
-
     utility = make_utility(config.utility, root=config.root)
     if utility.size(split) == 0:
         raise UserError(f"the config has no {split} split; set utility.data.{split}")
-    if adapter is not None:
-        pool = open_pool(PoolConfig(experts=[adapter.resolve()]), model=config.model, alone=True)
-        row: Row | None = Row.one(pool.names[0])
-    else:
-        pool = open_pool(_pool_of(recipe, config), model=config.model)
-        row = _row(recipe, pool) if recipe is not None else None
+    pool, row = _measured(config, adapter=adapter, recipe=recipe)
     require_installable(config, pool)
     for warning in [*pool.warnings, *(_other_space(pool, config.pool) if recipe is not None else [])]:
         warn(warning)
@@ -79,19 +74,51 @@ def measure(
     record = run if run is not None and _same_utility(config, utility, run) else None
     config, utility = _settled(config, pool, utility)
     _calibrate(config, utility, record)
-    with closing(LocalBackend(config, pool=pool, utility=utility, root=root, learned=learned, warn=warn)) as backend:
+    with closing(_backend(config, pool, utility, run=run, learned=learned, warn=warn)) as backend:
         (evaluation,) = backend.evaluate([Job("evaluate", row, split, texts=True)])
     return Measured(**vars(evaluation), metrics=metrics_in(evaluation, utility, split))
 
 
-def _calibrate(config: RunConfig, utility: Utility, run: Path | None) -> None:
-    """Calibrate a utility that other models define: from the run directory `run`, or by measuring them."""
+def _measured(config: RunConfig, *, adapter: Path | None, recipe: Path | None) -> tuple[Pool, Row | None]:
+    """The pool of what is evaluated, and its row there."""
+    if adapter is None:
+        pool = open_pool(_pool_of(recipe, config), model=config.model)
+        return pool, None if recipe is None else _row(recipe, pool)
+    if (mix := read_mix(adapter)) is not None:
+        pool = open_pool(config.pool, model=config.model)
+        return pool, _row_of_mix(adapter, mix, pool)
+    kind = "models" if config.pool.kind == "models" else "weights"
+    pool = open_pool(PoolConfig(experts=[adapter.resolve()], kind=kind), model=config.model, alone=True)
+    return pool, Row.one(pool.names[0])
+
+
+def _backend(
+    config: RunConfig,
+    pool: Pool,
+    utility: Utility,
+    *,
+    run: Path | None = None,
+    learned: Learned | None = None,
+    warn: Warn = lambda text: None,
+) -> Backend:
+    """A backend on this machine. `run`: the run directory of the row, with its saved basis vectors."""
     from evoswarm.backend.local import LocalBackend
 
+    def start(config: RunConfig, pool: Pool) -> LocalBackend:
+        return LocalBackend(config, pool=pool, utility=utility, root=run, learned=learned, warn=warn)
+
+    if pool.kind != "model":
+        return start(config, pool)
+    check_mix(config, utility)
+    return MixBackend(config, pool=pool, utility=utility, start=start, root=run, keep=False)
+
+
+def _calibrate(config: RunConfig, utility: Utility, run: Path | None) -> None:
+    """Calibrate a utility that other models define: from the run directory `run`, or by measuring them."""
     if not needs_baselines(utility) or (run is not None and restore(utility, RunDirectory(run))):
         return
     pool = open_pool(config.pool, model=config.model)
-    with closing(LocalBackend(config, pool=pool, utility=utility)) as backend:
+    with closing(_backend(config, pool, utility, run=run)) as backend:
         calibrate_with(backend, utility, pool=pool, root=config.root)
 
 
@@ -147,13 +174,24 @@ def _row(recipe: Path, pool: Pool) -> Row:
     row, data = read_recipe(recipe)
     before = data.get("pool", {})
     named = [v.name for v, _ in row.terms if isinstance(v, ExpertPart)]
+    _check_experts(recipe, named, before, pool)
+    return row
+
+
+def _row_of_mix(folder: Path, mix: MixFile, pool: Pool) -> Row:
+    hashes = {member.name: member.sha256 for member in mix.members}
+    _check_experts(folder / MIX, list(hashes), hashes, pool)
+    return Row(tuple((ExpertVector(member.name), member.coefficient) for member in mix.members))
+
+
+def _check_experts(source: Path, named: Sequence[str], hashes: Mapping[str, str], pool: Pool) -> None:
+    """Check that a pool has the experts that a recipe names, with the same content."""
     missing = [name for name in named if name not in pool.names]
     if missing:
-        raise UserError(f"{recipe}: needs expert {missing[0]}, the pool has {', '.join(pool.names)}")
-    changed = [expert.name for expert in pool.experts if before.get(expert.name, expert.sha256) != expert.sha256]
+        raise UserError(f"{source}: needs expert {missing[0]}, the pool has {', '.join(pool.names)}")
+    changed = [expert.name for expert in pool.experts if hashes.get(expert.name, expert.sha256) != expert.sha256]
     if changed:
-        raise UserError(f"{recipe}: the pool has another {changed[0]} than the recipe (its content hash differs)")
-    return row
+        raise UserError(f"{source}: the pool has another {changed[0]} than the recipe (its content hash differs)")
 
 
 @dataclass(frozen=True)
@@ -186,13 +224,11 @@ def utility_matrix(config: RunConfig, *, pool: Path | str) -> list[Column]:
 
 
 def _column(config: RunConfig, task: str, folder: Path | str) -> Column:
-    from evoswarm.backend.local import LocalBackend
-
     opened = open_pool(config.pool.with_(experts=folder, include_base=False), model=config.model)
     require_installable(config, opened)
     rows = {BASE_MODEL: None, **{name: Row.one(name) for name in opened.names}}
     config, utility = _settled(config, opened, make_utility(config.utility, root=config.root))
-    with closing(LocalBackend(config, pool=opened, utility=utility)) as backend:
+    with closing(_backend(config, opened, utility)) as backend:
         evaluations = {found.key: found for found in backend.evaluate([Job(*item) for item in rows.items()])}
     found = {name: evaluations[name] for name in rows}
     utilities = {name: evaluation.utility for name, evaluation in found.items()}

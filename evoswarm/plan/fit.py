@@ -6,6 +6,7 @@ import math
 import os
 from pathlib import Path
 
+from evoswarm.backend.mix import Members
 from evoswarm.backend.ray.nodes import Nodes
 from evoswarm.backend.ray.placement import place_run
 from evoswarm.callbacks import Callbacks
@@ -56,6 +57,10 @@ def fit_here(config: RunConfig, inputs: Inputs) -> list[str]:
     Raises:
         UserError: an engine cannot fit.
     """
+    if inputs.pool.kind == "model":
+        members = Members(config, inputs.pool)
+        found = [line for m in members for line in fit_here(m.config, Inputs(m.pool(), inputs.utility))]
+        return list(dict.fromkeys(found))
     if _may_grow(config):
         return ["the memory of the cluster is not checked here; `evoswarm plan` asks the cluster"]
     notices: list[str] = []

@@ -15,6 +15,7 @@ from evoswarm.loop.inputs import Inputs
 from evoswarm.plan.case import Case, EngineSettings
 from evoswarm.plan.estimate import Plan, estimate
 from evoswarm.plan.hardware import Hardware
+from evoswarm.plan.members import largest
 from evoswarm.plan.read import shape_of, workload_of
 from evoswarm.plan.scoring import scoring_bytes
 
@@ -25,6 +26,8 @@ def plan_run(config: RunConfig, inputs: Inputs, hardware: Hardware) -> Plan:
     Raises:
         UserError: the model cannot be read, or the engine runs none.
     """
+    if inputs.pool.kind == "model":
+        return largest(config, inputs, lambda one, of: plan_run(one, of, hardware))
     engine = config.engine
     if not isinstance(engine, ModelEngine):
         raise UserError(f"engine.type {engine.type} runs no model, so there is nothing to plan")

@@ -125,6 +125,11 @@ def open_expert(path: Path, *, name: str | None = None, model: str | None = None
         files, config = tuple(map(TensorFile, found)), read_json(path / "config.json")
         stored = {key: Stored.of(file, key) for file in files for key in file.specs}
         return Expert(name, path, "checkpoint", config, files, stored, config)
+    if (path / "mix.json").exists():
+        raise UserError(
+            f"{path}: is a mix of models (mix.json), which has no weights of its own; `evoswarm evaluate --adapter` "
+            "and `evoswarm serve` take it"
+        )
     raise UserError(
         f"{path}: has neither {ADAPTER_CONFIG} nor config.json; an expert is a PEFT adapter or a checkpoint written "
         "by save_pretrained"

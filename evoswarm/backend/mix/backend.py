@@ -46,6 +46,7 @@ class MixBackend:
         utility: Utility,
         start: Start,
         root: Path | None = None,
+        keep: bool = True,
         callbacks: Callbacks = SILENT,
     ) -> None:
         """Asks nothing yet.
@@ -55,13 +56,15 @@ class MixBackend:
             pool: the models.
             utility: what is measured; see `check_mix`.
             start: starts the backend of a run over one model.
-            root: the run directory, with the records of what models said; None: nothing is kept.
+            root: a run directory, with records of what models said and saved basis vectors; None: there is none.
+            keep: whether it is this run's directory, so that records must fit and are written. Of another run, those
+                that fit are used.
             callbacks: of the run.
         """
         self.counters = Counters()
         self._utility, self._start, self._callbacks = utility, start, callbacks
         self._members, self._names, self._base = Members(config, pool), pool.names, config.model
-        self._folder = None if root is None else root / FOLDER
+        self._folder, self._keep = None if root is None else root / FOLDER, keep
         self._materializer = Materializer(pool, root=root)
         self._known: dict[tuple[str, Split], Probabilities] = {}
 
@@ -113,12 +116,14 @@ class MixBackend:
         if self._folder is None:
             return None
         answers = read_answers(path := path_of(self._folder, member.place, split))
-        if answers is not None and answers.fingerprint != member.fingerprint(self._utility.requests(split)):
-            raise UserError(
-                f"{path}: model {member.name}, its tokenizer, the prompts or the engine have changed since it was "
-                "asked; restore them, or give the new run another `name`"
-            )
-        return answers
+        if answers is None or answers.fingerprint == self._fingerprint(member, split):
+            return answers
+        if not self._keep:
+            return None
+        raise UserError(
+            f"{path}: model {member.name}, its tokenizer, the prompts or the engine have changed since it was asked; "
+            "restore them, or give the new run another `name`"
+        )
 
     def _asked(self, member: Member, split: Split) -> Answers:
         """Ask one member, and record what it said unless its engine failed."""
@@ -131,11 +136,13 @@ class MixBackend:
             return Answers("", [[]] * size, found.error)
         pairs = zip(found.scores, found.logprobs or [()] * size, strict=True)
         logprobs = [[] if score is None else list(values) for score, values in pairs]
-        fingerprint = member.fingerprint(self._utility.requests(split))
-        answers = _complete(Answers(fingerprint, logprobs, found.error), self._utility, split)
-        if self._folder is not None:
+        answers = _complete(Answers(self._fingerprint(member, split), logprobs, found.error), self._utility, split)
+        if self._folder is not None and self._keep:
             write_answers(path_of(self._folder, member.place, split), answers)
         return answers
+
+    def _fingerprint(self, member: Member, split: Split) -> str:
+        return self._members.fingerprint(member, self._utility.requests(split))
 
     def _count(self, of: Counters) -> None:
         for field in fields(Counters):

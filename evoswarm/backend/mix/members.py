@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 
 from evoswarm.config import RunConfig
@@ -53,32 +53,14 @@ class Member:
         """
         return open_pool(self.config.pool, model=self.config.model, check=check, alone=True)
 
-    def fingerprint(self, requests: list[Request]) -> str:
-        """Hash of all that its answers depend on: weights, tokenizer, settings of the engine, requests."""
-        (expert,) = self.pool().experts
-        files = [*_of_base(self.config.model), expert.sha256, *_settings(expert.path)]
-        content = [files, self.config.engine.lasting(), repr(requests)]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-@cache
-def _of_base(model: str) -> list[str]:
-    """Hashes of a base model's files; none if it is not on this machine. Of many adapters it is read once."""
-    expert = BaseTensors(model).expert
-    return [] if expert is None else [expert.sha256, *_settings(expert.path)]
-
-
-def _settings(folder: Path) -> list[str]:
-    """Hashes of the files of a tokenizer in a folder."""
-    found = [folder / name for name in (*TOKENIZER, *TEMPLATE) if (folder / name).exists()]
-    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in found]
-
 
 class Members:
     """The members of a run with `pool.kind: models`."""
 
     def __init__(self, config: RunConfig, pool: Pool) -> None:
-        self._config, self.names = config, pool.names
+        self._config = config
+        self._hashes: dict[str, list[str]] = {}
+        """Of base models, which many adapters may share."""
         self._of = {expert.name: self._member(expert, pool) for expert in pool.experts}
 
     def __getitem__(self, name: str) -> Member:
@@ -88,6 +70,15 @@ class Members:
     def __iter__(self) -> Iterator[Member]:
         """All experts, and the reference if it is none of them."""
         return iter({member.place: member for member in (*self._of.values(), self.reference)}.values())
+
+    def fingerprint(self, member: Member, requests: list[Request]) -> str:
+        """Hash of all that a member's answers depend on: weights, tokenizer, settings of the engine, requests."""
+        model = member.config.model
+        if model not in self._hashes:
+            self._hashes[model] = _hashes(BaseTensors(model).expert)
+        files = [*self._hashes[model], *_hashes(*member.pool().experts)]
+        content = [files, member.config.engine.lasting(), repr(requests)]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @cached_property
     def reference(self) -> Member:
@@ -104,6 +95,14 @@ class Members:
         return Member(
             expert.name, self._config.alone(model=model, expert=expert.path), adapter, f"experts/{expert.name}"
         )
+
+
+def _hashes(expert: Expert | None) -> list[str]:
+    """Content hashes of the weights and of the tokenizer in a folder; none if it is not on this machine."""
+    if expert is None:
+        return []
+    found = [expert.path / name for name in (*TOKENIZER, *TEMPLATE)]
+    return [expert.sha256, *(hashlib.sha256(path.read_bytes()).hexdigest() for path in found if path.exists())]
 
 
 def _same(model: str, folder: Path) -> bool:

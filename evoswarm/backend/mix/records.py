@@ -19,7 +19,7 @@ class Answers:
     """What one model said on one split.
 
     Attributes:
-        fingerprint: of all that the answers depend on; see `Member.fingerprint`.
+        fingerprint: of all that the answers depend on; see `Members.fingerprint`.
         logprobs: by example, the log-probability (natural) of each option; empty if the example failed.
         error: why examples failed.
     """
