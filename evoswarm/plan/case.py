@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from evoswarm.backend.ray.placement import Placement
 from evoswarm.engine.config import ModelEngine
 from evoswarm.plan.hardware import Hardware
-from evoswarm.plan.sizes import Shape, Workload
+from evoswarm.plan.sizes import Extra, Shape, Workload
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Case:
         placement: the actors on this hardware.
         hardware: the machines.
         scoring: bytes of the models that score answers.
+        extras: evaluations that belong to no generation.
     """
 
     shape: Shape
@@ -65,11 +67,22 @@ class Case:
     placement: Placement
     hardware: Hardware
     scoring: int = 0
+    extras: Sequence[Extra] = ()
 
     @property
     def on_gpu(self) -> bool:
         """Whether engines run on GPUs."""
         return self.hardware.gpu is not None and self.placement.scorer_gpus > 0
+
+    @property
+    def grader_share(self) -> float:
+        """The share of one GPU that the models of a grader have; 0 if graders use none."""
+        return min(1.0, self.placement.grader_gpus) if self.placement.graders else 0.0
+
+    @property
+    def beside(self) -> int:
+        """Bytes of the models that score answers in the process of an engine, which has no graders."""
+        return 0 if self.placement.graders else self.scoring
 
     @property
     def length(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from evoswarm.backend.ray.placement import Placement
@@ -22,6 +23,7 @@ class Plan:
         max_model_len: longest sequence in tokens.
         running: sequences that an engine runs at once.
         moved_bytes: weights that leave particles in one generation.
+        extras: evaluations that belong to no generation, by what they are for.
         seconds: estimated times.
         problems: why memory does not suffice, each with what to change; empty if it does.
         assumptions: what the figures assume.
@@ -35,6 +37,7 @@ class Plan:
     max_model_len: int
     running: int
     moved_bytes: int
+    extras: dict[str, int]
     seconds: Seconds
     problems: list[str]
     assumptions: list[str]
@@ -49,15 +52,18 @@ class Plan:
 def estimate(case: Case) -> Plan:
     """The plan of a run."""
     gpu = gpu_memory(case)
-    node, at_once = node_memory(case, gpu), running(case, gpu)
+    extras: Counter[str] = Counter()
+    for extra in case.extras:
+        extras[extra.name] += extra.evaluations
     return Plan(
         placement=case.placement,
         gpu=gpu,
-        node=node,
+        node=node_memory(case, gpu),
         max_model_len=case.length,
-        running=at_once,
+        running=running(case, gpu),
         moved_bytes=case.placement.particles * case.shape.expert_bytes,
-        seconds=seconds(case, gpu, at_once),
+        extras=dict(extras),
+        seconds=seconds(case, gpu),
         problems=problems(case),
         assumptions=_assumptions(case),
     )

@@ -84,12 +84,13 @@ def check_host(config: RunConfig, hardware: Hardware, callbacks: Callbacks) -> N
     Raises:
         UserError: not even one fits.
     """
-    size, scorers, have = _weight_bytes(config.model) / GB, 1, hardware.node_memory_gb
+    size, scorers, graders, have = _weight_bytes(config.model) / GB, 1, 1, hardware.node_memory_gb
     if isinstance(config.backend, RayBackend):
         nodes = [Nodes("node", hardware.nodes, hardware.cpus, 0)]
         unlabeled = config.with_(backend=config.backend.unlabeled())
-        scorers = math.ceil(place_run(unlabeled, nodes).scorers / hardware.nodes)
-    scoring = scoring_bytes(config.utility, config.root) / GB
+        placement = place_run(unlabeled, nodes)
+        scorers, graders = (math.ceil(n / hardware.nodes) for n in (placement.scorers, placement.graders))
+    scoring = graders * scoring_bytes(config.utility, config.root) / GB
     if size + scoring > have:
         more = f", the models that score answers {scoring:.1f} GB," if scoring else ""
         raise UserError(

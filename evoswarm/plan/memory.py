@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from evoswarm.plan.case import Case
@@ -10,7 +10,7 @@ from evoswarm.plan.hardware import GB
 
 OVERHEAD_GB = 2.5
 """Of a GPU engine: CUDA context, CUDA graphs and activations."""
-PROCESS_GB = {"scorer": 4.0, "particle": 0.15, "other": 4.0}
+PROCESS_GB = {"scorer": 4.0, "particle": 0.15, "grader": 1.0, "other": 4.0}
 """Host memory of one process without weights. other: Ray, the coordinator and the driver."""
 FREE_SHARE = 0.2
 """`pristine: auto` keeps the copy on the GPU if this share of its memory stays free, and as many sequences fit."""
@@ -20,7 +20,8 @@ FREE_SHARE = 0.2
 class GpuMemory:
     """Memory of one GPU with one rank of a scorer, in bytes. `kv_cache` is what is left for keys and values.
 
-    `place` says where the pristine copy is: on the device, or on the host (then `pristine` is 0).
+    `place` says where the pristine copy is: on the device, or on the host (then `pristine` is 0). `scoring` is that of
+    models that score answers on the same GPU, in a run without graders.
     """
 
     place: str
@@ -29,11 +30,12 @@ class GpuMemory:
     adapters: int
     overhead: int
     total: int
+    scoring: int = 0
 
     @property
     def kv_cache(self) -> int:
         """Negative if the rest does not fit."""
-        return self.total - self.weights - self.pristine - self.adapters - self.overhead
+        return self.total - self.weights - self.pristine - self.adapters - self.overhead - self.scoring
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,12 @@ class NodeMemory:
     object_store: int
     other: int
     page_cache: int
+    graders: int = 0
 
     @property
     def total(self) -> int:
         """What must fit."""
-        return self.scorers + self.particles + self.object_store + self.other
+        return self.scorers + self.particles + self.graders + self.object_store + self.other
 
 
 def gpu_memory(case: Case) -> GpuMemory | None:
@@ -61,8 +64,8 @@ def gpu_memory(case: Case) -> GpuMemory | None:
     copy = 0 if engine.adapters else shape.pristine_bytes // engine.ranks  # slots of adapters leave the base untouched
     adapters = engine.adapters * shape.expert_bytes // engine.ranks
     weights, overhead = shape.weight_bytes // engine.ranks, int(OVERHEAD_GB * GB)
-    on_device = GpuMemory("device", weights, copy, adapters, overhead, total)
-    on_host = GpuMemory("host", weights, 0, adapters, overhead, total)
+    on_device = GpuMemory("device", weights, copy, adapters, overhead, total, case.beside)
+    on_host = replace(on_device, place="host", pristine=0)
     if not copy:
         return on_device
     if engine.pristine != "auto":
@@ -83,7 +86,9 @@ def running(case: Case, gpu: GpuMemory | None) -> int:
 def node_memory(case: Case, gpu: GpuMemory | None) -> NodeMemory:
     """Memory of the node with the most actors, if they are spread evenly."""
     shape, placement = case.shape, case.placement
-    scorers, particles = (ceil(n / case.hardware.nodes) for n in (placement.scorers, placement.particles))
+    counts = (placement.scorers, placement.particles, placement.graders)
+    scorers, particles, graders = (ceil(n / case.hardware.nodes) for n in counts)
+    models = 0 if case.grader_share else case.scoring
     weights = shape.weight_bytes if gpu is None else 0
     if gpu is not None and gpu.place == "host":
         weights = shape.pristine_bytes
@@ -92,6 +97,7 @@ def node_memory(case: Case, gpu: GpuMemory | None) -> NodeMemory:
         scorers=int(scorers * (PROCESS_GB["scorer"] * GB + weights)),
         particles=int(particles * (PROCESS_GB["particle"] * GB + resident)),
         object_store=(2 * particles + scorers) * shape.expert_bytes,
-        other=int(PROCESS_GB["other"] * GB) + (case.scoring if gpu is None else 0),
+        other=int(PROCESS_GB["other"] * GB) + (case.beside if gpu is None else 0),
         page_cache=case.experts * shape.expert_bytes + shape.weight_bytes,
+        graders=int(graders * (PROCESS_GB["grader"] * GB + models)),
     )

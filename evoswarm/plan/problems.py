@@ -8,7 +8,6 @@ from dataclasses import replace
 from evoswarm.plan.case import Case
 from evoswarm.plan.hardware import GB
 from evoswarm.plan.memory import gpu_memory, node_memory
-from evoswarm.plan.scoring import scoring_problems
 
 OBJECT_STORE_SHARE = 0.3
 """Ray's default share of a node's memory."""
@@ -18,7 +17,7 @@ SPLITS = (2, 4, 8)
 
 def problems(case: Case) -> list[str]:
     """Why the run does not fit, each with what to change; empty if it fits."""
-    return [*_gpu_problem(case), *scoring_problems(case.scoring, case.hardware.gpu), *_node_problem(case)]
+    return [*_gpu_problem(case), *_grader_problem(case), *_node_problem(case)]
 
 
 def _gpu_problem(case: Case) -> list[str]:
@@ -61,10 +60,23 @@ def _changes(case: Case) -> Iterator[tuple[str, Case]]:
         yield text, replace(case, placement=split, engine=replace(engine, ranks=ranks))
 
 
+def _grader_problem(case: Case) -> list[str]:
+    """Why the models that score answers do not fit into a grader's share of a GPU."""
+    gpu, share = case.hardware.gpu, case.grader_share
+    if gpu is None or not share or case.scoring <= share * gpu.memory_gb * GB:
+        return []
+    text = (
+        f"the models that score answers have {case.scoring / GB:.1f} GB and a grader has {share * gpu.memory_gb:g} GB"
+    )
+    return [f"{text} of a GPU; {'raise backend.grader_gpus, or ' if share < 1 else ''}use smaller ones"]
+
+
 def _node_problem(case: Case) -> list[str]:
     node, have = node_memory(case, gpu_memory(case)), case.hardware.node_memory_gb * GB
     if node.total > have:
-        change = "backend.scorers" if node.scorers >= node.particles else "search.population"
+        most = max(node.scorers, node.particles, node.graders)
+        fewer = {"backend.scorers": node.scorers, "search.population": node.particles, "backend.graders": node.graders}
+        change = next(setting for setting, size in fewer.items() if size == most)
         return [
             f"a node needs {node.total / GB:.1f} GB of memory and has {have / GB:.1f} GB; lower {change}, or add nodes"
         ]

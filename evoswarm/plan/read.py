@@ -11,7 +11,7 @@ from evoswarm.engine.lengths import longest_of
 from evoswarm.engine.tokenizer import RunTokenizer
 from evoswarm.plan.sizes import Shape, Workload
 from evoswarm.utility.requests import every_request
-from evoswarm.utility.types import Generate, Utility
+from evoswarm.utility.types import Generate, Split, Utility
 from evoswarm.weights.merge import full_tensors, lora_modules
 from evoswarm.weights.pool import Pool
 from evoswarm.weights.skeleton import load_skeleton
@@ -63,11 +63,11 @@ def _adapted(layout: Sequence[TensorSpec]) -> int:
     )
 
 
-def workload_of(utility: Utility, tokenizer: RunTokenizer) -> Workload:
-    """The tokens of the validation split, and of the longest request of both splits."""
+def workload_of(utility: Utility, tokenizer: RunTokenizer, split: Split = "validation") -> Workload:
+    """The tokens of a split, and of the longest request of all splits."""
     encoder = tokenizer.encoder()
     read, new = [], 0
-    for request in utility.requests("validation"):
+    for request in utility.requests(split):
         if isinstance(request, Generate):
             read.append(len(encoder.prompt(request.prompt)))
             new = max(new, request.max_new_tokens)

@@ -14,6 +14,7 @@ from evoswarm.errors import UserError
 from evoswarm.loop.inputs import Inputs
 from evoswarm.plan.case import Case, EngineSettings
 from evoswarm.plan.estimate import Plan, estimate
+from evoswarm.plan.extras import extras_of
 from evoswarm.plan.hardware import Hardware
 from evoswarm.plan.members import largest
 from evoswarm.plan.read import shape_of, workload_of
@@ -41,7 +42,8 @@ def plan_run(config: RunConfig, inputs: Inputs, hardware: Hardware) -> Plan:
     shape = shape_of(config.model, inputs.pool, dtype=engine.dtype, trust_remote_code=trust)
     scoring = scoring_bytes(config.utility, config.root)
     settings = EngineSettings.of(engine)
-    plan = estimate(Case(shape, workload, len(inputs.pool.names), settings, placement, hardware, scoring))
+    extras = extras_of(config, inputs, tokenizer)
+    plan = estimate(Case(shape, workload, len(inputs.pool.names), settings, placement, hardware, scoring, extras))
     lack = (
         missing(placement, nodes) if isinstance(config.backend, RayBackend) else _missing_here(engine.ranks, hardware)
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from evoswarm.errors import UserError
-from evoswarm.plan.hardware import GB, Gpu
 from evoswarm.utility import UtilityConfig
 from evoswarm.utility.scored import ScoredTask
 from evoswarm.weights.expert import checkpoint_files
@@ -24,12 +23,3 @@ def _bytes(model: str) -> int:
         return 0 if folder is None else sum(path.stat().st_size for path in checkpoint_files(folder))
     except UserError:
         return 0
-
-
-def scoring_problems(size: int, gpu: Gpu | None) -> list[str]:
-    """Why models of a size do not fit on one GPU; empty if they do."""
-    if gpu is None or size <= gpu.memory_gb * GB:
-        return []
-    return [
-        f"the models that score answers have {size / GB:.1f} GB and a GPU has {gpu.memory_gb:g} GB; use smaller ones"
-    ]

@@ -6,12 +6,12 @@ reads the weights and the keys and values of the running sequences once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from evoswarm.plan.case import Case
 from evoswarm.plan.hardware import GB
-from evoswarm.plan.memory import GpuMemory
+from evoswarm.plan.memory import GpuMemory, running
 
 EFFICIENCY = {"arithmetic": 0.4, "bandwidth": 0.7}
 """Shares of the data sheet's rates that engines reach."""
@@ -26,25 +26,33 @@ CPU = {"gflops": 30.0, "bandwidth_gb": 8.0, "moved_gb": 1.0}
 
 @dataclass(frozen=True)
 class Seconds:
-    """Estimated seconds. `install`, `read` and `write` are of one evaluation on one scorer."""
+    """Estimated seconds. `install`, `read` and `write` are of one evaluation on one scorer, `extras` of all extras."""
 
     install: float
     read: float
     write: float
     generation: float
+    extras: float
 
 
-def seconds(case: Case, gpu: GpuMemory | None, running: int) -> Seconds:
-    """The time of one evaluation and of one generation."""
-    shape, work, placement = case.shape, case.workload, case.placement
+def seconds(case: Case, gpu: GpuMemory | None) -> Seconds:
+    """The time of one evaluation, of one generation, and of what belongs to no generation."""
+    placement, evaluation = case.placement, _evaluation(case, gpu)
+    score = placement.particles * sum(evaluation) / placement.scorers
+    others = (e.evaluations * sum(_evaluation(replace(case, workload=e.workload), gpu)) for e in case.extras)
+    return Seconds(*evaluation, max(score, _moving(case)), sum(others) / placement.scorers)
+
+
+def _evaluation(case: Case, gpu: GpuMemory | None) -> tuple[float, float, float]:
+    """Seconds to install a particle, to read the prompts and to write the answers of a split."""
+    shape, work, at_once = case.shape, case.workload, running(case, gpu)
     flops, bandwidth = _rates(case)
     install = shape.adapted_bytes / _install_rate(case, gpu)
     read = 2 * shape.parameters * work.prompt_tokens / flops
-    cache = running * work.mean * shape.kv_bytes_per_token
-    step = max((shape.weight_bytes + cache) / bandwidth, 2 * shape.parameters * running / flops)
-    write = work.new_tokens * ceil(work.examples / running) * max(step, STEP_SECONDS)
-    score = placement.particles * (install + read + write) / placement.scorers
-    return Seconds(install, read, write, max(score, _moving(case)))
+    cache = at_once * work.mean * shape.kv_bytes_per_token
+    step = max((shape.weight_bytes + cache) / bandwidth, 2 * shape.parameters * at_once / flops)
+    write = work.new_tokens * ceil(work.examples / at_once) * max(step, STEP_SECONDS)
+    return install, read, write
 
 
 def _moving(case: Case) -> float:

@@ -1,4 +1,4 @@
-"""How large a base model, an expert and a split are. Pure."""
+"""How large a base model, an expert and a split are, and how often a split is measured. Pure."""
 
 from __future__ import annotations
 
@@ -66,3 +66,18 @@ class Workload:
     def mean(self) -> float:
         """Tokens of an average sequence at its end."""
         return self.prompt_tokens / max(1, self.examples) + self.new_tokens
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Evaluations that belong to no generation, at most.
+
+    Attributes:
+        name: what they are for.
+        evaluations: their number.
+        workload: the split that they take.
+    """
+
+    name: str
+    evaluations: int
+    workload: Workload

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from evoswarm.plan.estimate import Plan
 from evoswarm.plan.hardware import GB, Hardware
+from evoswarm.plan.memory import NodeMemory
 
 
 def plan_lines(plan: Plan, hardware: Hardware) -> list[str]:
@@ -14,11 +15,10 @@ def plan_lines(plan: Plan, hardware: Hardware) -> list[str]:
         f"hardware    {machine}, {hardware.node_memory_gb:.0f} GB",
         f"placement   {plan.placement.summary}",
         *_gpu_lines(plan),
-        f"node        {plan.node.total / GB:.1f} GB: scorers {plan.node.scorers / GB:.1f}, particles "
-        f"{plan.node.particles / GB:.1f}, object store {plan.node.object_store / GB:.1f}, other "
-        f"{plan.node.other / GB:.1f}; page cache up to {plan.node.page_cache / GB:.1f}",
+        _node_line(plan.node),
         f"sequences   up to {plan.running} at once, at most {plan.max_model_len} tokens long",
         f"generation  about {duration(plan.seconds.generation)}, {plan.moved_bytes / GB:.2f} GB of weights moved",
+        _extras_line(plan),
         f"evaluation  install {duration(plan.seconds.install)}, prompts {duration(plan.seconds.read)}, answers "
         f"{duration(plan.seconds.write)}, on one scorer",
         *(f"assumes     {line}" for line in plan.assumptions),
@@ -27,14 +27,28 @@ def plan_lines(plan: Plan, hardware: Hardware) -> list[str]:
     ]
 
 
+def _node_line(node: NodeMemory) -> str:
+    sizes = {"scorers": node.scorers, "particles": node.particles, "graders": node.graders}
+    sizes |= {"object store": node.object_store, "other": node.other}
+    parts = ", ".join(f"{name} {size / GB:.1f}" for name, size in sizes.items())
+    return f"node        {node.total / GB:.1f} GB: {parts}; page cache up to {node.page_cache / GB:.1f}"
+
+
+def _extras_line(plan: Plan) -> str:
+    counts = ", ".join(f"{name} {count}" for name, count in plan.extras.items())
+    total = sum(plan.extras.values())
+    return f"besides     about {duration(plan.seconds.extras)} for up to {total} evaluations: {counts}"
+
+
 def _gpu_lines(plan: Plan) -> list[str]:
     gpu = plan.gpu
     if gpu is None:
         return []
     return [
         f"GPU         {gpu.total / GB:.1f} GB: weights {gpu.weights / GB:.1f}, pristine copy {gpu.pristine / GB:.1f} "
-        f"({gpu.place}), adapters {gpu.adapters / GB:.1f}, overhead {gpu.overhead / GB:.1f}, KV cache "
-        f"{gpu.kv_cache / GB:.1f}"
+        f"({gpu.place}), adapters {gpu.adapters / GB:.1f}, overhead {gpu.overhead / GB:.1f}, "
+        + (f"models that score answers {gpu.scoring / GB:.1f}, " if gpu.scoring else "")
+        + f"KV cache {gpu.kv_cache / GB:.1f}"
     ]
 
 

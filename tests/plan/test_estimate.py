@@ -15,7 +15,7 @@ from evoswarm.engine import TransformersEngine, VllmEngine
 from evoswarm.plan.case import Case, EngineSettings
 from evoswarm.plan.estimate import estimate
 from evoswarm.plan.hardware import GB, Gpu, Hardware, gpu_with
-from evoswarm.plan.sizes import Shape, Workload
+from evoswarm.plan.sizes import Extra, Shape, Workload
 
 SHAPE = Shape(
     parameters=10 * GB,
@@ -141,6 +141,48 @@ def test_without_gpus_engines_hold_the_model_in_host_memory() -> None:
     plan = estimate(case(gpus=0))
     assert plan.gpu is None and plan.node.scorers == 64 * 24 * GB  # one scorer per CPU of the node
     assert not plan.fits
+
+
+def graded(*, gpus: int, graders: int, grader_gpus: float, scoring: int) -> Case:
+    """Models that score answers, in graders on a node of a Ray cluster."""
+    config = RayBackend(scorers=1, graders=graders, grader_gpus=grader_gpus)
+    placement = place(config, [Nodes("node", 1, 64, gpus)], particles=10, threads=1, grading={"gpu"})
+    return replace(case(gpus=gpus), placement=placement, scoring=scoring)
+
+
+def test_models_that_score_answers_must_fit_into_a_graders_share_of_a_gpu() -> None:
+    fitting = estimate(graded(gpus=2, graders=2, grader_gpus=0.5, scoring=25 * GB))
+    assert fitting.fits and fitting.node.graders == 2 * GB  # two processes; the models are on the GPU
+    assert fitting.gpu is not None and fitting.gpu.scoring == 0
+    (problem,) = estimate(graded(gpus=2, graders=2, grader_gpus=0.5, scoring=26 * GB)).problems
+    says = "the models that score answers have 26.0 GB and a grader has 25 GB of a GPU; raise backend.grader_gpus, or "
+    assert problem == says + "use smaller ones"
+    (problem,) = estimate(graded(gpus=2, graders=1, grader_gpus=1, scoring=51 * GB)).problems
+    assert problem.endswith("a grader has 50 GB of a GPU; use smaller ones")
+
+
+def test_each_grader_without_a_gpu_holds_the_models_in_host_memory() -> None:
+    plan = estimate(graded(gpus=1, graders=3, grader_gpus=0, scoring=26 * GB))
+    assert plan.fits and plan.node.graders == 3 * 27 * GB
+    many = replace(graded(gpus=1, graders=50, grader_gpus=0, scoring=26 * GB))
+    assert "lower backend.graders" in estimate(many).problems[0]
+
+
+def test_without_ray_the_models_that_score_answers_are_beside_the_engine() -> None:
+    on_gpu, on_cpu = (estimate(replace(case(gpus=gpus), scoring=9 * GB)) for gpus in (1, 0))
+    assert on_gpu.gpu is not None and on_gpu.gpu.scoring == 9 * GB and on_gpu.node.other == 4 * GB
+    assert on_gpu.gpu.kv_cache == estimate(case()).gpu.kv_cache - 9 * GB + (on_gpu.gpu.place == "host") * 10 * GB  # type: ignore[union-attr]
+    assert on_cpu.node.other == 13 * GB
+
+
+def test_what_belongs_to_no_generation_is_counted_with_its_own_split() -> None:
+    half = replace(WORK, examples=50, prompt_tokens=5_000)
+    extras = [Extra("baselines", 3, WORK), Extra("finalists", 4, WORK), Extra("finalists", 4, half)]
+    plan, plain = estimate(replace(case(), extras=extras)), estimate(case())
+    assert plan.extras == {"baselines": 3, "finalists": 8} and plain.seconds.extras == 0
+    each = plan.seconds.install + plan.seconds.read + plan.seconds.write
+    assert 7 * each < plan.seconds.extras < 11 * each
+    assert plan.seconds.generation == plain.seconds.generation
 
 
 def test_settings_of_an_engine_are_planned_as_it_uses_them() -> None:

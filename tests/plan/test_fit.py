@@ -8,11 +8,12 @@ import pytest
 from echo import echo_config
 
 from evoswarm.callbacks import Callbacks
+from evoswarm.config.backend import RayBackend
 from evoswarm.errors import UserError
 from evoswarm.plan.fit import check_host
-from evoswarm.plan.hardware import Gpu, Hardware
+from evoswarm.plan.hardware import Hardware
 from evoswarm.plan.inspect import host_memory
-from evoswarm.plan.scoring import scoring_bytes, scoring_problems
+from evoswarm.plan.scoring import scoring_bytes
 from evoswarm.utility.multi_task_config import MultiTask
 from evoswarm.utility.reward import Reward
 
@@ -57,9 +58,10 @@ def test_the_models_that_score_answers_need_memory_too(tmp_path: Path) -> None:
     expected = r"has 2\.0 GB, the models that score answers 4\.0 GB, and a node 5\.0 GB of memory"
     with pytest.raises(UserError, match=expected):
         check_host(config, hardware, Callbacks())
-    assert scoring_problems(4 * 10**9, Gpu("card", 5, 1, 1)) == []
-    (problem,) = scoring_problems(6 * 10**9, Gpu("card", 5, 1, 1))
-    assert problem.startswith("the models that score answers have 6.0 GB and a GPU has 5 GB")
+    several = config.with_(backend=RayBackend(graders=3, grader_gpus=0))
+    check_host(several, Hardware(1, 0, 4, None, 14.5), Callbacks())
+    with pytest.raises(UserError, match=r"the models that score answers 12\.0 GB, and a node 13\.5 GB"):
+        check_host(several, Hardware(1, 0, 4, None, 13.5), Callbacks())
 
 
 def test_the_memory_limit_of_a_container_counts(tmp_path: Path) -> None:

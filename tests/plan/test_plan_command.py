@@ -109,3 +109,17 @@ def test_gpus_without_a_memory_size_are_refused(tmp_path: Path) -> None:
 def test_without_options_this_machine_is_planned(tmp_path: Path) -> None:
     status, text = plan(tmp_path, backend={"type": "local"})
     assert status == 0 and text.startswith("hardware    1 node with")
+
+
+def test_what_a_run_measures_besides_its_generations_is_counted(tmp_path: Path) -> None:
+    tasks = dict.fromkeys("abc", target_config("office", algorithm="model_swarms")["utility"])
+    utility = {"type": "multi_task", "tasks": tasks, "evolve": ["a"], "select_on": "b", "candidates": 7}
+    utility |= {"penalty": {"flips": 0.5}, "combine": "weighted_sum"}
+    options = ("--gpus", "1", "--gpu-memory", "24", "--json")
+    found = json.loads(plan(tmp_path, *options, utility=utility)[1])
+    experts = 10
+    expected = {"baselines": 2, "candidates": 7, "greedy soup": experts - 1, "reported tasks": 2 + experts}
+    assert {name: found["extras"].get(name) for name in expected} == expected
+    assert found["extras"]["finalists"] % 2 == 0 and found["seconds"]["extras"] > 0
+    status, text = plan(tmp_path, *options[:-1], utility=utility)
+    assert status == 0 and "evaluations: baselines 2, candidates 7, greedy soup 9, finalists " in text
