@@ -26,6 +26,7 @@ def model_card(config: RunConfig, summary: dict[str, Any], recipe: dict[str, Any
     table = "\n".join(f"| {name} | {_show(line['validation'])} | {_show(line['test'])} |" for name, line in rows)
     more = [*describe_reported(summary), *describe_selection(summary), *describe_metrics(summary["metrics"])]
     metrics = "".join(f"{line}. " for line in more)
+    trade_offs = describe_front(summary["front"]) if summary["front"] else ""
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
     return f"""---
 {header}
@@ -46,7 +47,7 @@ Made by evoswarm ({summary["algorithm"]}, seed {summary["seed"]}, {summary["gene
 {table}
 
 {metrics}The expert was chosen on the validation split; the test split was read once, at the end.
-
+{trade_offs}
 ## Loading
 
 ```python
@@ -68,6 +69,26 @@ def describe_recipe(experts: dict[str, float], *, shown: int = 12) -> str:
     text = " ".join(f"{'-' if value < 0 else '+'} {abs(value):.2f} {name}" for name, value in terms[:shown])
     rest = f" and {len(terms) - shown} more" if len(terms) > shown else ""
     return text.removeprefix("+ ") + rest
+
+
+def describe_front(front: dict[str, Any]) -> str:
+    """A section about the front that the expert is one row of, with the tasks of each row that was written."""
+    tasks = list(front["reference"])
+    lines = [
+        "",
+        "## Front",
+        "",
+        f"The expert is one of {front['size']} rows that no other measured row beats on every task. "
+        "Utility of the rows in `front/` on test (on validation):",
+        "",
+        f"| recipe | {' | '.join(tasks)} |",
+        "|---" * (len(tasks) + 1) + "|",
+    ]
+    for row in front["rows"]:
+        test, validation = (row["tasks"].get(split, {}) for split in ("test", "validation"))
+        cells = [f"{_show(test.get(task))} ({_show(validation.get(task))})" for task in tasks]
+        lines.append(f"| {row['recipe']}{', this expert' if row['winner'] else ''} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def describe_reported(summary: dict[str, Any]) -> list[str]:

@@ -47,6 +47,12 @@ def test_a_run_leaves_the_front_with_a_recipe_per_row(tmp_path: Path, kind: str)
     (winner,) = [row for row in front["rows"] if row["winner"]]
     assert read_recipe(directory.front / winner["recipe"])[0] == read_recipe(directory.recipe)[0]
     assert summary["front"]["rows"] == front["rows"] and summary["ensemble"] is None
+    card = (directory.best / "README.md").read_text()
+    assert f"one of {front['size']} rows that no other" in card and "| recipe | words | quiet |" in card
+    tested, known = winner["tasks"]["test"], winner["tasks"]["validation"]
+    shown = {task: f"{tested[task]:.4f} ({known[task]:.4f})" for task in known}
+    assert f"| {winner['recipe']}, this expert | {shown['words']} | {shown['quiet']} |" in card
+    assert all(f"\n| {row['recipe']}" in card for row in front["rows"])
 
 
 @every
