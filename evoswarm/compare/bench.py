@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from evoswarm.backend import Evaluation, Job
-from evoswarm.backend.base import Assembly, Counters, failed
+from evoswarm.backend.base import Assembly, Counters, combined, failed
 from evoswarm.backend.local import RETRIES, LocalBackend
 from evoswarm.backend.local_grading import LocalGrading
 from evoswarm.backend.pieces import Piece
@@ -35,18 +37,22 @@ from evoswarm.weights.pool import open_pool
 
 @dataclass(frozen=True)
 class Candidate:
-    """Something that can be measured: weights, or an engine that answers with all experts.
+    """Something that can be measured: weights, an engine that answers with all experts, or a choice by example.
 
     Attributes:
         name: unique within a target; a name is measured once.
         make: makes its weights; None is the base model.
         by: in place of `make`, the engine that answers with all experts.
+        among: in place of `make`, candidates of which one answers each example.
+        choices: which one [E], by split.
         lineage: how its weights are made, if they are not a row.
     """
 
     name: str
     make: Callable[[], Weights | None] = lambda: None
     by: Callable[[Engines], Worker] | None = None
+    among: Sequence[Candidate] = ()
+    choices: Mapping[Split, np.ndarray] = field(default_factory=dict)
     lineage: dict[str, Any] | None = None
 
 
@@ -95,7 +101,8 @@ class Bench:
         Raises:
             UserError: it failed.
         """
-
+        if candidate.among:
+            return self._chosen(candidate, split), 0.0
         self._calibrate(split)
 
         def evaluate() -> dict[str, Any]:
@@ -106,6 +113,16 @@ class Bench:
 
         value, seconds = self.remember(candidate.name, evaluate, ready=lambda: self._worker(candidate), kind=split)
         return Evaluation(**value), seconds
+
+    def _chosen(self, candidate: Candidate, split: Split) -> Evaluation:
+        """The evaluation of a choice by example, from those of the candidates that it chooses among."""
+        each, choice = [self.measure(one, split)[0] for one in candidate.among], candidate.choices[split]
+        scores = [each[k].scores[i] for i, k in enumerate(choice)]
+        value, problem = combined(self.utility, split, [score or 0.0 for score in scores])
+        if value is None:
+            raise UserError(f"{candidate.name} cannot be measured on {split}: {problem}")
+        predictions = [each[k].predictions[i] for i, k in enumerate(choice)]
+        return Evaluation(candidate.name, value, scores, predictions)
 
     def remember(
         self, name: str, compute: Callable[[], Any], *, ready: Callable[[], Any] = lambda: None, kind: str = "values"

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from evoswarm.compare import fixed
 from evoswarm.compare.arrow import arrow, routing_problem, top_ks
+from evoswarm.compare.router import router
 from evoswarm.compare.routing import read_texts
 from evoswarm.config import RunConfig
 from evoswarm.config.compare import Comparison
@@ -35,6 +36,7 @@ class Method:
         least: evaluations that it needs for n experts; for a search this depends on its settings.
         mixes: it needs an engine that mixes next-token distributions.
         routes: it needs an engine that routes tokens, and experts of one form.
+        embeds: it needs embeddings of the prompts by the base model.
         trains: it needs `compare.training`.
         gradients: it trains an adapter.
         adapters: it works on adapters only.
@@ -51,6 +53,7 @@ class Method:
     least: Callable[[int], int] = lambda n: 0
     mixes: bool = False
     routes: bool = False
+    embeds: bool = False
     trains: bool = False
     gradients: bool = False
     adapters: bool = False
@@ -89,6 +92,7 @@ FIXED: dict[str, Method] = {
     "pack_tokens": fixed_method(fixed.pack_tokens, mixes=True),
     "cbtm": fixed_method(fixed.cbtm, mixes=True, trains=True, package="sklearn"),
     "arrow": fixed_method(arrow, least=lambda n: len(top_ks(n)), routes=True),
+    "router": fixed_method(router, least=lambda n: n + 2, embeds=True, package="sklearn"),
     "data_merge": fixed_method(fixed.data_merge, seeded=True, trains=True, gradients=True, adapters=True),
     "lora_same_examples": fixed_method(fixed.lora_same_examples, seeded=True, gradients=True, adapters=True),
 }
@@ -173,6 +177,8 @@ def _missing(method: Method, comparison: Comparison, config: RunConfig, pool: Po
     without = [name for name in pool.names if name not in comparison.training]
     if method.trains and without:
         return f"needs the training data of every expert; compare.training has none for {without[0]}"
+    if method.embeds and not config.engine.has_model:
+        return f"embeds prompts with the base model, and engine.type {config.engine.type} has none"
     if method.mixes and not config.engine.mixes:
         return f"mixes next-token distributions, which engine.type {config.engine.type} cannot; use transformers"
     if method.routes:

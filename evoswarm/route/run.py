@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from evoswarm.loop.normalization import base_on, with_normalization
 from evoswarm.loop.summary import vote_scores
 from evoswarm.place import RunPlace
 from evoswarm.route.embed import Embedder, prompts_of
-from evoswarm.route.gate import Examples, Gate, always, fit_gate, out_of_fold, require_gate, routed
+from evoswarm.route.gate import Examples, Gate, require_gate, routed
+from evoswarm.route.learn import learn
 from evoswarm.route.measured import (
     EXPERT,
     Known,
@@ -168,17 +170,10 @@ def _fitted(task: _Task, matrix: Matrix, embedded: _Embedded, best: Sequence[Row
     examples = Examples(embedded.of["validation"], scores, np.array(utility.weights("validation")))
     groups = [np.ones(len(scores), bool), matrix.is_expert()]
 
-    def fit(part: Examples) -> Gate:
-        return fit_gate(part, groups, seed=seed)
-
-    gate, unseen = fit(examples), out_of_fold(examples, fit, seed=seed)
-    expected = utility.aggregate("validation", list(routed(scores, unseen)))
-    alone = utility.aggregate("validation", list(scores[0]))
-    gains = expected > alone
-    if not gains:
-        gate, unseen = always(0, gate), np.zeros_like(unseen)
+    found = learn(examples, groups, seed=seed, value=partial(utility.aggregate, "validation"))
+    gate = found.gate
     split = task.splits[-1]
-    choice = gate.choose(embedded.of["test"]) if split == "test" else unseen
+    choice = gate.choose(embedded.of["test"]) if split == "test" else found.unseen
     lines, oracle = _alone(task, matrix, best, split, known), matrix.scores[split].max(axis=0)
     used = np.isfinite(gate.bias)
     names = [one.name for one in matrix.candidates]
@@ -187,9 +182,9 @@ def _fitted(task: _Task, matrix: Matrix, embedded: _Embedded, best: Sequence[Row
         "base": base_hash(task.inputs.pool),
         **task.inputs.identity,
         "kind": task.inputs.pool.kind,
-        "gains": gains,
+        "gains": found.gains,
         "best": names[0],
-        "validation": {"router out of fold": expected, "best candidate": alone},
+        "validation": {"router out of fold": found.expected, "best candidate": found.alone},
         "split": split,
         "models": table(lines | {ROUTER: routed(matrix.scores[split], choice), ORACLE: oracle}, utility, split),
         "answers": dict(Counter(names[i] for i in choice).most_common()),
