@@ -44,16 +44,20 @@ def texts(server: Server) -> list[str]:
 
 
 def test_a_budget_that_ends_in_the_middle_of_a_generation_stops_the_run_and_nothing_is_lost(tmp_path: Path) -> None:
+    def config_of(name: str, **limits: Any) -> RunConfig:
+        few = {"data": {"limit": 8, "test_limit": 4}}
+        return scored_config(tmp_path, server.url, name, **limits).with_(utility=few)
+
     with serve(opinion) as server:
-        evoswarm.run(scored_config(tmp_path, server.url, "whole"))
+        evoswarm.run(config_of("whole"))
         asked = texts(server)
         assert len(set(asked)) == len(asked)
         server.bodies.clear()
         for requests in len(asked) // 3, len(asked) // 2:
             with pytest.raises(UserError, match=f"utility.limits.budget.requests: {requests} of {requests} are spent"):
-                evoswarm.run(scored_config(tmp_path, server.url, "parts", budget={"requests": requests}))
+                evoswarm.run(config_of("parts", budget={"requests": requests}))
             assert len(server.bodies) == requests
-        parts = scored_config(tmp_path, server.url, "parts", concurrency=3)
+        parts = config_of("parts", concurrency=3)
         evoswarm.run(parts)
         assert sorted(texts(server)) == sorted(asked)
         assert result_bytes(parts.run_dir) == result_bytes(tmp_path / "runs" / "whole")
