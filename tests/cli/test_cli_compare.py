@@ -81,3 +81,27 @@ def test_measurements_survive_a_kill(world: Path) -> None:
     assert evoswarm("compare.yaml", *options, folder=world).returncode == 0
     after = {path.name: path.stat().st_mtime_ns for path in measured.glob("*.json")}
     assert before.items() <= after.items() and len(after) > len(before)
+
+
+@pytest.mark.slow
+def test_a_utility_of_several_models_and_roles_is_the_same_in_a_comparison_and_in_a_run(world: Path) -> None:
+    task = {"type": "exact_match", "data": {"path": "echo.json", "limit": 20}}
+    data = {"path": "echo.json", "validation": "test", "test": "dev", "test_limit": 20}
+    other = {"type": "exact_match", "data": data}
+    utility = {"type": "multi_task", "tasks": {"a": task, "b": other, "chooser": task}, "combine": "weighted_sum"}
+    utility |= {"select_on": "chooser", "penalty": {"flips": 0.5, "against": "e2"}, "normalize": "experts"}
+    config = yaml.safe_load((world / "compare.yaml").read_text()) | {"utility": utility}
+    config["compare"] = {"seeds": [0], "budget": 30, "methods": ["base", "best_expert", "ties", "random_search"]}
+    (world / "several.yaml").write_text(yaml.safe_dump(config | {"name": "several"}))
+    done = evoswarm("several.yaml", "--json", folder=world)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    lines = {line["method"]: line for line in summary["targets"]["target"]["lines"]}
+    assert summary["failed"] == {} and set(lines) == {"base", "best_expert", "ties", "random_search"}
+    del config["compare"]
+    (world / "run.yaml").write_text(yaml.safe_dump(config | {"name": "run", "search": {"type": "random_search"}}))
+    command = [sys.executable, "-m", "evoswarm", "run", "run.yaml", "--json"]
+    ran = json.loads(subprocess.run(command, cwd=world, capture_output=True, text=True, timeout=300, check=True).stdout)
+    for method, found in ("base", ran["base"]), ("best_expert", ran["initial"]):
+        assert lines[method]["utility"]["mean"] == pytest.approx(found["test"])
+        assert lines[method]["validation"] == pytest.approx(found["validation"])
