@@ -154,6 +154,8 @@ def _records(kind: str, split: str) -> list[dict[str, Any]]:
         if kind == "multiple_choice":
             record["choices"] = {"A": "one", "B": "two"}
         if kind == "code":
-            record |= {"task_id": question, "inputs": [""], "outputs": [str(number)]}
+            record |= {"task_id": question, "inputs": [""], "outputs": [str(number)], "solution": f"print({number})"}
+        if kind == "json":
+            record["answer"] = {"name": question, "year": number}
         records.append(record)
     return records
