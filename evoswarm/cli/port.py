@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from evoswarm.cli.progress import console, print_json, results_only
+from evoswarm.cli.progress import console, print_json, resumable
 from evoswarm.cli.report import Output, RunDir
 from evoswarm.cli.run import Json, Overrides, evolve
 from evoswarm.cli.tables import simple_table, wide_console
@@ -31,7 +31,7 @@ def port(
     json_: Json = False,
 ) -> None:
     """Apply a run's winner to another version of its base model, and measure what survives. Runs on this machine."""
-    from evoswarm.port.run import SCALES, PortConfig
+    from evoswarm.port.config import SCALES, PortConfig
     from evoswarm.port.run import port as run_port
     from evoswarm.storage.cache import local_copy
 
@@ -41,7 +41,7 @@ def port(
         if not json_:
             console.print(text, style="dim", markup=False, soft_wrap=True)
 
-    with results_only():
+    with resumable():
         result = run_port(config, say=say, search=(lambda found: evolve(found, quiet=json_)) if search else None)
     print_json(result) if json_ else _show(result, output)
 
@@ -72,7 +72,8 @@ def port_experts(
     model: NewModel,
 ) -> None:
     """Write experts for another version of their base model. Whole tensors keep their difference from the base."""
+    from evoswarm.config.load import local_model
     from evoswarm.port.pool import port_pool
 
-    for folder in port_pool(source, output, old=old_model, new=model):
+    for folder in port_pool(source, output, old=local_model(old_model), new=local_model(model)):
         print(folder)

@@ -216,6 +216,11 @@ def resolved(path: str, root: Path) -> str:
         raise UserError(f"{path!r} is no path ({error}); correct it in the config") from None
 
 
+def local_model(model: str) -> str:
+    """A base model given to a command: a folder as an absolute path, because files will name it; else its name."""
+    return resolved(model, Path.cwd()) if _is_local(model, Path.cwd()) else model
+
+
 def _is_local(model: str, root: Path) -> bool:
     if model.startswith((".", "/", "~")):
         return True

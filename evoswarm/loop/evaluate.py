@@ -72,8 +72,7 @@ def measure(
     run = root if adapter is None else adapter.resolve().parent
     learned = Learned(None if run is None else read_learned(RunDirectory(run).learned))
     record = run if run is not None and _same_utility(config, utility, run) else None
-    config, utility = _settled(config, pool, utility)
-    _calibrate(config, utility, record)
+    config, utility = settled(config, pool, utility, run=record)
     with closing(_backend(config, pool, utility, run=run, learned=learned, warn=warn)) as backend:
         (evaluation,) = backend.evaluate([Job("evaluate", row, split, texts=True)])
     return Measured(**vars(evaluation), metrics=metrics_in(evaluation, utility, split))
@@ -130,15 +129,21 @@ def _same_utility(config: RunConfig, utility: Utility, run: Path) -> bool:
     return same_data and written_config(run).utility == config.utility
 
 
-def _settled(config: RunConfig, pool: Pool, utility: Utility) -> tuple[RunConfig, Utility]:
-    """A config with measured constants (`normalize: measured`), and its utility."""
+def settled(config: RunConfig, pool: Pool, utility: Utility, *, run: Path | None = None) -> tuple[RunConfig, Utility]:
+    """A config with constants in place of `normalize: measured`, and its calibrated utility.
+
+    Both are from the records of `run`, the directory of a run with this utility; without one they are measured.
+    """
     from evoswarm.backend.local import LocalBackend
 
     def measured(raw: RunConfig) -> Evaluation:
         return base_on(LocalBackend(raw, pool=pool, utility=make_utility(raw.utility, root=raw.root)))
 
-    settled = with_normalization(config, None, measured)
-    return settled, utility if settled is config else make_utility(settled.utility, root=settled.root)
+    record = RunDirectory(run) if run is not None and RunDirectory(run).normalization.exists() else None
+    found = with_normalization(config, record, measured)
+    utility = utility if found is config else make_utility(found.utility, root=found.root)
+    _calibrate(found, utility, run)
+    return found, utility
 
 
 def _folder_of_vectors(recipe: Path) -> Path:
@@ -227,7 +232,7 @@ def _column(config: RunConfig, task: str, folder: Path | str) -> Column:
     opened = open_pool(config.pool.with_(experts=folder, include_base=False), model=config.model)
     require_installable(config, opened)
     rows = {BASE_MODEL: None, **{name: Row.one(name) for name in opened.names}}
-    config, utility = _settled(config, opened, make_utility(config.utility, root=config.root))
+    config, utility = settled(config, opened, make_utility(config.utility, root=config.root))
     with closing(_backend(config, opened, utility)) as backend:
         evaluations = {found.key: found for found in backend.evaluate([Job(*item) for item in rows.items()])}
     found = {name: evaluations[name] for name in rows}

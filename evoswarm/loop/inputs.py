@@ -140,11 +140,16 @@ def claim(directory: RunDirectory, config: RunConfig, identity: dict[str, Any], 
 
 
 def _same_config(directory: RunDirectory, config: RunConfig) -> None:
-    if differing := _differing(_settings(config), _settings(written_config(directory.path))):
+    if differing := changed_keys(config, written_config(directory.path)):
         raise UserError(
             f"{directory.path}: the run in it has another {', '.join(differing)}; "
             "change it back, or give this run another `name`"
         )
+
+
+def changed_keys(config: RunConfig, before: RunConfig) -> list[str]:
+    """Dotted keys that differ and must not, because results depend on them."""
+    return _differing(_settings(config), _settings(before))
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:

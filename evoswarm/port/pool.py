@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
+from evoswarm.engine import EngineConfig, TransformersEngine
 from evoswarm.errors import UserError
 from evoswarm.experts.export import export
 from evoswarm.place import Place
@@ -12,6 +14,7 @@ from evoswarm.weights.expert import is_expert_folder, open_expert
 from evoswarm.weights.folders import find_experts
 from evoswarm.weights.kinds import kind_of
 from evoswarm.weights.move import move_expert, require_same_vocabulary
+from evoswarm.weights.words import listed
 
 
 def port_pool(source: Path, output: Path, *, old: str, new: str) -> list[Path]:
@@ -29,9 +32,23 @@ def port_pool(source: Path, output: Path, *, old: str, new: str) -> list[Path]:
     if output.exists() and any(output.iterdir()):
         raise UserError(f"{output} is not empty; choose a new folder")
     require_same_vocabulary(old, new)
-    if is_expert_folder(source):
+    alone = is_expert_folder(source)
+    folders = [source] if alone else find_experts(source.resolve(), model=old).folders.values()
+    require_same_shapes(folders, TransformersEngine(), old=old, new=new)
+    if alone:
         return [port_expert(source, output, old=old, new=new)]
     return port_experts(source.resolve(), output, old=old, new=new)
+
+
+def require_same_shapes(experts: Iterable[Path], engine: EngineConfig, *, old: str, new: str) -> None:
+    """Check that experts of an old base model fit the new one.
+
+    Raises:
+        UserError: a tensor has another shape there, or is missing.
+    """
+    opened = [open_expert(folder, model=old) for folder in experts]
+    if problems := engine.misfits(model=new, experts=opened):
+        raise UserError(f"{listed(problems)}; experts can only be ported to a base model of the same shapes")
 
 
 def port_experts(experts: Place | list[Place], output: Path, *, old: str, new: str) -> list[Path]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evoswarm.backend import Evaluation, Job
 from evoswarm.config import RunConfig
+from evoswarm.config.load import local_model
 from evoswarm.errors import UserError
 from evoswarm.loop.directory import RunDirectory
-from evoswarm.loop.history import position, require_free, save_position, written_config
+from evoswarm.loop.evaluate import settled
+from evoswarm.loop.history import position, save_position, written_config
 from evoswarm.loop.inputs import require_installable
+from evoswarm.loop.learned import LearnedFile, read_learned
+from evoswarm.port.begin import begin
+from evoswarm.port.config import PortConfig
 from evoswarm.port.pool import port_expert, port_experts
 from evoswarm.port.result import Measured, Scored, surviving, table
 from evoswarm.report.read import load_run, predictions
@@ -23,34 +28,12 @@ from evoswarm.rows import ExpertVector, Row
 from evoswarm.utility import Split, Utility, make_utility
 from evoswarm.utility.types import SPLITS
 from evoswarm.weights.config import PoolConfig
-from evoswarm.weights.expert import read_json
-from evoswarm.weights.move import require_same_vocabulary
 from evoswarm.weights.pool import Pool, open_pool
 
-SCALES = (0.5, 0.75, 1.0, 1.25)
-"""How much of the winner's change is added to the new base model."""
+if TYPE_CHECKING:
+    from evoswarm.backend.local import LocalBackend
+
 WINNER = "winner"
-
-
-@dataclass(frozen=True)
-class PortConfig:
-    """What to port where.
-
-    Attributes:
-        run_dir: the run.
-        model: the new base model.
-        output: folder for the result.
-        scales: factors of the winner's change; the best on validation is chosen.
-        overrides: settings of the run's config to change, such as `engine.threads=4`.
-    """
-
-    run_dir: Path
-    model: str
-    output: Path
-    scales: Sequence[float] = SCALES
-    overrides: Sequence[str] = ()
-
-
 Say = Callable[[str], None]
 RunSearch = Callable[[RunConfig], dict[str, Any]]
 """Runs a search to its end and returns its summary."""
@@ -59,7 +42,8 @@ RunSearch = Callable[[RunConfig], dict[str, Any]]
 def port(config: PortConfig, *, say: Say = lambda text: None, search: RunSearch | None = None) -> dict[str, Any]:
     """Write the ported winner to `output/best`, and the comparison to `output/port.json`.
 
-    With `search`, search again on the new base model, from the ported winner, in `output/search`.
+    With `search`, search again on the new base model, from the ported winner, in `output/search`. The same port into
+    the same folder resumes one that was interrupted.
 
     Returns:
         The content of port.json.
@@ -67,21 +51,22 @@ def port(config: PortConfig, *, say: Say = lambda text: None, search: RunSearch 
     Raises:
         UserError: the base models differ in vocabulary or shapes, or the data has changed since the run.
     """
-    require_free(config.output)
-    if not config.scales or any(not np.isfinite(scale) or scale == 0 for scale in config.scales):
-        raise UserError("--scale: give finite numbers other than 0")
     before = written_config(config.run_dir, overrides=config.overrides)
-    after = before.with_(model=config.model)
-    require_same_vocabulary(before.model, after.model)
+    after = before.with_(model=local_model(config.model))
     utility = make_utility(before.utility, root=before.root)
-    _require_same_data(config.run_dir, utility)
+    begin(config, before, after, utility)
     splits = [split for split in SPLITS if utility.size(split)]
-    config.output.mkdir(parents=True, exist_ok=True)
-    own = _winner(config.run_dir, config.output, say)
+    own = _winner(config, say)
     ported = port_expert(own, config.output / WINNER, old=before.model, new=after.model)
-    lines: dict[str, Measured] = dict(_old(config.run_dir, before, own, utility, splits, say))
+    # The same definition on both base models: a scale or a penalty that the run measured on the old one stays.
+    defined, utility = settled(before, _alone(own, before.model), utility, run=config.run_dir)
+    learned = LearnedFile(RunDirectory(config.output).learned)
+    learned.entries |= read_learned(RunDirectory(config.run_dir).learned)
+    measure = Measure(defined, utility, learned)
+    lines: dict[str, Measured] = dict(_old(config.run_dir, measure, own, splits, say))
     say(f"measuring {config.model}")
-    scale, scales, new = _new(config, after, ported, utility, splits)
+    on_new = replace(measure, config=defined.with_(model=after.model))
+    scale, scales, new = _new(config, on_new, ported, splits)
     lines |= new
     result: dict[str, Any] = {
         "run": str(config.run_dir),
@@ -91,10 +76,10 @@ def port(config: PortConfig, *, say: Say = lambda text: None, search: RunSearch 
         "scales": scales,
     }
     if search is not None:
-        again = _again(config, before, after, scale)
-        summary = search(again)
-        found = load_run(Path(summary["run_dir"]))
-        lines["searched again"] = {s: _recorded(found.finals["ensemble:0", s]) for s in splits}
+        again = Path(search(_again(config, before, after, scale))["run_dir"])
+        learned.entries |= read_learned(RunDirectory(again).learned)
+        say("measuring the winner of the search")
+        lines["searched again"] = _best_of(again, on_new, splits)
     result["models"] = table(lines, splits)
     result["surviving"] = {
         name: {split: surviving(lines, split, winner=name) for split in splits}
@@ -105,63 +90,57 @@ def port(config: PortConfig, *, say: Say = lambda text: None, search: RunSearch 
     return result
 
 
-def _require_same_data(run_dir: Path, utility: Utility) -> None:
-    inputs = RunDirectory(run_dir).inputs
-    if inputs.exists() and read_json(inputs).get("data") != utility.sha256:
-        raise UserError(
-            f"{run_dir}: the data has changed since the run; restore it, so that its results can be compared"
-        )
-
-
-def _winner(run_dir: Path, output: Path, say: Say) -> Path:
+def _winner(config: PortConfig, say: Say) -> Path:
     """The folder of the run's winner: of the best so far if the run is not finished."""
-    directory = RunDirectory(run_dir)
+    directory = RunDirectory(config.run_dir)
     if directory.finished:
         return directory.best
-    say(f"{run_dir}: the run is not finished; porting the best so far")
-    folder = output / "so_far"
-    save_position(run_dir, position(run_dir), folder)
+    say(f"{config.run_dir}: the run is not finished; porting the best so far")
+    folder = config.output / "so_far"
+    if not folder.exists():
+        save_position(config.run_dir, position(config.run_dir), folder)
     return folder
 
 
-def _old(
-    run_dir: Path, config: RunConfig, winner: Path, utility: Utility, splits: Sequence[Split], say: Say
-) -> dict[str, Measured]:
+def _old(run_dir: Path, measure: Measure, winner: Path, splits: Sequence[Split], say: Say) -> dict[str, Measured]:
     """The old base model and the old winner: as the run measured them, else measured now."""
     if RunDirectory(run_dir).finished:
         finals = load_run(run_dir).finals
         names = {"old base": "base", "old winner": "ensemble:0"}
         return {name: {s: _recorded(finals[who, s]) for s in splits} for name, who in names.items()}
-    say(f"measuring {config.model}")
-    pool = open_pool(PoolConfig(experts=[winner.resolve()]), model=config.model, alone=True)
+    say(f"measuring {measure.config.model}")
+    pool = open_pool(PoolConfig(experts=[winner.resolve()]), model=measure.config.model, alone=True)
     rows = {"old base": None, "old winner": Row.one(pool.names[0])}
-    found = _measure(config, pool, utility, {(name, s): row for s in splits for name, row in rows.items()})
+    with measure.on(pool) as backend:
+        found = _measured(backend, {(name, s): row for s in splits for name, row in rows.items()})
     return {name: {s: _scored(found[name, s]) for s in splits} for name in rows}
 
 
+def _best_of(run_dir: Path, measure: Measure, splits: Sequence[Split]) -> Measured:
+    pool = open_pool(PoolConfig(experts=[RunDirectory(run_dir).best]), model=measure.config.model, alone=True)
+    with measure.on(pool) as backend:
+        found = _measured(backend, {("best", split): Row.one(pool.names[0]) for split in splits})
+    return {split: _scored(found["best", split]) for split in splits}
+
+
 def _new(
-    config: PortConfig, after: RunConfig, winner: Path, utility: Utility, splits: Sequence[Split]
+    config: PortConfig, measure: Measure, winner: Path, splits: Sequence[Split]
 ) -> tuple[float, dict[str, float | None], dict[str, Measured]]:
     """The chosen scale, validation utilities by scale, and the new base model and the ported winner.
 
     Writes `best`.
     """
-    from evoswarm.backend.local import LocalBackend
-
-    pool = _alone(winner, after.model)
-    require_installable(after, pool)
+    pool = _alone(winner, measure.config.model)
     rows = {scale: Row(((ExpertVector(pool.names[0]), scale),)) for scale in config.scales}
-    with closing(LocalBackend(after, pool=pool, utility=utility)) as backend:
+    with measure.on(pool) as backend:
         jobs: dict[Any, Row | None] = {("new base", split): None for split in splits}
-        jobs |= {(scale, "validation"): row for scale, row in rows.items()}
-        found = {e.key: e for e in backend.evaluate([Job(k, row, k[1], texts=True) for k, row in jobs.items()])}
+        found = _measured(backend, jobs | {(scale, "validation"): row for scale, row in rows.items()})
         values = {scale: found[scale, "validation"].utility for scale in rows}
         known = {scale: value for scale, value in values.items() if value is not None}
         if not known:
             raise UserError(f"the ported winner cannot be measured: {found[config.scales[0], 'validation'].error}")
         best = max(known, key=lambda scale: (known[scale], -abs(scale - 1)))
-        rest = [Job((best, split), rows[best], split, texts=True) for split in splits if split != "validation"]
-        found |= {evaluation.key: evaluation for evaluation in backend.evaluate(rest)}
+        found |= _measured(backend, {(best, split): rows[best] for split in splits if split != "validation"})
         backend.save_expert(rows[best], config.output / "best")
     lines: dict[str, Measured] = {
         "new base": {split: _scored(found["new base", split]) for split in splits},
@@ -178,13 +157,28 @@ def _alone(winner: Path, model: str) -> Pool:
     return open_pool(PoolConfig(experts=[winner.resolve()], space="product"), model=model, alone=True)
 
 
-def _measure(config: RunConfig, pool: Pool, utility: Utility, rows: dict[Any, Row | None]) -> dict[Any, Evaluation]:
-    from evoswarm.backend.local import LocalBackend
+@dataclass(frozen=True)
+class Measure:
+    """How models are measured: the same utility for all, and what its graders know."""
 
-    require_installable(config, pool)
-    with closing(LocalBackend(config, pool=pool, utility=utility)) as backend:
-        jobs = [Job(key, row, key[1], texts=True) for key, row in rows.items()]
-        return {evaluation.key: evaluation for evaluation in backend.evaluate(jobs)}
+    config: RunConfig
+    utility: Utility
+    learned: LearnedFile
+
+    @contextmanager
+    def on(self, pool: Pool) -> Iterator[LocalBackend]:
+        """A backend of this pool on the config's base model."""
+        from evoswarm.backend.local import LocalBackend
+
+        require_installable(self.config, pool)
+        with closing(LocalBackend(self.config, pool=pool, utility=self.utility, learned=self.learned)) as backend:
+            yield backend
+
+
+def _measured(backend: LocalBackend, rows: Mapping[Any, Row | None]) -> dict[Any, Evaluation]:
+    """By the same keys, which end with a split."""
+    jobs = [Job(key, row, key[1], texts=True) for key, row in rows.items()]
+    return {evaluation.key: evaluation for evaluation in backend.evaluate(jobs)}
 
 
 def _again(config: PortConfig, before: RunConfig, after: RunConfig, scale: float) -> RunConfig:

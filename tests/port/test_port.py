@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,17 @@ from evoswarm.config.load import parse_config
 from evoswarm.errors import Stopped, UserError
 from evoswarm.loop.evaluate import measure
 from evoswarm.loop.history import written_config
+from evoswarm.port.config import PortConfig
+from evoswarm.port.pool import port_pool
 from evoswarm.port.result import Scored, change
-from evoswarm.port.run import PortConfig, port
+from evoswarm.port.run import port
 
 WORDS = ("the quick", "brown fox", "jumps over", "the lazy", "dog and", "cat")
 
 
-def start(folder: Path, *, checkpoints: bool = False, callbacks: Callbacks | None = None) -> Path:
+def start(
+    folder: Path, *, checkpoints: bool = False, callbacks: Callbacks | None = None, utility: dict | None = None
+) -> Path:
     """A run of two generations whose task is to score the options of questions; its directory."""
     base = save_llama(folder / "base", seed=0)
     save_llama(folder / "next", seed=0, spread=0.28)
@@ -39,7 +44,7 @@ def start(folder: Path, *, checkpoints: bool = False, callbacks: Callbacks | Non
         "model": str(base),
         "pool": str(folder / "pool"),
         "search": {"population": 3, "max_generations": 2, "ensemble_size": 1},
-        "utility": {"type": "multiple_choice", "data": str(folder / "d.json"), "label_base": 0},
+        "utility": {"type": "multiple_choice", "data": str(folder / "d.json"), "label_base": 0} | (utility or {}),
         "backend": {"type": "local"},
         "output": str(folder / "runs"),
     }
@@ -115,6 +120,59 @@ def test_changed_data_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the data has changed since the run"):
         port(PortConfig(run_dir, str(tmp_path / "next"), tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_the_definition_of_the_utility_stays_that_of_the_run(tmp_path: Path, finished: bool) -> None:
+    """Flips count against the old base model, on both base models."""
+    seen: list[str] = []
+    stop = Callbacks(notify=lambda event: seen.append(event["kind"]), stop=lambda: seen.count("generation") >= 1)
+    with nullcontext() if finished else pytest.raises(Stopped):
+        start(tmp_path, utility={"penalty": {"flips": 0.5}}, callbacks=None if finished else stop)
+    new, out = str(tmp_path / "next"), tmp_path / "out"
+    models = {m["model"]: m for m in port(PortConfig(tmp_path / "runs" / "r", new, out))["models"]}
+    plain = written_config(tmp_path / "runs" / "r")
+    plain = plain.with_(utility=plain.utility.with_(penalty=None))
+    for split in ("validation", "test"):
+        old = measure(plain, adapter=None, recipe=None, split=split).scores
+        for name, adapter in (("new base", None), ("ported winner", out / "best")):
+            scores = measure(plain.with_(model=new), adapter=adapter, recipe=None, split=split).scores
+            lost = sum(max(0.0, one - other) for one, other in zip(old, scores, strict=True))
+            assert models[name][split] == pytest.approx((sum(scores) - 0.5 * lost) / len(scores)), (name, split)
+
+
+def test_an_interrupted_port_is_resumed(tmp_path: Path) -> None:
+    run_dir, output = start(tmp_path), tmp_path / "out"
+    config = PortConfig(run_dir, str(tmp_path / "next"), output)
+
+    def stop(text: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        port(config, say=stop)
+    assert (output / "winner").exists() and not (output / "port.json").exists()
+    resumed = port(config)
+    assert resumed["models"] == port(PortConfig(run_dir, config.model, tmp_path / "other"))["models"]
+    with pytest.raises(UserError, match="out: is not empty; choose another folder"):
+        port(PortConfig(run_dir, config.model, output, scales=(1.0,)))
+
+
+def test_settings_that_results_depend_on_cannot_be_changed(tmp_path: Path) -> None:
+    config = PortConfig(start(tmp_path), str(tmp_path / "next"), tmp_path / "out", overrides=["utility.options=texts"])
+    with pytest.raises(UserError, match="--set utility.options: the run was measured with another value"):
+        port(config)
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_shapes_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    run_dir, out = start(tmp_path), tmp_path / "out"
+    wide = str(save_llama(tmp_path / "wide", seed=0, intermediate_size=128))
+    shapes = r"down_proj.weight is \[64, 96\], the base model's is \[64, 128\].*a base model of the same shapes"
+    with pytest.raises(UserError, match=shapes):
+        port(PortConfig(run_dir, wide, out))
+    with pytest.raises(UserError, match=shapes):
+        port_pool(tmp_path / "pool", out, old=str(tmp_path / "base"), new=wide)
+    assert not out.exists()
 
 
 @pytest.mark.slow
