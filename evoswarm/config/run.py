@@ -118,18 +118,20 @@ class RunConfig(Section):
             raise ValueError("give each type of logger at most once")
         return value
 
-    def alone(self, *, model: str, expert: Path) -> Self:
-        """This run over one model: with the settings that matter for what it answers.
+    def over(self, *, model: str, experts: list[Place]) -> Self:
+        """The run that asks members of a mix: with the settings that matter for what they answer.
 
         Args:
-            model: the model, or the base of the adapter.
-            expert: folder of the model or of the adapter.
+            model: the member, or the base of members that are adapters.
+            experts: the member's own folder, or those of adapters.
         """
         backend = self.backend
         if isinstance(backend, RayBackend) and backend.particle_gpus is None:
             backend = backend.with_(particle_gpus=0)
+        # In product space a row has the tensors of its own expert, whatever others are in the pool.
+        pool = PoolConfig(experts=experts, prefer_product=True, check_values=False)
         small = {"search": ModelSwarms(population=2), "export": ExportConfig(), "engine": self.engine.merged()}
-        return self.with_(model=model, pool=PoolConfig(experts=[expert]), backend=backend, **small)
+        return self.with_(model=model, pool=pool, backend=backend, **small)
 
     @property
     def place(self) -> RunPlace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from real_tokenizers import bytes_bpe
 from tiny_models import load, save_adapter, save_llama
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
+from evoswarm.backend import Evaluation, Job
 from evoswarm.backend.local import LocalBackend
 from evoswarm.backend.mix import MixBackend
 from evoswarm.config import RunConfig
@@ -86,14 +88,24 @@ def opened(config: RunConfig) -> tuple[Pool, Utility]:
 
 
 class Counting:
-    """Starts the backends of single models, and remembers their names."""
+    """Starts the backends of models; `asked` are the models of each, without the folder of their records."""
+
+    made: type[LocalBackend] = LocalBackend
 
     def __init__(self, utility: Utility) -> None:
-        self.utility, self.asked = utility, list[str]()
+        self.utility, self.asked, self.engines = utility, list[str](), 0
 
     def __call__(self, config: RunConfig, pool: Pool) -> LocalBackend:
-        self.asked.append(pool.names[0])
-        return LocalBackend(config, pool=pool, utility=self.utility)
+        counting = self
+        self.engines += 1
+
+        class Told(self.made):  # type: ignore[name-defined]
+            def evaluate(self, jobs: Sequence[Job]) -> Iterator[Evaluation]:
+                for found in super().evaluate(jobs):
+                    counting.asked.append(found.key[0].removeprefix("experts/"))
+                    yield found
+
+        return Told(config, pool=pool, utility=self.utility)
 
 
 def mix_backend(config: RunConfig, root: Path | None = None, **settings: Any) -> tuple[MixBackend, Counting]:

@@ -60,7 +60,7 @@ def test_every_model_is_asked_once_for_each_split(world: World, tmp_path: Path) 
     backend, start = mix_backend(config, tmp_path / "run")
     measured(backend, row(llama=1.0), row(llama=0.4, tuned=0.6))
     measured(backend, row(tuned=1.0), None)
-    assert sorted(start.asked) == ["base", "llama", "tuned"]
+    assert sorted(start.asked) == ["llama", "reference", "tuned"]
     measured(backend, row(tuned=1.0), split="test")
     assert start.asked[3:] == ["tuned"]
     again, second = mix_backend(config, tmp_path / "run")
@@ -78,6 +78,24 @@ def test_the_reference_is_asked_once_if_it_is_an_expert_too(world: World, tmp_pa
     backend, start = mix_backend(listed)
     measured(backend, None, row(base=0.5, other=0.5))
     assert start.asked == ["base", "other"]
+
+
+def test_adapters_of_one_base_share_an_engine_and_say_what_they_say_alone(world: World, tmp_path: Path) -> None:
+    import shutil
+
+    folder, data = tmp_path / "world", world[1]
+    shutil.copytree(world[0], folder)
+    save_adapter(folder / "base", folder / "pool" / "wide", seed=4, r=8, target_modules=["q_proj"])
+    save_adapter(folder / "base", folder / "pool" / "own", seed=5)
+    shutil.copy(folder / "base" / "tokenizer.json", folder / "pool" / "own")
+    shutil.copy(folder / "base" / "tokenizer_config.json", folder / "pool" / "own")
+    config = config_of(data, folder, tmp_path)
+    rows = [row(tuned=1.0), row(wide=1.0), row(own=1.0), None]
+    backend, start = mix_backend(config)
+    together = measured(backend, *rows)
+    assert len(start.asked) == 4 and start.engines == 2
+    alone = [measured(mix_backend(config)[0], one)[0] for one in rows]
+    assert [e.logprobs for e in together] == [e.logprobs for e in alone]
 
 
 def test_coefficients_without_a_positive_sum_fail_and_say_why(world: World, tmp_path: Path) -> None:
@@ -98,11 +116,10 @@ class Failing(LocalBackend):
 
 
 class Half(Counting):
-    """The model `other` fails on an example, and the engine of `llama` fails."""
+    """The model `other` fails on an example."""
 
     def __call__(self, config: RunConfig, pool: Pool) -> LocalBackend:
-        if pool.names[0] == "other":
-            return Failing(config, pool=pool, utility=self.utility)
+        self.made = Failing if pool.names[0] == "other" else LocalBackend
         return super().__call__(config, pool)
 
 

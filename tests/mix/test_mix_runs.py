@@ -62,7 +62,7 @@ def reached(seen: list[Event], evaluations: int) -> bool:
 
 
 def asked(said: list[str]) -> list[str]:
-    return [" ".join(line.split()[2:5]) for line in said if line.startswith("asking model")]
+    return [" ".join(line.split()[1:4]) for line in said if line.startswith("model ")]
 
 
 def with_records(finished: RunConfig, config: RunConfig) -> RunConfig:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import numpy as np
 
 from evoswarm.backend.base import Assembly, Backend, Counters, Evaluation, Job
-from evoswarm.backend.mix.members import Member, Members, naming
+from evoswarm.backend.mix.members import Member, Members, naming, run_over
 from evoswarm.backend.mix.records import FOLDER, Answers, path_of, read_answers, write_answers
 from evoswarm.callbacks import SILENT, Callbacks
 from evoswarm.config import RunConfig
@@ -22,9 +22,12 @@ from evoswarm.weights.materialize import Materializer
 from evoswarm.weights.members import MIXING
 from evoswarm.weights.pool import Pool
 from evoswarm.weights.save import save_best, save_vector
+from evoswarm.weights.words import listed
 
 Start = Callable[[RunConfig, Pool], Backend]
 """Starts the backend of a run over one model."""
+Key = tuple[str, Split]
+"""The place of a member, and what it is asked."""
 TINY = 1e-38
 """What a probability that is not positive is clipped to."""
 
@@ -66,7 +69,7 @@ class MixBackend:
         self._members, self._names, self._base = Members(config, pool), pool.names, config.model
         self._folder, self._keep = None if root is None else root / FOLDER, keep
         self._materializer = Materializer(pool, root=root)
-        self._known: dict[tuple[str, Split], Probabilities] = {}
+        self._known: dict[Key, Probabilities] = {}
 
     @property
     def mode(self) -> str | None:
@@ -76,7 +79,7 @@ class MixBackend:
     def evaluate(self, jobs: Sequence[Job]) -> Iterator[Evaluation]:
         """See `Backend.evaluate`."""
         weights = [self._weights(job.row) for job in jobs]
-        needed: dict[tuple[str, Split], Member] = {}
+        needed: dict[Key, Member] = {}
         for job, mix in zip(jobs, weights, strict=True):
             needed |= {(member.place, job.split): member for member, value in mix if value}
         self._ask({key: member for key, member in needed.items() if key not in self._known})
@@ -101,16 +104,38 @@ class MixBackend:
         mixing = self._materializer.one(row)[MIXING].tolist()
         return [(self._members[name], value) for name, value in zip(self._names, mixing, strict=True)]
 
-    def _ask(self, missing: Mapping[tuple[str, Split], Member]) -> None:
-        """Read what was recorded, and ask the other members, one after another."""
+    def _ask(self, missing: Mapping[Key, Member]) -> None:
+        """Read what was recorded, and ask the others: those that one engine serves together."""
         recorded = {key: self._recorded(member, key[1]) for key, member in missing.items()}
         self._known |= {key: Probabilities.of(answers) for key, answers in recorded.items() if answers is not None}
-        unknown = [key for key in missing if key not in self._known]
-        for done, (place, split) in enumerate(unknown, start=1):
-            member = missing[place, split]
-            self._callbacks.check()
-            self._callbacks.message(f"asking model {member.name} on {split} ({done} of {len(unknown)})")
-            self._known[place, split] = Probabilities.of(self._asked(member, split))
+        unknown = {key: member for key, member in missing.items() if key not in self._known}
+        done = 0
+        for group in self._members.groups({member.place: member for member in unknown.values()}.values()):
+            for member, split in self._answered(group, unknown):
+                done += 1
+                self._callbacks.message(f"model {member.name} answered {split} ({done} of {len(unknown)})")
+                self._callbacks.check()
+
+    def _answered(self, group: Sequence[Member], wanted: Collection[Key]) -> Iterator[tuple[Member, Split]]:
+        """Start the engine of a group, and take in what it says, member by member."""
+        self._callbacks.check()
+        self._callbacks.message(f"asking {len(group)} model{'s' * (len(group) > 1)}: {listed([m.name for m in group])}")
+        with naming(group[0]):
+            config, pool, rows = run_over(group)
+            splits = dict.fromkeys(split for _, split in wanted)
+            jobs = {
+                (member.place, split): Job((member.place, split), row, split, raw=True)
+                for member, row in zip(group, rows, strict=True)
+                for split in splits
+                if (member.place, split) in wanted
+            }
+            with closing(self._start(config, pool)) as backend:
+                by_place = {member.place: member for member in group}
+                for found in backend.evaluate(list(jobs.values())):
+                    place, split = cast(Key, found.key)
+                    self._known[place, split] = Probabilities.of(self._taken(by_place[place], split, found))
+                    yield by_place[place], split
+                self._count(backend.counters)
 
     def _recorded(self, member: Member, split: Split) -> Answers | None:
         if self._folder is None:
@@ -125,13 +150,9 @@ class MixBackend:
             "restore them, or give the new run another `name`"
         )
 
-    def _asked(self, member: Member, split: Split) -> Answers:
-        """Ask one member, and record what it said unless its engine failed."""
+    def _taken(self, member: Member, split: Split, found: Evaluation) -> Answers:
+        """What a member said, which is recorded unless its engine failed."""
         size = self._utility.size(split)
-        pool = member.pool()
-        with naming(member), closing(self._start(member.config, pool)) as backend:
-            (found,) = backend.evaluate([Job((member.place, split), member.row(pool), split, raw=True)])
-            self._count(backend.counters)
         if not found.scores:
             return Answers("", [[]] * size, found.error)
         pairs = zip(found.scores, found.logprobs or [()] * size, strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +34,7 @@ class Member:
         config: its run.
         adapter: whether it is an adapter, the only expert of its run; a whole model is the base model.
         place: its records among those of all members, without split and suffix.
+        path: its folder.
     """
 
     name: str
@@ -41,9 +42,7 @@ class Member:
     adapter: bool
     place: str
 
-    def row(self, pool: Pool) -> Row | None:
-        """Its row in the pool of its run."""
-        return Row.one(pool.names[0]) if self.adapter else None
+    path: Path
 
     def pool(self, *, check: bool = False) -> Pool:
         """The pool of its run.
@@ -80,29 +79,62 @@ class Members:
         content = [files, member.config.engine.lasting(), repr(requests)]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
+    def groups(self, members: Iterable[Member]) -> list[list[Member]]:
+        """Members that one engine can serve: adapters of one base, and the base itself, with one tokenizer."""
+        found: dict[tuple[str, ...], list[Member]] = {}
+        for member in members:
+            own = _tokenizer(member.path) if member.adapter else []
+            found.setdefault((member.config.model, *own), []).append(member)
+        return [part for group in found.values() for part in _served(group)]
+
     @cached_property
     def reference(self) -> Member:
         """`model`: the expert that it is, or a member of its own."""
         folder = cached_model(self._config.model)
         whole = [member for member in self._of.values() if not member.adapter]
         same = (member for member in whole if folder and _same(member.config.model, folder))
-        alone = self._config.alone(model=self._config.model, expert=folder or Path(self._config.model))
-        return next(same, Member(REFERENCE, alone, False, REFERENCE))
+        path = folder or Path(self._config.model)
+        alone = self._config.over(model=self._config.model, experts=[path])
+        return next(same, Member(REFERENCE, alone, False, REFERENCE, path))
 
     def _member(self, expert: Expert, pool: Pool) -> Member:
         adapter = is_adapter(expert)
         model = self._config.model if adapter else str(expert.path)
-        return Member(
-            expert.name, self._config.alone(model=model, expert=expert.path), adapter, f"experts/{expert.name}"
-        )
+        alone = self._config.over(model=model, experts=[expert.path])
+        return Member(expert.name, alone, adapter, f"experts/{expert.name}", expert.path)
+
+
+def _served(group: list[Member]) -> list[list[Member]]:
+    """The group, or each of its members alone if their adapters do not fit into one pool."""
+    try:
+        run_over(group)
+    except UserError:
+        return [[member] for member in group]
+    return [group]
+
+
+def run_over(group: Sequence[Member]) -> tuple[RunConfig, Pool, list[Row | None]]:
+    """The run that asks a group, its pool, and the row of each member there: None is the base model.
+
+    Raises:
+        UserError: the adapters do not fit together.
+    """
+    first, adapters = group[0].config, [member for member in group if member.adapter]
+    config = first.with_(pool={"experts": [member.path for member in adapters]}) if adapters else first
+    pool = open_pool(config.pool, model=config.model, alone=True)
+    names = iter(pool.names)
+    return config, pool, [Row.one(next(names)) if member.adapter else None for member in group]
 
 
 def _hashes(expert: Expert | None) -> list[str]:
     """Content hashes of the weights and of the tokenizer in a folder; none if it is not on this machine."""
-    if expert is None:
-        return []
-    found = [expert.path / name for name in (*TOKENIZER, *TEMPLATE)]
-    return [expert.sha256, *(hashlib.sha256(path.read_bytes()).hexdigest() for path in found if path.exists())]
+    return [] if expert is None else [expert.sha256, *_tokenizer(expert.path)]
+
+
+def _tokenizer(folder: Path) -> list[str]:
+    """Content hashes of the files of a tokenizer in a folder."""
+    found = [folder / name for name in (*TOKENIZER, *TEMPLATE)]
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in found if path.exists()]
 
 
 def _same(model: str, folder: Path) -> bool:
