@@ -67,7 +67,7 @@ class Bench:
         """
         config = config.with_(engine=config.engine.merged())  # candidates come one by one, and of any rank
         self.directory, utility = RunDirectory(folder), make_utility(config.utility, root=config.root)
-        self.pool = open_pool(config.pool, model=config.model)
+        self.pool = open_pool(config.pool, model=config.model, alone=True)
         self.materializer = Materializer(self.pool, threads=config.engine.cpus)
         identity = {"pool": self.pool.hashes, "space": self.pool.space_name, "data": utility.sha256}
         identity |= compared(utility, pool=self.pool, root=config.root)

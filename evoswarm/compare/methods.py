@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from evoswarm.compare import fixed
 from evoswarm.compare.arrow import arrow, routing_problem, top_ks
+from evoswarm.compare.following import SCALES, ported_winner
 from evoswarm.compare.router import router
 from evoswarm.compare.routing import read_texts
 from evoswarm.config import RunConfig
@@ -41,6 +42,7 @@ class Method:
         gradients: it trains an adapter.
         adapters: it works on adapters only.
         votes: it takes a majority vote.
+        following: it runs on `compare.next_model`, after the searches.
         several: its objectives are the tasks of multi_task.
         package: Python package that it needs in addition to evoswarm's own dependencies.
     """
@@ -58,6 +60,7 @@ class Method:
     gradients: bool = False
     adapters: bool = False
     votes: bool = False
+    following: bool = False
     several: bool = False
     package: str = ""
 
@@ -97,6 +100,12 @@ FIXED: dict[str, Method] = {
     "lora_same_examples": fixed_method(fixed.lora_same_examples, seeded=True, gradients=True, adapters=True),
 }
 """Methods that are not searches. To add one, write its function and add one line here."""
+FOLLOWING: dict[str, Method] = {
+    "next_base": fixed_method(fixed.base, following=True),
+    "next_greedy_soup": fixed_method(fixed.greedy_soup, least=lambda n: 2 * n - 1, following=True),
+    "ported_winner": fixed_method(ported_winner, least=lambda n: len(SCALES), seeded=True, following=True),
+}
+"""Methods on the next version of the base model."""
 ENSEMBLES: dict[str, Method] = {
     "genome_plus_ensemble": Method(
         "ensemble", "Majority vote of the best of genome_plus.", search="genome_plus", seeded=True, votes=True
@@ -105,9 +114,9 @@ ENSEMBLES: dict[str, Method] = {
 
 
 def all_methods() -> dict[str, Method]:
-    """All methods, in the order of the table: the fixed ones, every registered search, and ensembles."""
+    """All methods, in the order of the table: the fixed ones, every registered search, ensembles, the next base's."""
     searches = {name: _search_method(name, entry.config_class) for name, entry in SEARCHES.items() if name not in FIXED}
-    return FIXED | searches | ENSEMBLES
+    return FIXED | searches | ENSEMBLES | FOLLOWING
 
 
 SET_BY_COMPARISON = {"type", "max_evaluations", "max_generations", "patience"}
@@ -128,7 +137,7 @@ def chosen_methods(
             cannot be read.
     """
     methods = all_methods()
-    names = list(methods) if comparison.methods is None else comparison.methods
+    names = _allowed(comparison) if comparison.methods is None else comparison.methods
     _check_names(names, comparison)
     found = {name: _missing(methods[name], comparison, config, pool, mute) for name in names}
     alone = [*single, *([] if has_objectives(config.utility) else ["the utility"])]
@@ -138,6 +147,8 @@ def chosen_methods(
     for name, reason in missing.items() if comparison.methods is not None else ():
         raise UserError(f"compare.methods: {name} {reason}")
     kept = [name for name in methods if name in names and name not in missing]
+    if "ported_winner" in kept and not any(methods[name].kind == "search" for name in kept):
+        raise UserError("compare.methods: ported_winner needs the winner of a search; name a search as well")
     if any(methods[name].trains for name in kept):
         for path in comparison.training.values():
             read_texts(path)
@@ -149,6 +160,11 @@ def chosen_methods(
             "raise it, or leave them out with --methods"
         )
     return kept, missing
+
+
+def _allowed(comparison: Comparison) -> list[str]:
+    """All methods, without those of the next base model if there is none."""
+    return [name for name, method in all_methods().items() if comparison.next_model or not method.following]
 
 
 def _check_names(names: Sequence[str], comparison: Comparison) -> None:
@@ -174,6 +190,8 @@ def _missing(method: Method, comparison: Comparison, config: RunConfig, pool: Po
         return f"needs the package {method.package}: pip install '.[compare]' in the checkout"
     if method.votes and mute:
         return f"takes a majority vote, and the answers of {mute[0]} cannot be voted on"
+    if method.following and comparison.next_model is None:
+        return "needs compare.next_model, the next version of the base model"
     without = [name for name in pool.names if name not in comparison.training]
     if method.trains and without:
         return f"needs the training data of every expert; compare.training has none for {without[0]}"

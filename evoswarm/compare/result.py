@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from evoswarm.compare.methods import all_methods
+from evoswarm.compare.methods import FOLLOWING, all_methods
 from evoswarm.compare.units import Result
 from evoswarm.config.compare import CompareConfig
 from evoswarm.loop.inputs import versions
@@ -111,7 +111,7 @@ def _compared(means: Means, name: str) -> Line:
 def verdict(lines: Sequence[Line]) -> str:
     """One line: what the best method gains over what costs little."""
     known = {line["method"]: line for line in lines if line["utility"]}
-    others = [line for name, line in known.items() if name not in TO_BEAT]
+    others = [line for name, line in known.items() if name not in (*TO_BEAT, *FOLLOWING)]
     if not others:
         return ""
     best = max(others, key=lambda line: float(line["utility"]["mean"]))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from evoswarm.callbacks import SILENT, Callbacks
-from evoswarm.compare.methods import chosen_methods
+from evoswarm.compare.following import check_next
+from evoswarm.compare.later import next_units, winner_unit
+from evoswarm.compare.methods import all_methods, chosen_methods
 from evoswarm.compare.result import summarize
 from evoswarm.compare.units import Result, Unit, run_unit, units
 from evoswarm.compare.write import write_comparison
@@ -48,26 +52,54 @@ def compare(config: CompareConfig, *, callbacks: Callbacks = SILENT) -> dict[str
         callbacks.warning(notice)
     directory = RunDirectory(config.folder)
     directory.path.mkdir(parents=True, exist_ok=True)
-    work = units(config, methods)
-    results: list[Result] = []
-    failed: dict[str, str] = {}
     with directory.lock():
-        for done, (unit, outcome) in enumerate(_outcomes(config, work, callbacks), start=1):
-            if isinstance(outcome, str):
-                failed[str(unit)] = outcome
-                callbacks.warning(f"{unit} failed: {outcome}")
-                outcome = []
-            results += [result for result in outcome if "error" not in result]
-            for result in (result for result in outcome if "error" in result):
-                name = f"{result['target']} {result['method']}"
-                failed[name if result["seed"] is None else f"{name} seed {result['seed']}"] = result["error"]
-                callbacks.warning(f"{name} failed: {result['error']}")
-            callbacks.unit(str(unit), done=done, of=len(work))
-        if not results:
-            raise UserError(f"everything failed; the first reason: {next(iter(failed.values()))}")
-        summary = summarize(config, methods, missing, failed, results, redrawn=_redrawn(utilities))
+        if any(all_methods()[name].following for name in methods):
+            check_next(config, [(run, utility) for (_, run), (_, utility) in zip(runs, utilities, strict=True)])
+        found = Found(config, callbacks)
+        found.run([*units(config, methods), *next_units(config, methods)])
+        if "ported_winner" in methods:
+            found.run(found.winners())
+        if not found.results:
+            raise UserError(f"everything failed; the first reason: {next(iter(found.failed.values()))}")
+        summary = summarize(config, methods, missing, found.failed, found.results, redrawn=_redrawn(utilities))
         write_comparison(directory, summary)
     return summary
+
+
+@dataclass
+class Found:
+    """The results so far, and what failed."""
+
+    config: CompareConfig
+    callbacks: Callbacks
+    results: list[Result] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def run(self, work: list[Unit]) -> None:
+        """Add the results of units."""
+        for done, (unit, outcome) in enumerate(_outcomes(self.config, work, self.callbacks), start=1):
+            if isinstance(outcome, str):
+                self._fail(str(unit), outcome)
+                outcome = []
+            self.results += [result for result in outcome if "error" not in result]
+            for result in (result for result in outcome if "error" in result):
+                name = f"{result['target']} {result['method']}"
+                self._fail(name if result["seed"] is None else f"{name} seed {result['seed']}", result["error"])
+            self.callbacks.unit(str(unit), done=done, of=len(work))
+
+    def winners(self) -> list[Unit]:
+        """The units of the ported winners, one for each target and seed whose searches have a result."""
+        work = []
+        for target, seed in product(self.config.targets, self.config.comparison.seeds):
+            try:
+                work.append(winner_unit(self.config, target, seed, self.results))
+            except UserError as error:
+                self._fail(f"{target} ported_winner seed {seed}", str(error))
+        return work
+
+    def _fail(self, name: str, reason: str) -> None:
+        self.failed[name] = reason
+        self.callbacks.warning(f"{name} failed: {reason}")
 
 
 def _redrawn(utilities: list[tuple[str, Utility]]) -> list[str]:

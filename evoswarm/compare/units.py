@@ -19,13 +19,14 @@ from evoswarm.config import RunConfig
 from evoswarm.config.compare import CompareConfig, Comparison
 from evoswarm.config.run import LocalBackend
 from evoswarm.errors import UserError
+from evoswarm.loop.baseline_rows import compared
 from evoswarm.loop.baselines import restore
 from evoswarm.loop.directory import RunDirectory
-from evoswarm.loop.inputs import Inputs, read_inputs
+from evoswarm.loop.inputs import Inputs
 from evoswarm.loop.records import read_generations, read_outcomes, read_timings
-from evoswarm.search.random_search import RandomSearch
-from evoswarm.utility import SPLITS, Split, Utility
+from evoswarm.utility import SPLITS, Split, Utility, make_utility
 from evoswarm.weights.expert import read_json
+from evoswarm.weights.pool import open_pool
 
 Result = dict[str, Any]
 """target, method, seed (null if the result does not depend on it), validation, test, scores and their split,
@@ -44,10 +45,14 @@ class Unit:
     search: str = ""
     own_data: bool = False
     """Seeds have data of their own, so that all methods depend on the seed."""
+    title: str = "merges and votes"
+    """What it is, if it is no search."""
+    spent: tuple[int, float] = (0, 0.0)
+    """Evaluations and seconds of what it builds on."""
 
     def __str__(self) -> str:
-        name = f"{self.target} {self.search or 'merges and votes'}"
-        return f"{name} seed {self.seeds[0]}" if self.search or self.own_data else name
+        name = f"{self.target} {self.search or self.title}"
+        return f"{name} seed {self.seeds[0]}" if self.search or self.own_data or self.spent[0] else name
 
     @property
     def folder(self) -> Path:
@@ -58,25 +63,30 @@ class Unit:
 def units(config: CompareConfig, methods: list[str]) -> list[Unit]:
     """All units. Those without a search come first because they are short."""
     comparison, by_search = config.comparison, dict[str, tuple[str, ...]]()
-    for name in methods:
+    for name in (name for name in methods if not all_methods()[name].following):
         search = all_methods()[name].search
         by_search[search] = (*by_search.get(search, ()), name)
     fixed = by_search.pop("", ())
     found = [
-        Unit(name, _local(run), comparison, fixed, seeds, own_data=target.own_data)
+        Unit(name, local(run), comparison, fixed, seeds, own_data=target.own_data)
         for name, target in config.targets.items()
         for seeds, run in target.groups
         if fixed
     ]
     return found + [
-        Unit(name, _local(target.runs[seed]), comparison, of_search, (seed,), search, own_data=target.own_data)
+        Unit(name, local(target.runs[seed]), comparison, of_search, (seed,), search, own_data=target.own_data)
         for seed in comparison.seeds
         for name, target in config.targets.items()
         for search, of_search in by_search.items()
     ]
 
 
-def _local(run: RunConfig) -> RunConfig:
+def searches_in(folder: Path, comparison: Comparison) -> Path:
+    """Where the searches of a target are."""
+    return folder / "searches" / f"budget-{comparison.budget}"
+
+
+def local(run: RunConfig) -> RunConfig:
     return run.with_(backend=LocalBackend())
 
 
@@ -87,10 +97,16 @@ def run_unit(unit: Unit, callbacks: Callbacks = SILENT) -> list[Result] | str:
         Stopped: the callbacks asked to stop.
     """
     try:
-        inputs = read_inputs(unit.config.with_(search=RandomSearch()), check=False)
+        inputs = _inputs(unit.config)
         return _search_results(unit, inputs, callbacks) if unit.search else _fixed_results(unit, inputs)
     except UserError as error:
         return str(error)
+
+
+def _inputs(config: RunConfig) -> Inputs:
+    utility = make_utility(config.utility, root=config.root)
+    pool = open_pool(config.pool, model=config.model, check=False)
+    return Inputs(pool, utility, compared(utility, pool=pool, root=config.root))
 
 
 def _fixed_results(unit: Unit, inputs: Inputs) -> list[Result]:
@@ -123,6 +139,7 @@ def _seeded(name: str, seed: int | None) -> str:
 def _key(unit: Unit, inputs: Inputs, name: str, seed: int | None) -> str:
     """Hash of everything that a result depends on."""
     about = {"method": name, "budget": unit.comparison.budget, "seed": seed, "inputs": inputs.identity}
+    about |= {"spent": unit.spent} if unit.spent[0] else {}
     about |= unit.config.lasting(include={"model", "utility", "engine"})
     data = unit.comparison.training if all_methods()[name].trains else {}
     about["training"] = {expert: hashlib.sha256(path.read_bytes()).hexdigest() for expert, path in data.items()}
@@ -131,7 +148,7 @@ def _key(unit: Unit, inputs: Inputs, name: str, seed: int | None) -> str:
 
 
 def _measured(bench: Bench, unit: Unit, name: str, seed: int | None) -> Result:
-    method, tally = all_methods()[name], Tally(bench)
+    method, tally = all_methods()[name], Tally(bench, evaluations=unit.spent[0], seconds=unit.spent[1])
     assert method.run is not None
     arguments: dict[str, Any] = {"seed": seed} if method.seeded else {}
     if method.trains:
@@ -173,9 +190,9 @@ def _voted(utility: Utility, split: Split, predictions: list[list[str | None]]) 
 def _search_results(unit: Unit, inputs: Inputs, callbacks: Callbacks) -> list[Result]:
     import evoswarm
 
-    (seed,), budget = unit.seeds, unit.comparison.budget
+    (seed,) = unit.seeds
     run = search_run(unit.config, unit.comparison, unit.search, seed=seed, experts=len(inputs.pool.names))
-    run = run.with_(output=unit.folder / "searches" / f"budget-{budget}", name=f"{unit.search}-{seed}")
+    run = run.with_(output=searches_in(unit.folder, unit.comparison), name=f"{unit.search}-{seed}")
     summary = evoswarm.run(run, callbacks=callbacks)
     directory = RunDirectory(run.run_dir)
     shared: Result = {

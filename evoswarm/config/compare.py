@@ -9,7 +9,15 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from evoswarm.config.load import check_section, check_shared_folder, load_file, parse_config, resolved, split_section
+from evoswarm.config.load import (
+    check_section,
+    check_shared_folder,
+    load_file,
+    parse_config,
+    resolved,
+    resolved_model,
+    split_section,
+)
 from evoswarm.config.run import RunConfig
 from evoswarm.config.training import Optimization
 from evoswarm.errors import UserError
@@ -18,7 +26,7 @@ from evoswarm.section import Section
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Names of targets, which are also folder names."""
-TAKEN = ("plots", "data")
+TAKEN = ("plots", "data", "next")
 """Folder names that the comparison itself uses."""
 
 
@@ -41,6 +49,10 @@ class Comparison(Section):
     trainings: dict[str, dict[str, Any]] = {}
     """Settings of methods that train an adapter, by method, with the keys of `training` in `evoswarm experts train`:
     {lora_same_examples: {epochs: 10}}."""
+
+    next_model: Annotated[str, Field(min_length=1)] | None = None
+    """The next version of the base model, a folder or a name on the hub: adds rows for it, for the greedy soup of the
+    ported experts, and for the ported winner of the best search (`evoswarm port`). null: no such rows."""
 
     @field_validator("targets")
     @classmethod
@@ -124,7 +136,9 @@ def parse_compare(data: dict[str, Any], *, root: Path, source: str = "config") -
     first = next(iter(targets.values())).first
     check_shared_folder(first, "a comparison", source=source)
     training = {name: Path(resolved(str(path), first.root)) for name, path in comparison.training.items()}
-    return CompareConfig(comparison=comparison.with_(training=training), targets=targets)
+    following = comparison.next_model and resolved_model(comparison.next_model, first.root)
+    comparison = comparison.with_(training=training, next_model=following)
+    return CompareConfig(comparison=comparison, targets=targets)
 
 
 def _target(run: RunConfig, seeds: Sequence[int]) -> Target:

@@ -183,10 +183,10 @@ def _absolute(data: dict[str, Any], root: Path, model: type[Section]) -> dict[st
         result.setdefault("output", "runs")
     if isinstance(output := result.get("output"), str):
         result["output"] = resolved(output, root)
-    if isinstance(name := result.get("model"), str) and _is_local(name, root):
-        result["model"] = resolved(name, root)
+    if isinstance(name := result.get("model"), str):
+        result["model"] = resolved_model(name, root)
     if isinstance(pool := result.get("pool"), dict) and isinstance(small := pool.get("small_model"), str):
-        result["pool"] = pool | {"small_model": resolved(small, root) if _is_local(small, root) else small}
+        result["pool"] = pool | {"small_model": resolved_model(small, root)}
     if isinstance(search := result.get("search"), dict) and "start" in search:
         result["search"] = search | {"start": _start(search["start"], root)}
     return result
@@ -218,7 +218,12 @@ def resolved(path: str, root: Path) -> str:
 
 def local_model(model: str) -> str:
     """A base model given to a command: a folder as an absolute path, because files will name it; else its name."""
-    return resolved(model, Path.cwd()) if _is_local(model, Path.cwd()) else model
+    return resolved_model(model, Path.cwd())
+
+
+def resolved_model(model: str, root: Path) -> str:
+    """The folder of a model made absolute; a name on the hub stays as it is."""
+    return resolved(model, root) if _is_local(model, root) else model
 
 
 def _is_local(model: str, root: Path) -> bool:

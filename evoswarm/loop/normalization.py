@@ -51,6 +51,18 @@ def with_normalization(config: RunConfig, directory: RunDirectory | None, measur
     return config if utility is config.utility else config.with_(utility=utility)
 
 
+def measures_base(config: RunConfig) -> bool:
+    """Whether a reward of the utility has `normalize: measured`."""
+    found: list[Reward] = []
+
+    def note(path: str, reward: Reward) -> Reward:
+        found.append(reward)
+        return reward
+
+    _changed(config.utility, note, "utility")
+    return any(reward.to_measure is not None for reward in found)
+
+
 def base_on(backend: Backend) -> Evaluation:
     """The evaluation of the base model on a backend, which is closed then."""
     with closing(backend):

@@ -10,10 +10,12 @@ from evoswarm.engine import EngineConfig, TransformersEngine
 from evoswarm.errors import UserError
 from evoswarm.experts.export import export
 from evoswarm.place import Place
+from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.expert import is_expert_folder, open_expert
 from evoswarm.weights.folders import find_experts
 from evoswarm.weights.kinds import kind_of
 from evoswarm.weights.move import move_expert, require_same_vocabulary
+from evoswarm.weights.pool import open_pool
 from evoswarm.weights.words import listed
 
 
@@ -70,3 +72,10 @@ def port_expert(source: Path, output: Path, *, old: str, new: str) -> Path:
     with tempfile.TemporaryDirectory(dir=output.parent) as work:
         (lora,) = export(source, Path(work) / "lora", model=old)
         return move_expert(lora, output, old=old, new=new)
+
+
+def pool_of_one(expert: Path, *, model: str) -> PoolConfig:
+    """A pool of one expert in which a coefficient multiplies what it changes: in product space, if it is a LoRA."""
+    config = PoolConfig(experts=[expert.resolve()])
+    lora = open_pool(config, model=model, alone=True).space is not None
+    return config.with_(space="product") if lora else config

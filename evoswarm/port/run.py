@@ -21,7 +21,7 @@ from evoswarm.loop.inputs import require_installable
 from evoswarm.loop.learned import LearnedFile, read_learned
 from evoswarm.port.begin import begin
 from evoswarm.port.config import PortConfig
-from evoswarm.port.pool import port_expert, port_experts
+from evoswarm.port.pool import pool_of_one, port_expert, port_experts
 from evoswarm.port.result import Measured, Scored, surviving, table
 from evoswarm.report.read import load_run, predictions
 from evoswarm.rows import ExpertVector, Row
@@ -150,11 +150,7 @@ def _new(
 
 
 def _alone(winner: Path, model: str) -> Pool:
-    """The winner as a pool in which a coefficient multiplies what it changes: in product space, if it is a LoRA."""
-    pool = open_pool(PoolConfig(experts=[winner.resolve()]), model=model, alone=True)
-    if pool.space is None:
-        return pool
-    return open_pool(PoolConfig(experts=[winner.resolve()], space="product"), model=model, alone=True)
+    return open_pool(pool_of_one(winner, model=model), model=model, alone=True)
 
 
 @dataclass(frozen=True)
