@@ -20,6 +20,9 @@ from evoswarm.weights.hub import model_folder
 from evoswarm.weights.skeleton import auto_class
 from evoswarm.weights.tensorfile import TensorFile
 
+NOT_LOADED = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, MemoryError)
+"""What loading a model with transformers raises if its files, its code or the memory do not suffice."""
+
 
 def load_model(model: str, config: ModelLoading, *, device: str | None = None) -> PreTrainedModel:
     """The base model in host memory, from safetensors only.
@@ -48,7 +51,7 @@ def load_model(model: str, config: ModelLoading, *, device: str | None = None) -
             trust_remote_code=config.trust_remote_code,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, MemoryError) as error:
+    except NOT_LOADED as error:
         if out_of_memory(error):
             raise UserError(
                 f"{model}: the base model does not fit into memory ({first_line(error)}); give engine.dtype: bfloat16, "

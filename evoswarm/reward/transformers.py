@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from evoswarm.engine.dtype import computed_dtype, device_of
 from evoswarm.engine.errors import out_of_memory
-from evoswarm.engine.load import incomplete
+from evoswarm.engine.load import NOT_LOADED, incomplete
 from evoswarm.engine.loading import ModelLoading
 from evoswarm.errors import UserError, first_line
 from evoswarm.reward.check import auto_class, facts_of, no_head, read_config, require_files, require_head
@@ -106,7 +105,7 @@ def _load(settings: ScoringModel, config: PretrainedConfig) -> PreTrainedModel:
             output_loading_info=True,
         )
         model: Any = loaded.to(device).eval()
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, MemoryError) as error:
+    except NOT_LOADED as error:
         if out_of_memory(error):
             raise UserError(
                 f"{settings.model}: does not fit into memory ({first_line(error)}); give it more (backend.grader_gpus) "
