@@ -29,6 +29,13 @@ def serve(
     ensemble: Annotated[
         bool, typer.Option("--ensemble", help="Also serve the ensemble's majority vote as the model `ensemble`.")
     ] = False,
+    router: Annotated[
+        bool,
+        typer.Option("--router", help="Also serve the router that `evoswarm route` has fitted, as the model `router`."),
+    ] = False,
+    router_device: Annotated[
+        str, typer.Option(help="Where the base model embeds prompts for the router: cpu, cuda:1, ...")
+    ] = "cpu",
     merged: Annotated[
         bool, typer.Option("--merged", help="Serve the winner merged into the base model, and nothing else.")
     ] = False,
@@ -53,11 +60,13 @@ def serve(
         list[str] | None, typer.Argument(help="After `--`: options of vLLM's own server, e.g. --max-model-len 4096.")
     ] = None,
 ) -> None:
-    """Serve a run with vLLM behind OpenAI's API: the models `winner`, `base`, `ensemble`, `gen_3/particle_2`, ..."""
+    """Serve a run with vLLM behind OpenAI's API: `winner`, `base`, `ensemble`, `router`, `gen_3/particle_2`, ..."""
     from evoswarm.serve.offer import Choice, make_offer
     from evoswarm.storage.cache import local_copy
 
-    choice = Choice(ensemble, merged or address is not None, generation, particle, tuple(set_ or ()))
+    choice = Choice(
+        ensemble, merged or address is not None, generation, particle, tuple(set_ or ()), router, router_device
+    )
     if address is not None:
         offer = make_offer(local_copy(run_dir), choice, say=_say)
         return _deploy(offer, address, api_key_env, {"replicas": replicas, "cpus": cpus, "gpus": gpus})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +14,7 @@ from evoswarm.engine.dtype import device_of
 from evoswarm.engine.encode import Ids
 from evoswarm.engine.load import load_model
 from evoswarm.engine.loading import ModelLoading
-from evoswarm.engine.tokenizer import RunTokenizer
-from evoswarm.errors import UserError
+from evoswarm.errors import UserError, first_line
 from evoswarm.utility import Split, Utility
 from evoswarm.utility.types import Choose, Prompt
 from evoswarm.weights.pool import Pool
@@ -47,10 +47,10 @@ class Embedder:
         loading = ModelLoading(threads=engine.threads, trust_remote_code=engine.trust_remote_code)
         loading = loading.with_(dtype=dtype or engine.dtype)
         torch.set_num_threads(engine.threads)
-        self._model = load_model(config.model, loading, device=device).to(device_of(device)).eval()
+        self._model = _on(device_of(device), load_model(config.model, loading, device=device)).eval()
         text = self._model.config.get_text_config()
-        longest, rows = getattr(text, "max_position_embeddings", None), text.vocab_size
-        self._encoder = RunTokenizer(tokenizer.tokenizer, tokenizer.tags).encoder(longest=longest, rows=rows)
+        longest, self._rows = getattr(text, "max_position_embeddings", None), text.vocab_size
+        self._encoder = tokenizer.encoder(longest=longest, rows=self._rows)
 
     @property
     def dtype(self) -> str:
@@ -63,8 +63,17 @@ class Embedder:
         Raises:
             UserError: the prompt cannot be rendered, or is too long for the model.
         """
-        ids = self._encoder.prompt(prompt)
+        return self.checked(self._encoder.prompt(prompt))
+
+    def checked(self, ids: Ids) -> Ids:
+        """Token ids that the model can take.
+
+        Raises:
+            UserError: they are too many, or not in its vocabulary.
+        """
         self._encoder.check(len(ids))
+        if not all(0 <= number < self._rows for number in ids):
+            raise UserError(f"a prompt has a token outside of the model's vocabulary, which has {self._rows}")
         return ids
 
     @torch.inference_mode()
@@ -80,6 +89,20 @@ class Embedder:
         self._model.to("meta")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _on(device: str, model: Any) -> Any:
+    """
+    Raises:
+        UserError: the device does not exist or is too small.
+    """
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"{device} cannot hold the base model, which embeds the prompts ({first_line(error)}); use another device: "
+            "engine.device of the run, --router-device of the server"
+        ) from None
 
 
 def prompts_of(utility: Utility, split: Split) -> list[Prompt]:

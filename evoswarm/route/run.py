@@ -16,6 +16,7 @@ from evoswarm.backend import Evaluation
 from evoswarm.backend.local import LocalBackend
 from evoswarm.callbacks import SILENT, Callbacks
 from evoswarm.config import RunConfig
+from evoswarm.engine import TransformersEngine
 from evoswarm.errors import UserError
 from evoswarm.loop.baselines import calibrate_with, needs_baselines, restore
 from evoswarm.loop.context import RunContext
@@ -137,7 +138,9 @@ class _Embedded:
 def _embed(task: _Task, callbacks: Callbacks) -> _Embedded:
     utility = task.inputs.utility
     callbacks.message("embedding the prompts with the base model")
-    embedder = Embedder(task.config, pool=task.inputs.pool, utility=utility)
+    engine = task.config.engine
+    device = engine.device if isinstance(engine, TransformersEngine) else None
+    embedder = Embedder(task.config, pool=task.inputs.pool, utility=utility, device=device)
     with closing(embedder):
         ids = {split: [embedder.ids(prompt) for prompt in prompts_of(utility, split)] for split in task.splits}
         found: dict[Split, np.ndarray] = {}

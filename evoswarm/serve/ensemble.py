@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from evoswarm.serve.offer import ENSEMBLE
+from evoswarm.serve.names import ENSEMBLE
 from evoswarm.utility.votable import majority
 
 _NEVER = ("tools", "functions", "logprobs", "top_logprobs", "echo", "best_of", "suffix")

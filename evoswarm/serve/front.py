@@ -17,7 +17,8 @@ from starlette.routing import Route
 from evoswarm.errors import UserError
 from evoswarm.serve.ensemble import Refused, answer_of, body_of, chunks, voted
 from evoswarm.serve.key import has_key
-from evoswarm.serve.offer import ENSEMBLE, Offer
+from evoswarm.serve.names import ENSEMBLE, ROUTER
+from evoswarm.serve.offer import Offer
 
 RETRY_SECONDS = "5"
 """When a client should ask again while vLLM is restarted."""
@@ -85,7 +86,7 @@ class Front:
         return [*self._offer.names, *sorted(self._loaded - set(self._offer.adapters))]
 
     async def complete(self, request: Request) -> Response:
-        """A completion by a model or by the ensemble."""
+        """A completion by a model, by the ensemble, or by the model that the router chooses."""
         if refused := self._unauthorized(request):
             return refused
         try:
@@ -93,6 +94,8 @@ class Front:
             name = str(body.get("model") or self._offer.names[0])
             if name == ENSEMBLE and self._offer.voters:
                 return await self._vote(request, body)
+            if name == ROUTER and self._offer.router:
+                name = await asyncio.to_thread(self._offer.router.choose, body)
             await self._require(name)
         except Refused as error:
             return _error(error.status, str(error))
@@ -107,8 +110,8 @@ class Front:
         content = await request.body()
         try:
             name = _model_in(content)
-            if name == ENSEMBLE and self._offer.voters:
-                raise Refused(400, "the ensemble answers /v1/chat/completions and /v1/completions alone")
+            if (name == ENSEMBLE and self._offer.voters) or (name == ROUTER and self._offer.router):
+                raise Refused(400, f"the {name} answers /v1/chat/completions and /v1/completions alone")
             if name is not None:
                 await self._require(name)
         except Refused as error:

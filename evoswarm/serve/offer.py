@@ -14,8 +14,13 @@ from evoswarm.errors import UserError
 from evoswarm.experts.best import write_merged
 from evoswarm.experts.export import export
 from evoswarm.loop.directory import RunDirectory, generation_name
-from evoswarm.loop.history import best_rows, search_at, written_config
+from evoswarm.loop.history import best_rows, run_pool, search_at, written_config
+from evoswarm.loop.row_cache import digest_of
 from evoswarm.place import replacing_folder
+from evoswarm.route.embed import Embedder
+from evoswarm.route.router import load_router
+from evoswarm.serve.names import BASE, ENSEMBLE, ROUTER, WINNER
+from evoswarm.serve.router import Routing, constant
 from evoswarm.serve.winner import Say, particle_folder, row_folder, serving, winner_folder
 from evoswarm.utility import make_utility
 from evoswarm.utility.votable import VotableUtility
@@ -24,8 +29,6 @@ from evoswarm.weights.expert import Expert, open_expert
 from evoswarm.weights.kinds import kind_of
 from evoswarm.weights.merge import lora_modules
 
-BASE, WINNER, ENSEMBLE = "base", "winner", "ensemble"
-"""Names of models."""
 _PARTICLE = re.compile(r"gen_([0-9]+)/particle_([0-9]+)")
 """Names of particles: `gen_3/particle_2`."""
 
@@ -42,6 +45,7 @@ class Offer:
         adapters: folder of each adapter that is served from the start.
         voters: names of the ensemble's members, best first; empty: no ensemble is offered.
         read: the utility's parser of answers, for the vote.
+        router: chooses among the other models; None: no router is offered.
     """
 
     run_dir: Path
@@ -51,13 +55,15 @@ class Offer:
     adapters: dict[str, Path] = field(default_factory=dict)
     voters: tuple[str, ...] = ()
     read: Callable[[str], str | None] | None = None
+    router: Routing | None = None
     _lock: Lock = field(default_factory=Lock)
 
     @property
     def names(self) -> list[str]:
         """All names that are offered from the start."""
         shown = [name for name in self.adapters if name not in self.voters or name == WINNER]
-        return [*shown, self.model_name, *([ENSEMBLE] if self.voters else [])]
+        others = [*([ENSEMBLE] if self.voters else []), *([ROUTER] if self.router else [])]
+        return [*shown, self.model_name, *others]
 
     @property
     def rank(self) -> int:
@@ -88,6 +94,8 @@ class Choice:
         generation: a particle of this generation in place of the winner; None: the last one.
         particle: this particle in place of the winner; None: the global best.
         overrides: settings of the run's config to change, such as `engine.args.max_model_len=4096`.
+        router: the router too.
+        router_device: where prompts are embedded for it; a torch device.
     """
 
     ensemble: bool = False
@@ -95,6 +103,13 @@ class Choice:
     generation: int | None = None
     particle: int | None = None
     overrides: Sequence[str] = ()
+    router: bool = False
+    router_device: str = "cpu"
+
+    @property
+    def several(self) -> list[str]:
+        """Options that need several adapters of one base model."""
+        return [name for name, asked in (("--ensemble", self.ensemble), ("--router", self.router)) if asked]
 
 
 def make_offer(run_dir: Path, choice: Choice, *, say: Say = lambda text: None) -> Offer:
@@ -104,18 +119,19 @@ def make_offer(run_dir: Path, choice: Choice, *, say: Say = lambda text: None) -
     place of what.
 
     Raises:
-        UserError: the answers cannot be voted on, or vLLM cannot serve the winner.
+        UserError: the answers cannot be voted on, there is no router, or vLLM cannot serve the winner.
     """
     config = written_config(run_dir, overrides=choice.overrides)
     winner = winner_folder(run_dir, generation=choice.generation, particle=choice.particle, say=say)
     checkpoint = open_expert(winner, model=config.model).kind == "checkpoint"
-    if choice.ensemble and (checkpoint or choice.merged):
+    if choice.several and (checkpoint or choice.merged):
         reason = "its particles are checkpoints" if checkpoint else "--merged serves one model"
-        raise UserError(f"--ensemble: serves adapters of one base model, and {reason}; leave it out")
+        raise UserError(f"{choice.several[0]}: serves adapters of one base model, and {reason}; leave it out")
     if checkpoint or choice.merged:
         return Offer(run_dir, config, str(winner if checkpoint else merged_folder(run_dir, winner, say=say)), WINNER)
     offer = Offer(run_dir, config, config.model, BASE, {WINNER: _servable(winner, config)})
-    return _with_ensemble(offer) if choice.ensemble else offer
+    offer = _with_ensemble(offer) if choice.ensemble else offer
+    return _with_router(offer, choice.router_device, say) if choice.router else offer
 
 
 def merged_folder(run_dir: Path, winner: Path, *, say: Say) -> Path:
@@ -160,6 +176,25 @@ def _with_ensemble(offer: Offer) -> Offer:
         folder = serving(offer.run_dir) / generation_name(generation) / name
         offer.adapters[name] = _servable(row_folder(offer.run_dir, folder, row), offer.config)
     offer.voters, offer.read = tuple(offer.adapters), utility.read
+    return offer
+
+
+def _with_router(offer: Offer, device: str, say: Say) -> Offer:
+    """The offer with the run's router, and with its candidates as adapters."""
+    router, config, pool = load_router(offer.run_dir), offer.config, run_pool(offer.config)
+    router.require_same(config.model, pool)
+    if constant(router.gate):
+        say(f"the router always answers with {router.candidates[0].name}: it gained nothing by choosing")
+    utility = make_utility(config.utility, root=config.root)
+    say(f"loading {config.model} once more, on {device}, to embed prompts for the router")
+    embedder = Embedder(config, pool=pool, utility=utility, device=device, dtype=router.about["dtype"])
+    router.require_embeddings(embedder)
+    for name, row in ((one.name, one.row) for one in router.candidates):
+        if row is not None:
+            folder = serving(offer.run_dir) / "rows" / digest_of(row).hex()
+            offer.adapters[name] = _servable(row_folder(offer.run_dir, folder, row), config)
+    models = [BASE if one.row is None else one.name for one in router.candidates]
+    offer.router = Routing(router.gate, models, embedder, config)
     return offer
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import signal
@@ -151,14 +152,20 @@ def _arguments(offer: Offer, most_rank: int | None) -> dict[str, Any]:
     config = offer.config
     found = arguments(_engine(config).merged(), model=offer.model, adapter=None)
     found |= {"served_model_name": offer.model_name, "tokenizer": str(_tokenizer(offer))}
-    if isinstance(config.utility, Task) and isinstance(config.utility.prompt.chat_template, Path):
-        found["chat_template"] = str(config.utility.prompt.chat_template)
+    if isinstance(config.utility, Task):
+        prompt = config.utility.prompt
+        if isinstance(prompt.chat_template, Path):
+            found["chat_template"] = str(prompt.chat_template)
+        if prompt.chat_template_kwargs:
+            found["default_chat_template_kwargs"] = json.dumps(prompt.chat_template_kwargs)
     if offer.adapters:
         found |= {
             "enable_lora": True,
             "max_loras": len(offer.adapters) + 1,  # and one particle that is asked for by name
             "max_lora_rank": slot_rank(offer, most_rank),
-            "lora_modules": [f"{name}={folder.resolve()}" for name, folder in offer.adapters.items()],
+            "lora_modules": [
+                json.dumps({"name": name, "path": str(folder.resolve())}) for name, folder in offer.adapters.items()
+            ],
         }
     return found
 

@@ -19,8 +19,12 @@ import psutil
 import pytest
 from serve_helpers import WORDS, finished_run
 
+from evoswarm.loop.history import written_config
 from evoswarm.loop.records import read_outcomes
+from evoswarm.route.router import load_router
+from evoswarm.rows import Row
 from evoswarm.serve.vllm import free_port
+from evoswarm.utility import make_utility
 
 pytest.importorskip("vllm", reason="installed by the Makefile on Linux x86-64")
 pytestmark = pytest.mark.slow
@@ -128,3 +132,31 @@ def test_a_killed_server_leaves_no_process(tmp_path: Path) -> None:
         process.kill()
         _, left = psutil.wait_procs(children, timeout=60)
         assert not left
+
+
+@pytest.mark.timeout(900)
+def test_the_served_router_gives_the_answers_that_were_recorded(routed_run: Path) -> None:
+    router, config = load_router(routed_run), written_config(routed_run)
+    choices = router.about["choices"]
+    recorded = {}
+    for file in ("final", "router"):
+        for line in read_outcomes(routed_run / "outcomes" / f"{file}.jsonl"):
+            if line["split"] == "test":
+                recorded[None if line["row"] is None else Row.from_list(line["row"])] = line["predictions"]
+    rows = {one.name: one.row for one in router.candidates}
+    wanted = [recorded[rows[name]][i] for i, name in enumerate(choices)]
+    prompts = [request.prompt for request in make_utility(config.utility, root=config.root).requests("test")]
+    with serving(routed_run, "--router") as (client, _, _):
+        assert [model.id for model in client.models.list()][-1] == "router"
+
+        def answer(prompt: Any) -> tuple[str, str | None]:
+            messages = [{"role": role, "content": text} for role, text in prompt.messages]
+            reply = client.chat.completions.create(model="router", messages=messages, max_tokens=8, temperature=0)
+            return reply.model, text_of(reply).strip() or None
+
+        with ThreadPoolExecutor(16) as threads:
+            found = list(threads.map(answer, prompts))
+        assert [model for model, _ in found] == choices
+        assert [text for _, text in found] == wanted
+        stream = ask(client, "router", prompts[0].messages[-1][1], stream=True)
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
