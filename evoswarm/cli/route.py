@@ -40,12 +40,10 @@ def route(
 def _measured(path: Path, overrides: Any, *, quiet: bool) -> Path:
     """The run directory of a config: of its run, or of one that has measured the experts and its first particles."""
     from evoswarm.config import load_config
-    from evoswarm.loop.directory import RunDirectory
     from evoswarm.route.run import check_config
 
     config = load_config(path, overrides=overrides)
-    check_config(config)
-    if not RunDirectory(config.run_dir).finished:
+    if not check_config(config):
         evolve(config.with_(search=config.search.with_(max_generations=0)), quiet=quiet)
     return config.run_dir
 

@@ -132,14 +132,19 @@ def claim(directory: RunDirectory, config: RunConfig, identity: dict[str, Any], 
     if resume == "never" and directory.exists:
         raise UserError(f"{directory.path}: already holds a run; use --resume auto or another `name`, or remove it")
     if directory.exists:
-        _same_config(directory, config)
+        require_same_config(directory, config)
         require_same(directory, identity, remedy="give the new run another `name`")
     directory.create()
     directory.write_json(directory.inputs.name, identity)
     directory.write(directory.config.name, dump_config(config).encode())
 
 
-def _same_config(directory: RunDirectory, config: RunConfig) -> None:
+def require_same_config(directory: RunDirectory, config: RunConfig) -> None:
+    """Check that a config is that of the run in a directory, but for what a resumed run may change.
+
+    Raises:
+        UserError: it is not.
+    """
     if differing := changed_keys(config, written_config(directory.path)):
         raise UserError(
             f"{directory.path}: the run in it has another {', '.join(differing)}; "

@@ -78,10 +78,16 @@ class Embedder:
 
     @torch.inference_mode()
     def embed(self, ids: Sequence[int]) -> np.ndarray:
-        """The mean over tokens of the last hidden states [D], float32."""
+        """The mean over tokens of the last hidden states [D], float32.
+
+        Raises:
+            UserError: they are not finite.
+        """
         inputs = torch.tensor([list(ids)], device=self._model.device)
         output = self._model(input_ids=inputs, output_hidden_states=True, logits_to_keep=1, use_cache=False)
         found: np.ndarray = output.hidden_states[-1][0].float().mean(dim=0).cpu().numpy()
+        if not np.isfinite(found).all():
+            raise UserError(f"the base model's hidden states overflow in {self.dtype}; set engine.dtype: float32")
         return found
 
     def close(self) -> None:

@@ -19,10 +19,11 @@ from evoswarm.config import RunConfig
 from evoswarm.engine import TransformersEngine
 from evoswarm.errors import UserError
 from evoswarm.loop.baselines import calibrate_with, needs_baselines, restore
+from evoswarm.loop.checkpoint import generations_saved
 from evoswarm.loop.context import RunContext
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.history import written_config
-from evoswarm.loop.inputs import Inputs, read_inputs, require_same
+from evoswarm.loop.inputs import Inputs, read_inputs, require_same, require_same_config
 from evoswarm.loop.journal import Key
 from evoswarm.loop.learned import LearnedFile
 from evoswarm.loop.normalization import base_on, with_normalization
@@ -49,13 +50,17 @@ from evoswarm.rows import Row
 from evoswarm.utility import SPLITS, Split, Utility, make_utility
 
 
-def check_config(config: RunConfig) -> None:
-    """Check that a router can be fitted on a run of this config, before anything is measured.
+def check_config(config: RunConfig) -> bool:
+    """Whether there is a run of this config with a finished generation.
 
     Raises:
-        UserError: it cannot.
+        UserError: no router can be fitted on one, or the directory holds another run.
     """
     _check(config, make_utility(config.utility, root=config.root))
+    directory = RunDirectory(config.run_dir)
+    if directory.exists:
+        require_same_config(directory, config)
+    return directory.exists and bool(generations_saved(directory))
 
 
 def _check(config: RunConfig, utility: Utility) -> None:
@@ -206,7 +211,8 @@ def _alone(task: _Task, matrix: Matrix, best: Sequence[Row], split: Split, known
     places["winner"] = matrix.index(best[0]) if best else None
     lines = {name: matrix.scores[split][place] for name, place in places.items() if place is not None}
     utility, predictions = task.inputs.utility, [known[row, split].predictions for row in best if (row, split) in known]
-    if task.directory.finished and utility.votes and len(predictions) > 1:
+    votes = utility.votes and not task.config.search.several
+    if task.directory.finished and votes and len(predictions) > 1:
         voted = vote_scores(utility, split, predictions)
         lines |= {} if voted is None else {"ensemble": np.array(voted)}
     return lines

@@ -218,8 +218,26 @@ def test_a_config_has_its_experts_measured_first(tmp_path: Path) -> None:
         == json.loads((tmp_path / "r" / "router" / "router.json").read_text())["models"]
     )
     assert json.loads((tmp_path / "r" / "summary.json").read_text())["generations"] == 0
-    # The run can be extended, and gets a new router.
+    # A second time nothing runs; another task in the same place is refused; the run can be extended.
+    again = CliRunner().invoke(app, ["route", str(tmp_path / "c.yaml"), "--json"])
+    assert json.loads(again.stdout) == json.loads(found.stdout)
+    other = CliRunner().invoke(app, ["route", str(tmp_path / "c.yaml"), "--set", "utility.max_new_tokens=2"])
+    assert "the run in it has another utility.max_new_tokens" in str(other.exception)
     summary = evoswarm.run(config)
     assert summary["generations"] == 1
     lines = {line["who"] for line in read_outcomes(tmp_path / "r" / "outcomes" / "router.jsonl")}
     assert lines <= {f"expert/{name}" for name in run_pool(config).names} | {"best_2", "best_3"}
+
+
+def test_an_unfinished_run_keeps_its_settings_when_its_config_is_given(tmp_path: Path) -> None:
+    config, seen = config_of(tmp_path, limit=20, test_limit=5), list[str]()
+    config = config.with_(search=config.search.with_(max_generations=3))
+    with pytest.raises(Stopped):
+        stop = Callbacks(notify=lambda event: seen.append(event["kind"]), stop=lambda: "generation" in seen)
+        evoswarm.run(config, callbacks=stop)
+    before = (config.run_dir / "config.yaml").read_text()
+    (tmp_path / "c.yaml").write_text(before)
+    found = CliRunner().invoke(app, ["route", str(tmp_path / "c.yaml")])
+    assert found.exit_code == 0, found.output
+    assert (config.run_dir / "config.yaml").read_text() == before
+    assert not (config.run_dir / "summary.json").exists()
