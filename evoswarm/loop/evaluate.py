@@ -73,7 +73,7 @@ def measure(
     learned = Learned(None if run is None else read_learned(RunDirectory(run).learned))
     record = run if run is not None and _same_utility(config, utility, run) else None
     config, utility = settled(config, pool, utility, run=record)
-    with closing(_backend(config, pool, utility, run=run, learned=learned, warn=warn)) as backend:
+    with closing(local_backend(config, pool, utility, run=run, learned=learned, warn=warn)) as backend:
         (evaluation,) = backend.evaluate([Job("evaluate", row, split, texts=True)])
     return Measured(**vars(evaluation), metrics=metrics_in(evaluation, utility, split))
 
@@ -91,7 +91,7 @@ def _measured(config: RunConfig, *, adapter: Path | None, recipe: Path | None) -
     return pool, Row.one(pool.names[0])
 
 
-def _backend(
+def local_backend(
     config: RunConfig,
     pool: Pool,
     utility: Utility,
@@ -117,7 +117,7 @@ def _calibrate(config: RunConfig, utility: Utility, run: Path | None) -> None:
     if not needs_baselines(utility) or (run is not None and restore(utility, RunDirectory(run))):
         return
     pool = open_pool(config.pool, model=config.model)
-    with closing(_backend(config, pool, utility, run=run)) as backend:
+    with closing(local_backend(config, pool, utility, run=run)) as backend:
         calibrate_with(backend, utility, pool=pool, root=config.root)
 
 
@@ -233,7 +233,7 @@ def _column(config: RunConfig, task: str, folder: Path | str) -> Column:
     require_installable(config, opened)
     rows = {BASE_MODEL: None, **{name: Row.one(name) for name in opened.names}}
     config, utility = settled(config, opened, make_utility(config.utility, root=config.root))
-    with closing(_backend(config, opened, utility)) as backend:
+    with closing(local_backend(config, opened, utility)) as backend:
         evaluations = {found.key: found for found in backend.evaluate([Job(*item) for item in rows.items()])}
     found = {name: evaluations[name] for name in rows}
     utilities = {name: evaluation.utility for name, evaluation in found.items()}

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from evoswarm.backend import Evaluation
-from evoswarm.backend.local import LocalBackend
 from evoswarm.callbacks import SILENT, Callbacks
 from evoswarm.config import RunConfig
 from evoswarm.engine import TransformersEngine
@@ -22,6 +21,7 @@ from evoswarm.loop.baselines import calibrate_with, needs_baselines, restore
 from evoswarm.loop.checkpoint import generations_saved
 from evoswarm.loop.context import RunContext
 from evoswarm.loop.directory import RunDirectory
+from evoswarm.loop.evaluate import local_backend
 from evoswarm.loop.history import written_config
 from evoswarm.loop.inputs import Inputs, read_inputs, require_same, require_same_config
 from evoswarm.loop.journal import Key
@@ -125,7 +125,7 @@ def _open(run_dir: Path, overrides: Sequence[str]) -> _Task:
     _check(config, inputs.utility)
 
     def measured(raw: RunConfig) -> Evaluation:
-        return base_on(LocalBackend(raw, pool=inputs.pool, utility=inputs.of(raw).utility))
+        return base_on(local_backend(raw, inputs.pool, inputs.of(raw).utility))
 
     settled = with_normalization(config, directory, measured)
     return _Task(directory, settled, inputs if settled is config else inputs.of(settled))
@@ -163,9 +163,7 @@ def _measure(
 ) -> list[str]:
     path, inputs = task.directory.path, task.inputs
     learned = LearnedFile(task.directory.learned)
-    with closing(
-        LocalBackend(task.config, pool=inputs.pool, utility=inputs.utility, root=path, learned=learned)
-    ) as backend:
+    with closing(local_backend(task.config, inputs.pool, inputs.utility, run=path, learned=learned)) as backend:
         if not calibrated:
             calibrate_with(backend, inputs.utility, pool=inputs.pool, root=task.config.root)
         return measure(RunContext(task.config, inputs, RunPlace(path), backend, callbacks), wanted, known)

@@ -25,6 +25,7 @@ from evoswarm.route.embed import Embedder, prompts_of
 from evoswarm.route.router import Router, load_router
 from evoswarm.route.run import route
 from evoswarm.rows import Row
+from evoswarm.toy.config import target_config
 from evoswarm.utility import make_utility
 
 
@@ -241,3 +242,14 @@ def test_an_unfinished_run_keeps_its_settings_when_its_config_is_given(tmp_path:
     assert found.exit_code == 0, found.output
     assert (config.run_dir / "config.yaml").read_text() == before
     assert not (config.run_dir / "summary.json").exists()
+
+
+def test_models_whose_answers_are_mixed_have_a_router(tmp_path: Path) -> None:
+    config = target_config("people", algorithm="random_search")
+    config["search"] |= {"population": 2, "max_generations": 0}
+    config["utility"]["data"] = {"path": config["utility"]["data"], "limit": 20, "test_limit": 10}
+    config |= {"name": "r", "output": str(tmp_path), "backend": {"type": "local"}}
+    config["pool"] = {"experts": config["pool"], "kind": "models"}
+    evoswarm.run(parse_config(config, root=tmp_path))
+    found = route(tmp_path / "r")
+    assert found["kind"] == "model" and models(found)["oracle"]["utility"] >= models(found)["router"]["utility"]
