@@ -12,21 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from evoswarm.backend import Evaluation
 from evoswarm.callbacks import SILENT, Callbacks
 from evoswarm.config import RunConfig
 from evoswarm.engine import TransformersEngine
 from evoswarm.errors import UserError
-from evoswarm.loop.baselines import calibrate_with, needs_baselines, restore
 from evoswarm.loop.checkpoint import generations_saved
 from evoswarm.loop.context import RunContext
 from evoswarm.loop.directory import RunDirectory
-from evoswarm.loop.evaluate import local_backend
+from evoswarm.loop.evaluate import local_backend, settled
 from evoswarm.loop.history import written_config
-from evoswarm.loop.inputs import Inputs, read_inputs, require_same, require_same_config
+from evoswarm.loop.inputs import Inputs, changed_keys, read_inputs, require_same, require_same_config
 from evoswarm.loop.journal import Key
 from evoswarm.loop.learned import LearnedFile
-from evoswarm.loop.normalization import base_on, with_normalization
 from evoswarm.loop.summary import vote_scores
 from evoswarm.place import RunPlace
 from evoswarm.route.embed import Embedder, prompts_of
@@ -88,15 +85,13 @@ def route(run_dir: Path, *, overrides: Sequence[str] = (), callbacks: Callbacks 
     candidates = candidates_of(task.directory, task.inputs.pool, best)
     known = recorded(task.directory, candidates, say=callbacks.message)
     embedded = _embed(task, callbacks)
-    wanted, utility = missing(candidates, known, task.inputs.utility), task.inputs.utility
-    before = measured_before(task.directory)
+    wanted, before = missing(candidates, known, task.inputs.utility), measured_before(task.directory)
     if all((one.row, key.split) in before for key, one in wanted.items()):
-        wanted, known = {}, before | known
-    calibrated = not needs_baselines(utility) or restore(utility, task.directory)
-    if wanted or not calibrated:
+        known = before | known
+    else:
         names = {one.name for one in wanted.values()}
         callbacks.message(f"measuring {len(names)} candidates that the run has not measured on all examples")
-        for problem in _measure(task, wanted, known, callbacks, calibrated=calibrated):
+        for problem in _measure(task, wanted, known, callbacks):
             callbacks.warning(problem)
     return _fitted(task, matrix_of(candidates, known, task.inputs.utility), embedded, best, known)
 
@@ -108,6 +103,7 @@ class _Task:
     directory: RunDirectory
     config: RunConfig
     inputs: Inputs
+    identity: dict[str, Any]
 
     @property
     def splits(self) -> list[Split]:
@@ -117,18 +113,15 @@ class _Task:
 def _open(run_dir: Path, overrides: Sequence[str]) -> _Task:
     directory = RunDirectory(run_dir)
     config, own = written_config(run_dir, overrides=overrides), written_config(run_dir)
-    fixed = {"model", "pool", "utility", "search", "seed"}
-    if config.lasting(include=fixed) != own.lasting(include=fixed):
-        raise UserError("--set: a router belongs to the run's own model, pool, data and search; change only the engine")
+    changed = [key for key in changed_keys(config, own) if key.split(".")[0] != "engine"]
+    if changed:
+        raise UserError(f"--set {changed[0]}: a router is fitted on what the run has measured; change only the engine")
     inputs = read_inputs(config)
     require_same(directory, inputs.identity, remedy="restore it, or start a new run")
     _check(config, inputs.utility)
 
-    def measured(raw: RunConfig) -> Evaluation:
-        return base_on(local_backend(raw, inputs.pool, inputs.of(raw).utility))
-
-    settled = with_normalization(config, directory, measured)
-    return _Task(directory, settled, inputs if settled is config else inputs.of(settled))
+    found, utility = settled(config, inputs.pool, inputs.utility, run=run_dir)
+    return _Task(directory, found, Inputs(inputs.pool, utility, inputs.compared), inputs.identity)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,14 +151,10 @@ def _embed(task: _Task, callbacks: Callbacks) -> _Embedded:
         return _Embedded(found, list(ids["validation"][:PROBES]), embedder.dtype)
 
 
-def _measure(
-    task: _Task, wanted: Mapping[Key, Candidate], known: Known, callbacks: Callbacks, *, calibrated: bool
-) -> list[str]:
+def _measure(task: _Task, wanted: Mapping[Key, Candidate], known: Known, callbacks: Callbacks) -> list[str]:
     path, inputs = task.directory.path, task.inputs
     learned = LearnedFile(task.directory.learned)
     with closing(local_backend(task.config, inputs.pool, inputs.utility, run=path, learned=learned)) as backend:
-        if not calibrated:
-            calibrate_with(backend, inputs.utility, pool=inputs.pool, root=task.config.root)
         return measure(RunContext(task.config, inputs, RunPlace(path), backend, callbacks), wanted, known)
 
 
@@ -186,7 +175,7 @@ def _fitted(task: _Task, matrix: Matrix, embedded: _Embedded, best: Sequence[Row
     about: dict[str, Any] = {
         "dtype": embedded.dtype,
         "base": base_hash(task.inputs.pool),
-        **task.inputs.identity,
+        **task.identity,
         "kind": task.inputs.pool.kind,
         "gains": found.gains,
         "best": names[0],

@@ -140,9 +140,10 @@ def test_few_examples_and_engines_without_a_model_are_refused(tmp_path: Path) ->
 
 
 def test_changed_inputs_are_refused(copy: Path) -> None:
-    for override in ("utility.max_new_tokens=2", "seed=7"):
-        with pytest.raises(UserError, match="change only the engine"):
-            route(copy, overrides=[override])
+    for key, value in (("utility.max_new_tokens", "2"), ("seed", "7"), ("utility.data.limit", "30")):
+        with pytest.raises(UserError, match=f"--set {key}: .* change only the engine"):
+            route(copy, overrides=[f"{key}={value}"])
+    assert route(copy, overrides=["engine.threads=2"])["gains"]
     inputs = json.loads((copy / "inputs.json").read_text())
     (copy / "inputs.json").write_text(json.dumps(inputs | {"data": "other"}))
     with pytest.raises(UserError, match="the data has changed since this run started; restore it"):
