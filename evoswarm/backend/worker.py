@@ -16,6 +16,7 @@ from evoswarm.backend.grade import Grader
 from evoswarm.backend.pieces import Answers, Done, Piece, Slices, describe
 from evoswarm.config import RunConfig
 from evoswarm.engine import AdaptersNotSupported, Engine, EngineDied, MultiAdapterEngine, Reply, answer
+from evoswarm.engine.combined.combination import combination_of
 from evoswarm.engine.errors import out_of_memory
 from evoswarm.errors import UserError, first_line
 from evoswarm.utility import Outcome, Request, Single, Split, Utility, make_utility, slices
@@ -46,6 +47,8 @@ class Worker:
         self._given = engine
         self._config = config
         self._layout, self._experts = pool.layout, pool.experts
+        models = pool.kind == "model"
+        self._combination = combination_of(config.pool, pool, model=config.model) if models else None
         self._cut: dict[Split, Slices] = {}
         self._started: Engine | None = None
         self._died: str | None = None
@@ -104,6 +107,8 @@ class Worker:
             tokenizer=tokenizer,
         )
         self._config = self._config.with_(engine=fitted)
+        if self._combination is not None:
+            return self._config.engine.start_combined(self._combination, tokenizer=tokenizer)
         engine = self._config.engine.start(model=model, adapter=self._adapter, tokenizer=tokenizer)
         if self._config.engine.multi_adapter:
             try:

@@ -18,6 +18,7 @@ from evoswarm.weights.hub import model_folder
 from evoswarm.weights.optional import without_unused
 
 if TYPE_CHECKING:
+    from evoswarm.engine.combined.combination import Combination
     from evoswarm.engine.tokenizer import RunTokenizer
     from evoswarm.weights.expert import Expert
 
@@ -37,6 +38,8 @@ class EngineConfig(Section):
 
     implementation: ClassVar[str] = ""
     """`module:class` of the engine. It is imported when the engine starts, so that a config stays light."""
+    combined: ClassVar[str] = ""
+    """`module:class` of the engine that combines the next-token scores of several models; empty: there is none."""
     mixes: ClassVar[bool] = False
     """The engine can mix the next-token distributions of several experts."""
     has_model: ClassVar[bool] = True
@@ -214,6 +217,20 @@ class EngineConfig(Section):
         folder = model_folder(model) if self.has_model else model
         made = pkgutil.resolve_name(self.implementation)
         engine: Engine = made(self, model=folder, adapter=adapter, tokenizer=tokenizer)
+        return engine
+
+    def start_combined(self, combination: Combination, *, tokenizer: RunTokenizer | None = None) -> Engine:
+        """Start an engine for several models that answer as one.
+
+        Args:
+            combination: the models.
+            tokenizer: of the run; None: that of the first model.
+
+        Raises:
+            UserError: a model or its tokenizer cannot be loaded, or one has another vocabulary.
+        """
+        made = pkgutil.resolve_name(self.combined)
+        engine: Engine = made(self, combination=combination, tokenizer=tokenizer)
         return engine
 
     def self_check(self, engine: Engine, zeros: Callable[[], Mapping[str, np.ndarray]] | None) -> None:

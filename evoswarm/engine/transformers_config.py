@@ -15,6 +15,7 @@ class TransformersEngine(ModelEngine):
     """torch device, for example `cuda:0`; null: the GPU if there is one, else the CPU."""
 
     implementation: ClassVar[str] = "evoswarm.engine.transformers:HfEngine"
+    combined: ClassVar[str] = "evoswarm.engine.combined.transformers:CombinedEngine"
     mixes: ClassVar[bool] = True
 
     def notice(self, model: str) -> str | None:

@@ -76,7 +76,7 @@ class VllmEngine:
         self._longest: int = self._llm.llm_engine.model_config.max_model_len
         cache = self._llm.llm_engine.vllm_config.cache_config
         self._costs = Costs(cache.block_size if cache.enable_prefix_caching else None)
-        ends = end_tokens(_generation_config(model), tokenizer.tokenizer)
+        ends = end_tokens(generation_config(model), tokenizer.tokenizer)
         rows = self._llm.llm_engine.model_config.get_vocab_size()
         self._encoder = tokenizer.encoder(ends=ends, longest=self._longest, rows=rows)
         self.tokens = self._encoder.tokens
@@ -334,7 +334,7 @@ def _start(
     return llm
 
 
-def _generation_config(model: str) -> GenerationConfig:
+def generation_config(model: str) -> GenerationConfig:
     """As for `AutoModelForCausalLM`: the model's own file, or else its config."""
     try:
         return GenerationConfig.from_pretrained(model)

@@ -51,6 +51,7 @@ class VllmEngine(ModelEngine):
     `max_model_len`, vLLM gets the length of the longest prompt of both splits with its answer."""
 
     implementation: ClassVar[str] = "evoswarm.engine.vllm:VllmEngine"
+    combined: ClassVar[str] = "evoswarm.engine.combined.vllm:CombinedVllmEngine"
     separates: ClassVar[bool] = False
     spare: ClassVar[int] = 1
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evoswarm.backend import Backend, Evaluation
-from evoswarm.backend.mix import MixBackend
+from evoswarm.backend.mix import MixBackend, asked_apart
 from evoswarm.callbacks import Callbacks, Event
 from evoswarm.config import RunConfig
 from evoswarm.errors import STORAGE_ERRORS, UserError
@@ -135,7 +135,7 @@ class Execution:
 
     def _mix(self, inputs: Inputs, callbacks: Callbacks) -> Backend | None:
         """The backend of a run over models that are asked one by one; None for other runs."""
-        if inputs.pool.kind != "model":
+        if not asked_apart(self.config, inputs.utility):
             return None
 
         def start(config: RunConfig, pool: Pool) -> Backend:

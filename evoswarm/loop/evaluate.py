@@ -13,11 +13,12 @@ import numpy as np
 
 from evoswarm.backend import Backend, Evaluation, Job
 from evoswarm.backend.learned import Learned
-from evoswarm.backend.mix import MixBackend, check_mix
+from evoswarm.backend.mix import MixBackend, asked_apart
 from evoswarm.config import RunConfig
 from evoswarm.config.recipe import read_recipe
 from evoswarm.errors import UserError
 from evoswarm.loop.baselines import calibrate_with, needs_baselines, restore
+from evoswarm.loop.combined import require_answers
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.history import written_config
 from evoswarm.loop.inputs import require_installable
@@ -106,9 +107,10 @@ def local_backend(
     def start(config: RunConfig, pool: Pool) -> LocalBackend:
         return LocalBackend(config, pool=pool, utility=utility, root=run, learned=learned, warn=warn)
 
-    if pool.kind != "model":
+    if pool.kind == "model":
+        require_answers(config, pool, utility)
+    if not asked_apart(config, utility):
         return start(config, pool)
-    check_mix(config, utility)
     return MixBackend(config, pool=pool, utility=utility, start=start, root=run, keep=False)
 
 

@@ -8,12 +8,13 @@ from functools import cached_property
 from importlib import metadata
 from typing import Any
 
-from evoswarm.backend.mix import Members, check_mix, naming
+from evoswarm.backend.mix import Members, asked_apart, naming
 from evoswarm.config import RunConfig, dump_config
 from evoswarm.config.backend import LocalBackend
 from evoswarm.config.loggers import require
 from evoswarm.errors import UserError
 from evoswarm.loop.baseline_rows import compared
+from evoswarm.loop.combined import require_answers
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.history import written_config
 from evoswarm.search import make_search
@@ -68,8 +69,8 @@ def read_inputs(config: RunConfig, *, check: bool = True, samples: bool = False)
     if check:
         require_installable(config, pool)
         config.utility.check(config.root)
-    if check and pool.kind == "model":
-        check_mix(config, utility)
+        if pool.kind == "model":
+            require_answers(config, pool, utility)
     if config.export.rank is not None and pool.space is None:
         raise UserError("export.rank: only a mix of LoRA experts can be truncated; omit it")
     make_search(config.search, experts=pool.names, seed=config.seed, layers=pool.layers)
@@ -83,8 +84,6 @@ def require_installable(config: RunConfig, pool: Pool) -> None:
         UserError: it cannot, or the model cannot be loaded.
     """
     if pool.kind == "model":
-        if config.pool.kind == "steering":
-            raise UserError("pool.kind: no engine runs steering in this version; set it to weights or models")
         for member in Members(config, pool):
             with naming(member):
                 require_installable(member.config, member.pool(check=True))
@@ -101,7 +100,7 @@ def check_prompts(config: RunConfig, inputs: Inputs) -> list[str]:
         UserError: the model cannot answer a prompt.
     """
     engine, utility = config.engine, inputs.utility
-    if inputs.pool.kind == "model":
+    if asked_apart(config, utility):
         notices: list[str] = []
         for member in Members(config, inputs.pool):
             with naming(member):

@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-from evoswarm.backend.mix import Members
+from evoswarm.backend.mix import Members, asked_apart
 from evoswarm.backend.ray.nodes import Nodes
 from evoswarm.backend.ray.placement import place_run
 from evoswarm.callbacks import Callbacks
@@ -36,6 +36,8 @@ def fitted(config: RunConfig, inputs: Inputs, callbacks: Callbacks) -> RunConfig
         if not hardware.gpus:
             check_host(config, hardware, callbacks)
         return config
+    if inputs.pool.kind == "model" and not asked_apart(config, inputs.utility):
+        return config
     from evoswarm.plan.run import plan_run
 
     plan = plan_run(config, inputs, hardware)
@@ -57,7 +59,7 @@ def fit_here(config: RunConfig, inputs: Inputs) -> list[str]:
     Raises:
         UserError: an engine cannot fit.
     """
-    if inputs.pool.kind == "model":
+    if asked_apart(config, inputs.utility):
         members = Members(config, inputs.pool)
         found = [line for m in members for line in fit_here(m.config, Inputs(m.pool(), inputs.utility))]
         return list(dict.fromkeys(found))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from evoswarm.backend.mix import asked_apart
 from evoswarm.backend.ray.missing import missing
 from evoswarm.backend.ray.nodes import Nodes
 from evoswarm.backend.ray.placement import place_run
@@ -27,9 +28,13 @@ def plan_run(config: RunConfig, inputs: Inputs, hardware: Hardware) -> Plan:
     Raises:
         UserError: the model cannot be read, or the engine runs none.
     """
-    if inputs.pool.kind == "model":
+    if asked_apart(config, inputs.utility):
         return largest(config, inputs, lambda one, of: plan_run(one, of, hardware))
     engine = config.engine
+    if inputs.pool.kind == "model":
+        raise UserError(
+            f"pool.kind {config.pool.kind}: models that run side by side are not planned; a short run shows"
+        )
     if not isinstance(engine, ModelEngine):
         raise UserError(f"engine.type {engine.type} runs no model, so there is nothing to plan")
     backend = config.backend if isinstance(config.backend, RayBackend) else RayBackend(scorers=1)

@@ -1,6 +1,6 @@
 """Measures mixes of models by the probabilities of options: every model is asked once, and rows need no engine."""
 
 from evoswarm.backend.mix.backend import MixBackend
-from evoswarm.backend.mix.members import Member, Members, check_mix, naming
+from evoswarm.backend.mix.members import Member, Members, asked_apart, check_mix, naming
 
-__all__ = ["Member", "Members", "MixBackend", "check_mix", "naming"]
+__all__ = ["Member", "Members", "MixBackend", "asked_apart", "check_mix", "naming"]

@@ -15,6 +15,7 @@ from evoswarm.backend.mix.members import Member, Members, naming, run_over
 from evoswarm.backend.mix.records import FOLDER, Answers, path_of, read_answers, write_answers
 from evoswarm.callbacks import SILENT, Callbacks
 from evoswarm.config import RunConfig
+from evoswarm.engine.combined.rules import mixed
 from evoswarm.errors import UserError
 from evoswarm.rows import Row
 from evoswarm.utility import Choose, OptionScore, Outcome, Split, Utility
@@ -28,8 +29,6 @@ Start = Callable[[RunConfig, Pool], Backend]
 """Starts the backend of a run over one model."""
 Key = tuple[str, Split]
 """The place of a member, and what it is asked."""
-TINY = 1e-38
-"""What a probability that is not positive is clipped to."""
 
 
 class MixBackend:
@@ -184,7 +183,8 @@ class MixBackend:
         parts = [(value, member.name, self._known[member.place, split]) for member, value in mix if value]
         failed = {i: f"model {name}: {part.error}" for _, name, part in parts for i in part.failed}
         whole = [i for i in range(size) if i not in failed]
-        responses = [_response(np.sum([c * part.shares[i] for c, _, part in parts], axis=0)) for i in whole]
+        coefficients = np.array([value for value, _, _ in parts])
+        responses = [_response(mixed(np.stack([part.shares[i] for _, _, part in parts]), coefficients)) for i in whole]
         outcomes = dict(zip(whole, self._utility.outcomes(split, whole, responses), strict=True))
         return [outcomes[i] if i in outcomes else Outcome(None, None, failed[i]) for i in range(size)]
 
@@ -212,9 +212,9 @@ def _softmax(logprobs: np.ndarray) -> np.ndarray:
     return values / values.sum()
 
 
-def _response(mixed: np.ndarray) -> list[OptionScore]:
+def _response(probabilities: np.ndarray) -> list[OptionScore]:
     """Option scores of mixed probabilities [options]."""
-    return [OptionScore(float(value), 1) for value in np.log(np.maximum(mixed, TINY))]
+    return [OptionScore(float(value), 1) for value in np.log(probabilities)]
 
 
 def _complete(answers: Answers, utility: Utility, split: Split) -> Answers:

@@ -13,7 +13,8 @@ from pathlib import Path
 from evoswarm.config import RunConfig
 from evoswarm.errors import UserError
 from evoswarm.rows import Row
-from evoswarm.utility import Choose, Request, Utility
+from evoswarm.utility import Choose, Generate, Request, Utility
+from evoswarm.utility.requests import every_request
 from evoswarm.weights.base import BaseTensors
 from evoswarm.weights.expert import Expert
 from evoswarm.weights.hub import cached_model
@@ -54,7 +55,7 @@ class Member:
 
 
 class Members:
-    """The members of a run with `pool.kind: models`."""
+    """The members of a run whose particles are coefficients of models."""
 
     def __init__(self, config: RunConfig, pool: Pool) -> None:
         self._config = config
@@ -99,7 +100,8 @@ class Members:
 
     def _member(self, expert: Expert, pool: Pool) -> Member:
         adapter = is_adapter(expert)
-        model = self._config.model if adapter else str(expert.path)
+        base = self._config.pool.small_model or self._config.model
+        model = base if adapter else str(expert.path)
         alone = self._config.over(model=model, experts=[expert.path])
         return Member(expert.name, alone, adapter, f"experts/{expert.name}", expert.path)
 
@@ -139,6 +141,13 @@ def _tokenizer(folder: Path) -> list[str]:
 
 def _same(model: str, folder: Path) -> bool:
     return Path(model).resolve() == folder.resolve()
+
+
+def asked_apart(config: RunConfig, utility: Utility) -> bool:
+    """Whether the models of a run are asked one by one: those of a mix, by a utility for which nothing is written."""
+    if config.pool.kind != "models":
+        return False
+    return not any(isinstance(request, Generate) for request in every_request(utility))
 
 
 def check_mix(config: RunConfig, utility: Utility) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,18 @@ class Caches:
         """Repeat every row."""
         for cache in self.of.values():
             cache.batch_repeat_interleave(repeats)
+
+    def join(self, other: Caches, *, pads: tuple[int, int]) -> None:
+        """Append the rows of other caches of the same models, with `pads` invisible tokens before these and those."""
+        for i, cache in self.of.items():
+            for mine, more in zip(cache.layers, other.of[i].layers, strict=True):
+                mine.keys = torch.cat([_padded(mine.keys, pads[0]), _padded(more.keys, pads[1])])
+                mine.values = torch.cat([_padded(mine.values, pads[0]), _padded(more.values, pads[1])])
+
+
+def _padded(tensor: torch.Tensor, pad: int) -> torch.Tensor:
+    """Keys or values [B, H, T, D] with columns before (or without some of them, if `pad` is negative)."""
+    return torch.nn.functional.pad(tensor, (0, 0, pad, 0))
 
 
 @dataclass
@@ -69,13 +81,21 @@ class CombinedNetwork:
     def forward(self, inputs: dict[str, Any], *, keep: int, use_cache: bool = False) -> Combined:
         """See `Network.forward`. A model that has no coefficient in any row is not run."""
         active = self.coefficients.any(0).nonzero().flatten().tolist() or [0]
-        past: Caches | None = inputs.get("past_key_values")
-        logits, caches = [], {}
-        for i in active:
-            own = inputs if past is None else inputs | {"past_key_values": past.of[i]}
-            output = self.networks[i].forward(own, keep=keep, use_cache=use_cache)
-            logits.append(output.logits)
-            if use_cache:
-                caches[i] = output.past_key_values
-        coefficients = self.coefficients[:, active].to(logits[0].device)
-        return Combined(combined(self._rule, logits, coefficients), Caches(caches))
+        logits, caches = outputs_of({i: self.networks[i] for i in active}, inputs, keep=keep, use_cache=use_cache)
+        coefficients = self.coefficients[:, active].to(self.device)
+        return Combined(combined(self._rule, logits, coefficients), caches)
+
+
+def outputs_of(
+    networks: Mapping[int, SingleNetwork], inputs: dict[str, Any], *, keep: int, use_cache: bool = False
+) -> tuple[list[torch.Tensor], Caches]:
+    """Logits [B, keep, V] of models by their position, and their keys and values; see `Network.forward`."""
+    past: Caches | None = inputs.get("past_key_values")
+    logits, caches = [], {}
+    for i, network in networks.items():
+        own = inputs if past is None else inputs | {"past_key_values": past.of[i]}
+        output = network.forward(own, keep=keep, use_cache=use_cache)
+        logits.append(output.logits)
+        if use_cache:
+            caches[i] = output.past_key_values
+    return logits, Caches(caches)
