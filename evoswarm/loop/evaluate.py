@@ -13,12 +13,11 @@ import numpy as np
 
 from evoswarm.backend import Backend, Evaluation, Job
 from evoswarm.backend.learned import Learned
-from evoswarm.backend.mix import MixBackend, asked_apart
+from evoswarm.backend.mix import MixBackend, asked_apart, require_answers
 from evoswarm.config import RunConfig
 from evoswarm.config.recipe import read_recipe
 from evoswarm.errors import UserError
 from evoswarm.loop.baselines import calibrate_with, needs_baselines, restore
-from evoswarm.loop.combined import require_answers
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.history import written_config
 from evoswarm.loop.inputs import require_installable

@@ -8,13 +8,12 @@ from functools import cached_property
 from importlib import metadata
 from typing import Any
 
-from evoswarm.backend.mix import Members, asked_apart, naming
+from evoswarm.backend.mix import Members, asked_apart, naming, require_answers
 from evoswarm.config import RunConfig, dump_config
 from evoswarm.config.backend import LocalBackend
 from evoswarm.config.loggers import require
 from evoswarm.errors import UserError
 from evoswarm.loop.baseline_rows import compared
-from evoswarm.loop.combined import require_answers
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.history import written_config
 from evoswarm.search import make_search

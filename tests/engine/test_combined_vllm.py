@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_models import save_llama
 
 from evoswarm.engine import TransformersEngine
 from evoswarm.engine import VllmEngine as VllmConfig
@@ -106,29 +105,6 @@ def test_requests_of_one_batch_have_their_own_coefficients(vllm, plain, steering
     outputs = vllm._llm.generate(inputs, settings, use_tqdm=False)
     found = [vllm._encoder.text(p, o.outputs[0].token_ids) for p, o in zip(PROMPTS, outputs, strict=True)]
     assert found == expected
-
-
-def test_distributions_are_mixed_and_prompts_may_come_in_parts(tmp_path: Path) -> None:
-    """Another architecture, with a longer vocabulary than the tokenizer has, and prompts that vLLM cuts."""
-    from evoswarm.engine.tokenizer import load_tokenizer
-
-    other, size = tmp_path / "other", len(load_tokenizer(BASE, trust_remote_code=False))
-    save_llama(other, seed=2, vocab_size=size + 8, max_position_embeddings=128)
-    load_tokenizer(BASE, trust_remote_code=False).save_pretrained(other)
-    members = (Member(BASE, world() / "experts" / "rev"), Member(str(other)), Member(BASE))
-    combination = Combination("mix", Member(BASE), members)
-    args = ARGS | {"max_num_batched_tokens": 16, "max_num_seqs": 4, "block_size": 16}
-    vllm, plain = VllmConfig(args=args).start_combined(combination), TransformersEngine().start_combined(combination)
-    for engine in (vllm, plain):
-        engine.install({"mixing": np.array([0.8, 0.3, -0.1], np.float32)})
-    prompts = [
-        Chat((("user", f"sort dbacf next dbaj rot dbac swap {tail}"),)) for tail in ("ab", "cde", "f", "gh", "i")
-    ]
-    assert vllm.generate(prompts, max_new_tokens=8) == plain.generate(prompts, max_new_tokens=8)
-    options = [("ab", "ba")] * len(prompts)
-    found, expected = (logprobs(engine.loglikelihood(prompts, options)) for engine in (vllm, plain))
-    assert found == pytest.approx(expected, **NEAR)
-    vllm.close()
 
 
 def test_another_vocabulary_is_refused_before_vllm_starts(tiny_llama: Path) -> None:

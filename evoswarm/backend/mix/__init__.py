@@ -1,6 +1,7 @@
 """Measures mixes of models by the probabilities of options: every model is asked once, and rows need no engine."""
 
+from evoswarm.backend.mix.answers import require_answers
 from evoswarm.backend.mix.backend import MixBackend
 from evoswarm.backend.mix.members import Member, Members, asked_apart, check_mix, naming
 
-__all__ = ["Member", "Members", "MixBackend", "asked_apart", "check_mix", "naming"]
+__all__ = ["Member", "Members", "MixBackend", "asked_apart", "check_mix", "naming", "require_answers"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evoswarm.backend.mix import asked_apart, check_mix
+from evoswarm.backend.mix.members import asked_apart, check_mix
 from evoswarm.config import RunConfig
 from evoswarm.engine.combined.combination import combination_of
 from evoswarm.engine.config import ModelEngine
