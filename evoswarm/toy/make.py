@@ -48,19 +48,16 @@ def reproducible(seed: int) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-SMALL = {"hidden_size": 160, "intermediate_size": 448, "num_hidden_layers": 3}
-"""About one million parameters. Few wide layers: on a CPU, each layer has a fixed cost."""
-LARGE = {"hidden_size": 288, "intermediate_size": 800, "num_hidden_layers": 4}
-"""Over four million parameters."""
-
-
-def model_config(tokenizer: PreTrainedTokenizerFast, sizes: Mapping[str, int] = SMALL) -> LlamaConfig:
-    """A Llama for the tokenizer of the toy world."""
+def model_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+    """A Llama with about one million parameters. Few wide layers: on a CPU, each layer has a fixed cost."""
     ids = [int(tokenizer.convert_tokens_to_ids(token)) for token in (PAD, BOS, EOS)]
     return LlamaConfig(
         vocab_size=len(tokenizer),
-        num_attention_heads=sizes["hidden_size"] // 32,
-        num_key_value_heads=sizes["hidden_size"] // 32,
+        hidden_size=160,
+        intermediate_size=448,
+        num_hidden_layers=3,
+        num_attention_heads=5,
+        num_key_value_heads=5,
         head_dim=32,
         max_position_embeddings=64,
         tie_word_embeddings=True,
@@ -68,7 +65,6 @@ def model_config(tokenizer: PreTrainedTokenizerFast, sizes: Mapping[str, int] = 
         pad_token_id=ids[0],
         bos_token_id=ids[1],
         eos_token_id=ids[2],
-        **sizes,
     )
 
 
@@ -78,11 +74,11 @@ def base_mixture(shares: Mapping[str, int] = BASE_SHARES) -> dict[Skill, float]:
     return {(SKILLS | LONGER)[name]: share / total for name, share in shares.items()}
 
 
-def make_base(folder: Path, *, seed: int, log: Log, steps: int = BASE_STEPS, sizes: Mapping[str, int] = SMALL) -> None:
+def make_base(folder: Path, *, seed: int, log: Log, steps: int = BASE_STEPS) -> None:
     """Train the base briefly on a mixture of all skills and save it with its tokenizer."""
     tokenizer = make_tokenizer()
     with reproducible(seed):
-        model = LlamaForCausalLM(model_config(tokenizer, sizes))
+        model = LlamaForCausalLM(model_config(tokenizer))
         mixture, name = base_mixture(), f"base {seed}"
         train(model, tokenizer, mixture, steps=steps, rates={"": 3e-3}, seed=name, log=log)
     model.save_pretrained(folder)
