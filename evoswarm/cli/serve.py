@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +15,7 @@ from evoswarm.cli.run import Overrides
 from evoswarm.errors import UserError
 
 if TYPE_CHECKING:
-    from evoswarm.serve.offer import Offer
+    from evoswarm.serve.offer import Choice, Offer
 
 Generation = Annotated[
     int | None, typer.Option(help="Take a particle of this generation in place of the winner (default: the last one).")
@@ -67,8 +68,10 @@ def serve(
     choice = Choice(
         ensemble, merged or address is not None, generation, particle, tuple(set_ or ()), router, router_device
     )
+    if _is_mix(folder := local_copy(run_dir)):
+        return _serve_mix(folder, choice, host, port, api_key_env, {"--max-rank": max_rank, "--": vllm_options})
     if address is not None:
-        offer = make_offer(local_copy(run_dir), choice, say=_say)
+        offer = make_offer(folder, choice, say=_say)
         return _deploy(offer, address, api_key_env, {"replicas": replicas, "cpus": cpus, "gpus": gpus})
     _require_extra()
     from evoswarm.serve.run import api_key, listen
@@ -77,7 +80,6 @@ def serve(
 
     key = api_key(api_key_env, host=host)
     listener = listen(host, port)
-    folder = local_copy(run_dir)
     with results_only():
         offer = make_offer(folder, choice, say=_say)
         vllm = VllmServer(offer, most_rank=max_rank, options=vllm_options or ())
@@ -121,6 +123,29 @@ def chat(
                 with results_only():
                     answer = conversation.ask(line.strip())
                 print(answer, flush=True)
+
+
+def _is_mix(run_dir: Path) -> bool:
+    """Whether a run mixes the options of models."""
+    from evoswarm.loop.history import written_config
+
+    config = written_config(run_dir)
+    return config.pool.kind == "models" and config.utility.unmixable is None
+
+
+def _serve_mix(
+    run_dir: Path, choice: Choice, host: str, port: int, variable: str | None, of_vllm: dict[str, object]
+) -> None:
+    _require_extra("uvicorn")
+    from evoswarm.serve.mix import load_mix, serve_mix
+    from evoswarm.serve.run import api_key, listen
+
+    if given := [option for option, value in of_vllm.items() if value]:
+        raise UserError(f"{given[0]} is for vLLM's server, and a mix of models is served without it; leave it out")
+    key, listener = api_key(variable, host=host), listen(host, port)
+    with results_only():
+        model, chat = load_mix(run_dir, choice, say=_say)
+    serve_mix(model, chat, listener, key=key, say=_say)
 
 
 def _deploy(offer: Offer, address: str, variable: str | None, size: dict[str, int]) -> None:

@@ -72,14 +72,14 @@ class Front:
         """The models that are offered from the start, and the particles that were asked for."""
         if refused := self._unauthorized(request):
             return refused
-        return JSONResponse({"object": "list", "data": [_card(name) for name in self._names]})
+        return JSONResponse({"object": "list", "data": [card(name) for name in self._names]})
 
     async def model(self, request: Request) -> Response:
         """One of these models."""
         if refused := self._unauthorized(request):
             return refused
         name = request.path_params["name"]
-        return JSONResponse(_card(name)) if name in self._names else _error(404, self._no_model(name))
+        return JSONResponse(card(name)) if name in self._names else error_response(404, self._no_model(name))
 
     @property
     def _names(self) -> list[str]:
@@ -98,7 +98,7 @@ class Front:
                 name = await asyncio.to_thread(self._offer.router.choose, body)
             await self._require(name)
         except Refused as error:
-            return _error(error.status, str(error))
+            return error_response(error.status, str(error))
         return await self._forward(request, json.dumps(body | {"model": name}).encode())
 
     async def other(self, request: Request) -> Response:
@@ -106,7 +106,7 @@ class Front:
         if refused := self._unauthorized(request):
             return refused
         if _HIDDEN in request.path_params["path"]:
-            return _error(404, "adapters are loaded by their names alone: use gen_3/particle_2 as the model")
+            return error_response(404, "adapters are loaded by their names alone: use gen_3/particle_2 as the model")
         content = await request.body()
         try:
             name = _model_in(content)
@@ -115,14 +115,14 @@ class Front:
             if name is not None:
                 await self._require(name)
         except Refused as error:
-            return _error(error.status, str(error))
+            return error_response(error.status, str(error))
         return await self._forward(request, content)
 
     def _unauthorized(self, request: Request) -> Response | None:
         given = request.headers.get("authorization", "").encode("latin-1")
         if self._key is None or has_key(given, self._key):
             return None
-        return _error(401, "the API key is missing or wrong; send it as `Authorization: Bearer KEY`")
+        return error_response(401, "the API key is missing or wrong; send it as `Authorization: Bearer KEY`")
 
     async def _require(self, name: str) -> None:
         """Load a particle that is asked for for the first time.
@@ -166,7 +166,7 @@ class Front:
                 *(self._client.post(url, json=one, headers=self._headers({})) for one in asked)
             )
         except httpx.HTTPError:
-            return _error(503, "vLLM is being restarted; ask again")
+            return error_response(503, "vLLM is being restarted; ask again")
         failed = next((reply for reply in replies if reply.status_code != 200), None)
         if failed is not None:
             return Response(failed.content, failed.status_code, media_type="application/json")
@@ -186,7 +186,7 @@ class Front:
         try:
             reply = await self._client.send(sent, stream=True)
         except httpx.HTTPError:
-            return _error(503, "vLLM is being restarted; ask again")
+            return error_response(503, "vLLM is being restarted; ask again")
         shown = {name: value for name, value in reply.headers.items() if name.lower() in ("content-type",)}
         return StreamingResponse(_chunks(reply), reply.status_code, shown)
 
@@ -213,11 +213,11 @@ def _model_in(content: bytes) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _card(name: str) -> dict[str, str]:
+def card(name: str) -> dict[str, str]:
     return {"id": name, "object": "model", "owned_by": "evoswarm"}
 
 
-def _error(status: int, message: str) -> Response:
+def error_response(status: int, message: str) -> Response:
     """An error in the form of OpenAI's API."""
     headers = {"Retry-After": RETRY_SECONDS} if status == 503 else {}
     body = {"error": {"message": message, "type": "invalid_request_error" if status < 500 else "server_error"}}

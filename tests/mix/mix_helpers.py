@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from real_tokenizers import bytes_bpe
+from real_tokenizers import CHATML, bytes_bpe
 from tiny_models import load, save_adapter, save_llama
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
@@ -28,6 +28,7 @@ LETTERS = "ABC"
 def save_other(folder: Path, *, seed: int = 5, positions: int = 128) -> Path:
     """A random GPT-2 with a byte-level tokenizer: another architecture, another vocabulary."""
     tokenizer = bytes_bpe(["<|endoftext|>"], eos_token="<|endoftext|>", pad_token="<|endoftext|>")
+    tokenizer.chat_template = CHATML
     torch.manual_seed(seed)
     config = GPT2Config(
         vocab_size=len(tokenizer),

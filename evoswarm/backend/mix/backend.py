@@ -15,7 +15,7 @@ from evoswarm.backend.mix.members import Member, Members, naming, run_over
 from evoswarm.backend.mix.records import FOLDER, Answers, path_of, read_answers, write_answers
 from evoswarm.callbacks import SILENT, Callbacks
 from evoswarm.config import RunConfig
-from evoswarm.engine.combined.rules import mixed
+from evoswarm.engine.combined.rules import mixed, option_probabilities
 from evoswarm.errors import UserError
 from evoswarm.rows import Row
 from evoswarm.utility import Choose, OptionScore, Outcome, Split, Utility
@@ -199,17 +199,12 @@ class Probabilities:
     @classmethod
     def of(cls, answers: Answers) -> Self:
         """The softmax of log-probabilities."""
-        return cls([_softmax(np.array(values)) for values in answers.logprobs], answers.error)
+        return cls([option_probabilities(values) for values in answers.logprobs], answers.error)
 
     @property
     def failed(self) -> list[int]:
         """The examples that failed."""
         return [i for i, values in enumerate(self.shares) if not values.size]
-
-
-def _softmax(logprobs: np.ndarray) -> np.ndarray:
-    values = np.exp(logprobs - logprobs.max(initial=-np.inf))
-    return values / values.sum()
 
 
 def _response(probabilities: np.ndarray) -> list[OptionScore]:

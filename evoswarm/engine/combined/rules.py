@@ -20,6 +20,12 @@ TINY = 1e-38
 """What a probability that is not positive is clipped to."""
 
 
+def option_probabilities(logprobs: Sequence[float]) -> np.ndarray:
+    """P(option) [options]: the softmax of the options' log-probabilities. Empty if there are none."""
+    values = np.exp(np.array(logprobs) - max(logprobs, default=0.0))
+    return values / values.sum()
+
+
 def mixed(probabilities: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
     """sum_i c_i P_i, clipped at `TINY`.
 
