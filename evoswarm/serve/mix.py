@@ -110,7 +110,7 @@ def load_mix(run_dir: Path, choice: Choice, *, say: Say) -> tuple[MixModel, Chat
     wrong = {
         "--ensemble": choice.ensemble,
         "--merged or --address": choice.merged,
-        "--router": choice.router is not None,
+        "--router": choice.router,
     }
     if asked := [option for option, given in wrong.items() if given]:
         raise UserError(f"{asked[0]}: the run mixes the options of models, which is served as one model; leave it out")
