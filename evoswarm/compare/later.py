@@ -37,7 +37,7 @@ def winner_unit(config: CompareConfig, target: str, seed: int, results: Sequence
         UserError: no search has a result, or its winner cannot be ported.
     """
     of = [result for result in results if (result["target"], result["seed"]) == (target, seed)]
-    searches = [result for result in of if all_methods()[result["method"]].kind == "search"]
+    searches = [result for result in of if all_methods()[result["method"]].portable]
     if not searches:
         raise UserError("no search with this seed has a result")
     best = max(searches, key=lambda result: float(result["validation"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -32,7 +32,7 @@ class Method:
             `search`.
         what: one line.
         run: the function of a fixed method.
-        search: the type of search.
+        search: the name of the search that runs: its type, or `MIX`.
         seeded: its result depends on the seed.
         least: evaluations that it needs for n experts; for a search this depends on its settings.
         mixes: it needs an engine that mixes next-token distributions.
@@ -42,6 +42,7 @@ class Method:
         gradients: it trains an adapter.
         adapters: it works on adapters only.
         votes: it takes a majority vote.
+        models: it mixes what the experts predict, as a run with `pool.kind: models`.
         following: it runs on `compare.next_model`, after the searches.
         several: its objectives are the tasks of multi_task.
         package: Python package that it needs in addition to evoswarm's own dependencies.
@@ -60,9 +61,15 @@ class Method:
     gradients: bool = False
     adapters: bool = False
     votes: bool = False
+    models: bool = False
     following: bool = False
     several: bool = False
     package: str = ""
+
+    @property
+    def portable(self) -> bool:
+        """Whether it is a search whose winner is an expert."""
+        return self.kind == "search" and not self.models
 
 
 def fixed_method(run: fixed.Function, **needs: Any) -> Method:
@@ -112,11 +119,22 @@ ENSEMBLES: dict[str, Method] = {
     ),
 }
 
+MIX, MIX_SEARCH = "option_mix", "cma_es"
+MIXES: dict[str, Method] = {
+    MIX: Method(
+        "search",
+        "Mixed probabilities of options: each expert is asked once, then CMA-ES finds coefficients (arXiv 2410.11163).",
+        search=MIX,
+        seeded=True,
+        models=True,
+    ),
+}
+
 
 def all_methods() -> dict[str, Method]:
-    """All methods, in the order of the table: the fixed ones, every registered search, ensembles, the next base's."""
+    """All methods, in the order of the table: fixed ones, registered searches, ensembles, the mix, the next base's."""
     searches = {name: _search_method(name, entry.config_class) for name, entry in SEARCHES.items() if name not in FIXED}
-    return FIXED | searches | ENSEMBLES | FOLLOWING
+    return FIXED | searches | ENSEMBLES | MIXES | FOLLOWING
 
 
 SET_BY_COMPARISON = {"type", "max_evaluations", "max_generations", "patience"}
@@ -124,13 +142,19 @@ SET_BY_COMPARISON = {"type", "max_evaluations", "max_generations", "patience"}
 
 
 def chosen_methods(
-    comparison: Comparison, config: RunConfig, pool: Pool, *, mute: Sequence[str] = (), single: Sequence[str] = ()
+    comparison: Comparison,
+    config: RunConfig,
+    pool: Pool,
+    *,
+    mute: Sequence[str] = (),
+    single: Sequence[str] = (),
+    unmixable: Mapping[str, str] | None = None,
 ) -> tuple[list[str], dict[str, str]]:
     """Methods to run, and why the others cannot run.
 
     Methods that the comparison names must run; with `methods: null`, those that cannot run are left out with a reason.
     `config` is the run of any target; `mute` are the targets whose answers cannot be voted on, `single`
-    those that have one objective.
+    those that have one objective; `unmixable` those whose option probabilities cannot be mixed, and why.
 
     Raises:
         UserError: an unknown name, a named method that cannot run or needs more than the budget, or training data that
@@ -143,11 +167,13 @@ def chosen_methods(
     alone = [*single, *([] if has_objectives(config.utility) else ["the utility"])]
     if alone:
         found |= {name: f"needs several objectives, and {alone[0]} has one" for name in names if methods[name].several}
+    for target, why in (unmixable or {}).items():
+        found |= {name: f"mixes probabilities of options ({target}: {why})" for name in names if methods[name].models}
     missing = {name: reason for name, reason in found.items() if reason is not None}
     for name, reason in missing.items() if comparison.methods is not None else ():
         raise UserError(f"compare.methods: {name} {reason}")
     kept = [name for name in methods if name in names and name not in missing]
-    if "ported_winner" in kept and not any(methods[name].kind == "search" for name in kept):
+    if "ported_winner" in kept and not any(methods[name].portable for name in kept):
         raise UserError("compare.methods: ported_winner needs the winner of a search; name a search as well")
     if any(methods[name].trains for name in kept):
         for path in comparison.training.values():
@@ -230,8 +256,14 @@ def least(name: str, comparison: Comparison, config: RunConfig, pool: Pool) -> i
 def search_run(config: RunConfig, comparison: Comparison, name: str, *, seed: int, experts: int) -> RunConfig:
     """The run of a search within the budget: published settings, but never stopped early; it votes if that is asked."""
     votes = any(method.search == name for method in ENSEMBLES.values())
-    own: dict[str, Any] = {"type": name} | ({} if votes else {"ensemble_size": 1}) | comparison.searches.get(name, {})
+    own: dict[str, Any] = (
+        {"type": MIX_SEARCH if name == MIX else name}
+        | ({} if votes else {"ensemble_size": 1})
+        | comparison.searches.get(name, {})
+    )
     data = config.model_dump(mode="json") | {"search": own, "seed": seed, "references": False}
+    if name == MIX:
+        data["pool"] |= {"kind": "models", "space": None, "prefer_product": None}
     source = f"compare.searches.{name}"
     given = parse_config(data, root=config.root, source=source).search
     settings = given.at_budget(comparison.budget, experts=experts)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
+from evoswarm.backend.mix import mix_problem
 from evoswarm.callbacks import SILENT, Callbacks
 from evoswarm.compare.following import check_next
 from evoswarm.compare.later import next_units, winner_unit
@@ -36,25 +37,32 @@ def compare(config: CompareConfig, *, callbacks: Callbacks = SILENT) -> dict[str
     """
     comparison = config.comparison
     first = config.first
+    if first.pool.kind != "weights":
+        raise UserError(
+            f"a comparison mixes weights, and pool.kind is {first.pool.kind}; omit it (option_mix is the row that "
+            "mixes models)"
+        )
     pool = open_pool(first.pool, model=first.model)
     runs = [(name, run) for name, target in config.targets.items() for _, run in target.groups]
     utilities = [(name, make_utility(run.utility, root=run.root)) for name, run in runs]
     mute = [name for name, utility in utilities if not utility.votes]
     single = [name for name, run in runs if not has_objectives(run.utility)]
-    methods, missing = chosen_methods(comparison, first, pool, mute=mute, single=single)
+    pairs = [(name, run, utility) for (name, run), (_, utility) in zip(runs, utilities, strict=True)]
+    unmixable = {name: why for name, run, utility in pairs if (why := mix_problem(run, utility))}
+    methods, missing = chosen_methods(comparison, first, pool, mute=mute, single=single, unmixable=unmixable)
     for warning in dict.fromkeys([*pool.warnings, *(w for _, utility in utilities for w in utility.warnings)]):
         callbacks.warning(warning)
     for name, reason in missing.items():
         callbacks.message(f"{name} is left out: it {reason}")
     require_installable(first, pool)
-    said = [check_prompts(run, Inputs(pool, utility)) for (_, run), (_, utility) in zip(runs, utilities, strict=True)]
+    said = [check_prompts(run, Inputs(pool, utility)) for _, run, utility in pairs]
     for notice in dict.fromkeys(notice for notices in said for notice in notices):
         callbacks.warning(notice)
     directory = RunDirectory(config.folder)
     directory.path.mkdir(parents=True, exist_ok=True)
     with directory.lock():
         if any(all_methods()[name].following for name in methods):
-            check_next(config, [(run, utility) for (_, run), (_, utility) in zip(runs, utilities, strict=True)])
+            check_next(config, [(run, utility) for _, run, utility in pairs])
         found = Found(config, callbacks)
         found.run([*units(config, methods), *next_units(config, methods)])
         if "ported_winner" in methods:

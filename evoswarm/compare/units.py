@@ -14,7 +14,7 @@ from typing import Any
 from evoswarm.callbacks import SILENT, Callbacks
 from evoswarm.compare.bench import Bench, Candidate, Tally
 from evoswarm.compare.merging import save_member
-from evoswarm.compare.methods import all_methods, search_run
+from evoswarm.compare.methods import MIX, all_methods, search_run
 from evoswarm.config import RunConfig
 from evoswarm.config.compare import CompareConfig, Comparison
 from evoswarm.config.run import LocalBackend
@@ -202,6 +202,9 @@ def _search_results(unit: Unit, inputs: Inputs, callbacks: Callbacks) -> list[Re
         "seconds": sum(line["seconds"]["total"] for line in read_timings(directory) if "phase" not in line),
         "curve": [[line["evaluations"], line["best"]] for line in read_generations(directory)],
     }
+    if unit.search == MIX:  # its rows ask no model
+        asked = len(inputs.pool.names)
+        shared |= {"evaluations": asked, "curve": [[asked, shared["curve"][-1][1]]]}
     restore(inputs.utility, directory)
     finals = {(line["who"], line["split"]): line for line in read_outcomes(directory.outcomes / "final.jsonl")}
     return [shared | {"method": name} | _final(inputs.utility, finals, method=name) for name in unit.methods]

@@ -14,7 +14,15 @@ from evoswarm.config.load import apply_overrides
 WITHOUT_MODEL = [
     name
     for name, method in all_methods().items()
-    if not (method.mixes or method.routes or method.embeds or method.gradients or method.several or method.following)
+    if not (
+        method.mixes
+        or method.routes
+        or method.embeds
+        or method.gradients
+        or method.several
+        or method.following
+        or method.models
+    )
 ]
 
 

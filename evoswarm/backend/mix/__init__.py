@@ -2,6 +2,16 @@
 
 from evoswarm.backend.mix.answers import require_answers
 from evoswarm.backend.mix.backend import MixBackend
-from evoswarm.backend.mix.members import Member, Members, asked_apart, check_mix, naming, run_over
+from evoswarm.backend.mix.members import Member, Members, asked_apart, check_mix, mix_problem, naming, run_over
 
-__all__ = ["Member", "Members", "MixBackend", "asked_apart", "check_mix", "naming", "require_answers", "run_over"]
+__all__ = [
+    "Member",
+    "Members",
+    "MixBackend",
+    "asked_apart",
+    "check_mix",
+    "mix_problem",
+    "naming",
+    "require_answers",
+    "run_over",
+]

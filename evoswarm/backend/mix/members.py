@@ -156,16 +156,20 @@ def check_mix(config: RunConfig, utility: Utility) -> None:
     Raises:
         UserError: they cannot.
     """
-    if why := config.utility.unmixable:
+    if why := mix_problem(config, utility):
         raise UserError(f"pool.kind models mixes the probabilities of options: {why}")
+
+
+def mix_problem(config: RunConfig, utility: Utility) -> str | None:
+    """Why the utility of a run cannot be computed from mixed probabilities of options; None: it can."""
+    if why := config.utility.unmixable:
+        return why
     for split in utility.splits:
         for index, request in enumerate(utility.requests(split)):
             if not isinstance(request, Choose) or len(request.options) < 2:
                 name = utility.example(split, index).get("id", index)
-                raise UserError(
-                    f"pool.kind models mixes the probabilities of options: {split} example {name} has no options "
-                    "to choose from"
-                )
+                return f"{split} example {name} has no options to choose from"
+    return None
 
 
 @contextmanager
