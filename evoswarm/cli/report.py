@@ -31,9 +31,10 @@ def export(
     ] = False,
 ) -> None:
     """Copy the best expert, its recipe and its model card to a folder."""
-    from evoswarm.experts.best import write_merged, write_truncated
+    from evoswarm.experts.best import write_best
     from evoswarm.loop.directory import RunDirectory
     from evoswarm.loop.history import require_free
+    from evoswarm.place import replacing_folder
     from evoswarm.storage.cache import local_copy
 
     directory = RunDirectory(local_copy(run_dir))
@@ -45,29 +46,19 @@ def export(
     require_free(output)
     if rank is not None and merged:
         raise UserError("export: give --rank or --merged, not both")
-    if rank is not None:
-        kept = write_truncated(directory.path, output, rank=rank)
-        print(f"rank {rank} keeps {kept:.1%} of the squared norm")
-    if merged:
-        write_merged(directory.path, output)
     try:
-        _copy(directory.best, output, weights=rank is None and not merged)
-        shutil.copy(directory.recipe, output / "recipe.json")
-        # The recipe may refer to vectors saved by re-basing, with paths relative to the recipe.
-        if directory.basis.is_dir():
-            shutil.copytree(directory.basis, output / directory.basis.name)
+        with replacing_folder(output) as new:
+            kept = write_best(directory.path, new, rank=rank, merged=merged)
+            shutil.copy(directory.recipe, new / "recipe.json")
+            # The recipe may refer to vectors saved by re-basing, with paths relative to the recipe.
+            if directory.basis.is_dir():
+                shutil.copytree(directory.basis, new / directory.basis.name)
     except shutil.Error as error:  # a list of (source, copy, reason)
         source, _, reason = error.args[0][0]
-        raise UserError(f"{source}: cannot be copied ({reason}); {output} is incomplete, remove it") from None
+        raise UserError(f"{source}: cannot be copied ({reason})") from None
+    if kept is not None:
+        print(f"rank {rank} keeps {kept:.1%} of the squared norm")
     print(output)
-
-
-def _copy(best: Path, output: Path, *, weights: bool) -> None:
-    """Copy the files of the best expert, or only its model card."""
-    if weights:
-        shutil.copytree(best, output, dirs_exist_ok=True)
-    else:
-        shutil.copy(best / "README.md", output / "README.md")
 
 
 def materialize(

@@ -2,18 +2,54 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from evoswarm.engine import TransformersEngine
 from evoswarm.engine.config import ModelEngine
 from evoswarm.errors import UserError
+from evoswarm.loop.card import model_card
 from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.history import written_config
 from evoswarm.rows import Row
 from evoswarm.weights.config import PoolConfig
+from evoswarm.weights.expert import read_json
 from evoswarm.weights.materialize import Materializer
 from evoswarm.weights.pool import Pool, open_pool
 from evoswarm.weights.save import save_truncated
+
+TRUNCATED = (
+    "This LoRA was truncated to rank {rank}, which keeps {kept:.1%} of its squared norm; the utility above was measured"
+    " before that."
+)
+
+
+def write_best(run_dir: Path, output: Path, *, rank: int | None, merged: bool) -> float | None:
+    """Copy the best expert of a run and its model card; or write it at a lower rank, or merged.
+
+    Returns:
+        With a rank, the share of the squared norm that it keeps.
+
+    Raises:
+        UserError: it is no LoRA and was to be changed, or the base model cannot be loaded.
+    """
+    if rank is None and not merged:
+        shutil.copytree(RunDirectory(run_dir).best, output, dirs_exist_ok=True)
+        return None
+    kept = None if rank is None else write_truncated(run_dir, output, rank=rank)
+    if merged:
+        write_merged(run_dir, output)
+    _write_card(run_dir, output, merged=merged, note="" if kept is None else TRUNCATED.format(rank=rank, kept=kept))
+    return kept
+
+
+def _write_card(run_dir: Path, output: Path, *, merged: bool, note: str) -> None:
+    """The run's model card, for weights of another form."""
+    directory = RunDirectory(run_dir)
+    summary, recipe = read_json(directory.summary), read_json(directory.recipe)
+    form = recipe | {"kind": "checkpoint"} if merged else recipe
+    card = model_card(written_config(run_dir), summary, form, note=note)
+    (output / "README.md").write_text(card, encoding="utf-8")
 
 
 def write_truncated(run_dir: Path, output: Path, *, rank: int) -> float:

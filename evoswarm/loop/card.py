@@ -9,10 +9,12 @@ from evoswarm.config import RunConfig
 from evoswarm.utility.config import Task
 
 
-def model_card(config: RunConfig, summary: dict[str, Any], recipe: dict[str, Any], *, setup: str = "") -> str:
+def model_card(
+    config: RunConfig, summary: dict[str, Any], recipe: dict[str, Any], *, setup: str = "", note: str = ""
+) -> str:
     """README.md in the Hugging Face format: what the expert is, how it was made, and how to load it.
 
-    `setup` is a line of Python that peft needs before it can load the expert.
+    `setup` is a line of Python that peft needs before it can load the expert; `note` is a sentence about its weights.
     """
     best, initial, base, soup = (summary[key] for key in ("best", "initial", "base", "greedy_soup"))
     pool = f"{len(recipe['pool'])} {'models' if recipe['kind'] == 'model' else 'experts of one base model'}"
@@ -26,6 +28,7 @@ def model_card(config: RunConfig, summary: dict[str, Any], recipe: dict[str, Any
     table = "\n".join(f"| {name} | {_show(line['validation'])} | {_show(line['test'])} |" for name, line in rows)
     more = [*describe_reported(summary), *describe_selection(summary), *describe_metrics(summary["metrics"])]
     metrics = "".join(f"{line}. " for line in more)
+    remark = f" {note}" if note else ""
     trade_offs = describe_front(summary["front"]) if summary["front"] else ""
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
     return f"""---
@@ -46,7 +49,7 @@ Made by evoswarm ({summary["algorithm"]}, seed {summary["seed"]}, {summary["gene
 |---|---|---|
 {table}
 
-{metrics}The expert was chosen on the validation split; the test split was read once, at the end.
+{metrics}The expert was chosen on the validation split; the test split was read once, at the end.{remark}
 {trade_offs}
 ## Loading
 

@@ -13,10 +13,11 @@ from evoswarm.engine.vllm_settings import RANKS
 from evoswarm.errors import UserError
 from evoswarm.experts.best import write_merged
 from evoswarm.experts.export import export
-from evoswarm.loop.directory import RunDirectory, generation_name
-from evoswarm.loop.history import best_rows, run_pool, search_at, written_config
+from evoswarm.loop.directory import RunDirectory
+from evoswarm.loop.history import best_rows, run_pool, written_config
 from evoswarm.loop.row_cache import digest_of
 from evoswarm.place import replacing_folder
+from evoswarm.rows import Row
 from evoswarm.route.embed import Embedder
 from evoswarm.route.router import load_router
 from evoswarm.serve.names import BASE, ENSEMBLE, ROUTER, WINNER
@@ -170,11 +171,8 @@ def _with_ensemble(offer: Offer) -> Offer:
     rows = best_rows(offer.run_dir)
     if len(rows) < 2:
         raise UserError("--ensemble: the run has one voter (search.ensemble_size: 1); leave it out")
-    generation = search_at(offer.run_dir, None).generation
     for number, row in enumerate(rows[1:], start=2):
-        name = f"voter_{number}"
-        folder = serving(offer.run_dir) / generation_name(generation) / name
-        offer.adapters[name] = _servable(row_folder(offer.run_dir, folder, row), offer.config)
+        offer.adapters[f"voter_{number}"] = _row_adapter(offer, row)
     offer.voters, offer.read = tuple(offer.adapters), utility.read
     return offer
 
@@ -191,11 +189,16 @@ def _with_router(offer: Offer, device: str, say: Say) -> Offer:
     router.require_embeddings(embedder)
     for name, row in ((one.name, one.row) for one in router.candidates):
         if row is not None:
-            folder = serving(offer.run_dir) / "rows" / digest_of(row).hex()
-            offer.adapters[name] = _servable(row_folder(offer.run_dir, folder, row), config)
+            offer.adapters[name] = _row_adapter(offer, row)
     models = [BASE if one.row is None else one.name for one in router.candidates]
     offer.router = Routing(router.gate, models, embedder, config)
     return offer
+
+
+def _row_adapter(offer: Offer, row: Row) -> Path:
+    """The adapter of a row, named after its content: the run may rank its rows in another way when it ends."""
+    folder = serving(offer.run_dir) / "rows" / digest_of(row).hex()
+    return _servable(row_folder(offer.run_dir, folder, row), offer.config)
 
 
 def _servable(folder: Path, config: RunConfig) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,19 @@ def test_the_ensemble_has_the_voters_of_the_run(run_dir: Path) -> None:
     assert offer.names == ["winner", "base", "ensemble"] and offer.voters == ("winner", "voter_2", "voter_3")
     assert all((folder / "adapter_model.safetensors").exists() for folder in offer.adapters.values())
     assert offer.read is not None and offer.read(" X  ") == "X"
+
+
+def test_voters_follow_the_ranking_of_the_run(tmp_path: Path) -> None:
+    """A run that was served before it ended may rank its rows in another way when it ends."""
+    run_dir = finished_run(tmp_path)
+    before = make_offer(run_dir, Choice(ensemble=True)).adapters
+    final = run_dir / "outcomes" / "final.jsonl"
+    names = {"ensemble:1": "ensemble:2", "ensemble:2": "ensemble:1"}
+    lines = [json.loads(line) for line in final.read_text().splitlines()]
+    final.write_text("".join(json.dumps(line | {"who": names.get(line["who"], line["who"])}) + "\n" for line in lines))
+    after = make_offer(run_dir, Choice(ensemble=True)).adapters
+    assert before["voter_2"] != before["voter_3"]
+    assert (after["voter_2"], after["voter_3"]) == (before["voter_3"], before["voter_2"])
 
 
 def test_any_particle_has_a_name(run_dir: Path) -> None:
