@@ -17,9 +17,9 @@ from evoswarm.loop.directory import RunDirectory
 from evoswarm.loop.history import best_rows, run_pool, written_config
 from evoswarm.loop.row_cache import digest_of
 from evoswarm.place import replacing_folder
-from evoswarm.rows import Row
 from evoswarm.route.embed import Embedder
 from evoswarm.route.router import load_router
+from evoswarm.rows import Row
 from evoswarm.serve.names import BASE, ENSEMBLE, ROUTER, WINNER
 from evoswarm.serve.router import Routing, constant
 from evoswarm.serve.winner import Say, particle_folder, row_folder, serving, winner_folder

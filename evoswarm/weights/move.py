@@ -18,7 +18,7 @@ from evoswarm.weights.config import PoolConfig
 from evoswarm.weights.expert import Expert
 from evoswarm.weights.hub import model_folder
 from evoswarm.weights.pool import open_pool
-from evoswarm.weights.save import write_expert
+from evoswarm.weights.save import TOKENIZER, write_expert
 from evoswarm.weights.tensorfile import TensorSpec
 from evoswarm.weights.tokens import tokens_of
 
@@ -45,9 +45,14 @@ def require_same_vocabulary(old: str, new: str) -> None:
     """Check that every token of the old base model has the same id in the new one. More tokens are no problem.
 
     Raises:
-        UserError: one has another id, or none.
+        UserError: one has another id, or none; or the new base model has no tokenizer.
     """
-    was, now = (tokens_of(Path(model_folder(model, weights=False))) for model in (old, new))
+    folders = [Path(model_folder(model, weights=False)) for model in (old, new)]
+    if not any((folders[1] / name).exists() for name in TOKENIZER):
+        raise UserError(
+            f"{new}: has no tokenizer, so its vocabulary is unknown; put its tokenizer.json into the folder"
+        )
+    was, now = map(tokens_of, folders)
     changed = [token for token, number in was.items() if now and now.get(token) != number]
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""

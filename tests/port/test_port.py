@@ -164,6 +164,15 @@ def test_settings_that_results_depend_on_cannot_be_changed(tmp_path: Path) -> No
     assert not (tmp_path / "out").exists()
 
 
+def test_a_base_model_without_tokenizer_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    run_dir = start(tmp_path)
+    for path in (tmp_path / "next").glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(UserError, match="next: has no tokenizer, so its vocabulary is unknown; put its tokenizer.json"):
+        port(PortConfig(run_dir, str(tmp_path / "next"), tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_other_shapes_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     run_dir, out = start(tmp_path), tmp_path / "out"
     wide = str(save_llama(tmp_path / "wide", seed=0, intermediate_size=128))
