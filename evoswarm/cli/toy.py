@@ -34,13 +34,14 @@ def build(
 @toy.command()
 def next_base(
     folder: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
+    layers: Annotated[int, typer.Option(min=0, help="Add layers: a larger base, for pool.kind steering.")] = 0,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
 ) -> None:
     """Train the toy base a little longer: a new version of the base model, for `evoswarm port` (seconds on a CPU)."""
     from evoswarm.toy import world
     from evoswarm.toy.make import make_next_base
 
-    make_next_base(world() / "base", folder, seed=seed, log=print)
+    make_next_base(world() / "base", folder, seed=seed, log=print, layers=layers)
 
 
 @toy.command()

@@ -85,20 +85,39 @@ def make_base(folder: Path, *, seed: int, log: Log, steps: int = BASE_STEPS) -> 
     tokenizer.save_pretrained(folder)
 
 
-def make_next_base(base: Path, folder: Path, *, seed: int, log: Log, steps: int = NEXT_STEPS) -> None:
+def make_next_base(base: Path, folder: Path, *, seed: int, log: Log, steps: int = NEXT_STEPS, layers: int = 0) -> None:
     """Train the base a little longer, on a mixture with more of some skills, and save it: its next version.
+
+    `layers` are added before that, and the training begins with layers that change nothing.
 
     Raises:
         UserError: the folder is not empty.
     """
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty; choose a new folder for the new base")
-    model, tokenizer = load(base)
+    small, tokenizer = load(base)
+    model = deeper(small, layers)
     mixture, name = base_mixture(BASE_SHARES | NEXT_SHARES), f"next base {seed}"
     with reproducible(seed):
         train(model.train(), tokenizer, mixture, steps=steps, rates={"": 3e-4}, seed=name, log=log)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def deeper(model: LlamaForCausalLM, layers: int) -> LlamaForCausalLM:
+    """The same function with more layers at the end: copies of the last one that add nothing yet."""
+    size = model.config.num_hidden_layers
+    result = LlamaForCausalLM(LlamaConfig.from_dict(model.config.to_dict() | {"num_hidden_layers": size + layers}))
+    state = model.state_dict()
+    for number in range(size, size + layers):
+        own, last = f"model.layers.{number}.", f"model.layers.{size - 1}."
+        state |= {
+            own + key.removeprefix(last): value for key, value in model.state_dict().items() if key.startswith(last)
+        }
+        for name in ("self_attn.o_proj.weight", "mlp.down_proj.weight"):
+            state[own + name] = torch.zeros_like(state[own + name])
+    result.load_state_dict(state)
+    return result
 
 
 def save_expert(expert: PeftModel, folder: Path) -> None:
