@@ -254,3 +254,18 @@ def test_models_whose_answers_are_mixed_have_a_router(tmp_path: Path) -> None:
     evoswarm.run(parse_config(config, root=tmp_path))
     found = route(tmp_path / "r")
     assert found["kind"] == "model" and models(found)["oracle"]["utility"] >= models(found)["router"]["utility"]
+
+
+@pytest.mark.slow
+def test_a_utility_with_a_penalty_is_that_of_the_run(tmp_path: Path) -> None:
+    config = config_of(tmp_path, limit=40, test_limit=20)
+    config = config.with_(utility={"penalty": {"flips": 1.0}})
+    summary = evoswarm.run(config)
+    found = route(config.run_dir)
+    lines = models(found)
+    assert lines["winner"]["utility"] == summary["best"]["test"] and lines["base"]["utility"] == summary["base"]["test"]
+    assert lines["router"]["interval"] is None and lines["router"]["utility"] <= lines["oracle"]["utility"]
+    shutil.rmtree(config.run_dir / "outcomes")  # all of it is measured again
+    (config.run_dir / "outcomes").mkdir()
+    (config.run_dir / "summary.json").unlink()
+    assert models(route(config.run_dir))["winner"]["utility"] == lines["winner"]["utility"]
