@@ -52,7 +52,7 @@ def children(url: str) -> list[str]:
 def local_copy(place: str | Path, *, light: bool = False) -> Path:
     """The folder of a path, or an updated copy of a URL; `light` leaves out the weights in `best/` and `basis/`."""
     if not is_url(str(place)):
-        return Path(place)
+        return Path(str(place).removeprefix("file://"))
     remote = Remote(str(place))
     name = remote.url.rpartition("/")[2]
     folder = cache_folder() / "copies" / hashlib.sha256(remote.url.encode()).hexdigest()[:16] / name

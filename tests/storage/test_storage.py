@@ -327,3 +327,7 @@ def test_a_place_of_another_kind_works_too(tmp_path: Path, at_home: dict[str, by
     config = echo_config(tmp_path / "w", SEARCH, f"output={url}")
     evoswarm.run(config)
     assert result_bytes(tmp_path / "there/echo") == at_home
+
+
+def test_a_file_url_of_a_run_is_its_folder(tmp_path: Path) -> None:
+    assert local_copy(f"file://{tmp_path}/my runs/r") == tmp_path / "my runs" / "r"
