@@ -62,7 +62,8 @@ def serve(
     ] = None,
 ) -> None:
     """Serve a run with vLLM behind OpenAI's API: `winner`, `base`, `ensemble`, `router`, `gen_3/particle_2`, ..."""
-    from evoswarm.serve.offer import Choice, make_offer
+    from evoswarm.serve.combined import offer_of
+    from evoswarm.serve.offer import Choice
     from evoswarm.storage.cache import local_copy
 
     choice = Choice(
@@ -71,7 +72,7 @@ def serve(
     if _is_mix(folder := local_copy(run_dir)):
         return _serve_mix(folder, choice, host, port, api_key_env, {"--max-rank": max_rank, "--": vllm_options})
     if address is not None:
-        offer = make_offer(folder, choice, say=_say)
+        offer = offer_of(folder, choice, say=_say)
         return _deploy(offer, address, api_key_env, {"replicas": replicas, "cpus": cpus, "gpus": gpus})
     _require_extra()
     from evoswarm.serve.run import api_key, listen
@@ -81,7 +82,7 @@ def serve(
     key = api_key(api_key_env, host=host)
     listener = listen(host, port)
     with results_only():
-        offer = make_offer(folder, choice, say=_say)
+        offer = offer_of(folder, choice, say=_say)
         vllm = VllmServer(offer, most_rank=max_rank, options=vllm_options or ())
     _say("starting vLLM")
     serve_offer(offer, vllm, listener, key=key, say=_say)

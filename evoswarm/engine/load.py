@@ -85,3 +85,11 @@ def end_tokens(generation: GenerationConfig | None, tokenizer: PreTrainedTokeniz
     own = generation.eos_token_id if generation else None
     ids = own if isinstance(own, list) else [own]
     return sorted({int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None})
+
+
+def generation_config(model: str) -> GenerationConfig:
+    """As for `AutoModelForCausalLM`: the model's own file, or else its config."""
+    try:
+        return GenerationConfig.from_pretrained(model)
+    except OSError:
+        return GenerationConfig.from_model_config(AutoConfig.from_pretrained(model))

@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, GenerationConfig
 
 from evoswarm.engine.base import AdaptersNotSupported, Verified, together
 from evoswarm.engine.encode import Ids
 from evoswarm.engine.errors import EngineDied, dies_on_error
-from evoswarm.engine.load import end_tokens
+from evoswarm.engine.load import end_tokens, generation_config
 from evoswarm.engine.quiet import LOG, loggers_to_log, output_to_log
 from evoswarm.engine.tokenizer import RunTokenizer, load_tokenizer
 from evoswarm.engine.vllm_config import VllmEngine as VllmConfig
@@ -332,11 +331,3 @@ def _start(
     if log is not None:
         loggers_to_log("vllm", log)  # starting has made new handlers
     return llm
-
-
-def generation_config(model: str) -> GenerationConfig:
-    """As for `AutoModelForCausalLM`: the model's own file, or else its config."""
-    try:
-        return GenerationConfig.from_pretrained(model)
-    except OSError:
-        return GenerationConfig.from_model_config(AutoConfig.from_pretrained(model))

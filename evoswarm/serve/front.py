@@ -97,9 +97,10 @@ class Front:
             if name == ROUTER and self._offer.router:
                 name = await asyncio.to_thread(self._offer.router.choose, body)
             await self._require(name)
+            sent = self._offer.request(body, name)
         except Refused as error:
             return error_response(error.status, str(error))
-        return await self._forward(request, json.dumps(body | {"model": name}).encode())
+        return await self._forward(request, json.dumps(sent).encode())
 
     async def other(self, request: Request) -> Response:
         """Any other call of vLLM's server; a model that it names is loaded too."""
@@ -112,6 +113,8 @@ class Front:
             name = _model_in(content)
             if (name == ENSEMBLE and self._offer.voters) or (name == ROUTER and self._offer.router):
                 raise Refused(400, f"the {name} answers /v1/chat/completions and /v1/completions alone")
+            if name is not None and self._offer.by_request and name != self._offer.model_name:
+                raise Refused(400, f"{name} answers /v1/chat/completions and /v1/completions alone")
             if name is not None:
                 await self._require(name)
         except Refused as error:
@@ -130,7 +133,7 @@ class Front:
         Raises:
             Refused: there is no such model, or vLLM does not take it.
         """
-        if name in self._loaded or name == self._offer.model_name:
+        if name in self._loaded or name in self._offer.names:
             return
         async with self._loading:
             if name in self._loaded:
@@ -141,6 +144,9 @@ class Front:
                 raise Refused(404, str(error)) from None
             if folder is None:
                 raise Refused(404, self._no_model(name))
+            if self._offer.by_request:
+                self._loaded.add(name)
+                return
             given = {"lora_name": name, "lora_path": str(folder.resolve())}
             try:
                 response = await self._client.post(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
+from typing import Any, ClassVar
 
 from evoswarm.config import RunConfig
 from evoswarm.engine.vllm_settings import RANKS
@@ -57,6 +58,8 @@ class Offer:
     voters: tuple[str, ...] = ()
     read: Callable[[str], str | None] | None = None
     router: Routing | None = None
+    by_request: ClassVar[bool] = False
+    """Models differ by what is sent with a request, and not by what vLLM has loaded."""
     _lock: Lock = field(default_factory=Lock)
 
     @property
@@ -71,16 +74,25 @@ class Offer:
         """The highest rank of the adapters that are served from the start; 0 without adapters."""
         return max((_rank(open_expert(folder)) for folder in self.adapters.values()), default=0)
 
+    def numbers(self, name: str) -> tuple[int, int] | None:
+        """Generation and number of the particle `gen_3/particle_2`; None for another name."""
+        found = _PARTICLE.fullmatch(name)
+        return (int(found[1]), int(found[2])) if found else None
+
+    def request(self, body: Mapping[str, Any], name: str) -> dict[str, Any]:
+        """The request to vLLM for a completion by one of the models."""
+        return {**body, "model": name}
+
     def particle(self, name: str) -> Path | None:
         """The adapter of `gen_3/particle_2`; None for another name. Written on first use.
 
         Raises:
             UserError: the run has no such particle.
         """
-        found = _PARTICLE.fullmatch(name)
+        found = self.numbers(name)
         if found is None or not self.adapters:
             return None
-        generation, number = map(int, found.groups())
+        generation, number = found
         with self._lock:  # two requests may name the same particle
             return _servable(particle_folder(self.run_dir, generation, number), self.config)
 

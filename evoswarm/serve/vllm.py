@@ -20,11 +20,13 @@ import httpx
 
 from evoswarm.config import RunConfig
 from evoswarm.engine import VllmEngine
+from evoswarm.engine.combined.settings import combining, longest_of
 from evoswarm.engine.config import ModelEngine
 from evoswarm.engine.vllm_settings import arguments
 from evoswarm.errors import UserError
 from evoswarm.loop.history import run_pool
 from evoswarm.place import replacing_folder
+from evoswarm.serve.combined import CombinedOffer
 from evoswarm.serve.offer import Offer, slot_rank
 from evoswarm.serve.winner import serving
 from evoswarm.utility import make_utility
@@ -158,6 +160,8 @@ def _arguments(offer: Offer, most_rank: int | None) -> dict[str, Any]:
             found["chat_template"] = str(prompt.chat_template)
         if prompt.chat_template_kwargs:
             found["default_chat_template_kwargs"] = json.dumps(prompt.chat_template_kwargs)
+    if isinstance(offer, CombinedOffer):
+        found |= _together(offer)
     if offer.adapters:
         found |= {
             "enable_lora": True,
@@ -168,6 +172,14 @@ def _arguments(offer: Offer, most_rank: int | None) -> dict[str, Any]:
             ],
         }
     return found
+
+
+def _together(offer: CombinedOffer) -> dict[str, Any]:
+    """What vLLM needs for the other models of a combination."""
+    settings = _engine(offer.config)
+    found = combining(offer.combination, settings) | {"served_model_name": offer.names}
+    longest = longest_of(offer.combination.members, trust_remote_code=settings.trust_remote_code)
+    return found | ({"max_model_len": min(longest, settings.max_length or longest)} if longest else {})
 
 
 def _tokenizer(offer: Offer) -> Path:
@@ -191,6 +203,8 @@ def _flags(found: Mapping[str, Any]) -> list[str]:
             flag = name.replace("_", "-")
             if isinstance(value, bool):
                 yield f"--{flag}" if value else f"--no-{flag}"
+            elif isinstance(value, dict):
+                yield from (f"--{flag}", json.dumps(value))
             elif isinstance(value, list):
                 yield from (f"--{flag}", *map(str, value))
             elif value is not None:

@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from transformers import AutoConfig
 
 from evoswarm.engine.combined.combination import Combination
-from evoswarm.engine.combined.settings import KEY, combining
-from evoswarm.engine.combined.vocabulary import check_vocabularies
-from evoswarm.engine.load import end_tokens
+from evoswarm.engine.combined.settings import KEY, combining, longest_of, text_configs
+from evoswarm.engine.combined.vocabulary import check_vocabularies, ends_of
 from evoswarm.engine.tokenizer import RunTokenizer, load_tokenizer
-from evoswarm.engine.vllm import VllmEngine, generation_config
+from evoswarm.engine.vllm import VllmEngine
 from evoswarm.engine.vllm_config import VllmEngine as VllmConfig
 from evoswarm.engine.vllm_options import OptionItem
 from evoswarm.utility.types import OptionScore
@@ -36,12 +34,9 @@ class CombinedVllmEngine(VllmEngine):
         tokenizer = tokenizer or RunTokenizer(load_tokenizer(members[0].model, trust_remote_code=trust))
         settings = config.merged().with_(args=config.args | combining(combination, config))
         super().__init__(settings, model=members[0].model, adapter=None, tokenizer=tokenizer)
-        ends = {end for one in members for end in end_tokens(generation_config(one.model), tokenizer.tokenizer)}
-        texts = [AutoConfig.from_pretrained(one.model, trust_remote_code=trust).get_text_config() for one in members]
-        limits = [getattr(one, "max_position_embeddings", None) for one in texts]
-        self._longest = min([self._longest, *(limit for limit in limits if limit is not None)])
-        rows = min(one.vocab_size for one in texts)
-        self._encoder = tokenizer.encoder(ends=sorted(ends), longest=self._longest, rows=rows)
+        self._longest = min(self._longest, longest_of(members, trust_remote_code=trust) or self._longest)
+        rows = min(one.vocab_size for one in text_configs(members, trust_remote_code=trust))
+        self._encoder = tokenizer.encoder(ends=ends_of(members, tokenizer.tokenizer), longest=self._longest, rows=rows)
         self.tokens = self._encoder.tokens
         self.install(None)
 

@@ -11,6 +11,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from evoswarm.engine.combined.combination import Member
 from evoswarm.engine.encode import Encoder
+from evoswarm.engine.load import end_tokens, generation_config
 from evoswarm.engine.tokenizer import PROBE, has_vocabulary, load_tokenizer
 from evoswarm.errors import UserError
 
@@ -35,6 +36,12 @@ def check_vocabularies(members: Sequence[Member], *, trust_remote_code: bool) ->
                 f"{model}: its vocabulary is not that of {first} ({difference}); next-token scores can be combined "
                 "only within one vocabulary: use models of one family, or a utility with options (pool.kind: models)"
             )
+
+
+def ends_of(members: Sequence[Member], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids that end an answer: those of each model."""
+    models = dict.fromkeys(member.model for member in members)
+    return sorted({end for model in models for end in end_tokens(generation_config(model), tokenizer)})
 
 
 def _difference(first: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> str | None:
