@@ -60,8 +60,15 @@ def _show(result: dict[str, Any], output: Path) -> None:
     print(f"scale {result['scale']:g} of {tried}")
     for name, shares in result["surviving"].items():
         share = shares[splits[0]]
-        print(f"{name}: " + ("there was no gain to keep" if share is None else f"{share:.0%} of the gain survives"))
+        print(f"{name}: {_survives(share)}")
     print(f"{output}/best")
+
+
+def _survives(share: float | None) -> str:
+    """The share of the old winner's gain that survives, in words."""
+    if share is None:
+        return "there was no gain to keep"
+    return f"{share:.0%} of the gain survives" if share >= 0 else "no gain survives: worse than the new base"
 
 
 @experts.command(name="port")

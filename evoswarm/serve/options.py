@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from calendar import timegm
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -166,7 +167,7 @@ def _reply(options: Sequence[str], found: np.ndarray, *, chat: bool) -> dict[str
     return {
         "id": f"choice-{uuid.uuid4().hex}",
         "object": "chat.completion" if chat else "text_completion",
-        "created": int(time.time()),
+        "created": timegm(time.gmtime()),  # shown to clients alone
         "model": WINNER,
         "choices": [{"index": 0, "finish_reason": "stop", "logprobs": None, **said}],
         "evoswarm": {"probabilities": dict(zip(options, (found / found.sum()).tolist(), strict=True))},

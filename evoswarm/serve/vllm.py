@@ -184,14 +184,12 @@ def _together(offer: CombinedOffer) -> dict[str, Any]:
 
 def _tokenizer(offer: Offer) -> Path:
     """The run's tokenizer with its chat template, which may be that of the experts."""
-    folder = serving(offer.run_dir) / "tokenizer"
-    if not folder.exists():
-        config = offer.config
-        utility = make_utility(config.utility, root=config.root)
-        found = config.engine.tokenizer(model=config.model, experts=run_pool(config).experts, utility=utility)
-        assert found is not None
-        with replacing_folder(folder) as new:
-            found.tokenizer.save_pretrained(new)
+    config, folder = offer.config, serving(offer.run_dir) / "tokenizer"
+    utility = make_utility(config.utility, root=config.root)
+    found = config.engine.tokenizer(model=config.model, experts=run_pool(config).experts, utility=utility)
+    assert found is not None
+    with replacing_folder(folder) as new:  # settings may have changed since the last time
+        found.tokenizer.save_pretrained(new)
     return folder
 
 
