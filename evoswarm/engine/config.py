@@ -42,6 +42,8 @@ class EngineConfig(Section):
     """`module:class` of the engine that combines the next-token scores of several models; empty: there is none."""
     mixes: ClassVar[bool] = False
     """The engine can mix the next-token distributions of several experts."""
+    values: ClassVar[bool] = False
+    """The engine can add what value models say of the candidates for the next token."""
     has_model: ClassVar[bool] = True
     """The engine runs a real model."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,13 +25,16 @@ NOT_LOADED = (OSError, ValueError, KeyError, ImportError, RuntimeError, Safetens
 """What loading a model with transformers raises if its files, its code or the memory do not suffice."""
 
 
-def load_model(model: str, config: ModelLoading, *, device: str | None = None) -> PreTrainedModel:
+def load_model(
+    model: str, config: ModelLoading, *, device: str | None = None, kind: Callable[[Any], Any] = auto_class
+) -> PreTrainedModel:
     """The base model in host memory, from safetensors only.
 
     Args:
         model: base model folder or hub name.
         config: how to load it.
         device: torch device that it will be moved to; None: the GPU if there is one.
+        kind: the class of transformers that loads it, by its configuration.
 
     Raises:
         UserError: it cannot be loaded.
@@ -44,7 +48,7 @@ def load_model(model: str, config: ModelLoading, *, device: str | None = None) -
         name, _ = computed_dtype(str(folder), config, device=device_of(device))
         dtype = name if name == "auto" else getattr(torch, name)
         settings = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
-        loaded, info = auto_class(settings).from_pretrained(
+        loaded, info = kind(settings).from_pretrained(
             folder,
             dtype=dtype,
             use_safetensors=True,

@@ -57,6 +57,10 @@ class SingleNetwork:
 
     def forward(self, inputs: dict[str, Any], *, keep: int, use_cache: bool = False) -> Any:
         """See `Network.forward`."""
+        return self.model(**self._placed(inputs), logits_to_keep=keep, use_cache=use_cache)
+
+    def _placed(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The inputs with positions, and without the tokens whose keys and values are known."""
         if self._positions:  # absolute positions must not count the padding; `generate` does this itself
             last = None if self.longest is None else self.longest - 1
             positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0, max=last)
@@ -64,4 +68,4 @@ class SingleNetwork:
             if (cache := inputs.get("past_key_values")) is not None and inputs["input_ids"].shape == positions.shape:
                 start = cache.get_seq_length()
                 inputs |= {key: inputs[key][:, start:] for key in ("input_ids", "position_ids")}
-        return self.model(**inputs, logits_to_keep=keep, use_cache=use_cache)
+        return inputs

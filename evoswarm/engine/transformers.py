@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from evoswarm.engine.scoring import PADDING, NetworkEngine
 from evoswarm.engine.tokenizer import RunTokenizer, load_tokenizer
 from evoswarm.engine.transformers_config import TransformersEngine
 from evoswarm.errors import UserError, first_line
+from evoswarm.weights.skeleton import auto_class
 
 
 class HfEngine(NetworkEngine):
@@ -83,13 +84,13 @@ class HfEngine(NetworkEngine):
         return dict(zip(rows, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True))
 
 
-def model_on_device(model: str, config: TransformersEngine) -> Any:
-    """The model in `eval` mode on the engine's device.
+def model_on_device(model: str, config: TransformersEngine, kind: Callable[[Any], Any] = auto_class) -> Any:
+    """The model in `eval` mode on the engine's device; `kind` as for `load_model`.
 
     Raises:
         UserError: it cannot be loaded, or the device does not exist or is too small.
     """
-    loaded: Any = load_model(model, config, device=config.device)
+    loaded: Any = load_model(model, config, device=config.device, kind=kind)
     device = device_of(config.device)
     try:
         return loaded.to(device).eval()

@@ -17,6 +17,7 @@ class TransformersEngine(ModelEngine):
     implementation: ClassVar[str] = "evoswarm.engine.transformers:HfEngine"
     combined: ClassVar[str] = "evoswarm.engine.combined.transformers:CombinedEngine"
     mixes: ClassVar[bool] = True
+    values: ClassVar[bool] = True
 
     def notice(self, model: str) -> str | None:
         """Which data type replaces the saved one."""

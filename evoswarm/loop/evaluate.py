@@ -187,6 +187,8 @@ def _row(recipe: Path, pool: Pool) -> Row:
 def _row_of_mix(folder: Path, mix: MixFile, pool: Pool) -> Row:
     hashes = {member.name: member.sha256 for member in mix.members}
     _check_experts(folder / MIX, list(hashes), hashes, pool)
+    if any(member.value for member in mix.members) and mix.candidates != pool.candidates:
+        raise UserError(f"{folder / MIX}: was found with pool.candidates: {mix.candidates}; set it to the same")
     return Row(tuple((ExpertVector(member.name), member.coefficient) for member in mix.members))
 
 

@@ -89,6 +89,8 @@ def offer_of(run_dir: Path, choice: Choice, *, say: Say = lambda text: None) -> 
     if asked_apart(config, make_utility(config.utility, root=config.root)):
         raise UserError(f"{run_dir}: its models choose among options, and write no text")
     pool = run_pool(config)
+    if pool.candidates is not None:
+        raise UserError(f"{run_dir}: has value models, which vLLM does not run; `evoswarm evaluate` takes its winner")
     combination = combination_of(config.pool, pool, model=config.model)
     offer = CombinedOffer(
         run_dir,

@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 from evoswarm.place import Place
 from evoswarm.section import Section
 
+CANDIDATES = 20
+"""Default of `pool.candidates`."""
+
 
 class PoolConfig(Section):
     """The experts. A bare string or list in place of this section is `experts`."""
@@ -20,10 +23,14 @@ class PoolConfig(Section):
     kind: Literal["weights", "models", "steering"] = "weights"
     """What a particle is. weights: a mix of the experts' weights. models: coefficients of whole models, of any
     architecture and tokenizer, whose probabilities are mixed; experts are checkpoints, or adapters, which stand for
-    `model` with them. steering: coefficients of the differences of small experts from `small_model`, which are added
-    to what `model` predicts."""
+    `model` with them. steering: coefficients of what is added to what `model` predicts: the differences of small
+    experts from `small_model`, and the scores of value models (sequence-classification checkpoints with one label)."""
     small_model: Annotated[str, Field(min_length=1)] | None = None
-    """The base model of the small experts: a folder, or a name on the Hugging Face hub. Only with `kind: steering`."""
+    """The base model of the small experts: a folder, or a name on the Hugging Face hub. Only with `kind: steering`;
+    a pool of value models needs none."""
+    candidates: int = Field(CANDIDATES, ge=1)
+    """How many of the likeliest next tokens value models are asked about; no other token is chosen. Only with
+    `kind: steering`."""
     include_base: bool = False
     """Add the base model itself to the pool as the expert `base`. Moves are affine (coefficients sum to 1); with the
     base model in the pool, the coefficients of the other experts can have any sum. With `kind: steering`, the
@@ -49,10 +56,10 @@ class PoolConfig(Section):
     def _fits_the_kind(self) -> Self:
         if self.kind != "weights" and self.space is not None:
             raise ValueError(f"space says how weights are mixed, and kind {self.kind} mixes none; omit it")
-        if self.kind == "steering" and self.small_model is None:
-            raise ValueError("kind steering needs small_model, the base model of the small experts")
         if self.kind != "steering" and self.small_model is not None:
             raise ValueError(f"small_model is for kind steering, not {self.kind}; omit it")
+        if self.kind != "steering" and self.candidates != CANDIDATES:
+            raise ValueError(f"candidates are for kind steering, not {self.kind}; omit it")
         return self
 
 

@@ -20,7 +20,7 @@ from evoswarm.weights.expert import Expert, Kind, open_expert
 from evoswarm.weights.folders import find_experts
 from evoswarm.weights.hub import cached_model, require_model
 from evoswarm.weights.lora_config import product_config
-from evoswarm.weights.members import as_members
+from evoswarm.weights.members import as_members, is_value, member_problems
 from evoswarm.weights.merge import scaling
 from evoswarm.weights.oddities import oddities, twins
 from evoswarm.weights.same_base import base_warnings
@@ -42,6 +42,7 @@ class Pool:
         base: the base model's own tensors.
         space: how adapters are mixed; None for experts that are mixed as they are.
         steers: whether experts are members that steer the base model.
+        candidates: how many tokens value models are asked about; None if there is no value model.
     """
 
     experts: list[Expert]
@@ -50,6 +51,7 @@ class Pool:
     space: SpaceChoice | None = None
     warnings: list[str] = field(default_factory=list)
     steers: bool = False
+    candidates: int | None = None
 
     def __post_init__(self) -> None:
         self._by_name = {expert.name: expert for expert in self.experts}
@@ -172,7 +174,7 @@ def open_pool(
     experts = as_members(opened) if mixes else unified(opened, base)
     space = choose_space(experts, config.space, prefer_product=bool(config.prefer_product)) if experts else None
     if check and experts:
-        problems += [] if mixes else _problems(opened, experts, space, base)
+        problems += member_problems(opened, config) if mixes else _problems(opened, experts, space, base)
         if config.check_values and not problems:
             problems += _non_finite(opened if mixes else experts, samples=samples)
     if problems:
@@ -182,7 +184,8 @@ def open_pool(
         raise UserError("; ".join([reason, *found.notices]))
     known = partial(_warnings_of_members, steers=steers) if mixes else _warnings
     warnings = [*found.notices, *known(opened, experts, base, model)] if check else []
-    return Pool(experts, base, config.include_base, space, warnings, steers)
+    candidates = config.candidates if steers and any(map(is_value, experts)) else None
+    return Pool(experts, base, config.include_base, space, warnings, steers, candidates)
 
 
 UNKNOWN = "/dev/null/unknown"

@@ -23,6 +23,8 @@ from evoswarm.weights.pool import Pool, open_pool
 
 OPTIONS = ("red", "blue", "green")
 LETTERS = "ABC"
+World = tuple[Path, dict[str, Any]]
+"""A folder with models and data, and a config for them without a pool."""
 
 
 def save_other(folder: Path, *, seed: int = 5, positions: int = 128) -> Path:
@@ -81,6 +83,12 @@ def make_world(folder: Path, *, validation: int = 12, test: int = 9) -> dict[str
 def config_of(data: dict[str, Any], root: Path, output: Path, *overrides: str) -> RunConfig:
     """The parsed config, with its runs in a folder."""
     return parse_config(apply_overrides(data | {"output": str(output)}, overrides), root=root)
+
+
+def run_of(world: World, output: Path, pool: dict[str, Any], *overrides: str) -> RunConfig:
+    """The parsed config of a world with a pool."""
+    folder, data = world
+    return config_of(data | {"pool": pool}, folder, output, *overrides)
 
 
 def opened(config: RunConfig) -> tuple[Pool, Utility]:

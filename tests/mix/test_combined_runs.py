@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mix_helpers import config_of, save_other
+from mix_helpers import World, run_of, save_other
 from tiny_models import save_adapter, save_llama
 
 import evoswarm
-from evoswarm.config import RunConfig
 from evoswarm.engine.combined.transformers import CombinedEngine
 from evoswarm.errors import UserError
 from evoswarm.loop.evaluate import measure
@@ -20,7 +19,6 @@ from evoswarm.loop.inputs import read_inputs
 from evoswarm.weights.expert import read_json
 from evoswarm.weights.mixfile import read_mix
 
-World = tuple[Path, dict[str, Any]]
 LETTERS = "abcdefgh"
 
 
@@ -56,11 +54,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 STEERING = {"kind": "steering", "small_model": "small", "experts": "experts"}
 MODELS = {"kind": "models", "experts": "models", "include_base": True}
-
-
-def run_of(world: World, output: Path, pool: dict[str, Any], *overrides: str) -> RunConfig:
-    folder, data = world
-    return config_of(data | {"pool": pool}, folder, output, *overrides)
 
 
 @pytest.mark.parametrize("pool", [STEERING, MODELS], ids=["steering", "models"])

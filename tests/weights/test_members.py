@@ -73,6 +73,11 @@ def test_steering_has_a_base_that_steers_nothing(folder: Path) -> None:
     assert opened(folder, "steering", small_model=str(folder / "base"), include_base=False).names[-1] == "tuned"
 
 
+def test_experts_that_steer_need_the_small_model(folder: Path) -> None:
+    with pytest.raises(UserError, match="^pool: large, small, tuned: steers by .*: set pool.small_model$"):
+        opened(folder, "steering")
+
+
 def test_noise_moves_coefficients_and_masks_drop_none(folder: Path) -> None:
     pool = opened(folder)
     noise = NoiseVector(seed=1, generation=2, particle=0, gene_rate=1.0, sigma=0.1)
@@ -119,9 +124,9 @@ def test_nan_is_found_before_anything_starts(folder: Path) -> None:
     ("settings", "why"),
     [
         ({"kind": "models", "space": "product"}, "mixes none; omit it"),
-        ({"kind": "steering"}, "needs small_model"),
         ({"kind": "models", "small_model": "a/b"}, "small_model is for kind steering"),
         ({"small_model": "a/b"}, "small_model is for kind steering, not weights"),
+        ({"kind": "models", "candidates": 5}, "candidates are for kind steering, not models"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings: dict[str, str], why: str) -> None:

@@ -26,6 +26,8 @@ def require_answers(config: RunConfig, pool: Pool, utility: Utility) -> None:
             f"engine.type {engine.type}: runs one model, and pool.kind {kind} needs several at once; set it to "
             "transformers or vllm"
         )
+    if pool.candidates is not None and not engine.values:
+        raise UserError(f"engine.type {engine.type}: runs no value models; set it to transformers")
     if engine.ranks > 1:
         raise UserError(f"engine.args.tensor_parallel_size: pool.kind {kind} takes one GPU per engine; set it to 1")
     if engine.multi_adapter:

@@ -18,7 +18,7 @@ from evoswarm.utility.requests import every_request
 from evoswarm.weights.base import BaseTensors
 from evoswarm.weights.expert import Expert
 from evoswarm.weights.hub import cached_model
-from evoswarm.weights.members import is_adapter
+from evoswarm.weights.members import is_adapter, is_value
 from evoswarm.weights.pool import Pool, open_pool
 from evoswarm.weights.save import TEMPLATE, TOKENIZER
 
@@ -55,13 +55,13 @@ class Member:
 
 
 class Members:
-    """The members of a run whose particles are coefficients of models."""
+    """The members of a run whose particles are coefficients of models, besides value models, which answer nothing."""
 
     def __init__(self, config: RunConfig, pool: Pool) -> None:
         self._config = config
         self._hashes: dict[str, list[str]] = {}
         """Of base models, which many adapters may share."""
-        self._of = {expert.name: self._member(expert, pool) for expert in pool.experts}
+        self._of = {expert.name: self._member(expert, pool) for expert in pool.experts if not is_value(expert)}
 
     def __getitem__(self, name: str) -> Member:
         """The member of an expert."""

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from evoswarm.engine.combined.rules import RuleName, combined
+from evoswarm.engine.combined.rules import RuleName, combined, valued
+from evoswarm.engine.combined.values import ValueNetwork
 from evoswarm.engine.network import SingleNetwork
 
 
@@ -54,12 +55,14 @@ class CombinedNetwork:
     """Models with one vocabulary that answer as one.
 
     Attributes:
+        networks: the models; value models are the last ones.
         coefficients: [B, M] of the rows of the next batches, or [1, M] of all; keys and values belong to the models
             that have one.
     """
 
-    def __init__(self, networks: Sequence[SingleNetwork], rule: RuleName) -> None:
-        self.networks, self._rule = networks, rule
+    def __init__(self, networks: Sequence[SingleNetwork], rule: RuleName, *, candidates: int = 0) -> None:
+        """`candidates` is how many of the likeliest tokens value models are asked about."""
+        self.networks, self._rule, self._candidates = networks, rule, candidates
         self.branches = all(one.branches for one in networks)
         self.longest = min((one.longest for one in networks if one.longest is not None), default=None)
         self.rows = min(one.rows for one in networks)
@@ -81,21 +84,39 @@ class CombinedNetwork:
     def forward(self, inputs: dict[str, Any], *, keep: int, use_cache: bool = False) -> Combined:
         """See `Network.forward`. A model that has no coefficient in any row is not run."""
         active = self.coefficients.any(0).nonzero().flatten().tolist() or [0]
-        logits, caches = outputs_of({i: self.networks[i] for i in active}, inputs, keep=keep, use_cache=use_cache)
-        coefficients = self.coefficients[:, active].to(self.device)
-        return Combined(combined(self._rule, logits, coefficients), caches)
+        values = {i: one for i in active if isinstance(one := self.networks[i], ValueNetwork)}
+        writers = {i: self.networks[i] for i in active if i not in values}
+        logits, caches = outputs_of(writers, inputs, keep=keep, use_cache=use_cache)
+        scores = combined(self._rule, logits, self.coefficients[:, list(writers)].to(self.device))
+        return Combined(self._valued(scores, values, inputs, caches) if values else scores, caches)
+
+    def _valued(
+        self, scores: torch.Tensor, networks: Mapping[int, ValueNetwork], inputs: dict[str, Any], caches: Caches
+    ) -> torch.Tensor:
+        """Scores [B, keep, V] with what value models add; their keys and values join the others."""
+        logprobs = scores[..., : self.rows].log_softmax(-1)
+        candidates = logprobs.topk(min(self._candidates, self.rows)).indices
+        total = torch.zeros_like(candidates, dtype=logprobs.dtype)
+        for i, network in networks.items():
+            values, caches.of[i] = network.values(_own(inputs, i), candidates)
+            total += self.coefficients[:, i, None, None].to(self.device) * values
+        return valued(logprobs, candidates, total)
 
 
 def outputs_of(
     networks: Mapping[int, SingleNetwork], inputs: dict[str, Any], *, keep: int, use_cache: bool = False
 ) -> tuple[list[torch.Tensor], Caches]:
     """Logits [B, keep, V] of models by their position, and their keys and values; see `Network.forward`."""
-    past: Caches | None = inputs.get("past_key_values")
     logits, caches = [], {}
     for i, network in networks.items():
-        own = inputs if past is None else inputs | {"past_key_values": past.of[i]}
-        output = network.forward(own, keep=keep, use_cache=use_cache)
+        output = network.forward(_own(inputs, i), keep=keep, use_cache=use_cache)
         logits.append(output.logits)
         if use_cache:
             caches[i] = output.past_key_values
     return logits, Caches(caches)
+
+
+def _own(inputs: dict[str, Any], position: int) -> dict[str, Any]:
+    """The inputs of one model, with its own keys and values."""
+    past: Caches | None = inputs.get("past_key_values")
+    return inputs if past is None else inputs | {"past_key_values": past.of[position]}

@@ -1,7 +1,8 @@
 """How the next-token scores of several models are combined. Functions without state.
 
 Sources: mixed distributions as in Model Swarms (2410.11163, token swarms); steering is proxy-tuning (2401.08565, eq. 1)
-and emulated fine-tuning (2310.12962, eq. 5), with one coefficient for each expert.
+and emulated fine-tuning (2310.12962, eq. 5), with one coefficient for each expert; value models
+as in value-augmented sampling (2405.06639, greedy form).
 """
 
 from __future__ import annotations
@@ -78,6 +79,21 @@ def steer(logprobs: Sequence[torch.Tensor], coefficients: torch.Tensor) -> torch
     for term in terms[1:]:
         total = total + term
     return total
+
+
+def valued(logprobs: torch.Tensor, candidates: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """log p + value of each token; a token that is no candidate counts as the worst one, and so stays below them all.
+
+    Args:
+        logprobs: [B, T, V].
+        candidates: [B, T, K] the K likeliest tokens.
+        values: [B, T, K] of the text with each of them, with coefficients.
+
+    Returns:
+        [B, T, V], not normalized.
+    """
+    worst = values.amin(-1, keepdim=True).expand(logprobs.shape)
+    return logprobs + worst.scatter(-1, candidates, values)
 
 
 def combined(rule: RuleName, logits: Sequence[torch.Tensor], coefficients: torch.Tensor) -> torch.Tensor:

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from transformers import AutoModelForSequenceClassification
 
-from evoswarm.engine.combined.combination import Combination
+from evoswarm.engine.combined.combination import Combination, Member
 from evoswarm.engine.combined.load import load_members
 from evoswarm.engine.combined.network import CombinedNetwork
+from evoswarm.engine.combined.values import ValueNetwork
 from evoswarm.engine.combined.vocabulary import check_vocabularies
 from evoswarm.engine.encode import Ids
 from evoswarm.engine.load import end_tokens
@@ -40,9 +42,12 @@ class CombinedEngine(NetworkEngine):
         check_vocabularies(members, trust_remote_code=trust)
         torch.set_num_threads(config.threads)
         tokenizer = tokenizer or RunTokenizer(load_tokenizer(members[0].model, trust_remote_code=trust))
-        models = load_members(members, lambda name: model_on_device(name, config))
+        writers = [member for member in members if not member.value]
+        models = load_members(writers, lambda name: model_on_device(name, config))
         ends = {end for one in models for end in end_tokens(one.generation_config, tokenizer.tokenizer)}
-        network = CombinedNetwork([SingleNetwork(one) for one in models], combination.rule)
+        values = [_value(member, config) for member in members if member.value]
+        networks = [*map(SingleNetwork, models), *values]
+        network = CombinedNetwork(networks, combination.rule, candidates=combination.candidates)
         super().__init__(tokenizer, network, ends=sorted(ends), batch_size=config.batch_size)
         self._network: CombinedNetwork = network
         self.combination = combination
@@ -89,3 +94,7 @@ class CombinedEngine(NetworkEngine):
                 "attention_mask": mask,
                 "past_key_values": output.past_key_values,
             }
+
+
+def _value(member: Member, config: TransformersEngine) -> ValueNetwork:
+    return ValueNetwork(model_on_device(member.model, config, lambda settings: AutoModelForSequenceClassification))
