@@ -46,9 +46,12 @@ class Worker:
         self._adapter = self._converter.lora_config() if self._converter else adapter
         self._given = engine
         self._config = config
-        self._layout, self._experts = pool.layout, pool.experts
+        self._layout = pool.layout
         models = pool.kind == "model"
         self._combination = combination_of(config.pool, pool, model=config.model) if models else None
+        # Models that write together byte by byte have their own tokenizers: that of the reference is no expert's.
+        bytewise = self._combination is not None and config.engine.writes_bytes(self._combination)
+        self._experts = () if bytewise else pool.experts
         self._cut: dict[Split, Slices] = {}
         self._started: Engine | None = None
         self._died: str | None = None

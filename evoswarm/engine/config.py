@@ -40,6 +40,8 @@ class EngineConfig(Section):
     """`module:class` of the engine. It is imported when the engine starts, so that a config stays light."""
     combined: ClassVar[str] = ""
     """`module:class` of the engine that combines the next-token scores of several models; empty: there is none."""
+    bytewise: ClassVar[str] = ""
+    """`module:class` of the engine that mixes models of different vocabularies byte by byte; empty: there is none."""
     mixes: ClassVar[bool] = False
     """The engine can mix the next-token distributions of several experts."""
     values: ClassVar[bool] = False
@@ -221,6 +223,14 @@ class EngineConfig(Section):
         engine: Engine = made(self, model=folder, adapter=adapter, tokenizer=tokenizer)
         return engine
 
+    def writes_bytes(self, combination: Combination) -> bool:
+        """Whether the engine mixes these models byte by byte, because their vocabularies differ.
+
+        Raises:
+            UserError: a tokenizer cannot be loaded.
+        """
+        return False
+
     def start_combined(self, combination: Combination, *, tokenizer: RunTokenizer | None = None) -> Engine:
         """Start an engine for several models that answer as one.
 
@@ -231,7 +241,7 @@ class EngineConfig(Section):
         Raises:
             UserError: a model or its tokenizer cannot be loaded, or one has another vocabulary.
         """
-        made = pkgutil.resolve_name(self.combined)
+        made = pkgutil.resolve_name(self.bytewise if self.writes_bytes(combination) else self.combined)
         engine: Engine = made(self, combination=combination, tokenizer=tokenizer)
         return engine
 
@@ -282,6 +292,13 @@ class ModelEngine(EngineConfig, ModelLoading):
         limits = [getattr(text, "max_position_embeddings", None), self.max_length]
         longest = min((limit for limit in limits if limit is not None), default=None)
         return check_prompts(tokenizer, every_request(utility), longest=longest, rows=text.vocab_size, spare=self.spare)
+
+    def writes_bytes(self, combination: Combination) -> bool:
+        """See `EngineConfig.writes_bytes`. Tokens can be steered only within one vocabulary."""
+        from evoswarm.engine.combined.vocabulary import other_vocabulary
+
+        mixed = bool(self.bytewise) and combination.rule == "mix"
+        return mixed and other_vocabulary(combination.members, trust_remote_code=self.trust_remote_code) is not None
 
     @property
     def keeps_pristine(self) -> str:

@@ -80,22 +80,32 @@ class Encoder:
         """The token ids of a chat that is text already."""
         return self._once((), self._plain(text))
 
+    def before_option(self, prompt: Prompt) -> Ids:
+        """The token ids of a prompt whose options are not tokenized with it; at least one.
+
+        Raises:
+            UserError: the prompt opens the model's reasoning.
+        """
+        return self._context(prompt) or self._start
+
     def option(self, prompt: Prompt, option: str) -> tuple[Ids, Ids]:
         """A prompt and its continuation, tokenized together as lm-eval does.
 
         Raises:
             UserError: the prompt opens the model's reasoning.
         """
-        if tag := self._opening(prompt):
-            raise options_inside(tag, self.tokenizer.name_or_path)
-        bare = isinstance(prompt, Chat) and prompt.space_in_options
-        context, whole = self._encode(prompt, bare=bare), self._encode(prompt, option)
+        context, whole = self._context(prompt), self._encode(prompt, option)
         # If the last token of the prompt merges with the option, the option starts earlier: it must have a token.
         split = min(len(context), len(whole) - 1)
         # The options of one prompt are encoded one after another; the prompt is counted once.
         self.tokens["read"] += len(whole) - (split if prompt is self._counted else 0)
         self._counted = prompt
         return whole[:split] or self._start, whole[split:]
+
+    def _context(self, prompt: Prompt) -> Ids:
+        if tag := self._opening(prompt):
+            raise options_inside(tag, self.tokenizer.name_or_path)
+        return self._encode(prompt, bare=isinstance(prompt, Chat) and prompt.space_in_options)
 
     def windows(self, text: str, *, spare: int = 0) -> list[tuple[Ids, Ids]]:
         """A text as pieces that the model has room for: what comes before each of them, and its tokens.
@@ -132,7 +142,11 @@ class Encoder:
         text = cut(self._decode(tokens[:last]), stop)
         if ended:  # a stop string may begin in the name of the end token
             text = min(self._decode(tokens[: last - 1]), text, key=len)
-        return self._opening(prompt) + self._clean(text)
+        return self._opening(prompt) + self.clean(text)
+
+    def answered(self, prompt: Prompt, text: str, stop: Sequence[str]) -> str:
+        """What was written after a prompt, as `text` returns it."""
+        return self._opening(prompt) + cut(text, stop)
 
     def reply(self, prompt: Prompt, tokens: Sequence[int], *, max_new_tokens: int, stop: Sequence[str]) -> str | Prefix:
         """The first tokens of a greedy answer as text: the whole answer if it ends with them, else a prefix."""
@@ -141,7 +155,7 @@ class Encoder:
         if ended or len(tokens) >= max_new_tokens or any(end in text for end in stop):
             return self.text(prompt, tokens, stop)
         self.tokens["written"] += last
-        return Prefix(self._opening(prompt) + self._clean(text[: len(text) - _begun(text, stop)]))
+        return Prefix(self._opening(prompt) + self.clean(text[: len(text) - _begun(text, stop)]))
 
     def _length(self, tokens: Sequence[int], stop: Sequence[str]) -> int:
         """Tokens up to the first that ends the answer, including it."""
@@ -180,7 +194,8 @@ class Encoder:
         raw = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
         return str(self.tokenizer.decode(list(tokens), spaces_between_special_tokens=False, **raw))
 
-    def _clean(self, text: str) -> str:
+    def clean(self, text: str) -> str:
+        """A text without special tokens."""
         return self._dropped.sub("", text)
 
     def _opening_of(self, prompt: Prompt) -> str:

@@ -16,6 +16,7 @@ class TransformersEngine(ModelEngine):
 
     implementation: ClassVar[str] = "evoswarm.engine.transformers:HfEngine"
     combined: ClassVar[str] = "evoswarm.engine.combined.transformers:CombinedEngine"
+    bytewise: ClassVar[str] = "evoswarm.engine.combined.bytewise:ByteEngine"
     mixes: ClassVar[bool] = True
     values: ClassVar[bool] = True
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from importlib import metadata
 from typing import Any
 
-from evoswarm.backend.mix import Members, asked_apart, naming, require_answers
+from evoswarm.backend.mix import Members, asked_apart, naming, require_answers, written_apart
 from evoswarm.config import RunConfig, dump_config
 from evoswarm.config.backend import LocalBackend
 from evoswarm.config.loggers import require
@@ -99,7 +99,7 @@ def check_prompts(config: RunConfig, inputs: Inputs) -> list[str]:
         UserError: the model cannot answer a prompt.
     """
     engine, utility = config.engine, inputs.utility
-    if asked_apart(config, utility):
+    if asked_apart(config, utility) or written_apart(config, inputs.pool):
         notices: list[str] = []
         for member in Members(config, inputs.pool):
             with naming(member):

@@ -92,6 +92,7 @@ def offer_of(run_dir: Path, choice: Choice, *, say: Say = lambda text: None) -> 
     if pool.candidates is not None:
         raise UserError(f"{run_dir}: has value models, which vLLM does not run; `evoswarm evaluate` takes its winner")
     combination = combination_of(config.pool, pool, model=config.model)
+    _check(config, combination)
     offer = CombinedOffer(
         run_dir,
         config,
@@ -103,6 +104,14 @@ def offer_of(run_dir: Path, choice: Choice, *, say: Say = lambda text: None) -> 
     )
     offer.learn(WINNER, winner_folder(run_dir, generation=choice.generation, particle=choice.particle, say=say))
     return offer
+
+
+def _check(config: RunConfig, combination: Combination) -> None:
+    from evoswarm.engine.combined.vocabulary import other_vocabulary
+
+    assert isinstance(config.engine, ModelEngine)
+    if found := other_vocabulary(combination.members, trust_remote_code=config.engine.trust_remote_code):
+        raise UserError(f"{found}; evoswarm serve combines only models of one vocabulary")
 
 
 def _ends(config: RunConfig, combination: Combination) -> list[int]:

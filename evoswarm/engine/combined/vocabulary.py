@@ -25,6 +25,19 @@ def check_vocabularies(members: Sequence[Member], *, trust_remote_code: bool) ->
     Raises:
         UserError: they do not; it names the first model and token that differ.
     """
+    if difference := other_vocabulary(members, trust_remote_code=trust_remote_code):
+        raise UserError(
+            f"{difference}; next-token scores can be combined only within one vocabulary: use models of one family, a "
+            "utility with options (pool.kind: models), or engine.type transformers (pool.kind: models)"
+        )
+
+
+def other_vocabulary(members: Sequence[Member], *, trust_remote_code: bool) -> str | None:
+    """The first model that has another vocabulary than the first one, and the first token that differs; None: none.
+
+    Raises:
+        UserError: a tokenizer cannot be loaded.
+    """
     first, *others = dict.fromkeys(member.model for member in members)
     reference = load_tokenizer(first, trust_remote_code=trust_remote_code)
     for model in others:
@@ -32,10 +45,8 @@ def check_vocabularies(members: Sequence[Member], *, trust_remote_code: bool) ->
             continue  # a checkpoint that was saved without its tokenizer
         other = load_tokenizer(model, trust_remote_code=trust_remote_code)
         if difference := _difference(reference, other):
-            raise UserError(
-                f"{model}: its vocabulary is not that of {first} ({difference}); next-token scores can be combined "
-                "only within one vocabulary: use models of one family, or a utility with options (pool.kind: models)"
-            )
+            return f"{model}: its vocabulary is not that of {first} ({difference})"
+    return None
 
 
 def ends_of(members: Sequence[Member], tokenizer: PreTrainedTokenizerBase) -> list[int]:
