@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+import shutil
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from mix_helpers import save_other
-from tiny_models import BOS, CHARACTERS, PAD, SPECIAL, UNK, load, make_tokenizer
+from mix_helpers import config_of, opened, save_other
+from tiny_models import BOS, CHARACTERS, PAD, SPECIAL, UNK, load, make_tokenizer, save_adapter
 from tiny_models import END as END_TOKEN
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
+import evoswarm
+from evoswarm.backend.mix import require_answers
+from evoswarm.backend.worker import Worker
+from evoswarm.callbacks import Callbacks, Event
+from evoswarm.config import RunConfig
 from evoswarm.engine import TransformersEngine
 from evoswarm.engine.combined.bytewise import ByteEngine
 from evoswarm.engine.combined.combination import Combination, Member
 from evoswarm.engine.combined.covers import END
 from evoswarm.engine.combined.token_bytes import token_bytes
 from evoswarm.engine.transformers import HfEngine
-from evoswarm.errors import UserError
+from evoswarm.errors import Stopped, UserError
+from evoswarm.loop.evaluate import measure
+from evoswarm.loop.inputs import check_prompts, read_inputs
+from evoswarm.serve.combined import offer_of
+from evoswarm.serve.offer import Choice
+from evoswarm.utility import Choose, Generate, Request, Single, Split, Utility
+from evoswarm.weights.mixfile import read_mix
 
+World = tuple[Path, dict[str, Any]]
 CONFIG = TransformersEngine()
 PROMPTS = ["2 + 2 = ?", "name a color that is not red", "x"]
 SAMPLE = "What is 2 + 3?  Füße 数 \N{GRINNING FACE} hello\nworld"
@@ -168,3 +183,109 @@ def test_a_character_that_the_limit_cuts_is_dropped(tmp_path: Path) -> None:
 def test_whole_texts_are_refused(tiny_llama: Path) -> None:
     with pytest.raises(UserError, match="no likelihood of whole texts"):
         engine_of(tiny_llama, mixing=[1.0]).rolling(["a text"])
+
+
+# runs
+
+
+@pytest.fixture(scope="module")
+def world(tiny_llama: Path, other: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A pool of a Llama of characters, a GPT-2 of bytes and an adapter, and questions with answers of a letter."""
+    folder = tmp_path_factory.mktemp("world")
+    shutil.copytree(tiny_llama, folder / "base")
+    shutil.copytree(other, folder / "pool" / "other")
+    save_adapter(folder / "base", folder / "pool" / "tuned", seed=2)
+    rows = [{"id": i, "question": f"say {'abcdefgh'[i % 8]}", "answer": "abcdefgh"[i * 3 % 8]} for i in range(20)]
+    (folder / "letters.json").write_text(json.dumps({"dataset": "letters", "dev": rows[:12], "test": rows[12:]}))
+    task = {"type": "chrf", "data": "letters.json", "prompt": {"template": "{question}:"}, "max_new_tokens": 4}
+    return folder, {
+        "name": "bytes",
+        "model": "base",
+        "pool": {"kind": "models", "experts": "pool", "include_base": True},
+        "utility": task,
+        "search": {"type": "model_swarms", "population": 3, "max_generations": 2},
+        "engine": {"batch_size": 8},
+        "backend": {"type": "local"},
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(world: World, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """A finished run."""
+    config = config_of(world[1], world[0], tmp_path_factory.mktemp("runs"))
+    evoswarm.run(config)
+    return config
+
+
+def test_a_run_ends_with_coefficients_that_give_the_same_utility_again(finished: RunConfig) -> None:
+    summary, mix = evoswarm.run(finished), read_mix(finished.run_dir / "best")
+    assert mix is not None and mix.kind == "models"
+    again = measure(finished, adapter=finished.run_dir / "best", recipe=None, split="test")
+    assert again.utility == summary["best"]["test"]
+
+
+def test_a_run_that_is_stopped_ends_in_the_same_bytes(world: World, finished: RunConfig, tmp_path: Path) -> None:
+    config, seen = config_of(world[1], world[0], tmp_path), list[Event]()
+
+    def stop() -> bool:
+        return sum(event["kind"] == "progress" for event in seen) >= 4
+
+    with pytest.raises(Stopped):
+        evoswarm.run(config, callbacks=Callbacks(notify=seen.append, stop=stop))
+    evoswarm.run(config, resume="must")
+    for name in ("generations.jsonl", "recipe.json", "best/mix.json"):
+        assert (config.run_dir / name).read_bytes() == (finished.run_dir / name).read_bytes()
+
+
+def test_a_worker_and_the_check_of_prompts_give_every_model_its_own_tokenizer(world: World, tmp_path: Path) -> None:
+    config = config_of(world[1], world[0], tmp_path)
+    inputs = read_inputs(config)
+    assert check_prompts(config, inputs) == []
+    worker = Worker(config, pool=inputs.pool, utility=inputs.utility)
+    assert isinstance(worker._engine, ByteEngine) and worker.notices == []
+    worker.close()
+
+
+def test_a_prompt_that_is_too_long_for_one_model_is_refused_with_its_name(world: World, tmp_path: Path) -> None:
+    config = config_of(world[1], world[0], tmp_path, f"utility.prompt.template={'x' * 200}{{question}}")
+    with pytest.raises(UserError, match="model other: .* a prompt has .* tokens, the model takes 128"):
+        check_prompts(config, read_inputs(config))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("engine={type: vllm}", "its vocabulary is not that of .*; next-token scores .* engine.type transformers"),
+        ("pool={kind: steering, small_model: base, experts: [pool/other]}", "its vocabulary is not that of"),
+    ],
+)
+def test_what_cannot_write_together_is_refused_before_any_work(
+    world: World, tmp_path: Path, change: str, why: str
+) -> None:
+    config = config_of(world[1], world[0], tmp_path, change)
+    with pytest.raises(UserError, match=why) as error:
+        require_answers(config, *opened(config))
+    assert "\n" not in str(error.value)
+
+
+class Rolling:
+    """A utility that reads an answer and asks for the likelihood of a text."""
+
+    splits = ("validation", "test")
+
+    def requests(self, split: Split) -> list[Request]:
+        return [Generate("x", max_new_tokens=4), Choose("", ("a text",), rolling=True)]
+
+    def follow(self, split: Split, index: int, response: Single) -> None:
+        return None
+
+
+def test_the_likelihood_of_whole_texts_is_refused_before_any_work(world: World, tmp_path: Path) -> None:
+    config = config_of(world[1], world[0], tmp_path)
+    with pytest.raises(UserError, match="give no likelihood of whole texts; .* leave that task out"):
+        require_answers(config, opened(config)[0], cast(Utility, Rolling()))
+
+
+def test_the_winner_of_different_vocabularies_is_not_served(finished: RunConfig) -> None:
+    with pytest.raises(UserError, match="its vocabulary is not that of .* combines only models of one vocabulary"):
+        offer_of(finished.run_dir, Choice())

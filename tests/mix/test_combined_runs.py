@@ -80,10 +80,9 @@ def test_the_base_of_a_steered_run_is_the_large_model(world: World, tmp_path: Pa
     assert found.scores == expected.scores
 
 
-def test_another_vocabulary_is_refused_before_any_work(world: World, tmp_path: Path) -> None:
-    folder, _ = world
+def test_another_vocabulary_cannot_steer_and_is_refused_before_any_work(world: World, tmp_path: Path) -> None:
     other = save_other(tmp_path / "other")
-    pool = MODELS | {"experts": [str(folder / "models" / "whole"), str(other)]}
+    pool = STEERING | {"experts": ["experts/one", str(other)]}
     with pytest.raises(UserError, match="its vocabulary is not that of .*large .*token .* use models of one family"):
         read_inputs(run_of(world, tmp_path, pool))
 

@@ -90,8 +90,7 @@ class ByteEngine:
             return END if text.endswith(ends) or scores.max() <= TINY else int(scores.argmax())
 
         encoder = self._readers[0].encoder
-        rows = [[reader.encoder.prompt(prompt) for prompt in prompts] for reader in self._readers]
-        written = self._write(rows, likeliest, limit=max_new_tokens, stop=stop)
+        written = self._write(self._encoded(prompts), likeliest, limit=max_new_tokens, stop=stop)
         return [encoder.answered(prompt, _text(data), stop) for prompt, data in zip(prompts, written, strict=True)]
 
     def verify(
@@ -105,9 +104,10 @@ class ByteEngine:
     ) -> list[Verified]:
         """See `Engine.verify`. It generates; log-probabilities are those of drafts without a limit."""
         replies = self.generate(prompts, max_new_tokens=max_new_tokens, stop=stop)
-        rows = [[reader.encoder.prompt(prompt) for prompt in prompts] for reader in self._readers]
-        scores = self._scores(rows, drafts, end=True, stop=stop) if logprobs else [None] * len(replies)
-        return [Verified(reply, score and score.logprob) for reply, score in zip(replies, scores, strict=True)]
+        if not logprobs:
+            return [Verified(reply) for reply in replies]
+        scores = self._scores(self._encoded(prompts), drafts, end=True, stop=stop)
+        return [Verified(reply, score.logprob) for reply, score in zip(replies, scores, strict=True)]
 
     def loglikelihood(
         self, prompts: Sequence[Prompt], options: Sequence[Sequence[str]]
@@ -124,6 +124,10 @@ class ByteEngine:
             UserError: always; see `answers.require_answers`, which says so before.
         """
         raise UserError("pool.kind models: models of different vocabularies give no likelihood of whole texts")
+
+    def _encoded(self, prompts: Sequence[Prompt]) -> list[list[Ids]]:
+        """The token ids of prompts for each model."""
+        return [[reader.encoder.prompt(prompt) for prompt in prompts] for reader in self._readers]
 
     def _scores(
         self, rows: Sequence[Sequence[Ids]], texts: Sequence[str], *, end: bool = False, stop: Sequence[str] = ()
