@@ -16,7 +16,7 @@ from mix_helpers import config_of, opened, save_other
 from tiny_models import BOS, CHARACTERS, PAD, SPECIAL, UNK, load, make_tokenizer, save_adapter
 from tiny_models import END as END_TOKEN
 from tokenizers import Tokenizer, decoders, models
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import evoswarm
 from evoswarm.backend.mix import require_answers
@@ -35,6 +35,7 @@ from evoswarm.loop.inputs import check_prompts, read_inputs
 from evoswarm.serve.combined import offer_of
 from evoswarm.serve.offer import Choice
 from evoswarm.utility import Choose, Generate, Request, Single, Split, Utility
+from evoswarm.utility.types import Chat
 from evoswarm.weights.mixfile import read_mix
 
 World = tuple[Path, dict[str, Any]]
@@ -103,9 +104,10 @@ def test_kept_keys_and_values_change_nothing(other: Path) -> None:
 def test_one_model_of_single_characters_gives_its_own_answers(letters: Path, other: Path) -> None:
     alone = HfEngine(CONFIG, model=str(letters), adapter=None)
     engine = engine_of(letters, other, mixing=[1.0, 0.0])
+    prompts = [*PROMPTS, Chat((("user", "hello"),))]
     for stop in ((), ("e",), ("</s>", "ab")):
-        expected = alone.generate(PROMPTS, max_new_tokens=20, stop=stop)
-        assert engine.generate(PROMPTS, max_new_tokens=20, stop=stop) == expected
+        expected = alone.generate(prompts, max_new_tokens=20, stop=stop)
+        assert engine.generate(prompts, max_new_tokens=20, stop=stop) == expected
     expected = alone.loglikelihood(PROMPTS, [(" red", "blue", "x")] * 3)
     found = engine.loglikelihood(PROMPTS, [(" red", "blue", "x")] * 3)
     for ours, theirs in zip(itertools.chain(*found), itertools.chain(*expected), strict=True):
@@ -132,6 +134,54 @@ def test_two_equal_models_with_different_tokens_answer_as_one(letters: Path, tmp
     expected = HfEngine(CONFIG, model=str(letters), adapter=None).generate(PROMPTS, max_new_tokens=12)
     for mixing in ([0.5, 0.5], [0.0, 1.0], [1.7, -0.7]):
         assert engine_of(letters, tmp_path, mixing=mixing).generate(PROMPTS, max_new_tokens=12) == expected
+
+
+LINES = ["What is 2 + 3? The answer is 5.", "user assistant system 78 44", "Q: A: model hello world"]
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_llama: Path, other: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The Llama and the GPT-2, which have learned some lines."""
+    return [taught(source, tmp_path_factory.mktemp("taught")) for source in (tiny_llama, other)]
+
+
+def taught(source: Path, folder: Path) -> Path:
+    tokenizer, model = AutoTokenizer.from_pretrained(source), load(source).train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.2 if parameter.dim() > 1 else 1)
+    rows = [[*tokenizer(line).input_ids, tokenizer.eos_token_id] for line in LINES]
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
+    labels = torch.tensor([row + [-100] * (width - len(row)) for row in rows])
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    for _ in range(120):
+        model(input_ids=ids, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.eval().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("mixing", [[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
+def test_trained_models_write_what_they_have_learned(trained: list[Path], mixing: list[float]) -> None:
+    """Alone, a model gives its own answers, with tokens of several bytes; together, they agree."""
+    prompts, rest = (
+        ["What is", "user", "Q:"],
+        [" 2 + 3? The answer is 5.", " assistant system 78 44", " A: model hello world"],
+    )
+    engine = engine_of(*trained, mixing=mixing)
+    assert engine.generate(prompts, max_new_tokens=30) == rest
+    for folder in (folder for folder, weight in zip(trained, mixing, strict=True) if weight == 1):
+        alone = HfEngine(CONFIG, model=str(folder), adapter=None)
+        for limit in (1, 4, 30):
+            expected = alone.generate(prompts, max_new_tokens=limit)
+            assert engine.generate(prompts, max_new_tokens=limit) == expected
+        options = [(text,) for text in rest]
+        scores = zip(alone.loglikelihood(prompts, options), engine.loglikelihood(prompts, options), strict=True)
+        for theirs, ours in scores:
+            assert ours[0].logprob == pytest.approx(theirs[0].logprob, abs=0.02)
 
 
 def test_mixed_answers_are_those_of_the_mixed_bytes(tiny_llama: Path, other: Path) -> None:

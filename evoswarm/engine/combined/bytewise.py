@@ -16,7 +16,8 @@ from evoswarm.engine.combined.covers import END
 from evoswarm.engine.combined.load import load_members
 from evoswarm.engine.combined.reading import Reader
 from evoswarm.engine.combined.rules import TINY, mixed
-from evoswarm.engine.encode import Ids
+from evoswarm.engine.combined.token_bytes import ByteVocabulary, token_bytes
+from evoswarm.engine.encode import Encoder, Ids
 from evoswarm.engine.load import end_tokens
 from evoswarm.engine.network import SingleNetwork
 from evoswarm.engine.tokenizer import RunTokenizer, load_tokenizer
@@ -27,7 +28,7 @@ from evoswarm.utility.types import OptionScore, Prompt
 from evoswarm.weights.members import MIXING
 
 NO_LIMIT = 1 << 30
-Choose = Callable[[int, bytes, np.ndarray], int]
+Choice = Callable[[int, bytes, np.ndarray], int]
 """The next symbol of the text at a position, given its bytes and the probabilities of all symbols [257]."""
 
 
@@ -59,15 +60,16 @@ class ByteEngine:
         self.combination, self.batch_size = combination, config.batch_size
         self.tokens, self.steps = Counter[str](), Counter[str]()
         models = load_members(combination.members, lambda name: model_on_device(name, config))
+        tags, trust = tokenizer.tags if tokenizer else (), config.trust_remote_code
         self._readers: list[Reader] = []
+        shared: dict[str, tuple[Encoder, ByteVocabulary]] = {}
         for member, model in zip(combination.members, models, strict=True):
-            own = load_tokenizer(member.model, trust_remote_code=config.trust_remote_code)
             network = SingleNetwork(model)
-            encoder = RunTokenizer(own, tokenizer.tags if tokenizer else ()).encoder(
-                ends=end_tokens(model.generation_config, own), longest=network.longest, rows=network.rows
-            )
-            encoder.tokens = self.tokens
-            self._readers.append(Reader(network, encoder))
+            if member.model not in shared:
+                own = RunTokenizer(load_tokenizer(member.model, trust_remote_code=trust), tags)
+                shared[member.model] = _vocabulary(own, network)
+                shared[member.model][0].tokens = self.tokens
+            self._readers.append(Reader(network, *shared[member.model]))
         self.install(None)
 
     def install(self, weights: Mapping[str, np.ndarray] | None) -> None:
@@ -148,7 +150,7 @@ class ByteEngine:
         self._write(rows, given, limit=NO_LIMIT, stop=stop)
         return [OptionScore(math.fsum(each), len(each), bool(hit)) for each, hit in zip(logprobs, greedy, strict=True)]
 
-    def _write(self, rows: Sequence[Sequence[Ids]], choose: Choose, *, limit: int, stop: Sequence[str]) -> list[bytes]:
+    def _write(self, rows: Sequence[Sequence[Ids]], choose: Choice, *, limit: int, stop: Sequence[str]) -> list[bytes]:
         """Write after prompts, of which each model has the token ids, until `choose` says END."""
         found: list[bytes] = []
         for start in range(0, len(rows[0]), self.batch_size):
@@ -157,7 +159,7 @@ class ByteEngine:
         return found
 
     @torch.inference_mode()
-    def _batch(self, rows: Sequence[Sequence[Ids]], choose: Choose, limit: int, stop: Sequence[str]) -> list[bytes]:
+    def _batch(self, rows: Sequence[Sequence[Ids]], choose: Choice, limit: int, stop: Sequence[str]) -> list[bytes]:
         active = np.flatnonzero(self._coefficients).tolist() or [0]
         readings = [self._readers[i].read(rows[i], limit=limit, stop=stop) for i in active]
         texts = [b""] * len(rows[0])
@@ -175,6 +177,14 @@ class ByteEngine:
                     reading.append(i, chosen[i])
         self.tokens["written"] += sum(map(len, texts))
         return texts
+
+
+def _vocabulary(tokenizer: RunTokenizer, network: SingleNetwork) -> tuple[Encoder, ByteVocabulary]:
+    """What encodes the prompts of a model, and the tokens that it writes."""
+    ends = end_tokens(network.model.generation_config, tokenizer.tokenizer)
+    encoder = tokenizer.encoder(ends=ends, longest=network.longest, rows=network.rows)
+    words = token_bytes(encoder, rows=network.rows)
+    return encoder, ByteVocabulary({number: word for number, word in words.items() if number not in encoder.ends})
 
 
 def _normal(scores: np.ndarray) -> np.ndarray:

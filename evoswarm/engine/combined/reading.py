@@ -10,26 +10,18 @@ import numpy as np
 import torch
 
 from evoswarm.engine.combined.covers import Covers
-from evoswarm.engine.combined.token_bytes import ByteVocabulary, token_bytes
+from evoswarm.engine.combined.token_bytes import ByteVocabulary
 from evoswarm.engine.encode import Encoder, Ids
 from evoswarm.engine.network import SingleNetwork
-
-PADDING = 0
-"""Any token: what is padding cannot be seen."""
+from evoswarm.engine.scoring import PADDING
 
 
 class Reader:
     """A model with its own tokenizer."""
 
-    def __init__(self, network: SingleNetwork, encoder: Encoder) -> None:
-        """
-        Raises:
-            UserError: the bytes of a token are not known.
-        """
-        self.network, self.encoder = network, encoder
-        found = token_bytes(encoder, rows=network.rows)
-        self._words = {number: word for number, word in found.items() if number not in encoder.ends}
-        self._vocabulary = ByteVocabulary(self._words)
+    def __init__(self, network: SingleNetwork, encoder: Encoder, vocabulary: ByteVocabulary) -> None:
+        """`vocabulary` has the tokens that `encoder` does not count as the end of an answer."""
+        self.network, self.encoder, self._vocabulary = network, encoder, vocabulary
 
     def read(self, prompts: Sequence[Ids], *, limit: int, stop: Sequence[str]) -> Reading:
         """Read prompts.
@@ -42,7 +34,7 @@ class Reader:
         Raises:
             UserError: the model has no room for a prompt.
         """
-        ends = [end for end in self.encoder.ends_of(tuple(stop)) if not self._words.get(end)]
+        ends = [end for end in self.encoder.ends_of(tuple(stop)) if end not in self._vocabulary.known]
         rooms = [self.encoder.room(len(prompt), limit) for prompt in prompts]
         covers = [Covers(self._vocabulary, ends=ends, most=room) for room in rooms]
         return Reading(Continuation(self.network, prompts), covers)

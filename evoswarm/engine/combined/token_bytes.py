@@ -43,6 +43,7 @@ class ByteVocabulary:
 
     Attributes:
         ids: [V], those of tokens that write something.
+        known: the same as a set.
     """
 
     def __init__(self, words: Mapping[int, bytes]) -> None:
@@ -50,6 +51,7 @@ class ByteVocabulary:
         order = sorted((word, number) for number, word in words.items() if word)
         self._words = [word for word, _ in order]
         self.ids = np.array([number for _, number in order], np.int64)
+        self.known = frozenset(number for _, number in order)
         self.beginning = lru_cache(maxsize=4096)(self._beginning)
 
     def _beginning(self, text: bytes) -> Matches:
