@@ -15,6 +15,7 @@ from evoswarm.section import Section
 from evoswarm.utility.requests import every_request
 from evoswarm.utility.types import Chat, Request, Utility
 from evoswarm.weights.hub import model_folder
+from evoswarm.weights.members import is_adapter
 from evoswarm.weights.optional import without_unused
 
 if TYPE_CHECKING:
@@ -271,13 +272,14 @@ class ModelEngine(EngineConfig, ModelLoading):
     """Tokens of the model's context that the engine needs after an option."""
 
     def tokenizer(self, *, model: str, experts: Sequence[Expert], utility: Utility) -> RunTokenizer:
-        """See `EngineConfig.tokenizer`. Experts may bring another one than the base model's."""
+        """See `EngineConfig.tokenizer`. Experts may bring another one than the base model's; other models may not."""
         from evoswarm.engine.tokenizer import run_tokenizer
 
         requests = every_request(utility)
         chats = any(isinstance(request.prompt, Chat) and request.prompt.template is None for request in requests)
         tags = utility.reasoning_tags
-        folders = {expert.name: expert.path for expert in experts if str(expert.path) != model}
+        changes = [expert for expert in experts if expert.kind != "model" or is_adapter(expert)]
+        folders = {expert.name: expert.path for expert in changes if str(expert.path) != model}
         return run_tokenizer(model, folders, trust_remote_code=self.trust_remote_code, tags=tags, chats=chats)
 
     def check_prompts(self, *, model: str, tokenizer: RunTokenizer | None, utility: Utility) -> list[str]:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mix_helpers import World, run_of, save_other
+from mix_helpers import World, opened, run_of, save_other
 from tiny_models import save_adapter, save_llama
 
 import evoswarm
 from evoswarm.engine.combined.transformers import CombinedEngine
+from evoswarm.engine.tokenizer import load_tokenizer
 from evoswarm.errors import UserError
 from evoswarm.loop.evaluate import measure
 from evoswarm.loop.inputs import read_inputs
@@ -126,3 +127,13 @@ def test_both_backends_write_the_same_bytes(world: World, tmp_path: Path) -> Non
         runs.append(config.run_dir)
     for name in ("generations.jsonl", "recipe.json", "best/mix.json"):
         assert (runs[0] / name).read_bytes() == (runs[1] / name).read_bytes()
+
+
+def test_the_tokenizer_of_a_run_over_models_is_not_that_of_other_models(world: World, tmp_path: Path) -> None:
+    for number in (1, 2):
+        save_other(tmp_path / "others" / str(number), seed=number)
+    config = run_of(world, tmp_path, {"kind": "models", "experts": str(tmp_path / "others")})
+    pool, utility = opened(config)
+    found = config.engine.tokenizer(model=config.model, experts=pool.experts, utility=utility)
+    assert found is not None and not found.notices
+    assert found.tokenizer.get_vocab() == load_tokenizer(config.model, trust_remote_code=False).get_vocab()
