@@ -200,8 +200,6 @@ def refused(config: RunConfig) -> str:
     ("change", "why"),
     [
         ("utility.normalize=bytes", "normalize bytes divides by lengths; set utility.normalize: none"),
-        ("utility.method=generate", "its vocabulary is not that of"),
-        ("utility={type: exact_match, data: colors.json}", "its vocabulary is not that of"),
         ("utility={type: loglikelihood, data: colors.json}", "utility loglikelihood needs more than the probabilities"),
         ("export.rank=2", "export.rank: only a mix of LoRA experts can be truncated"),
         ("pool.experts=[pool/llama]", "only one expert (llama); give at least two"),
