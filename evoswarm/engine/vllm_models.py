@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import lru_cache
 from importlib.util import find_spec
+from pathlib import Path
 
 from evoswarm.engine.vllm_errors import knows_not
 
@@ -21,6 +23,13 @@ def unknown_model(folder: str, *, trust_remote_code: bool) -> str | None:
     """
     if find_spec("vllm") is None:
         return None
+    settings = Path(folder) / "config.json"
+    return _asked(folder, trust_remote_code, settings.read_bytes() if settings.is_file() else b"")
+
+
+@lru_cache
+def _asked(folder: str, trust_remote_code: bool, settings: bytes) -> str | None:
+    """Adapters of one base ask for the same model."""
     command = [sys.executable, "-m", __name__, folder, *(["--trust"] if trust_remote_code else [])]
     done = subprocess.run(command, capture_output=True, text=True)
     lines = [line.removeprefix(_MARK) for line in done.stdout.splitlines() if line.startswith(_MARK)]
