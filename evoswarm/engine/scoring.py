@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -27,7 +28,7 @@ SHARED_FROM = 16
 """Tokens from which a prefix that all prompts of a batch share (few-shot examples) is computed only once."""
 
 
-class NetworkEngine:
+class NetworkEngine(ABC):
     """A network with its tokenizer; a subclass installs particles and continues prompts.
 
     A slice is one batch, padded on the left, with an attention mask. The slices of a run are fixed (see
@@ -42,12 +43,12 @@ class NetworkEngine:
         self.tokens, self.steps = self._encoder.tokens, Counter[str]()
         self._shared: tuple[Ids, DynamicCache] | None = None
 
-    def sleep(self) -> None:
+    def sleep(self) -> None:  # noqa: B027 most engines keep everything
         """See `Engine.sleep`. It keeps everything."""
 
+    @abstractmethod
     def _greedy(self, rows: Mapping[int, Ids], limit: int, stop: Sequence[str]) -> dict[int, list[int]]:
         """Up to `limit` generated ids for each row, by the positions of their prompts."""
-        raise NotImplementedError
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
