@@ -47,12 +47,11 @@ def save_llama(
 ) -> Path:
     """Write a random Llama and its tokenizer. `spread` is the standard deviation of the weights."""
     torch.manual_seed(seed)
-    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "max_position_embeddings": 256}
     config = LlamaConfig(
         vocab_size=len(SPECIAL) + len(CHARACTERS),
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=256,
         initializer_range=spread,
         tie_word_embeddings=tied,
         pad_token_id=PAD,

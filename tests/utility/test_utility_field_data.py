@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,7 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from service_server import serve
+from tiny_models import save_adapter, save_llama
 
+import evoswarm
+from evoswarm.config.load import parse_config
+from evoswarm.loop.records import read_outcomes
 from evoswarm.utility import UTILITIES
 
 Make = Callable[..., Any]
@@ -85,3 +91,43 @@ def test_importing_the_utilities_imports_no_heavy_library() -> None:
     script = f"import sys, evoswarm.utility; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_a_run_on_the_human_interest_file_has_every_answer_rated_once(tmp_path: Path) -> None:
+    """The ratings are made up from the answers; which answers are rated, and how often, is what counts."""
+    if not (FIELD / "human_olympics.json").exists():
+        pytest.skip("human_olympics.json is not here")
+    base = save_llama(tmp_path / "base", max_position_embeddings=512)
+    for seed, name in enumerate("abc"):
+        save_adapter(base, tmp_path / "pool" / name, seed=seed)
+
+    def rate(body: Any, number: int) -> Any:
+        text = f"Rating: {len(body['messages'][-1]['content']) % 10 + 1}/10"
+        return {"choices": [{"message": {"content": text}}], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
+
+    with serve(rate, models=["large"]) as server:
+        utility = {
+            "type": "judge",
+            "data": str(FIELD / "human_olympics.json"),
+            "prompt": {"template": "{prompt}", "chat_template": True},
+            "max_new_tokens": 8,
+            "preset": "model_swarms",
+            "judges": {"local": {"base_url": f"{server.url}/v1", "model": "large"}},
+        }
+        data = {
+            "model": str(base),
+            "pool": str(tmp_path / "pool"),
+            "utility": utility,
+            "search": {"population": 3, "max_generations": 1},
+            "engine": {"verify": False},
+            "backend": {"type": "local"},
+            "output": str(tmp_path / "runs"),
+        }
+        config = parse_config(data, root=tmp_path)
+        summary = evoswarm.run(config)
+        asked = [json.dumps(body, sort_keys=True) for body in server.bodies]
+        assert len(asked) == len(set(asked)) > 50
+        assert evoswarm.run(config)["best"] == summary["best"] and len(server.bodies) == len(asked)
+    lines = [line for path in (config.run_dir / "outcomes").glob("*.jsonl") for line in read_outcomes(path)]
+    assert {len(line["scores"]) for line in lines} == {25} and all(None not in line["scores"] for line in lines)
